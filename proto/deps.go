@@ -1,0 +1,6 @@
+package proto
+
+import (
+	_ "google.golang.org/grpc"
+	_ "google.golang.org/protobuf/proto"
+)
