@@ -1,6 +1,0 @@
-package proto
-
-import (
-	_ "google.golang.org/grpc"
-	_ "google.golang.org/protobuf/proto"
-)
