@@ -1,0 +1,216 @@
+package storage
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+)
+
+// Kind says what a blob is, and with it which hash names it.
+type Kind uint8
+
+const (
+	// KindUnknown is the zero Kind; no blob has it.
+	KindUnknown Kind = iota
+	// KindFile is a user's file: raw codec, BLAKE3-256.
+	KindFile
+	// KindOCIBlob is an image manifest, image config or layer: raw codec, SHA2-256.
+	KindOCIBlob
+)
+
+// String names the kind as the CLI and logs show it.
+func (k Kind) String() string {
+	switch k {
+	case KindFile:
+		return "file"
+	case KindOCIBlob:
+		return "oci-blob"
+	default:
+		return "unknown"
+	}
+}
+
+const (
+	// SumSize is the length of every hash that names a blob, in bytes.
+	SumSize = 32
+	// MaxCIDText is the longest text a CID parser looks at, in bytes; ours are 59.
+	MaxCIDText = 128
+
+	digestPrefix  = "sha256:"
+	base32Lower   = 'b'
+	binaryCIDSize = 4 + SumSize // version, codec, hash code, length, each one byte
+)
+
+// CID is the content identifier of one blob. It is comparable; its zero value names nothing.
+type CID struct {
+	kind Kind
+	sum  [SumSize]byte
+}
+
+// FileCID is the CID of a file whose BLAKE3-256 is root.
+func FileCID(root [SumSize]byte) CID { return CID{kind: KindFile, sum: root} }
+
+// OCICID is the CID of an OCI blob whose SHA2-256 is sum.
+func OCICID(sum [SumSize]byte) CID { return CID{kind: KindOCIBlob, sum: sum} }
+
+// ParseCID reads the text form (base32 lower case, "bafk..."). It refuses every other version,
+// codec and hash by name with ReasonBadCID.
+func ParseCID(s string) (CID, error) {
+	if s == "" {
+		return CID{}, badCID("empty")
+	}
+	if len(s) > MaxCIDText {
+		return CID{}, badCID("%d bytes, at most %d", len(s), MaxCIDText)
+	}
+	if strings.HasPrefix(s, "Qm") {
+		return CID{}, badCID("CIDv0 %q; only CIDv1 raw is held here", s)
+	}
+	c, err := cid.Decode(s)
+	if err != nil {
+		return CID{}, badCID("%q: %v", s, err)
+	}
+	if s[0] != base32Lower {
+		return CID{}, badCID("%q is not in base32 lower case", s)
+	}
+	parsed, err := fromLibrary(c)
+	if err == nil && parsed.String() != s {
+		return CID{}, badCID("%q is not in its canonical form", s)
+	}
+	return parsed, err
+}
+
+// CIDFromBytes reads the binary form, exactly 36 bytes.
+func CIDFromBytes(b []byte) (CID, error) {
+	if len(b) > MaxCIDText {
+		return CID{}, badCID("%d bytes, at most %d", len(b), MaxCIDText)
+	}
+	c, err := cid.Cast(b)
+	if err != nil {
+		return CID{}, badCID("%v", err)
+	}
+	parsed, err := fromLibrary(c)
+	if err == nil && !bytes.Equal(parsed.Bytes(), b) {
+		return CID{}, badCID("not in its canonical form")
+	}
+	return parsed, err
+}
+
+// ParseDigest reads an OCI digest "sha256:<64 lower case hex digits>".
+func ParseDigest(s string) (CID, error) {
+	digits, ok := strings.CutPrefix(s, digestPrefix)
+	if !ok {
+		algorithm, _, _ := strings.Cut(s, ":")
+		return CID{}, badCID("digest algorithm %.32q; only sha256 is held here", algorithm)
+	}
+	var sum [SumSize]byte
+	if len(digits) != 2*SumSize || strings.ToLower(digits) != digits {
+		return CID{}, badCID("digest is not 64 lower case hex digits")
+	}
+	if _, err := hex.Decode(sum[:], []byte(digits)); err != nil {
+		return CID{}, badCID("digest: %v", err)
+	}
+	return OCICID(sum), nil
+}
+
+// String is the text form, 59 characters; "" for the zero CID.
+func (c CID) String() string {
+	if c.IsZero() {
+		return ""
+	}
+	return c.library().String()
+}
+
+// Bytes is the binary form, 36 bytes; nil for the zero CID.
+func (c CID) Bytes() []byte {
+	if c.IsZero() {
+		return nil
+	}
+	return c.library().Bytes()
+}
+
+// Kind says what the CID names.
+func (c CID) Kind() Kind { return c.kind }
+
+// Sum is the hash inside the CID.
+func (c CID) Sum() [SumSize]byte { return c.sum }
+
+// IsZero reports whether c names nothing.
+func (c CID) IsZero() bool { return c.kind == KindUnknown }
+
+// Digest is the OCI digest of an OCI blob, "" for a file.
+func (c CID) Digest() string {
+	if c.kind != KindOCIBlob {
+		return ""
+	}
+	return digestPrefix + hex.EncodeToString(c.sum[:])
+}
+
+func (c CID) library() cid.Cid {
+	code := byte(multihash.BLAKE3)
+	if c.kind == KindOCIBlob {
+		code = multihash.SHA2_256
+	}
+	hash := append(make([]byte, 0, binaryCIDSize), code, SumSize)
+	return cid.NewCidV1(cid.Raw, append(hash, c.sum[:]...))
+}
+
+func fromLibrary(c cid.Cid) (CID, error) {
+	if c.Version() != 1 {
+		return CID{}, badCID("CIDv%d; only CIDv1 raw is held here", c.Version())
+	}
+	if c.Type() != cid.Raw {
+		return CID{}, badCID("codec %s; only raw is held here", codecName(c.Type()))
+	}
+	hash, err := multihash.Decode(c.Hash())
+	if err != nil {
+		return CID{}, badCID("%v", err)
+	}
+	kind := kindOf(hash.Code)
+	if kind == KindUnknown {
+		return CID{}, badCID("hash %s; only blake3 and sha2-256 are held here", hashName(hash.Code))
+	}
+	if len(hash.Digest) != SumSize {
+		return CID{}, badCID("%s of %d bytes, not %d", hashName(hash.Code),
+			len(hash.Digest), SumSize)
+	}
+	return CID{kind: kind, sum: [SumSize]byte(hash.Digest)}, nil
+}
+
+func kindOf(hash uint64) Kind {
+	switch hash {
+	case multihash.BLAKE3:
+		return KindFile
+	case multihash.SHA2_256:
+		return KindOCIBlob
+	default:
+		return KindUnknown
+	}
+}
+
+func codecName(code uint64) string {
+	switch code {
+	case cid.DagProtobuf:
+		return "dag-pb"
+	case cid.DagCBOR:
+		return "dag-cbor"
+	case cid.DagJSON:
+		return "dag-json"
+	case cid.Libp2pKey:
+		return "libp2p-key"
+	case cid.GitRaw:
+		return "git-raw"
+	default:
+		return fmt.Sprintf("0x%x", code)
+	}
+}
+
+func hashName(code uint64) string {
+	if name, ok := multihash.Codes[code]; ok {
+		return name
+	}
+	return fmt.Sprintf("0x%x", code)
+}
