@@ -144,7 +144,7 @@ func TestCheckImport(t *testing.T) {
 		{m + "/services/ledger/wire", m + "/services/ledger/pebble", false},
 		{m + "/wiring", m + "/services/ledger/wire", false},
 		{m + "/cli", m + "/services/ledger", true},
-		{m + "/cli", m + "/services/storage/oci", false},
+		{m + "/cli", m + "/kit/oci", false},
 		{m + "/cmd/ucn", m + "/wiring", false},
 	}
 	for _, tt := range tests {

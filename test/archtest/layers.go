@@ -69,20 +69,11 @@ func placeService(parts []string) (Layer, string) {
 	return LayerTechnology, parts[1]
 }
 
-// sharedLibraries are technology packages that are pure libraries: no state, no service.
-// Who may use them beside their own service is named here, one by one.
-var sharedLibraries = map[string][]Layer{
-	Module + "/services/storage/oci": {LayerCLI},
-}
-
 // CheckImport returns why from may not import to, or "".
 func CheckImport(from, to string) string {
 	fl, fs := Place(from)
 	tl, ts := Place(to)
 	if tl == LayerOutside || fl == LayerOutside || fl == LayerTop {
-		return ""
-	}
-	if slices.Contains(sharedLibraries[to], fl) {
 		return ""
 	}
 	switch {
