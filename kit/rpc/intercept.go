@@ -1,0 +1,156 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// errPanic is the cause of the internal error that stands for a panic.
+type errPanic struct {
+	value any
+	stack []byte
+}
+
+func (e *errPanic) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// errDraining ends the streams of a server that stops.
+func errDraining() *fault.Error {
+	return fault.New(fault.Unavailable, ReasonDraining,
+		"this server is stopping: connect again, another may answer")
+}
+
+// errTokenExpired ends a stream that outlived its token, and refuses one that comes too late.
+func errTokenExpired() *fault.Error {
+	return fault.New(fault.Unauthenticated, ReasonTokenExpired,
+		"the token has expired: make a new one, see ucn auth token")
+}
+
+// unary is everything around a unary call, outermost first: log and redact, recover, cap the
+// time, prove the caller, limit the rate.
+func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo,
+	next grpc.UnaryHandler,
+) (response any, err error) {
+	began := time.Now()
+	defer func() {
+		if err = s.finish(ctx, info.FullMethod, began, err); err != nil {
+			response = nil
+		}
+	}()
+	defer recovered(&err)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.MaxTime)
+	defer cancel()
+	ctx, err = s.admit(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	return next(ctx, request)
+}
+
+// stream is the same around a stream, which has no time cap but ends with its token and with the
+// server.
+func (s *Server) stream(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
+	next grpc.StreamHandler,
+) (err error) {
+	began := time.Now()
+	ctx := stream.Context()
+	defer func() { err = s.finish(ctx, info.FullMethod, began, err) }()
+	defer recovered(&err)
+	ctx, err = s.admit(ctx, info.FullMethod)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.streamContext(ctx)
+	defer cancel()
+	err = next(impl, &streamWithContext{stream, ctx})
+	// The handler ended because we told it to: say why, not just "cancelled".
+	if err != nil && ctx.Err() != nil && fault.From(err) == nil {
+		if cause := fault.From(context.Cause(ctx)); cause != nil {
+			return cause
+		}
+	}
+	return err
+}
+
+// streamContext ends with the stream, with the caller's token and with the server.
+func (s *Server) streamContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.draining, func() { end(context.Cause(s.draining)) })
+	release := func() {
+		stop()
+		end(nil)
+	}
+	c, ok := CallerFrom(ctx)
+	if !ok || c.NotAfter.IsZero() {
+		return ctx, release
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, c.NotAfter, errTokenExpired())
+	return ctx, func() {
+		cancel()
+		release()
+	}
+}
+
+// admit proves the caller of a method that is not public and asks the limiter.
+func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {
+	if !s.public.has(method) {
+		token, err := bearerToken(ctx)
+		if err != nil {
+			return ctx, err
+		}
+		if s.deps.Auth == nil {
+			return ctx, fault.New(fault.Unauthenticated, ReasonTokenMalformed,
+				"this server is not set up to accept tokens")
+		}
+		caller, err := s.deps.Auth.Authenticate(ctx, token)
+		if err != nil {
+			return ctx, err
+		}
+		ctx = WithCaller(ctx, caller)
+	}
+	if s.limit == nil {
+		return ctx, nil
+	}
+	return ctx, s.limit.Allow(ctx, method)
+}
+
+// finish logs the call and returns what may cross the wire.
+func (s *Server) finish(ctx context.Context, method string, began time.Time, err error) error {
+	if err == nil {
+		s.log.DebugContext(ctx, "call", "method", method, "took", time.Since(began))
+		return nil
+	}
+	f := toFault(err)
+	if f.Reason() != ReasonInternal {
+		s.log.DebugContext(ctx, "call refused", "method", method, "took", time.Since(began),
+			"reason", string(f.Reason()), "error", err)
+		return Status(f).Err()
+	}
+	attrs := []any{"method", method, "id", f.Value("id"), "error", err}
+	if p, isPanic := f.Unwrap().(*errPanic); isPanic {
+		attrs = append(attrs, slog.String("stack", string(p.stack)))
+	}
+	s.log.ErrorContext(ctx, "call failed inside", attrs...)
+	return Status(f).Err()
+}
+
+// recovered turns a panic of a handler into an error. It must be deferred itself.
+func recovered(err *error) {
+	if value := recover(); value != nil {
+		*err = &errPanic{value: value, stack: debug.Stack()}
+	}
+}
+
+// streamWithContext is a stream whose context is ours.
+type streamWithContext struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *streamWithContext) Context() context.Context { return s.ctx }
