@@ -1,0 +1,64 @@
+package canon
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Limits of canonical bytes.
+const (
+	// MaxDepth is how many messages may stand within one another, the outermost counted.
+	MaxDepth = 8
+	// MaxSize is the longest message in bytes.
+	MaxSize = 16 << 20
+)
+
+// What can be wrong with bytes or a message. Every error of this package wraps one of them.
+var (
+	ErrTruncated     = errors.New("bytes end too early")
+	ErrTrailing      = errors.New("bytes are left over")
+	ErrNotMinimal    = errors.New("varint is not minimal")
+	ErrOverflow      = errors.New("value does not fit its type")
+	ErrDefault       = errors.New("default value is present")
+	ErrUnknownField  = errors.New("unknown field")
+	ErrRepeatedField = errors.New("singular field is repeated")
+	ErrOrder         = errors.New("fields are not ascending")
+	ErrWireType      = errors.New("wrong wire type")
+	ErrNotPacked     = errors.New("repeated scalars are not packed")
+	ErrOneof         = errors.New("two members of a oneof are set")
+	ErrUTF8          = errors.New("text is not valid UTF-8")
+	ErrDepth         = errors.New("messages are nested too deep")
+	ErrSize          = errors.New("too long")
+	ErrLength        = errors.New("wrong length")
+	ErrDescriptor    = errors.New("kind of field has no canonical form")
+)
+
+// Error says what is wrong, in which message, and at which byte.
+type Error struct {
+	// Offset counts bytes from the start of the input; -1 when a message was to be written.
+	Offset int
+	// Path names the message or field, such as "body.operations.transfer".
+	Path string
+	// Field is the number of the field in the message Path, 0 if none.
+	Field int
+	// Err is one of the errors of this package.
+	Err error
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	text := e.Err.Error()
+	if e.Field != 0 {
+		text = fmt.Sprintf("field %d: %s", e.Field, text)
+	}
+	if e.Path != "" {
+		text = e.Path + ": " + text
+	}
+	if e.Offset >= 0 {
+		text = fmt.Sprintf("%s (at byte %d)", text, e.Offset)
+	}
+	return text
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
