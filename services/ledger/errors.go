@@ -1,0 +1,21 @@
+package ledger
+
+import "errors"
+
+// What a block log refuses with. Locally only: none of these crosses the wire.
+var (
+	// ErrNotLinked: the record is not the next one after the head.
+	ErrNotLinked = errors.New("block does not follow the head of the log")
+	// ErrNoBlock: the log holds no block of that height.
+	ErrNoBlock = errors.New("no such block")
+	// ErrBroken: an earlier write failed; the log must be opened anew.
+	ErrBroken = errors.New("block log failed and takes no more blocks")
+	// ErrCorrupt: what the log holds is damaged before its end. Nothing was changed.
+	ErrCorrupt = errors.New("block log is damaged")
+	// ErrLocked: another process has the log open.
+	ErrLocked = errors.New("block log is in use")
+	// ErrGenesis: the log belongs to another chain.
+	ErrGenesis = errors.New("block log belongs to another genesis")
+	// ErrClosed: the log was closed.
+	ErrClosed = errors.New("block log is closed")
+)

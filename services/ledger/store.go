@@ -1,0 +1,91 @@
+package ledger
+
+import (
+	"context"
+	"io"
+)
+
+// Hash is a SHA-256 value: a block hash, a transaction id, a state key.
+type Hash = [32]byte
+
+// MaxRecord bounds the bytes of one block in a log. It is far above what a chain's parameters
+// allow a body to have, so that only damage exceeds it.
+const MaxRecord = 64 << 20
+
+// Record is one block as a log keeps it.
+type Record struct {
+	// Height counts from 0, the genesis block.
+	Height uint64
+	// Hash is the header hash, Prev that of the parent; Prev is zero at height 0.
+	Hash, Prev Hash
+	// Bytes are the canonical bytes of the block: header, body and certificate. At most MaxRecord.
+	Bytes []byte
+}
+
+// Store is a chain's block log, the one truth about the chain.
+//
+// Durability: when Append returns nil, the record survives a crash of process and machine. When it
+// fails, the record may or may not be there after the next start, whole in either case.
+//
+// Order: records are hash-linked and have no gaps. Append refuses with ErrNotLinked, and without
+// harm, whatever is not the next height or does not name the head as its parent.
+//
+// Failure: after any other error of Append the store is broken: every later Append returns the
+// same cause wrapped in ErrBroken, because a file whose fsync failed once cannot be trusted again.
+// Reading what was durable goes on. Only opening the log anew mends it.
+//
+// Concurrency: one goroutine calls Append; all other methods may be called at any time, also
+// during Append. A reader never sees a record that is not durable.
+type Store interface {
+	// Append makes r durable as the new head. It does not keep r.Bytes.
+	Append(ctx context.Context, r Record) error
+	// Head returns the last durable record without its bytes; false when the log is empty.
+	Head() (Record, bool)
+	// Read returns the record at a height, ErrNoBlock when there is none. The caller owns Bytes.
+	Read(ctx context.Context, height uint64) (Record, error)
+	// Scan calls visit for every record from the given height to the head at the time of the call,
+	// ascending, until visit fails. Bytes are valid only during the visit.
+	Scan(ctx context.Context, from uint64, visit func(Record) error) error
+	// Err returns why the store is broken, nil while it is not.
+	Err() error
+	// Close lets another process open the log. Later calls fail.
+	Close() error
+}
+
+// Snapshots keeps copies of the state, so that a start need not execute every block since genesis.
+// They are a cache: losing all of them costs time and nothing else. Whoever loads one verifies the
+// state root against the block of that height.
+type Snapshots interface {
+	// Save keeps what write produces as the snapshot of a height, whole or not at all.
+	Save(ctx context.Context, height uint64, write func(io.Writer) error) error
+	// Load calls read with each snapshot at or below the height, newest first, until one is read
+	// without error. It returns false when none was. A damaged one makes read fail with io errors.
+	Load(ctx context.Context, atMost uint64, read func(uint64, io.Reader) error) (bool, error)
+}
+
+// Index finds blocks by transaction and hash. It follows the log asynchronously and can always be
+// rebuilt from it, so it promises no durability.
+type Index interface {
+	// Put adds what blocks contain, in order of height. A repeated Put of a height changes nothing.
+	Put(ctx context.Context, entries []IndexEntry) error
+	// Height returns the highest height that was put; false when there is none.
+	Height() (uint64, bool)
+	// Transaction returns where a transaction is; false when it is not indexed.
+	Transaction(id Hash) (Location, bool, error)
+	// Block returns the height of a block hash; false when it is not indexed.
+	Block(hash Hash) (uint64, bool, error)
+	Close() error
+}
+
+// IndexEntry is what an index keeps of one block.
+type IndexEntry struct {
+	Height       uint64
+	Hash         Hash
+	Transactions []Hash // in order
+}
+
+// Location is a transaction's place on its chain.
+type Location struct {
+	Height uint64
+	Index  uint32
+}
