@@ -16,28 +16,32 @@ type client struct {
 	tokens  TokenSource
 }
 
-func (c *client) unary(ctx context.Context, method string, request, response any,
-	conn *grpc.ClientConn, next grpc.UnaryInvoker, options ...grpc.CallOption,
-) error {
-	ctx, err := c.authorize(ctx)
-	if err != nil {
-		return err
+func (c *client) unary() grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, request, response any,
+		conn *grpc.ClientConn, next grpc.UnaryInvoker, options ...grpc.CallOption,
+	) error {
+		ctx, err := c.authorize(ctx)
+		if err != nil {
+			return err
+		}
+		return Error(c.service, next(ctx, method, request, response, conn, options...))
 	}
-	return Error(c.service, next(ctx, method, request, response, conn, options...))
 }
 
-func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn,
-	method string, next grpc.Streamer, options ...grpc.CallOption,
-) (grpc.ClientStream, error) {
-	ctx, err := c.authorize(ctx)
-	if err != nil {
-		return nil, err
+func (c *client) stream() grpc.StreamClientInterceptor {
+	return func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn,
+		method string, next grpc.Streamer, options ...grpc.CallOption,
+	) (grpc.ClientStream, error) {
+		ctx, err := c.authorize(ctx)
+		if err != nil {
+			return nil, err
+		}
+		stream, err := next(ctx, desc, conn, method, options...)
+		if err != nil {
+			return nil, Error(c.service, err)
+		}
+		return &clientStream{stream, c.service}, nil
 	}
-	stream, err := next(ctx, desc, conn, method, options...)
-	if err != nil {
-		return nil, Error(c.service, err)
-	}
-	return &clientStream{stream, c.service}, nil
 }
 
 // authorize puts a token into the outgoing metadata: that of WithToken, else one that the caller

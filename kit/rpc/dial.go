@@ -117,8 +117,8 @@ func clientOptions(service string, maxMessage config.Size, deps ClientDeps) []gr
 		grpc.WithDisableServiceConfig(), // a peer's DNS record does not configure us
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(
 			traceOptions(deps.Tracers, deps.Meters)...)),
-		grpc.WithChainUnaryInterceptor(c.unary),
-		grpc.WithChainStreamInterceptor(c.stream),
+		grpc.WithChainUnaryInterceptor(c.unary()),
+		grpc.WithChainStreamInterceptor(c.stream()),
 	}
 }
 
