@@ -8,7 +8,9 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/oci"
 )
 
 // The scopes of a token this service looks at; it ignores the scopes of other services.
@@ -37,12 +39,12 @@ type Access struct {
 
 	// mu guards images, a cache of what manifests name; content addressing keeps it true.
 	mu     sync.Mutex
-	images map[CID]map[CID]bool
+	images map[cid.CID]map[cid.CID]bool
 }
 
 // NewAccess guards store.
 func NewAccess(store Store) *Access {
-	return &Access{store: store, images: make(map[CID]map[CID]bool)}
+	return &Access{store: store, images: make(map[cid.CID]map[cid.CID]bool)}
 }
 
 // Session is a store seen through one grant. Every method first checks the scopes and answers
@@ -52,7 +54,7 @@ type Session struct {
 	account  Account
 	readAll  bool
 	writeAll bool
-	blobs    map[CID]bool
+	blobs    map[cid.CID]bool
 	jobs     map[string]bool
 }
 
@@ -62,7 +64,7 @@ func (a *Access) For(g Grant) (*Session, error) {
 		return nil, fault.New(fault.PermissionDenied, ReasonForbidden,
 			"the token has %d scopes, at most %d", len(g.Scopes), MaxScopes)
 	}
-	s := &Session{access: a, account: g.Account, blobs: map[CID]bool{}, jobs: map[string]bool{}}
+	s := &Session{access: a, account: g.Account, blobs: map[cid.CID]bool{}, jobs: map[string]bool{}}
 	for _, scope := range g.Scopes {
 		s.grant(scope)
 	}
@@ -77,7 +79,7 @@ func (s *Session) grant(scope string) {
 		s.writeAll = true
 	}
 	if text, ok := strings.CutPrefix(scope, ScopeRead+":"); ok {
-		if c, err := ParseCID(text); err == nil {
+		if c, err := cid.Parse(text); err == nil {
 			s.blobs[c] = true
 		}
 	}
@@ -114,7 +116,7 @@ func (s *Session) Read(ctx context.Context, r Read, w io.Writer) error {
 }
 
 // Remove ends the account's reference to c; a job's scope does not cover it.
-func (s *Session) Remove(ctx context.Context, c CID) error {
+func (s *Session) Remove(ctx context.Context, c cid.CID) error {
 	if !s.writeAll {
 		return forbidden(ScopeWrite)
 	}
@@ -122,7 +124,7 @@ func (s *Session) Remove(ctx context.Context, c CID) error {
 }
 
 // Stat returns the account's reference to c.
-func (s *Session) Stat(ctx context.Context, c CID) (Ref, error) {
+func (s *Session) Stat(ctx context.Context, c cid.CID) (Ref, error) {
 	if err := s.readable(ctx, c); err != nil {
 		return Ref{}, err
 	}
@@ -130,7 +132,7 @@ func (s *Session) Stat(ctx context.Context, c CID) (Ref, error) {
 }
 
 // List returns a page of what the account holds; only for tokens that may read all of it.
-func (s *Session) List(ctx context.Context, after CID, limit int) ([]Ref, error) {
+func (s *Session) List(ctx context.Context, after cid.CID, limit int) ([]Ref, error) {
 	if !s.readAll {
 		return nil, forbidden(ScopeRead)
 	}
@@ -147,13 +149,13 @@ func (s *Session) Usage(ctx context.Context) (Usage, error) {
 
 // Image is a manifest with what the account lacks of it.
 type Image struct {
-	Manifest Manifest
+	Manifest oci.Manifest
 	// Missing are the parts that the account does not hold; a complete image has none.
-	Missing []CID
+	Missing []cid.CID
 }
 
-// Image reads and checks the manifest c; bytes that are no image manifest are ReasonNotImage.
-func (s *Session) Image(ctx context.Context, c CID) (Image, error) {
+// Image reads and checks the manifest c; bytes that are no image manifest are oci.ReasonNotImage.
+func (s *Session) Image(ctx context.Context, c cid.CID) (Image, error) {
 	if err := s.readable(ctx, c); err != nil {
 		return Image{}, err
 	}
@@ -176,11 +178,11 @@ func (s *Session) Image(ctx context.Context, c CID) (Image, error) {
 
 // readable decides whether the grant covers reading c. That the account holds c is the store's to
 // say: a manifest naming another account's blobs opens nothing.
-func (s *Session) readable(ctx context.Context, c CID) error {
+func (s *Session) readable(ctx context.Context, c cid.CID) error {
 	if s.readAll || s.blobs[c] {
 		return nil
 	}
-	if c.Kind() != KindOCIBlob {
+	if c.Kind() != cid.OCIBlob {
 		return forbidden(need(ScopeRead, c.String()))
 	}
 	for image := range s.blobs {
@@ -196,8 +198,8 @@ func (s *Session) readable(ctx context.Context, c CID) error {
 }
 
 // parts returns what the manifest image names; nothing when it is no manifest of the account.
-func (a *Access) parts(ctx context.Context, owner Account, image CID) (map[CID]bool, error) {
-	if image.Kind() != KindOCIBlob {
+func (a *Access) parts(ctx context.Context, owner Account, image cid.CID) (map[cid.CID]bool, error) {
+	if image.Kind() != cid.OCIBlob {
 		return nil, nil
 	}
 	if _, err := a.store.Stat(ctx, owner, image); err != nil {
@@ -211,9 +213,9 @@ func (a *Access) parts(ctx context.Context, owner Account, image CID) (map[CID]b
 	}
 	m, err := a.manifest(ctx, owner, image)
 	if err != nil {
-		return nil, unless(unless(err, ReasonNotImage), ReasonNotFound)
+		return nil, unless(unless(err, oci.ReasonNotImage), ReasonNotFound)
 	}
-	named = make(map[CID]bool, 1+len(m.Layers))
+	named = make(map[cid.CID]bool, 1+len(m.Layers))
 	for _, part := range m.Parts() {
 		named[part.CID] = true
 	}
@@ -221,7 +223,7 @@ func (a *Access) parts(ctx context.Context, owner Account, image CID) (map[CID]b
 	return named, nil
 }
 
-func (a *Access) remember(image CID, named map[CID]bool) {
+func (a *Access) remember(image cid.CID, named map[cid.CID]bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for old := range a.images {
@@ -233,19 +235,19 @@ func (a *Access) remember(image CID, named map[CID]bool) {
 	a.images[image] = named
 }
 
-func (a *Access) manifest(ctx context.Context, owner Account, c CID) (Manifest, error) {
+func (a *Access) manifest(ctx context.Context, owner Account, c cid.CID) (oci.Manifest, error) {
 	ref, err := a.store.Stat(ctx, owner, c)
 	if err != nil {
-		return Manifest{}, err
+		return oci.Manifest{}, err
 	}
-	if c.Kind() != KindOCIBlob || ref.Size > MaxManifest {
-		return Manifest{}, notImage("%s is a %s of %d bytes", c, c.Kind(), ref.Size)
+	if c.Kind() != cid.OCIBlob || ref.Size > oci.MaxManifest {
+		return oci.Manifest{}, oci.NotImage("%s is a %s of %d bytes", c, c.Kind(), ref.Size)
 	}
 	var b bytes.Buffer
 	if err := a.store.Read(ctx, Read{Account: owner, CID: c}, &b); err != nil {
-		return Manifest{}, fmt.Errorf("read manifest: %w", err)
+		return oci.Manifest{}, fmt.Errorf("read manifest: %w", err)
 	}
-	return ParseManifest(c, b.Bytes())
+	return oci.ParseManifest(c, b.Bytes())
 }
 
 // need names a scope, narrowed when there is something to narrow it to.

@@ -6,6 +6,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
 )
 
@@ -27,7 +28,7 @@ func (a Account) String() string { return hex.EncodeToString(a[:]) }
 // Ref is one account's hold on one blob. A blob lives as long as any account refers to it.
 type Ref struct {
 	// CID names the blob.
-	CID CID
+	CID cid.CID
 	// Size is its length in bytes.
 	Size int64
 	// Name is what the writer called it, at most MaxName bytes of printable UTF-8, or "".

@@ -1,21 +1,18 @@
 package storage
 
 import (
-	"fmt"
-
+	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
 )
 
-// The reasons this domain refuses for: wire constants, found by errors.Is on both sides.
+// The reasons this domain refuses for, next to those of kit/cid and kit/oci: wire constants, found by errors.Is on both sides.
 const (
-	// ReasonBadCID: text or bytes that are no CID of ours; the message names the codec or hash.
-	ReasonBadCID fault.Reason = "BAD_CID"
+	// ReasonBad: text or bytes that are no CID of ours; the message names the codec or hash.
+	ReasonBad fault.Reason = "BAD_CID"
 	// ReasonBadRequest: a kind, name, job id or paging value out of its bounds.
 	ReasonBadRequest fault.Reason = "BAD_STORAGE_REQUEST"
 	// ReasonNotFound: the account holds no reference to the blob, whether or not others do.
 	ReasonNotFound fault.Reason = "BLOB_NOT_FOUND"
-	// ReasonMismatch: the bytes do not hash to the CID that the writer said to expect.
-	ReasonMismatch fault.Reason = "CID_MISMATCH"
 	// ReasonSize: more or fewer bytes than the writer announced.
 	ReasonSize fault.Reason = "BLOB_SIZE_MISMATCH"
 	// ReasonTooLarge: the blob is larger than this store takes.
@@ -30,16 +27,9 @@ const (
 	ReasonDataLoss fault.Reason = "BLOB_DAMAGED"
 	// ReasonForbidden: the token's scopes do not cover the call.
 	ReasonForbidden fault.Reason = "STORAGE_SCOPE_MISSING"
-	// ReasonNotImage: the bytes are not an OCI image manifest this network runs.
-	ReasonNotImage fault.Reason = "NOT_AN_IMAGE"
 	// ReasonClosed: the store has been closed.
 	ReasonClosed fault.Reason = "STORAGE_CLOSED"
 )
-
-func badCID(format string, args ...any) error {
-	return fault.New(fault.InvalidArgument, ReasonBadCID, "not a CID this network holds: %s",
-		fmt.Sprintf(format, args...))
-}
 
 // BadRequest refuses a value that is out of its bounds.
 func BadRequest(format string, args ...any) error {
@@ -47,18 +37,12 @@ func BadRequest(format string, args ...any) error {
 }
 
 // NotFound says that the account holds no reference to c, and nothing about other accounts.
-func NotFound(c CID) error {
+func NotFound(c cid.CID) error {
 	return fault.New(fault.NotFound, ReasonNotFound, "no blob %s in this account", c)
 }
 
-// Mismatch says which CID was expected and which one the bytes have.
-func Mismatch(want, got CID) error {
-	return fault.New(fault.InvalidArgument, ReasonMismatch,
-		"bytes do not match the CID: expected %s, they are %s", want, got)
-}
-
 // DataLoss names the damaged blob; cause says what was found and stays on this machine.
-func DataLoss(c CID, cause error) error {
+func DataLoss(c cid.CID, cause error) error {
 	return fault.New(fault.DataLoss, ReasonDataLoss,
 		"the stored bytes of %s are damaged; put the blob again to repair it", c).Because(cause)
 }
@@ -77,11 +61,6 @@ func Closed() error {
 func outsideBlob(r Range, size int64) error {
 	return fault.New(fault.OutOfRange, ReasonRange,
 		"offset %d, length %d is outside the blob of %d bytes", r.Offset, r.Length, size)
-}
-
-func notImage(format string, args ...any) error {
-	return fault.New(fault.FailedPrecondition, ReasonNotImage, "not an image manifest: %s",
-		fmt.Sprintf(format, args...))
 }
 
 func forbidden(need string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
 )
 
@@ -35,16 +36,16 @@ type Blobs interface {
 	// good, but they are not all. An error of w is returned wrapped.
 	Read(ctx context.Context, r Read, w io.Writer) error
 	// Remove ends the account's reference; the bytes go when nobody refers to them any more.
-	Remove(ctx context.Context, account Account, c CID) error
+	Remove(ctx context.Context, account Account, c cid.CID) error
 }
 
 // References tells what an account holds.
 type References interface {
 	// Stat returns the account's reference to c.
-	Stat(ctx context.Context, account Account, c CID) (Ref, error)
+	Stat(ctx context.Context, account Account, c cid.CID) (Ref, error)
 	// List returns up to limit (1 to MaxPage) references after the given CID, ascending by binary
 	// CID. The zero CID starts at the first.
-	List(ctx context.Context, account Account, after CID, limit int) ([]Ref, error)
+	List(ctx context.Context, account Account, after cid.CID, limit int) ([]Ref, error)
 	// Usage returns what the account holds; an account never seen holds nothing.
 	Usage(ctx context.Context, account Account) (Usage, error)
 }
@@ -54,9 +55,9 @@ type Put struct {
 	// Account pays the quota and gets the reference.
 	Account Account
 	// Kind says which hash names the blob.
-	Kind Kind
+	Kind cid.Kind
 	// Expect is the CID the bytes must have, or zero. Its kind must be Kind.
-	Expect CID
+	Expect cid.CID
 	// Size is the exact number of bytes, or 0 when it is not known beforehand. A wrong one is
 	// ReasonSize.
 	Size int64
@@ -69,7 +70,7 @@ type Put struct {
 
 // Validate checks p against its bounds and the largest blob.
 func (p Put) Validate(l Limits) error {
-	if p.Kind != KindFile && p.Kind != KindOCIBlob {
+	if p.Kind != cid.File && p.Kind != cid.OCIBlob {
 		return BadRequest("say whether the blob is a file or an OCI blob")
 	}
 	if !p.Expect.IsZero() && p.Expect.Kind() != p.Kind {
@@ -89,9 +90,9 @@ func (p Put) Validate(l Limits) error {
 }
 
 // Verify compares what arrived with what p announced.
-func (p Put) Verify(got CID, size int64) error {
+func (p Put) Verify(got cid.CID, size int64) error {
 	if !p.Expect.IsZero() && got != p.Expect {
-		return Mismatch(p.Expect, got)
+		return cid.Mismatch(p.Expect, got)
 	}
 	if p.Size != 0 && p.Size != size {
 		return fault.New(fault.InvalidArgument, ReasonSize,
@@ -112,7 +113,7 @@ type Stored struct {
 // Read names the bytes a reader wants.
 type Read struct {
 	Account  Account
-	CID      CID
+	CID      cid.CID
 	Range    Range
 	Encoding Encoding
 }
@@ -120,9 +121,9 @@ type Read struct {
 // Validate checks what does not depend on the blob.
 func (r Read) Validate() error {
 	if r.CID.IsZero() {
-		return badCID("empty")
+		return BadRequest("no CID is given")
 	}
-	if r.Encoding == EncodingSlice && r.CID.Kind() != KindFile {
+	if r.Encoding == EncodingSlice && r.CID.Kind() != cid.File {
 		return BadRequest("a Bao slice needs the CID of a file, %s is an OCI blob", r.CID)
 	}
 	if r.Encoding > EncodingSlice {

@@ -1,4 +1,4 @@
-package storage
+package cid
 
 import (
 	"context"
@@ -27,10 +27,10 @@ const (
 
 type chain = [8]uint32
 
-// TreeHasher computes the BLAKE3 root of a stream of unknown length together with the Bao outboard
+// Hasher computes the BLAKE3 root of a stream of unknown length together with the Bao outboard
 // of 16 KiB groups, in one pass. It keeps 32 bytes per group: 32 MiB for a blob of 16 GiB. The zero
 // value is ready. It is not safe for concurrent use.
-type TreeHasher struct {
+type Hasher struct {
 	buf    [GroupSize]byte
 	n      int
 	size   int64
@@ -38,7 +38,7 @@ type TreeHasher struct {
 }
 
 // Write takes the next bytes. It never fails.
-func (h *TreeHasher) Write(p []byte) (int, error) {
+func (h *Hasher) Write(p []byte) (int, error) {
 	total := len(p)
 	h.size += int64(total)
 	for len(p) > 0 {
@@ -58,12 +58,12 @@ func (h *TreeHasher) Write(p []byte) (int, error) {
 }
 
 // Size is the number of bytes taken so far.
-func (h *TreeHasher) Size() int64 { return h.size }
+func (h *Hasher) Size() int64 { return h.size }
 
 // Finish returns the root and, when outboard is not nil, writes the outboard to it: 8 bytes of
 // length and the parent nodes in pre-order, as the Bao specification lays them out. The hasher is
 // spent afterwards.
-func (h *TreeHasher) Finish(outboard io.WriterAt) ([SumSize]byte, error) {
+func (h *Hasher) Finish(outboard io.WriterAt) ([SumSize]byte, error) {
 	counter := uint64(len(h.groups)) * guts.MaxSIMD
 	last := guts.CompressBuffer(&h.buf, h.n, &guts.IV, counter, 0)
 	if len(h.groups) == 0 {
@@ -76,7 +76,7 @@ func (h *TreeHasher) Finish(outboard io.WriterAt) ([SumSize]byte, error) {
 	return sumOf(root), b.err
 }
 
-func (h *TreeHasher) push(group *[GroupSize]byte) {
+func (h *Hasher) push(group *[GroupSize]byte) {
 	counter := uint64(len(h.groups)) * guts.MaxSIMD
 	node := guts.CompressBuffer(group, GroupSize, &guts.IV, counter, 0)
 	h.groups = append(h.groups, guts.ChainingValue(node))
@@ -174,7 +174,7 @@ func chainOf(b []byte) (value chain) {
 type Tree struct {
 	// Data holds exactly Size bytes.
 	Data io.ReaderAt
-	// Outboard is what TreeHasher.Finish wrote; not read when the blob is at most one group.
+	// Outboard is what Hasher.Finish wrote; not read when the blob is at most one group.
 	Outboard io.ReaderAt
 	// Size is the length of the blob in bytes, from a source as good as Root.
 	Size int64
@@ -182,11 +182,12 @@ type Tree struct {
 	Root [SumSize]byte
 }
 
+// errTree is what a damaged group or node is.
 var errTree = errors.New("does not verify")
 
 // Copy writes bytes [offset, offset+length) to w. Nothing reaches w before its group verified, so
 // what was written before an error is good. A group or node that does not verify, or a file that is
-// too short, is errTree wrapped with its offset: the caller names the blob.
+// too short, is an error with its offset: the caller names the blob and says what that means.
 func (t Tree) Copy(ctx context.Context, w io.Writer, offset, length int64) error {
 	return t.walk(ctx, treeOutput{w: w}, offset, length)
 }
@@ -346,20 +347,20 @@ func (w *window) fill(off int64, n int) error {
 }
 
 // DecodeSlice reads what Tree.CopySlice wrote and writes the verified bytes of the range to w. It
-// trusts nothing but the CID, which must be of a file. Bytes that do not verify are ReasonDataLoss.
+// trusts nothing but the CID, which must be of a file. Bytes that do not verify are ReasonMismatch.
 func DecodeSlice(w io.Writer, r io.Reader, c CID, offset, length int64) error {
-	if c.Kind() != KindFile {
-		return BadRequest("a slice verifies only against the CID of a file, %s is none", c)
+	if c.Kind() != File {
+		return badSlice("a slice verifies only against the CID of a file, %s is none", c)
 	}
 	if offset < 0 || length < 0 || offset > math.MaxInt64-length {
-		return BadRequest("slice of offset %d, length %d", offset, length)
+		return badSlice("slice of offset %d, length %d", offset, length)
 	}
 	ok, err := bao.DecodeSlice(w, r, groupLog, uint64(offset), uint64(length), c.Sum())
 	if err != nil {
 		return fmt.Errorf("decode slice of %s: %w", c, err)
 	}
 	if !ok {
-		return DataLoss(c, errTree)
+		return mismatch(c, "the slice does not verify")
 	}
 	return nil
 }

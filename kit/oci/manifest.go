@@ -1,4 +1,4 @@
-package storage
+package oci
 
 import (
 	"bytes"
@@ -7,7 +7,13 @@ import (
 	"math"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/fault"
 )
+
+// ReasonNotImage: bytes that are no OCI image manifest this network runs.
+const ReasonNotImage fault.Reason = "NOT_AN_IMAGE"
 
 const (
 	// MaxManifest and MaxConfig bound an image's manifest and config, in bytes.
@@ -20,7 +26,7 @@ const (
 // Manifest is an OCI image manifest whose every field was checked.
 type Manifest struct {
 	// CID names the manifest's bytes, and so the image.
-	CID CID
+	CID cid.CID
 	// Config and Layers are the blobs it names, layers lowest first; a layer may appear twice.
 	Config Part
 	Layers []Part
@@ -30,7 +36,7 @@ type Manifest struct {
 
 // Part is one blob an image is made of.
 type Part struct {
-	CID CID
+	CID cid.CID
 	// MediaType is one of the OCI image media types.
 	MediaType string
 	// Size is the length the manifest claims, in bytes.
@@ -40,7 +46,7 @@ type Part struct {
 // Parts returns config and layers, each once, in the order of the manifest.
 func (m Manifest) Parts() []Part {
 	parts := make([]Part, 0, 1+len(m.Layers))
-	seen := make(map[CID]bool, 1+len(m.Layers))
+	seen := make(map[cid.CID]bool, 1+len(m.Layers))
 	for _, p := range append([]Part{m.Config}, m.Layers...) {
 		if !seen[p.CID] {
 			seen[p.CID] = true
@@ -52,42 +58,48 @@ func (m Manifest) Parts() []Part {
 
 // ParseManifest reads an OCI image manifest. What is no such manifest, names another hash than
 // sha256, or exceeds MaxManifest, MaxConfig or MaxLayers is ReasonNotImage with the cause.
-func ParseManifest(c CID, b []byte) (Manifest, error) {
+func ParseManifest(c cid.CID, b []byte) (Manifest, error) {
 	if len(b) > MaxManifest {
-		return Manifest{}, notImage("%d bytes, at most %d", len(b), MaxManifest)
+		return Manifest{}, NotImage("%d bytes, at most %d", len(b), MaxManifest)
 	}
 	var raw v1.Manifest
 	if err := decodeOne(b, &raw); err != nil {
-		return Manifest{}, notImage("%v", err)
+		return Manifest{}, NotImage("%v", err)
 	}
 	if raw.SchemaVersion != 2 || raw.MediaType != "" && raw.MediaType != v1.MediaTypeImageManifest {
-		return Manifest{}, notImage("schema version %d, media type %.80q, not 2 and %q",
+		return Manifest{}, NotImage("schema version %d, media type %.80q, not 2 and %q",
 			raw.SchemaVersion, raw.MediaType, v1.MediaTypeImageManifest)
 	}
 	if raw.ArtifactType != "" || raw.Config.MediaType != v1.MediaTypeImageConfig {
-		return Manifest{}, notImage("artifact type %.80q with config %.80q, not an image",
+		return Manifest{}, NotImage("artifact type %.80q with config %.80q, not an image",
 			raw.ArtifactType, raw.Config.MediaType)
 	}
 	if len(raw.Layers) > MaxLayers {
-		return Manifest{}, notImage("%d layers, at most %d", len(raw.Layers), MaxLayers)
+		return Manifest{}, NotImage("%d layers, at most %d", len(raw.Layers), MaxLayers)
 	}
 	return checkManifest(c, int64(len(b)), raw)
 }
 
-func checkManifest(c CID, size int64, raw v1.Manifest) (Manifest, error) {
+// NotImage refuses bytes as an image manifest.
+func NotImage(format string, args ...any) error {
+	return fault.New(fault.FailedPrecondition, ReasonNotImage, "not an image manifest: %s",
+		fmt.Sprintf(format, args...))
+}
+
+func checkManifest(c cid.CID, size int64, raw v1.Manifest) (Manifest, error) {
 	m := Manifest{CID: c, Size: size, Layers: make([]Part, 0, len(raw.Layers))}
 	var err error
 	if m.Config, err = partOf(raw.Config, MaxConfig); err != nil {
-		return Manifest{}, notImage("config: %v", err)
+		return Manifest{}, NotImage("config: %v", err)
 	}
 	for i, layer := range raw.Layers {
 		if !layerType(layer.MediaType) {
-			return Manifest{}, notImage("layer %d has media type %.80q; tar, tar+gzip and tar+zstd "+
+			return Manifest{}, NotImage("layer %d has media type %.80q; tar, tar+gzip and tar+zstd "+
 				"are taken", i, layer.MediaType)
 		}
 		part, err := partOf(layer, math.MaxInt64/(2*MaxLayers))
 		if err != nil {
-			return Manifest{}, notImage("layer %d: %v", i, err)
+			return Manifest{}, NotImage("layer %d: %v", i, err)
 		}
 		m.Layers = append(m.Layers, part)
 	}
@@ -98,7 +110,7 @@ func checkManifest(c CID, size int64, raw v1.Manifest) (Manifest, error) {
 }
 
 func partOf(d v1.Descriptor, limit int64) (Part, error) {
-	c, err := ParseDigest(string(d.Digest))
+	c, err := cid.ParseDigest(string(d.Digest))
 	if err != nil {
 		return Part{}, err
 	}

@@ -1,4 +1,4 @@
-package storage
+package cid
 
 import (
 	"bytes"
@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/ipfs/go-cid"
+	gocid "github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 )
 
@@ -14,20 +14,20 @@ import (
 type Kind uint8
 
 const (
-	// KindUnknown is the zero Kind; no blob has it.
-	KindUnknown Kind = iota
-	// KindFile is a user's file: raw codec, BLAKE3-256.
-	KindFile
-	// KindOCIBlob is an image manifest, image config or layer: raw codec, SHA2-256.
-	KindOCIBlob
+	// Unknown is the zero Kind; no blob has it.
+	Unknown Kind = iota
+	// File is a user's file: raw codec, BLAKE3-256.
+	File
+	// OCIBlob is an image manifest, image config or layer: raw codec, SHA2-256.
+	OCIBlob
 )
 
 // String names the kind as the CLI and logs show it.
 func (k Kind) String() string {
 	switch k {
-	case KindFile:
+	case File:
 		return "file"
-	case KindOCIBlob:
+	case OCIBlob:
 		return "oci-blob"
 	default:
 		return "unknown"
@@ -51,50 +51,50 @@ type CID struct {
 	sum  [SumSize]byte
 }
 
-// FileCID is the CID of a file whose BLAKE3-256 is root.
-func FileCID(root [SumSize]byte) CID { return CID{kind: KindFile, sum: root} }
+// OfFile is the CID of a file whose BLAKE3-256 is root.
+func OfFile(root [SumSize]byte) CID { return CID{kind: File, sum: root} }
 
-// OCICID is the CID of an OCI blob whose SHA2-256 is sum.
-func OCICID(sum [SumSize]byte) CID { return CID{kind: KindOCIBlob, sum: sum} }
+// OfOCI is the CID of an OCI blob whose SHA2-256 is sum.
+func OfOCI(sum [SumSize]byte) CID { return CID{kind: OCIBlob, sum: sum} }
 
-// ParseCID reads the text form (base32 lower case, "bafk..."). It refuses every other version,
-// codec and hash by name with ReasonBadCID.
-func ParseCID(s string) (CID, error) {
+// Parse reads the text form (base32 lower case, "bafk..."). It refuses every other version,
+// codec and hash by name with ReasonBad.
+func Parse(s string) (CID, error) {
 	if s == "" {
-		return CID{}, badCID("empty")
+		return CID{}, bad("empty")
 	}
 	if len(s) > MaxCIDText {
-		return CID{}, badCID("%d bytes, at most %d", len(s), MaxCIDText)
+		return CID{}, bad("%d bytes, at most %d", len(s), MaxCIDText)
 	}
 	if strings.HasPrefix(s, "Qm") {
-		return CID{}, badCID("CIDv0 %q; only CIDv1 raw is held here", s)
+		return CID{}, bad("CIDv0 %q; only CIDv1 raw is held here", s)
 	}
-	c, err := cid.Decode(s)
+	c, err := gocid.Decode(s)
 	if err != nil {
-		return CID{}, badCID("%q: %v", s, err)
+		return CID{}, bad("%q: %v", s, err)
 	}
 	if s[0] != base32Lower {
-		return CID{}, badCID("%q is not in base32 lower case", s)
+		return CID{}, bad("%q is not in base32 lower case", s)
 	}
 	parsed, err := fromLibrary(c)
 	if err == nil && parsed.String() != s {
-		return CID{}, badCID("%q is not in its canonical form", s)
+		return CID{}, bad("%q is not in its canonical form", s)
 	}
 	return parsed, err
 }
 
-// CIDFromBytes reads the binary form, exactly 36 bytes.
-func CIDFromBytes(b []byte) (CID, error) {
+// FromBytes reads the binary form, exactly 36 bytes.
+func FromBytes(b []byte) (CID, error) {
 	if len(b) > MaxCIDText {
-		return CID{}, badCID("%d bytes, at most %d", len(b), MaxCIDText)
+		return CID{}, bad("%d bytes, at most %d", len(b), MaxCIDText)
 	}
-	c, err := cid.Cast(b)
+	c, err := gocid.Cast(b)
 	if err != nil {
-		return CID{}, badCID("%v", err)
+		return CID{}, bad("%v", err)
 	}
 	parsed, err := fromLibrary(c)
 	if err == nil && !bytes.Equal(parsed.Bytes(), b) {
-		return CID{}, badCID("not in its canonical form")
+		return CID{}, bad("not in its canonical form")
 	}
 	return parsed, err
 }
@@ -104,16 +104,16 @@ func ParseDigest(s string) (CID, error) {
 	digits, ok := strings.CutPrefix(s, digestPrefix)
 	if !ok {
 		algorithm, _, _ := strings.Cut(s, ":")
-		return CID{}, badCID("digest algorithm %.32q; only sha256 is held here", algorithm)
+		return CID{}, bad("digest algorithm %.32q; only sha256 is held here", algorithm)
 	}
 	var sum [SumSize]byte
 	if len(digits) != 2*SumSize || strings.ToLower(digits) != digits {
-		return CID{}, badCID("digest is not 64 lower case hex digits")
+		return CID{}, bad("digest is not 64 lower case hex digits")
 	}
 	if _, err := hex.Decode(sum[:], []byte(digits)); err != nil {
-		return CID{}, badCID("digest: %v", err)
+		return CID{}, bad("digest: %v", err)
 	}
-	return OCICID(sum), nil
+	return OfOCI(sum), nil
 }
 
 // String is the text form, 59 characters; "" for the zero CID.
@@ -139,42 +139,42 @@ func (c CID) Kind() Kind { return c.kind }
 func (c CID) Sum() [SumSize]byte { return c.sum }
 
 // IsZero reports whether c names nothing.
-func (c CID) IsZero() bool { return c.kind == KindUnknown }
+func (c CID) IsZero() bool { return c.kind == Unknown }
 
 // Digest is the OCI digest of an OCI blob, "" for a file.
 func (c CID) Digest() string {
-	if c.kind != KindOCIBlob {
+	if c.kind != OCIBlob {
 		return ""
 	}
 	return digestPrefix + hex.EncodeToString(c.sum[:])
 }
 
-func (c CID) library() cid.Cid {
+func (c CID) library() gocid.Cid {
 	code := byte(multihash.BLAKE3)
-	if c.kind == KindOCIBlob {
+	if c.kind == OCIBlob {
 		code = multihash.SHA2_256
 	}
 	hash := append(make([]byte, 0, binaryCIDSize), code, SumSize)
-	return cid.NewCidV1(cid.Raw, append(hash, c.sum[:]...))
+	return gocid.NewCidV1(gocid.Raw, append(hash, c.sum[:]...))
 }
 
-func fromLibrary(c cid.Cid) (CID, error) {
+func fromLibrary(c gocid.Cid) (CID, error) {
 	if c.Version() != 1 {
-		return CID{}, badCID("CIDv%d; only CIDv1 raw is held here", c.Version())
+		return CID{}, bad("CIDv%d; only CIDv1 raw is held here", c.Version())
 	}
-	if c.Type() != cid.Raw {
-		return CID{}, badCID("codec %s; only raw is held here", codecName(c.Type()))
+	if c.Type() != gocid.Raw {
+		return CID{}, bad("codec %s; only raw is held here", codecName(c.Type()))
 	}
 	hash, err := multihash.Decode(c.Hash())
 	if err != nil {
-		return CID{}, badCID("%v", err)
+		return CID{}, bad("%v", err)
 	}
 	kind := kindOf(hash.Code)
-	if kind == KindUnknown {
-		return CID{}, badCID("hash %s; only blake3 and sha2-256 are held here", hashName(hash.Code))
+	if kind == Unknown {
+		return CID{}, bad("hash %s; only blake3 and sha2-256 are held here", hashName(hash.Code))
 	}
 	if len(hash.Digest) != SumSize {
-		return CID{}, badCID("%s of %d bytes, not %d", hashName(hash.Code),
+		return CID{}, bad("%s of %d bytes, not %d", hashName(hash.Code),
 			len(hash.Digest), SumSize)
 	}
 	return CID{kind: kind, sum: [SumSize]byte(hash.Digest)}, nil
@@ -183,25 +183,25 @@ func fromLibrary(c cid.Cid) (CID, error) {
 func kindOf(hash uint64) Kind {
 	switch hash {
 	case multihash.BLAKE3:
-		return KindFile
+		return File
 	case multihash.SHA2_256:
-		return KindOCIBlob
+		return OCIBlob
 	default:
-		return KindUnknown
+		return Unknown
 	}
 }
 
 func codecName(code uint64) string {
 	switch code {
-	case cid.DagProtobuf:
+	case gocid.DagProtobuf:
 		return "dag-pb"
-	case cid.DagCBOR:
+	case gocid.DagCBOR:
 		return "dag-cbor"
-	case cid.DagJSON:
+	case gocid.DagJSON:
 		return "dag-json"
-	case cid.Libp2pKey:
+	case gocid.Libp2pKey:
 		return "libp2p-key"
-	case cid.GitRaw:
+	case gocid.GitRaw:
 		return "git-raw"
 	default:
 		return fmt.Sprintf("0x%x", code)

@@ -1,4 +1,4 @@
-package storage_test
+package cid_test
 
 import (
 	"bytes"
@@ -11,8 +11,7 @@ import (
 	"lukechampine.com/blake3"
 	"lukechampine.com/blake3/bao"
 
-	"github.com/united-containers/ucn/kit/fault"
-	"github.com/united-containers/ucn/services/storage"
+	"github.com/united-containers/ucn/kit/cid"
 )
 
 const libraryGroup = 4
@@ -43,7 +42,7 @@ func (w *writerAt) WriteAt(p []byte, off int64) (int, error) {
 
 func hashInPieces(t *testing.T, data []byte, piece int) ([32]byte, []byte) {
 	t.Helper()
-	var h storage.TreeHasher
+	var h cid.Hasher
 	for rest := data; len(rest) > 0; {
 		n := min(piece, len(rest))
 		if _, err := h.Write(rest[:n]); err != nil {
@@ -71,7 +70,7 @@ func TestTreeHasherAgreesWithTheLibrary(t *testing.T) {
 			if !bytes.Equal(outboard, wantOutboard) {
 				t.Errorf("size %d piece %d: outboard differs", size, piece)
 			}
-			if int64(len(outboard)) != storage.OutboardSize(int64(size)) {
+			if int64(len(outboard)) != cid.OutboardSize(int64(size)) {
 				t.Errorf("size %d: outboard is %d bytes", size, len(outboard))
 			}
 		}
@@ -91,7 +90,7 @@ func TestTreeCopiesRangesAndSlices(t *testing.T) {
 	for _, size := range sizes {
 		data := randomBytes(size)
 		root, outboard := hashInPieces(t, data, 1<<20)
-		tree := storage.Tree{Data: bytes.NewReader(data), Outboard: bytes.NewReader(outboard),
+		tree := cid.Tree{Data: bytes.NewReader(data), Outboard: bytes.NewReader(outboard),
 			Size: int64(size), Root: root}
 		for _, r := range ranges(size) {
 			want := data[r[0] : r[0]+r[1]]
@@ -102,7 +101,7 @@ func TestTreeCopiesRangesAndSlices(t *testing.T) {
 			if err := tree.CopySlice(t.Context(), &slice, r[0], r[1]); err != nil {
 				t.Fatalf("size %d slice %v: %v", size, r, err)
 			}
-			err := storage.DecodeSlice(&decoded, &slice, storage.FileCID(root), r[0], r[1])
+			err := cid.DecodeSlice(&decoded, &slice, cid.OfFile(root), r[0], r[1])
 			if err != nil {
 				t.Fatalf("size %d decode %v: %v", size, r, err)
 			}
@@ -124,7 +123,7 @@ func TestTreeFindsEveryFlippedBit(t *testing.T) {
 	}
 	check := func(name string, data, outboard []byte) {
 		var out bytes.Buffer
-		tree := storage.Tree{Data: bytes.NewReader(data), Outboard: bytes.NewReader(outboard),
+		tree := cid.Tree{Data: bytes.NewReader(data), Outboard: bytes.NewReader(outboard),
 			Size: size, Root: root}
 		if err := tree.Copy(t.Context(), &out, 0, size); err == nil {
 			t.Errorf("%s: not noticed", name)
@@ -146,7 +145,7 @@ func TestTreeFindsEveryFlippedBit(t *testing.T) {
 func TestDecodeSliceRefusesALyingPeer(t *testing.T) {
 	data := randomBytes(100_000)
 	root, outboard := hashInPieces(t, data, 1<<20)
-	tree := storage.Tree{Data: bytes.NewReader(data), Outboard: bytes.NewReader(outboard),
+	tree := cid.Tree{Data: bytes.NewReader(data), Outboard: bytes.NewReader(outboard),
 		Size: int64(len(data)), Root: root}
 	var slice bytes.Buffer
 	if err := tree.CopySlice(t.Context(), &slice, 20_000, 30_000); err != nil {
@@ -154,32 +153,32 @@ func TestDecodeSliceRefusesALyingPeer(t *testing.T) {
 	}
 	lie := bytes.Clone(slice.Bytes())
 	lie[len(lie)-1] ^= 1
-	err := storage.DecodeSlice(io.Discard, bytes.NewReader(lie), storage.FileCID(root), 20_000,
+	err := cid.DecodeSlice(io.Discard, bytes.NewReader(lie), cid.OfFile(root), 20_000,
 		30_000)
-	if !errors.Is(err, storage.ReasonDataLoss) || fault.KindOf(err) != fault.DataLoss {
+	if !errors.Is(err, cid.ReasonMismatch) {
 		t.Errorf("flipped bit: %v", err)
 	}
-	err = storage.DecodeSlice(io.Discard, bytes.NewReader(slice.Bytes()[:500]),
-		storage.FileCID(root), 20_000, 30_000)
+	err = cid.DecodeSlice(io.Discard, bytes.NewReader(slice.Bytes()[:500]),
+		cid.OfFile(root), 20_000, 30_000)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("cut short: %v", err)
 	}
-	err = storage.DecodeSlice(io.Discard, bytes.NewReader(slice.Bytes()), storage.OCICID(root), 0, 1)
-	if !errors.Is(err, storage.ReasonBadRequest) {
+	err = cid.DecodeSlice(io.Discard, bytes.NewReader(slice.Bytes()), cid.OfOCI(root), 0, 1)
+	if !errors.Is(err, cid.ReasonSlice) {
 		t.Errorf("OCI blob: %v", err)
 	}
 }
 
 func FuzzDecodeSlice(f *testing.F) {
 	data := randomBytes(40_000)
-	var h storage.TreeHasher
+	var h cid.Hasher
 	h.Write(data)
 	var outboard writerAt
 	root, err := h.Finish(&outboard)
 	if err != nil {
 		f.Fatal(err)
 	}
-	tree := storage.Tree{Data: bytes.NewReader(data), Outboard: bytes.NewReader(outboard.b),
+	tree := cid.Tree{Data: bytes.NewReader(data), Outboard: bytes.NewReader(outboard.b),
 		Size: int64(len(data)), Root: root}
 	var slice bytes.Buffer
 	if err := tree.CopySlice(f.Context(), &slice, 10_000, 20_000); err != nil {
@@ -189,7 +188,7 @@ func FuzzDecodeSlice(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var out bytes.Buffer
-		err := storage.DecodeSlice(&out, bytes.NewReader(b), storage.FileCID(root), 10_000, 20_000)
+		err := cid.DecodeSlice(&out, bytes.NewReader(b), cid.OfFile(root), 10_000, 20_000)
 		if err == nil && !bytes.Equal(out.Bytes(), data[10_000:30_000]) {
 			t.Fatal("accepted other bytes")
 		}

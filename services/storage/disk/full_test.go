@@ -1,0 +1,137 @@
+package disk_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/services/storage"
+	"github.com/united-containers/ucn/services/storage/disk"
+	"github.com/united-containers/ucn/services/storage/storagetest"
+)
+
+const (
+	insideNamespace = "UCN_DISK_TEST_NAMESPACE"
+	smallDisk       = 48 << 20
+)
+
+// TestFullDisk runs TestInsideSmallDisk in a mount namespace of its own, where it may mount a small
+// file system that goes away with the process.
+func TestFullDisk(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^TestInsideSmallDisk$", "-test.v")
+	cmd.Env = append(os.Environ(), insideNamespace+"="+t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if uid := os.Geteuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestInsideSmallDisk")) {
+		t.Fatalf("in a small file system: %v\n%s", err, out)
+	}
+}
+
+// TestInsideSmallDisk does nothing but in the process TestFullDisk starts.
+func TestInsideSmallDisk(t *testing.T) {
+	dir := os.Getenv(insideNamespace)
+	if dir == "" {
+		return
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", smallDisk)); err != nil {
+		t.Fatal(err)
+	}
+	dir = filepath.Join(dir, "store")
+	d := open(t, config(dir, storage.DefaultLimits()))
+	put := func(size int, seed uint64, announce bool) error {
+		p := storage.Put{Account: storagetest.Alice(), Kind: cid.File}
+		if announce {
+			p.Size = int64(size)
+		}
+		_, err := d.Put(t.Context(), p, bytes.NewReader(storagetest.Bytes(size, seed)))
+		return err
+	}
+	for _, announce := range []bool{true, false} {
+		if err := put(smallDisk, 1, announce); !errors.Is(err, storage.ReasonFull) {
+			t.Errorf("a blob as large as the disk: %v", err)
+		}
+		checkConsistent(t, d, dir)
+	}
+	n := fillUp(t, put)
+	checkConsistent(t, d, dir)
+
+	// Others fill the disk to the last byte: puts are refused, reads go on, nothing breaks.
+	occupy(t, filepath.Join(filepath.Dir(dir), "others"))
+	if err := put(10, 1000, true); !errors.Is(err, storage.ReasonFull) {
+		t.Errorf("on a disk with no byte left: %v", err)
+	}
+	checkConsistent(t, d, dir)
+	if err := os.Remove(filepath.Join(filepath.Dir(dir), "others")); err != nil {
+		t.Fatal(err)
+	}
+	freeAndRefill(t, d, put, n)
+	checkConsistent(t, d, dir)
+}
+
+func fillUp(t *testing.T, put func(int, uint64, bool) error) int {
+	t.Helper()
+	for n := range smallDisk >> 20 {
+		if err := put(1<<20, uint64(n), false); errors.Is(err, storage.ReasonFull) {
+			if n < 10 {
+				t.Errorf("full after %d MiB", n)
+			}
+			return n
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("the disk never was full")
+	return 0
+}
+
+func occupy(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, size := range []int{1 << 20, 4096} {
+		for err == nil {
+			_, err = f.Write(make([]byte, size))
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		err = nil
+	}
+}
+
+func freeAndRefill(t *testing.T, d *disk.Disk, put func(int, uint64, bool) error, n int) {
+	t.Helper()
+	refs, err := d.List(t.Context(), storagetest.Alice(), cid.CID{}, storage.MaxPage)
+	if err != nil || len(refs) != n {
+		t.Fatalf("%d references, %v; want %d", len(refs), err, n)
+	}
+	for _, ref := range refs {
+		if err := d.Remove(t.Context(), storagetest.Alice(), ref.CID); err != nil {
+			t.Fatalf("remove on a full disk: %v", err)
+		}
+	}
+	if err := put(1<<20, 500, true); err != nil {
+		t.Errorf("put after making room: %v", err)
+	}
+}
