@@ -64,16 +64,19 @@ type Snapshots interface {
 }
 
 // Index finds blocks by transaction and hash. It follows the log asynchronously and can always be
-// rebuilt from it, so it promises no durability.
+// rebuilt from it, so it promises no durability: after a crash it holds a prefix of what was put.
+// One goroutine calls Put; the other methods may be called at any time.
 type Index interface {
 	// Put adds what blocks contain, in order of height. A repeated Put of a height changes nothing.
 	Put(ctx context.Context, entries []IndexEntry) error
-	// Height returns the highest height that was put; false when there is none.
-	Height() (uint64, bool)
+	// Height returns the height that was put last; false when there is none. An index holds
+	// everything up to it.
+	Height() (uint64, bool, error)
 	// Transaction returns where a transaction is; false when it is not indexed.
 	Transaction(id Hash) (Location, bool, error)
 	// Block returns the height of a block hash; false when it is not indexed.
 	Block(hash Hash) (uint64, bool, error)
+	// Close ends it. It must not be called during another call.
 	Close() error
 }
 

@@ -21,3 +21,10 @@ func TestMemoryKeepsTheStoreContract(t *testing.T) {
 		}
 	})
 }
+
+func TestMemoryKeepsTheIndexContract(t *testing.T) {
+	ledgertest.TestIndex(t, func(*testing.T) func() ledger.Index {
+		index := &ledgertest.Index{}
+		return func() ledger.Index { return index }
+	})
+}

@@ -1,0 +1,219 @@
+// Package pebble keeps the ledger's index of transactions and block hashes in Pebble.
+//
+// The index is a projection of the block log: nothing is lost with it, so it syncs nothing. After
+// a crash it holds a prefix of what was put, and Height says how far; whatever is damaged or of
+// another chain is deleted and built anew from the log.
+package pebble
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable/block"
+
+	"github.com/united-containers/ucn/services/ledger"
+)
+
+// format is the on-disk version. Pebble drops old ones; a store it cannot read is built anew.
+const format = pebble.FormatTableFormatV6
+
+// Sizes in bytes.
+const (
+	cacheBytes    = 16 << 20
+	memTableBytes = 16 << 20
+)
+
+// First bytes of keys.
+const (
+	keyAnchor      = 'a'
+	keyHead        = 'h'
+	keyBlock       = 'b'
+	keyTransaction = 't'
+)
+
+// Config says where an index is and whose it is.
+type Config struct {
+	// Dir is the directory, made if missing. Everything in it is Pebble's.
+	Dir string
+	// Anchor is the chain's; an index of another chain is deleted.
+	Anchor ledger.Hash
+	// Log is told when the index is built anew; nil for nobody.
+	Log *slog.Logger
+}
+
+// Index implements ledger.Index.
+type Index struct {
+	db *pebble.DB
+}
+
+var _ ledger.Index = (*Index)(nil)
+
+// Open opens the index, deleting it first when it is damaged or of another chain.
+func Open(c Config) (*Index, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	index, err := open(c)
+	if err == nil {
+		return index, nil
+	}
+	if !errors.Is(err, errForeign) && !pebble.IsCorruptionError(err) {
+		return nil, err
+	}
+	c.Log.Warn("index is built anew from the block log", "dir", c.Dir, "error", err)
+	if err := os.RemoveAll(c.Dir); err != nil {
+		return nil, fmt.Errorf("remove the damaged index: %w", err)
+	}
+	return open(c)
+}
+
+var errForeign = errors.New("the index belongs to another chain")
+
+func open(c Config) (*Index, error) {
+	cache := pebble.NewCache(cacheBytes)
+	defer cache.Unref()
+	options := &pebble.Options{
+		Cache: cache, MemTableSize: memTableBytes, FormatMajorVersion: format,
+		Logger: quiet{},
+	}
+	options.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
+	options.Levels[0].Compression = func() *block.CompressionProfile { return block.NoCompression }
+	db, err := pebble.Open(c.Dir, options)
+	if err != nil {
+		return nil, fmt.Errorf("open the index: %w", err)
+	}
+	index := &Index{db: db}
+	if err := index.claim(c.Anchor); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return index, nil
+}
+
+// claim ties a new index to the chain, or checks that an old one is tied to it.
+func (x *Index) claim(anchor ledger.Hash) error {
+	held, found, err := x.get([]byte{keyAnchor}, len(anchor))
+	if err != nil {
+		return err
+	}
+	if !found {
+		err := x.db.Set([]byte{keyAnchor}, anchor[:], pebble.NoSync)
+		if err != nil {
+			return fmt.Errorf("claim the index: %w", err)
+		}
+		return nil
+	}
+	if ledger.Hash(held) != anchor {
+		return errForeign
+	}
+	return nil
+}
+
+// get returns the value of a key, which must have size bytes.
+func (x *Index) get(key []byte, size int) ([]byte, bool, error) {
+	value, closer, err := x.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read the index: %w", err)
+	}
+	own := append([]byte(nil), value...)
+	if err := closer.Close(); err != nil {
+		return nil, false, fmt.Errorf("read the index: %w", err)
+	}
+	if len(own) != size {
+		return nil, false, fmt.Errorf("index holds %d bytes where %d belong: %w", len(own), size,
+			pebble.ErrCorruption)
+	}
+	return own, true, nil
+}
+
+func key(kind byte, hash ledger.Hash) []byte {
+	return append(append(make([]byte, 0, 1+len(hash)), kind), hash[:]...)
+}
+
+// Put implements ledger.Index.
+func (x *Index) Put(ctx context.Context, entries []ledger.IndexEntry) error {
+	if len(entries) == 0 || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	batch := x.db.NewBatch()
+	defer batch.Close()
+	for _, e := range entries {
+		if err := put(batch, e); err != nil {
+			return fmt.Errorf("index block %d: %w", e.Height, err)
+		}
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("write the index: %w", err)
+	}
+	return nil
+}
+
+func put(batch *pebble.Batch, e ledger.IndexEntry) error {
+	height := binary.BigEndian.AppendUint64(nil, e.Height)
+	if err := batch.Set(key(keyBlock, e.Hash), height, nil); err != nil {
+		return err
+	}
+	for i, id := range e.Transactions {
+		place := binary.BigEndian.AppendUint32(height, uint32(i))
+		if err := batch.Set(key(keyTransaction, id), place, nil); err != nil {
+			return err
+		}
+	}
+	return batch.Set([]byte{keyHead}, height, nil)
+}
+
+// Height implements ledger.Index.
+func (x *Index) Height() (uint64, bool, error) {
+	value, found, err := x.get([]byte{keyHead}, 8)
+	if !found || err != nil {
+		return 0, false, err
+	}
+	return binary.BigEndian.Uint64(value), true, nil
+}
+
+// Transaction implements ledger.Index.
+func (x *Index) Transaction(id ledger.Hash) (ledger.Location, bool, error) {
+	value, found, err := x.get(key(keyTransaction, id), 12)
+	if !found || err != nil {
+		return ledger.Location{}, false, err
+	}
+	place := ledger.Location{
+		Height: binary.BigEndian.Uint64(value), Index: binary.BigEndian.Uint32(value[8:]),
+	}
+	return place, true, nil
+}
+
+// Block implements ledger.Index.
+func (x *Index) Block(hash ledger.Hash) (uint64, bool, error) {
+	value, found, err := x.get(key(keyBlock, hash), 8)
+	if !found || err != nil {
+		return 0, false, err
+	}
+	return binary.BigEndian.Uint64(value), true, nil
+}
+
+// Close implements ledger.Index.
+func (x *Index) Close() error {
+	if err := x.db.Close(); err != nil {
+		return fmt.Errorf("close the index: %w", err)
+	}
+	return nil
+}
+
+// quiet drops what Pebble says about its compactions; what fails is returned as an error.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf("index: "+format, args...))
+}

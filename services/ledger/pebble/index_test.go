@@ -1,0 +1,76 @@
+package pebble_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/united-containers/ucn/services/ledger"
+	"github.com/united-containers/ucn/services/ledger/ledgertest"
+	"github.com/united-containers/ucn/services/ledger/pebble"
+)
+
+func open(t *testing.T, dir string, anchor byte) *pebble.Index {
+	t.Helper()
+	x, err := pebble.Open(pebble.Config{Dir: dir, Anchor: ledger.Hash{anchor}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func TestIndexKeepsTheContract(t *testing.T) {
+	ledgertest.TestIndex(t, func(t *testing.T) func() ledger.Index {
+		dir := t.TempDir()
+		return func() ledger.Index { return open(t, dir, 1) }
+	})
+}
+
+// indexed makes an index that holds block 3 of a chain.
+func indexed(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "index")
+	x := open(t, dir, 1)
+	entry := ledger.IndexEntry{Height: 3, Hash: ledger.Hash{3}}
+	if err := x.Put(t.Context(), []ledger.IndexEntry{entry}); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestIndexOfAnotherChainIsBuiltAnew(t *testing.T) {
+	dir := indexed(t)
+	x := open(t, dir, 2)
+	defer x.Close()
+	if _, found, err := x.Height(); found || err != nil {
+		t.Errorf("an index of another chain was kept: %v, %v", found, err)
+	}
+}
+
+func TestDamagedIndexIsBuiltAnew(t *testing.T) {
+	dir := indexed(t)
+	manifests, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
+	if err != nil || len(manifests) == 0 {
+		t.Fatalf("manifests %v, %v", manifests, err)
+	}
+	for _, path := range manifests {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range b {
+			b[i] ^= 0xa5
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x := open(t, dir, 1)
+	defer x.Close()
+	if _, found, err := x.Height(); found || err != nil {
+		t.Errorf("a damaged index was kept: %v, %v", found, err)
+	}
+}

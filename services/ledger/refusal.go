@@ -1,0 +1,81 @@
+package ledger
+
+import (
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// The reasons this domain refuses for: wire constants, found by errors.Is on both sides. What a
+// transaction did inside a block is not among them: that is in its receipt.
+const (
+	// ReasonMalformed: not the canonical bytes of a transaction; the message says where.
+	ReasonMalformed fault.Reason = "MALFORMED"
+	// ReasonTooLarge: more bytes than a transaction may have.
+	ReasonTooLarge fault.Reason = "TRANSACTION_TOO_LARGE"
+	// ReasonWrongChain: it names another chain.
+	ReasonWrongChain fault.Reason = "WRONG_CHAIN"
+	// ReasonBadSignature: a signature does not verify, or the key set is not the account's.
+	ReasonBadSignature fault.Reason = "BAD_SIGNATURE"
+	// ReasonNonceOld: the nonce was used, by another transaction.
+	ReasonNonceOld fault.Reason = "NONCE_OLD"
+	// ReasonNonceFuture: a transaction with a lower nonce is missing.
+	ReasonNonceFuture fault.Reason = "NONCE_FUTURE"
+	// ReasonNonceTaken: another transaction with this nonce waits.
+	ReasonNonceTaken fault.Reason = "NONCE_TAKEN"
+	// ReasonExpired: valid_until has passed.
+	ReasonExpired fault.Reason = "EXPIRED"
+	// ReasonTooFarAhead: valid_until is more than 24 h ahead.
+	ReasonTooFarAhead fault.Reason = "VALID_UNTIL_TOO_FAR"
+	// ReasonFeeTooLow: the fee cap is below what the next block charges.
+	ReasonFeeTooLow fault.Reason = "FEE_TOO_LOW"
+	// ReasonCannotPay: the account does not exist or cannot pay the fee.
+	ReasonCannotPay fault.Reason = "CANNOT_PAY"
+	// ReasonPoolFull: too many transactions wait, altogether or of this account.
+	ReasonPoolFull fault.Reason = "POOL_FULL"
+	// ReasonBatch: no or too many transactions in one request.
+	ReasonBatch fault.Reason = "BAD_BATCH"
+	// ReasonChainUnknown: this ledger holds no such chain.
+	ReasonChainUnknown fault.Reason = "CHAIN_UNKNOWN"
+	// ReasonChainStopped: the chain takes nothing because its storage failed.
+	ReasonChainStopped fault.Reason = "CHAIN_STOPPED"
+	// ReasonNotFound: no such transaction, block, escrow or lease.
+	ReasonNotFound fault.Reason = "LEDGER_NOT_FOUND"
+	// ReasonBadRequest: an id of the wrong length, or an argument that makes no sense.
+	ReasonBadRequest fault.Reason = "BAD_LEDGER_REQUEST"
+	// ReasonNoFaucet: this chain or ledger has no faucet.
+	ReasonNoFaucet fault.Reason = "NO_FAUCET"
+	// ReasonFaucetUsed: the account has got the faucet's amount before.
+	ReasonFaucetUsed fault.Reason = "FAUCET_USED"
+	// ReasonLag: the index has not come far enough to answer; try again.
+	ReasonLag fault.Reason = "INDEX_LAGS"
+)
+
+func malformed(cause error) *fault.Error {
+	return fault.New(fault.InvalidArgument, ReasonMalformed,
+		"not a canonical transaction: %v", cause)
+}
+
+func nonceOld(nonce, next uint64) *fault.Error {
+	return fault.New(fault.FailedPrecondition, ReasonNonceOld,
+		"nonce %d was used; the next one is %d", nonce, next)
+}
+
+func nonceFuture(nonce, next uint64) *fault.Error {
+	return fault.New(fault.FailedPrecondition, ReasonNonceFuture,
+		"nonce %d comes too early; the next one is %d", nonce, next)
+}
+
+func nonceTaken(nonce uint64) *fault.Error {
+	return fault.New(fault.Aborted, ReasonNonceTaken,
+		"another transaction with nonce %d waits for its block; it is not replaced", nonce)
+}
+
+func poolFull(what string) *fault.Error {
+	return fault.New(fault.ResourceExhausted, ReasonPoolFull,
+		"too many transactions wait: %s", what).WithRetry(poolRetry)
+}
+
+func stopped(cause error) *fault.Error {
+	return fault.New(fault.Unavailable, ReasonChainStopped,
+		"this chain takes no transactions: its storage failed and the operator must look").
+		Because(cause)
+}
