@@ -12,6 +12,9 @@ import (
 // changed since.
 var ErrRotated = errors.New("the account's keys were changed: sign with the new ones")
 
+// ErrLookup is wrapped when the key set in force cannot be known now: trying again may help.
+var ErrLookup = errors.New("the account's keys cannot be looked up")
+
 // Sets answers which key set is in force for an account. A ledger client implements it.
 type Sets interface {
 	// KeySet returns the set that the chain holds, the zero set if it holds none. An error means
@@ -53,14 +56,14 @@ type Signed struct {
 
 // Verify checks the claim. With sets it asks for the set in force, so keys that were changed no
 // longer count; a first set that came along must then be the one in force. With nil sets the first
-// set is believed: only where no chain can be asked. Errors: that of sets, ErrRotated, and those of
+// set is believed: only where no chain can be asked. Errors: ErrLookup, ErrRotated, and those of
 // sig.VerifyAccount.
 func (c Signed) Verify(ctx context.Context, sets Sets) error {
 	var held sig.KeySet
 	if sets != nil {
 		var err error
 		if held, err = sets.KeySet(ctx, c.Chain, c.Account); err != nil {
-			return fmt.Errorf("look up the account's keys: %w", err)
+			return fmt.Errorf("%w: %w", ErrLookup, err)
 		}
 	}
 	signature := c.Signature
