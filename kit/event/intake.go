@@ -1,0 +1,354 @@
+package event
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/united-containers/ucn/kit/telemetry"
+)
+
+// item is a verified envelope on its way to the handler.
+type item struct {
+	msg jetstream.Msg // nil for one that a gap hook returned
+	in  Incoming
+}
+
+// intake is the work on one batch: what was read, put in order, before anything takes effect.
+type intake[Tx any] struct {
+	*Consumer[Tx]
+	ordered []item
+	ahead   map[Line]Cursor // where the lines stand once ordered has taken effect
+	blocked map[Line]bool   // lines of which nothing more is taken from this batch
+}
+
+// handle brings one batch to its end: every message is acknowledged, handed back or dropped.
+func (c *Consumer[Tx]) handle(ctx context.Context, batch []jetstream.Msg) {
+	if len(c.cursors) > maxLines {
+		clear(c.cursors)
+	}
+	in := &intake[Tx]{Consumer: c, ahead: map[Line]Cursor{}, blocked: map[Line]bool{}}
+	received := make([]Received, len(batch))
+	for i, m := range batch {
+		received[i] = Received{Subject: m.Subject(), Data: m.Data()}
+	}
+	for i, verdict := range c.cfg.Verifier.Verify(ctx, received) {
+		in.sort(ctx, batch[i], verdict)
+	}
+	in.apply(ctx)
+}
+
+// sort puts a message in its place behind those before it, or gives it back, or drops it.
+func (in *intake[Tx]) sort(ctx context.Context, m jetstream.Msg, v Verdict) {
+	if v.Err != nil {
+		in.refuse(ctx, m, v)
+		return
+	}
+	in.returned(m, v.Envelope.Line())
+	err := in.place(ctx, item{msg: m, in: in.incoming(v)})
+	var fork *ForkError
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrDuplicate):
+		in.ack(ctx, m)
+	case errors.As(err, &fork):
+		in.drop(ctx, m, err)
+		if in.cfg.OnFork != nil {
+			in.cfg.OnFork(ctx, fork)
+		}
+	default:
+		in.hold(ctx, m, v.Envelope.Line(), err)
+	}
+}
+
+func (in *intake[Tx]) incoming(v Verdict) Incoming {
+	return Incoming{Envelope: v.Envelope, Operator: v.Operator, Service: in.cfg.Service}
+}
+
+// refuse drops what can never be taken and gives back what may be taken later.
+func (in *intake[Tx]) refuse(ctx context.Context, m jetstream.Msg, v Verdict) {
+	if v.Envelope == nil || final(v.Err) {
+		in.drop(ctx, m, v.Err)
+		return
+	}
+	in.hold(ctx, m, v.Envelope.Line(), v.Err)
+}
+
+// final tells refusals that no waiting changes.
+func final(err error) bool {
+	for _, reason := range []error{
+		ErrOversized, ErrNotCanonical, ErrMalformed, ErrSubject, ErrSignature, ErrInstance,
+		ErrOperator, ErrOperatorRefused, ErrService, ErrCertificateExpired, ErrCertificateInvalid,
+	} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
+}
+
+// place appends the item to what takes effect, after filling a gap before it if the hook can.
+func (in *intake[Tx]) place(ctx context.Context, it item) error {
+	line := it.in.Line()
+	if in.blocked[line] {
+		return fmt.Errorf("%s waits behind an earlier one", line)
+	}
+	cursor, err := in.cursor(ctx, line)
+	if err != nil {
+		return err
+	}
+	err = cursor.Follows(it.in.Envelope)
+	var gap *GapError
+	if errors.As(err, &gap) {
+		err = in.fill(ctx, gap, it)
+	}
+	if err != nil {
+		in.blocked[line] = !errors.Is(err, ErrDuplicate) && !isFork(err)
+		return err
+	}
+	in.ordered = append(in.ordered, it)
+	in.ahead[line] = at(it.in.Envelope)
+	return nil
+}
+
+func isFork(err error) bool {
+	var fork *ForkError
+	return errors.As(err, &fork)
+}
+
+// fill asks the hook for what is missing. It returns nil when it may be taken next.
+func (in *intake[Tx]) fill(ctx context.Context, gap *GapError, it item) error {
+	if in.cfg.OnGap == nil {
+		return gap
+	}
+	missing, err := in.cfg.OnGap(ctx, gap)
+	if errors.Is(err, ErrSkip) {
+		in.cfg.Log.WarnContext(ctx, "a gap in events is skipped", "gap", gap)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: fetch what is missing: %w", gap, err)
+	}
+	missing = missing[:min(len(missing), MaxRefetched)]
+	for _, v := range in.cfg.Verifier.Verify(ctx, missing) {
+		if v.Err != nil {
+			return fmt.Errorf("%w: what was fetched: %w", gap, v.Err)
+		}
+		cursor, err := in.cursor(ctx, gap.Line)
+		if err != nil {
+			return err
+		}
+		if err := cursor.Follows(v.Envelope); err != nil || v.Envelope.Line() != gap.Line {
+			return errors.Join(gap, err)
+		}
+		in.ordered = append(in.ordered, item{in: in.incoming(v)})
+		in.ahead[gap.Line] = at(v.Envelope)
+	}
+	cursor, err := in.cursor(ctx, gap.Line)
+	if err != nil {
+		return err
+	}
+	return cursor.Follows(it.in.Envelope)
+}
+
+// cursor returns where the line stands once everything ordered so far has taken effect.
+func (in *intake[Tx]) cursor(ctx context.Context, line Line) (Cursor, error) {
+	if cursor, ok := in.ahead[line]; ok {
+		return cursor, nil
+	}
+	if cursor, ok := in.cursors[line]; ok {
+		return cursor, nil
+	}
+	var cursor Cursor
+	if !in.persist(ctx, func() (err error) {
+		cursor, err = in.cfg.Cursors.Cursor(ctx, line)
+		return err
+	}) {
+		return Cursor{}, ctx.Err()
+	}
+	in.cursors[line] = cursor
+	return cursor, nil
+}
+
+// apply handles the ordered items in one transaction, or one by one if that fails. What fails here
+// is our own side, so it is tried in place until it works: nothing is lost, nothing overtakes.
+func (in *intake[Tx]) apply(ctx context.Context) {
+	if len(in.ordered) == 0 {
+		return
+	}
+	if err := in.commit(ctx, in.ordered, in.call); err == nil {
+		for _, it := range in.ordered {
+			in.ack(ctx, it.msg)
+		}
+		return
+	}
+	for _, it := range in.ordered {
+		if !in.persist(ctx, func() error { return in.applyOne(ctx, it) }) {
+			return
+		}
+		in.ack(ctx, it.msg)
+	}
+}
+
+func (in *intake[Tx]) applyOne(ctx context.Context, it item) error {
+	err := in.commit(ctx, []item{it}, in.call)
+	if errors.Is(err, ErrRefused) {
+		in.cfg.Log.WarnContext(ctx, "an event is refused", "line", it.in.Line(),
+			"seq", it.in.Body.Seq, "type", it.in.Body.Type, "error", err)
+		return in.commit(ctx, []item{it},
+			func(context.Context, Tx, Incoming) error { return nil })
+	}
+	return err
+}
+
+// persist calls f until it succeeds; false means that ctx ended first.
+func (in *intake[Tx]) persist(ctx context.Context, f func() error) bool {
+	for wait := firstRetry; ctx.Err() == nil; wait = min(2*wait, lastRetry) {
+		err := f()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() == nil {
+			in.cfg.Log.ErrorContext(ctx, "events cannot be handled", "service", in.cfg.Service,
+				"error", err, "retry_in", wait)
+			sleep(ctx, wait)
+		}
+	}
+	return false
+}
+
+// commit runs the items' effects and moves their cursors in one transaction.
+func (in *intake[Tx]) commit(ctx context.Context, items []item, effect Handler[Tx]) error {
+	moved := map[Line]Cursor{}
+	err := in.cfg.Cursors.Transact(ctx, func(tx Tx) error {
+		for _, it := range items {
+			if err := effect(ctx, tx, it.in); err != nil {
+				return err
+			}
+			moved[it.in.Line()] = at(it.in.Envelope)
+		}
+		for line, cursor := range moved {
+			if err := in.cfg.Cursors.SetCursor(tx, line, cursor); err != nil {
+				return fmt.Errorf("set cursor: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return in.reread(ctx, items, err)
+	}
+	for line, cursor := range moved {
+		in.cursors[line] = cursor
+		delete(in.stuck, line)
+	}
+	return nil
+}
+
+// reread finds out what a failed commit left behind: if the cursors stand behind the items, it was
+// done after all.
+func (in *intake[Tx]) reread(ctx context.Context, items []item, failed error) error {
+	for _, it := range items {
+		line := it.in.Line()
+		delete(in.cursors, line)
+		cursor, err := in.cfg.Cursors.Cursor(ctx, line)
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		if cursor.Epoch != it.in.Body.Epoch || cursor.Seq < it.in.Body.Seq {
+			return failed
+		}
+		in.cursors[line] = cursor
+	}
+	return nil
+}
+
+// call runs the handler in a span that continues the trace of the event.
+func (in *intake[Tx]) call(ctx context.Context, tx Tx, e Incoming) error {
+	ctx = telemetry.Extract(ctx, e.Body.Traceparent)
+	ctx, span := in.cfg.Tracer.Start(ctx, "event "+e.Type(),
+		trace.WithSpanKind(trace.SpanKindConsumer),
+		trace.WithAttributes(attribute.String("event.topic", e.Body.Topic),
+			attribute.Int64("event.seq", int64(e.Body.Seq))))
+	defer span.End()
+	err := in.cfg.Handle(ctx, tx, e)
+	if err != nil {
+		span.SetStatus(codes.Error, "handler failed")
+	}
+	return err
+}
+
+// returned counts a message that was handed back and has come again.
+func (in *intake[Tx]) returned(m jetstream.Msg, line Line) {
+	if tries(m) > 1 && in.held[line] > 0 {
+		in.held[line]--
+	}
+	if in.held[line] == 0 {
+		delete(in.held, line)
+	}
+}
+
+// hold gives a message back for a while. If what it waits for is the sender's to do and does not
+// come, it is dropped: it would take the place of others' messages.
+func (in *intake[Tx]) hold(ctx context.Context, m jetstream.Msg, line Line, why error) {
+	if theirs(why) && in.tired(line) {
+		in.drop(ctx, m, why)
+		return
+	}
+	in.held[line]++
+	delay := min(firstHold<<min(tries(m), 16), maxHold)
+	if err := m.NakWithDelay(delay); err != nil {
+		in.cfg.Log.WarnContext(ctx, "an event cannot be handed back", "error", err)
+	}
+}
+
+// tired tells whether a line has had its time and its room, and starts the clock if it runs not.
+func (in *intake[Tx]) tired(line Line) bool {
+	now := in.cfg.Verifier.cfg.Clock()
+	since, ok := in.stuck[line]
+	if !ok {
+		if len(in.stuck) >= maxLines {
+			clear(in.stuck)
+		}
+		in.stuck[line] = now
+		return false
+	}
+	return now.Sub(since) > gapPatience || in.held[line] >= maxHeld
+}
+
+// theirs tells whether the event waits for something that its sender must have done.
+func theirs(err error) bool {
+	var gap *GapError
+	var epoch *EpochError
+	return errors.As(err, &gap) || errors.As(err, &epoch) ||
+		errors.Is(err, ErrCertificateUnknown) || errors.Is(err, ErrFuture)
+}
+
+func (in *intake[Tx]) drop(ctx context.Context, m jetstream.Msg, why error) {
+	in.cfg.Log.WarnContext(ctx, "an event is dropped", "subject", m.Subject(), "error", why)
+	if err := m.Term(); err != nil {
+		in.cfg.Log.WarnContext(ctx, "an event cannot be dropped", "error", err)
+	}
+}
+
+func (in *intake[Tx]) ack(ctx context.Context, m jetstream.Msg) {
+	if m == nil {
+		return
+	}
+	if err := m.Ack(); err != nil { // it comes again and is a duplicate then
+		in.cfg.Log.WarnContext(ctx, "an event cannot be acknowledged", "error", err)
+	}
+}
+
+// tries tells how often the broker has handed the message out, at least 1.
+func tries(m jetstream.Msg) uint64 {
+	meta, err := m.Metadata()
+	if err != nil {
+		return 1
+	}
+	return max(meta.NumDelivered, 1)
+}
