@@ -55,7 +55,7 @@ func Check(b []byte, of protoreflect.MessageDescriptor) error {
 	}
 	r := NewReader(b)
 	checkMessage(&r, of, 1)
-	return r.Err()
+	return NameField(r.Err(), of)
 }
 
 // CheckDescriptor reports whether every message that can stand within one of the descriptor's

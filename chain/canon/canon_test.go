@@ -117,7 +117,7 @@ func TestUnmarshalRefuses(t *testing.T) {
 		},
 		{
 			"nested", &chainv1.Transaction{}, []byte{0x0a, 6, 0x3a, 4, 0x0a, 2, 0x10, 0},
-			canon.ErrDefault, 6, "body.operations.transfer",
+			canon.ErrDefault, 6, "body.operations[0].transfer",
 		},
 	}
 	for _, test := range tests {

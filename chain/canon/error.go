@@ -3,6 +3,9 @@ package canon
 import (
 	"errors"
 	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Limits of canonical bytes.
@@ -37,10 +40,11 @@ var (
 type Error struct {
 	// Offset counts bytes from the start of the input; -1 when a message was to be written.
 	Offset int
-	// Path names the message or field, such as "body.operations.transfer".
+	// Path names the message, such as "body.operations[3].transfer".
 	Path string
-	// Field is the number of the field in the message Path, 0 if none.
+	// Field is the number of the field in that message, 0 if none; Name its name where known.
 	Field int
+	Name  string
 	// Err is one of the errors of this package.
 	Err error
 }
@@ -48,11 +52,12 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string {
 	text := e.Err.Error()
-	if e.Field != 0 {
-		text = fmt.Sprintf("field %d: %s", e.Field, text)
+	where := join(e.Path, e.Name)
+	if e.Field != 0 && e.Name == "" {
+		where = join(e.Path, fmt.Sprintf("field %d", e.Field))
 	}
-	if e.Path != "" {
-		text = e.Path + ": " + text
+	if where != "" {
+		text = where + ": " + text
 	}
 	if e.Offset >= 0 {
 		text = fmt.Sprintf("%s (at byte %d)", text, e.Offset)
@@ -62,3 +67,26 @@ func (e *Error) Error() string {
 
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
+
+// NameField fills in the name of the field of an *Error of reading a message of the descriptor's
+// type, and returns err. Readers by hand know numbers only.
+func NameField(err error, of protoreflect.MessageDescriptor) error {
+	var e *Error
+	if !errors.As(err, &e) || e.Name != "" {
+		return err
+	}
+	if e.Path != "" {
+		for step := range strings.SplitSeq(e.Path, ".") {
+			name, _, _ := strings.Cut(step, "[")
+			field := of.Fields().ByName(protoreflect.Name(name))
+			if field == nil || field.Message() == nil {
+				return err
+			}
+			of = field.Message()
+		}
+	}
+	if field := of.Fields().ByNumber(protoreflect.FieldNumber(e.Field)); field != nil {
+		e.Name = string(field.Name())
+	}
+	return err
+}

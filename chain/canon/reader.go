@@ -2,6 +2,7 @@ package canon
 
 import (
 	"encoding/binary"
+	"fmt"
 	"unicode/utf8"
 )
 
@@ -35,6 +36,7 @@ type Reader struct {
 	field uint32
 	wire  uint8
 	again bool // the current field has the number of the one before
+	index int  // how often it had
 	err   *Error
 }
 
@@ -42,6 +44,7 @@ type Reader struct {
 type Frame struct {
 	name  string
 	end   int
+	index int // of an element, -1 of another message
 	field uint32
 }
 
@@ -82,7 +85,11 @@ func (r *Reader) Next() bool {
 		r.Fail(ErrOrder)
 		return false
 	}
-	r.again = uint32(number) == r.field
+	if r.again = uint32(number) == r.field; r.again {
+		r.index++
+	} else {
+		r.index = 0
+	}
 	r.field, r.wire = uint32(number), uint8(tag&7)
 	return true
 }
@@ -91,6 +98,13 @@ func (r *Reader) Next() bool {
 func (r *Reader) Fail(err error) {
 	if r.err == nil {
 		r.err = &Error{Offset: r.start, Field: int(r.field), Err: err}
+	}
+}
+
+// FailField is Fail for a field of the current message that is not the current one.
+func (r *Reader) FailField(field int, err error) {
+	if r.err == nil {
+		r.err = &Error{Offset: r.start, Field: field, Err: err}
 	}
 }
 
@@ -201,12 +215,14 @@ func (r *Reader) OpenOneof(name string) Frame {
 	if r.err == nil && r.again {
 		r.Fail(ErrRepeatedField)
 	}
-	return r.OpenElement(name)
+	frame := r.OpenElement(name)
+	frame.index = -1
+	return frame
 }
 
 // OpenElement enters one element of repeated messages, which may be empty.
 func (r *Reader) OpenElement(name string) Frame {
-	frame := Frame{name: name, end: r.end, field: r.field}
+	frame := Frame{name: name, end: r.end, field: r.field, index: r.index}
 	if !r.expect(wireBytes) {
 		return frame
 	}
@@ -216,17 +232,21 @@ func (r *Reader) OpenElement(name string) Frame {
 	}
 	r.pos -= len(inner)
 	r.end = r.pos + len(inner)
-	r.field, r.again = 0, false
+	r.field, r.again, r.index = 0, false, 0
 	return frame
 }
 
 // Close leaves a message that was entered and read to its end.
 func (r *Reader) Close(frame Frame) {
 	if r.err != nil {
-		r.err.Path = join(frame.name, r.err.Path)
+		name := frame.name
+		if frame.index >= 0 {
+			name = fmt.Sprintf("%s[%d]", name, frame.index)
+		}
+		r.err.Path = join(name, r.err.Path)
 		return
 	}
-	r.end, r.field = frame.end, frame.field
+	r.end, r.field, r.index = frame.end, frame.field, max(frame.index, 0)
 }
 
 func join(outer, inner string) string {
