@@ -62,6 +62,17 @@ func (r *Reader) Err() error {
 // Offset is the position in bytes from the start of the input.
 func (r *Reader) Offset() int { return r.pos }
 
+// Left is the number of bytes that are left of the current message.
+func (r *Reader) Left() int { return r.end - r.pos }
+
+// Slice returns what was read since the offset, without copying; nil after an error.
+func (r *Reader) Slice(from int) []byte {
+	if r.err != nil {
+		return nil
+	}
+	return r.buf[from:r.pos:r.pos]
+}
+
 // Field is the number of the current field.
 func (r *Reader) Field() int { return int(r.field) }
 
