@@ -3,17 +3,14 @@ package oci
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/united-containers/ucn/kit/cid"
-	"github.com/united-containers/ucn/kit/fault"
 )
-
-// ReasonNotImage: bytes that are no OCI image manifest this network runs.
-const ReasonNotImage fault.Reason = "NOT_AN_IMAGE"
 
 const (
 	// MaxManifest and MaxConfig bound an image's manifest and config, in bytes.
@@ -80,12 +77,6 @@ func ParseManifest(c cid.CID, b []byte) (Manifest, error) {
 	return checkManifest(c, int64(len(b)), raw)
 }
 
-// NotImage refuses bytes as an image manifest.
-func NotImage(format string, args ...any) error {
-	return fault.New(fault.FailedPrecondition, ReasonNotImage, "not an image manifest: %s",
-		fmt.Sprintf(format, args...))
-}
-
 func checkManifest(c cid.CID, size int64, raw v1.Manifest) (Manifest, error) {
 	m := Manifest{CID: c, Size: size, Layers: make([]Part, 0, len(raw.Layers))}
 	var err error
@@ -135,7 +126,7 @@ func decodeOne(b []byte, into any) error {
 		return fmt.Errorf("decode JSON: %w", err)
 	}
 	if d.More() {
-		return fmt.Errorf("decode JSON: bytes after the value")
+		return errors.New("decode JSON: bytes after the value")
 	}
 	return nil
 }
