@@ -13,7 +13,7 @@ const (
 	// MaxDepth is how many messages may stand within one another, the outermost counted.
 	MaxDepth = 8
 	// MaxSize is the longest message in bytes.
-	MaxSize = 16 << 20
+	MaxSize = 64 << 20
 )
 
 // What can be wrong with bytes or a message. Every error of this package wraps one of them.
