@@ -1,0 +1,46 @@
+package bus
+
+import (
+	"sync"
+	"time"
+)
+
+// replays remembers request ids. Ids live in two generations: the younger one takes new ids for a
+// span, then becomes the older one. So each id is remembered for at least one span and the memory
+// is two generations, without a timer per id.
+type replays struct {
+	most int           // ids in one generation
+	span time.Duration // at least as long as any request can be valid
+
+	mu    sync.Mutex // guards what follows
+	young map[requestID]struct{}
+	old   map[requestID]struct{}
+	since time.Time // when young began
+}
+
+func newReplays(most int, span time.Duration) *replays {
+	return &replays{most: most, span: span, young: map[requestID]struct{}{}}
+}
+
+// add remembers id. fresh is false if it was there already; full means that there is no room, and
+// then nothing is known about id.
+func (r *replays) add(id requestID, now time.Time) (fresh, full bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch age := now.Sub(r.since); {
+	case age < 0: // the clock was set back: forget nothing
+		r.since = now
+	case age >= r.span:
+		r.old, r.young, r.since = r.young, map[requestID]struct{}{}, now
+	}
+	_, inYoung := r.young[id]
+	_, inOld := r.old[id]
+	if inYoung || inOld {
+		return false, false
+	}
+	if len(r.young) >= r.most {
+		return false, true
+	}
+	r.young[id] = struct{}{}
+	return true, false
+}
