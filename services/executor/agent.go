@@ -1,0 +1,364 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/event"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/telemetry"
+)
+
+// Identity is who this executor is.
+type Identity struct {
+	Key      sig.PublicKey // of the instance; signs leases and notes
+	Operator sig.AccountID
+	Payee    sig.AccountID // account that is paid
+}
+
+// Deps is what an agent works with. All fields are needed.
+type Deps struct {
+	Driver  Driver
+	Journal Journal
+	Ledger  Ledger
+	Files   Files
+	Pricing Pricing
+	Signer  Signer
+	Encoder Encoder
+	Log     *slog.Logger
+	Tracers trace.TracerProvider
+	Meters  metric.MeterProvider
+	Now     func() time.Time // the host's clock
+}
+
+// Agent runs the attempts of one host. It is made by New, works while Run does, and may be called
+// from any goroutine. What it promised is in its journal before it is said, so a new Agent on the
+// same journal and driver goes on where a killed one stopped.
+type Agent struct {
+	cfg      Config
+	identity Identity
+	deps     Deps
+	tracer   trace.Tracer
+	counters counters
+	offers   offers
+	nudge    chan struct{} // asks the offer loop to look again
+
+	// mu guards what follows. An attempt is in attempts from its question until it is closed; used
+	// is the sum of what unfinished attempts reserve.
+	mu        sync.Mutex
+	attempts  map[AttemptID]*attempt
+	byLease   map[LeaseID]*attempt
+	used      Resources
+	abilities Abilities
+	total     Resources
+	running   context.Context // nil while Run does not run
+	closed    int
+	lives     sync.WaitGroup
+}
+
+// New makes an agent; nothing happens before Run.
+func New(cfg Config, identity Identity, deps Deps) (*Agent, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("executor configuration: %w", err)
+	}
+	counters, err := newCounters(deps.Meters)
+	if err != nil {
+		return nil, fmt.Errorf("executor metrics: %w", err)
+	}
+	return &Agent{
+		cfg: cfg, identity: identity, deps: deps, counters: counters,
+		tracer: deps.Tracers.Tracer("ucn/executor"), nudge: make(chan struct{}, 1),
+		attempts: map[AttemptID]*attempt{}, byLease: map[LeaseID]*attempt{},
+	}, nil
+}
+
+// Run adopts what an earlier life left, calls ready when questions can be answered, and works
+// until ctx ends. It stops no container: they go on, and the next life adopts them.
+func (a *Agent) Run(ctx context.Context, ready func()) error {
+	abilities, err := a.deps.Driver.Probe(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the container engine: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.open(ctx, abilities)
+	defer a.shut()
+	if err := a.adopt(ctx); err != nil {
+		return fmt.Errorf("adopt what runs here: %w", err)
+	}
+	ready()
+	a.postOffers(ctx)
+	return nil
+}
+
+func (a *Agent) open(ctx context.Context, abilities Abilities) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.abilities = abilities
+	a.total = a.cfg.Capacity
+	if a.total.CPUMilli == 0 {
+		a.total.CPUMilli = uint32(min(abilities.CPUMilli, 1<<31))
+	}
+	if a.total.Memory == 0 {
+		a.total.Memory = abilities.MemoryBytes
+	}
+	if a.total.Disk == 0 {
+		a.total.Disk = abilities.DiskBytes
+	}
+	a.running = ctx
+}
+
+// shut refuses new work and waits for the goroutines of the old.
+func (a *Agent) shut() {
+	a.mu.Lock()
+	a.running = nil
+	a.mu.Unlock()
+	a.lives.Wait()
+}
+
+// Abilities returns what the host was found to be able to do.
+func (a *Agent) Abilities() Abilities {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.abilities
+}
+
+// adopt reads the journal and the engine, and goes on with every attempt that is not closed.
+// Containers that no open attempt knows are removed: nobody can be charged for them.
+func (a *Agent) adopt(ctx context.Context) error {
+	records, err := a.deps.Journal.Unclosed(ctx)
+	if err != nil {
+		return fmt.Errorf("read the journal: %w", err)
+	}
+	list, err := a.deps.Driver.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	containers := make(map[AttemptID]Container, len(list))
+	for _, c := range list {
+		containers[c.Info().Attempt] = c
+	}
+	for i := range records {
+		t := newAttempt(a, records[i])
+		t.container = containers[t.id]
+		delete(containers, t.id)
+		if a.enter(t, true) != nil {
+			return errors.New("the journal names an attempt twice")
+		}
+		a.deps.Log.InfoContext(ctx, "attempt adopted", "attempt", t.id,
+			"state", records[i].Phase.State(), "container", t.container != nil)
+	}
+	for id, c := range containers {
+		a.deps.Log.WarnContext(ctx, "removing a container that no attempt knows", "attempt", id)
+		if err := c.Remove(ctx); err != nil {
+			return fmt.Errorf("remove stray container %s: %w", id, err)
+		}
+	}
+	for _, t := range a.snapshot() {
+		a.start(t)
+	}
+	return nil
+}
+
+// enter makes the attempt known and reserves what it needs. An adopted one is not weighed against
+// what is free.
+func (a *Agent) enter(t *attempt, adopted bool) *Decline {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	need := t.need
+	switch {
+	case a.attempts[t.id] != nil:
+		return declined(DeclineInvalid, "the attempt is being asked for already")
+	case adopted:
+	case len(a.attempts) >= a.cfg.MaxAttempts:
+		return declined(DeclineCapacity, "%d attempts are here already", len(a.attempts))
+	case !fits(need, a.used, a.total):
+		return declined(DeclineCapacity, "free: %s", describe(free(a.used, a.total)))
+	}
+	a.attempts[t.id] = t
+	a.byLease[t.lease.ID] = t
+	if t.rec.Phase < PhaseEnded {
+		a.used = plus(a.used, need)
+		t.holds = true
+	}
+	return nil
+}
+
+// release gives back what the attempt reserved; repeating it does nothing.
+func (a *Agent) release(t *attempt) {
+	a.mu.Lock()
+	if t.holds {
+		t.holds = false
+		a.used = minus(a.used, t.need)
+	}
+	a.mu.Unlock()
+	a.offerChanged()
+}
+
+// leave forgets a closed attempt, or one that never came to be.
+func (a *Agent) leave(t *attempt) {
+	a.release(t)
+	a.mu.Lock()
+	delete(a.attempts, t.id)
+	delete(a.byLease, t.lease.ID)
+	a.closed++
+	clean := a.closed%closeEvery == 0
+	ctx := a.running
+	a.mu.Unlock()
+	if clean && ctx != nil {
+		if err := a.deps.Journal.Forget(ctx, a.cfg.KeepClosed); err != nil {
+			a.deps.Log.WarnContext(ctx, "cannot forget old attempts", "error", err)
+		}
+	}
+}
+
+// start gives the attempt its goroutine. It reports whether the agent runs.
+func (a *Agent) start(t *attempt) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.running == nil {
+		return false
+	}
+	ctx := a.running
+	a.lives.Go(func() { t.live(ctx) })
+	return true
+}
+
+func (a *Agent) snapshot() []*attempt {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := make([]*attempt, 0, len(a.attempts))
+	for _, t := range a.attempts {
+		list = append(list, t)
+	}
+	return list
+}
+
+func (a *Agent) find(id AttemptID) *attempt {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.attempts[id]
+}
+
+// Ask answers a scheduler. The same question gets the same answer, also after a restart; the lease
+// in it is on disk, and its capacity held, before it is returned.
+func (a *Agent) Ask(ctx context.Context, ask Ask) (Answer, error) {
+	ctx, span := a.tracer.Start(ctx, "executor.ask", trace.WithAttributes(
+		attribute.String("ucn.attempt", string(ask.Attempt))))
+	defer span.End()
+	if err := ask.Attempt.Validate(); err != nil {
+		return Answer{}, fault.New(fault.InvalidArgument, ReasonBadArgument, "attempt: %v", err)
+	}
+	answer, err := a.answer(ctx, &ask)
+	if err != nil {
+		span.RecordError(err)
+		return Answer{}, err
+	}
+	if answer.Declined != nil {
+		span.SetAttributes(attribute.String("ucn.declined", string(answer.Declined.Code)))
+	}
+	a.counters.asked(ctx, answer)
+	return answer, nil
+}
+
+func (a *Agent) answer(ctx context.Context, ask *Ask) (Answer, error) {
+	if t := a.find(ask.Attempt); t != nil {
+		return t.repeat(ask)
+	}
+	switch _, err := a.deps.Journal.Get(ctx, ask.Attempt); {
+	case err == nil:
+		return Answer{Declined: declined(DeclineInvalid, "the attempt is over")}, nil
+	case !errors.Is(err, ErrNoAttempt):
+		return Answer{}, fmt.Errorf("look the attempt up: %w", err)
+	}
+	now := a.deps.Now()
+	lease, prices, no := a.consider(ask, now)
+	if no != nil {
+		return Answer{Declined: no}, nil
+	}
+	signed, err := a.deps.Signer.SignLease(lease, prices)
+	if err != nil {
+		return Answer{}, fmt.Errorf("sign the lease: %w", err)
+	}
+	t := newAttempt(a, Record{
+		Ask: *ask, Lease: signed, Prices: prices, Asked: now, Trace: telemetry.Inject(ctx),
+	})
+	return t.promise(ctx)
+}
+
+// promise reserves, writes down and only then says yes.
+func (t *attempt) promise(ctx context.Context) (Answer, error) {
+	t.mu.Lock() // whoever asks the same meanwhile waits for the outcome
+	defer t.mu.Unlock()
+	if no := t.agent.enter(t, false); no != nil {
+		return Answer{Declined: no}, nil
+	}
+	next := t.rec
+	next.Phase, next.Changed = PhaseAsked, t.agent.deps.Now()
+	err := t.agent.deps.Journal.Save(context.WithoutCancel(ctx), next)
+	if err != nil {
+		t.agent.leave(t)
+		return Answer{}, fmt.Errorf("write the lease down: %w", err)
+	}
+	t.rec = next
+	if !t.agent.start(t) {
+		return Answer{}, fault.New(fault.Unavailable, "NOT_RUNNING", "this executor is stopping")
+	}
+	t.agent.offerChanged()
+	return Answer{Lease: &t.rec.Lease}, nil
+}
+
+// repeat answers a question that was asked before.
+func (t *attempt) repeat(ask *Ask) (Answer, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	have := &t.rec.Ask
+	same := have.Job == ask.Job && have.Revision == ask.Revision && have.Run == ask.Run &&
+		have.Offer == ask.Offer && have.From == ask.From && reflect.DeepEqual(have.Terms, ask.Terms)
+	switch {
+	case t.rec.Phase == 0:
+		return Answer{}, fault.New(fault.Unavailable, "NOT_WRITTEN", "ask again")
+	case !same:
+		return Answer{Declined: declined(DeclineInvalid, "the attempt was asked for otherwise")}, nil
+	}
+	lease := t.rec.Lease
+	return Answer{Lease: &lease}, nil
+}
+
+// Attempts lists what runs and ran here, newest question first, asked before the time given (zero:
+// from the newest).
+func (a *Agent) Attempts(ctx context.Context, before time.Time, limit int) ([]Record, error) {
+	list, err := a.deps.Journal.List(ctx, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list attempts: %w", err)
+	}
+	return list, nil
+}
+
+// tell makes the event of a status.
+func (a *Agent) tell(s Status, trace string) (event.Event, error) {
+	payload, err := a.deps.Encoder.Status(s)
+	if err != nil {
+		return event.Event{}, fmt.Errorf("encode status: %w", err)
+	}
+	return event.Event{
+		Topic: event.TopicJob, Type: TypeAttemptChanged, Time: s.Time, Payload: payload,
+		Traceparent: trace,
+	}, nil
+}
+
+// Types of the events an executor posts.
+const (
+	TypeAttemptChanged = "attempt.changed" // topic job
+	TypeOfferPosted    = "offer.posted"    // topic market
+)

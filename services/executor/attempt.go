@@ -1,0 +1,232 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/united-containers/ucn/kit/event"
+	"github.com/united-containers/ucn/kit/telemetry"
+)
+
+const (
+	firstBackoff = 50 * time.Millisecond // between tries of what failed
+	lastBackoff  = 5 * time.Second
+	maxRecent    = 16 // notes that a late countersignature may still name
+)
+
+// attempt is one attempt while it is not closed. One goroutine (live) moves it from phase to
+// phase; everyone else changes it through update, which writes it down first.
+type attempt struct {
+	agent *Agent
+	id    AttemptID
+	ask   *Ask        // never changes
+	lease SignedLease // never changes
+	need  Resources   // never changes
+	holds bool        // guarded by the agent's mutex: its resources count as used
+
+	// mu guards what follows and orders saves. changed is closed, and replaced, at every change.
+	mu        sync.Mutex
+	rec       Record
+	changed   chan struct{}
+	statuses  []Status // told so far: at most one for each phase
+	recent    []SignedNote
+	task      *Task // delivered, not yet taken
+	secrets   map[string]string
+	container Container
+
+	// stopped ends when the attempt is to be stopped: it cuts fetching and starting short.
+	stopped context.Context
+	halt    context.CancelFunc
+}
+
+func newAttempt(a *Agent, rec Record) *attempt {
+	t := &attempt{
+		agent: a, id: rec.Ask.Attempt, lease: rec.Lease, need: rec.Ask.Spec.Resources,
+		rec: rec, changed: make(chan struct{}),
+	}
+	ask := rec.Ask
+	t.ask = &ask
+	t.stopped, t.halt = context.WithCancel(context.Background())
+	if rec.Stop != nil {
+		t.halt()
+	}
+	if rec.Phase > PhaseAsked {
+		t.statuses = []Status{rec.Status("")}
+	}
+	if rec.Note.Note.Lease == rec.Lease.ID {
+		t.recent = []SignedNote{rec.Note}
+	}
+	return t
+}
+
+// view is a consistent look at an attempt.
+type view struct {
+	rec       Record
+	statuses  []Status
+	container Container
+	task      *Task
+	secrets   map[string]string
+	changed   <-chan struct{}
+}
+
+func (t *attempt) view() view {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return view{t.rec, t.statuses, t.container, t.task, t.secrets, t.changed}
+}
+
+// update changes the record: on disk first, with the event of a new phase in the same write, then
+// here. change must replace what slices and pointers of the record hold, not write into it. When
+// update returns an error nothing has changed here, and what depends on it must not be done.
+func (t *attempt) update(ctx context.Context, why string, change func(r *Record)) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := t.rec
+	change(&next)
+	var events []event.Event
+	status := t.transition(&next, why)
+	if status != nil {
+		e, err := t.agent.tell(*status, telemetry.Inject(ctx))
+		if err != nil {
+			return err
+		}
+		events = append(events, e)
+	}
+	if err := t.agent.deps.Journal.Save(ctx, next, events...); err != nil {
+		return fmt.Errorf("write attempt %s down: %w", t.id, err)
+	}
+	t.rec = next
+	if status != nil {
+		t.statuses = append(t.statuses[:len(t.statuses):len(t.statuses)], *status)
+	}
+	if next.Stop != nil {
+		t.halt()
+	}
+	t.broadcast()
+	return nil
+}
+
+// transition stamps a new phase and makes the status of one that others are told of: closing is
+// nobody else's business, and what was never leased never ended for others.
+func (t *attempt) transition(next *Record, why string) *Status {
+	if next.Phase == t.rec.Phase {
+		return nil
+	}
+	next.Changed = t.agent.deps.Now()
+	if next.Phase == PhaseClosed {
+		return nil
+	}
+	s := next.Status(why)
+	return &s
+}
+
+// broadcast wakes everyone who waits for a change; the caller holds mu.
+func (t *attempt) broadcast() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+func (t *attempt) set(change func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	change()
+	t.broadcast()
+}
+
+// live moves the attempt on until it is closed or ctx ends. What fails is tried again: all steps
+// may be repeated.
+func (t *attempt) live(ctx context.Context) {
+	ctx = telemetry.Extract(ctx, t.trace())
+	for wait := firstBackoff; ; {
+		phase := t.view().rec.Phase
+		if phase == PhaseClosed {
+			t.agent.leave(t)
+			return
+		}
+		err := t.step(ctx, phase)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			wait = firstBackoff
+		default:
+			t.agent.deps.Log.WarnContext(ctx, "attempt is held up", "attempt", t.id,
+				"state", phase.State(), "error", err)
+			pause(ctx, wait)
+			wait = min(2*wait, lastBackoff)
+		}
+	}
+}
+
+// trace returns the traceparent that the attempt's spans belong to.
+func (t *attempt) trace() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rec.TaskTrace != "" {
+		return t.rec.TaskTrace
+	}
+	return t.rec.Trace
+}
+
+func (t *attempt) step(ctx context.Context, phase Phase) error {
+	switch phase {
+	case PhaseAsked:
+		return t.awaitTask(ctx)
+	case PhaseTaken:
+		return t.begin(telemetry.Extract(ctx, t.trace()))
+	case PhaseRunning:
+		return t.oversee(telemetry.Extract(ctx, t.trace()))
+	default:
+		return t.settle(telemetry.Extract(ctx, t.trace()))
+	}
+}
+
+// requestStop notes that the attempt is to end, and why. The first cause stays.
+func (t *attempt) requestStop(ctx context.Context, cause StopCause) error {
+	if v := t.view(); v.rec.Stop != nil || v.rec.Phase >= PhaseEnded {
+		return nil
+	}
+	return t.update(ctx, "", func(r *Record) {
+		if r.Stop == nil && r.Phase < PhaseEnded {
+			r.Stop = &cause
+		}
+	})
+}
+
+// endUnstarted ends an attempt whose program never ran: nothing is charged, and the lease is given
+// back when the chain holds it.
+func (t *attempt) endUnstarted(ctx context.Context, reason EndReason, message string) error {
+	v := t.view()
+	outcome := &Outcome{Reason: reason, Code: -1, Message: message}
+	if v.rec.LeaseFrom.IsZero() {
+		return t.update(ctx, "", func(r *Record) {
+			r.Outcome, r.Phase, r.Token = outcome, PhaseClosed, ""
+		})
+	}
+	note, err := t.zeroNote(&v.rec)
+	if err != nil {
+		return err
+	}
+	err = t.update(ctx, message, func(r *Record) {
+		r.Outcome, r.Note, r.Phase = outcome, note, PhaseEnded
+	})
+	if err == nil {
+		t.agent.counters.ended(ctx, outcome)
+		t.agent.release(t)
+	}
+	return err
+}
+
+func (t *attempt) zeroNote(r *Record) (SignedNote, error) {
+	upto := max(t.agent.deps.Now().UnixMilli(), r.LeaseFrom.UnixMilli())
+	note, err := t.agent.deps.Signer.SignNote(Note{
+		Lease: t.lease.ID, Revision: t.ask.Revision, Upto: uint64(upto),
+	}, Metered{})
+	if err != nil {
+		return SignedNote{}, fmt.Errorf("sign the empty note: %w", err)
+	}
+	note.Final = true
+	return note, nil
+}

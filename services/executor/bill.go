@@ -1,0 +1,185 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// due returns the grains that the chain would call payable for the tally, trust aside: usage times
+// prices, within what accrued by rate and within the budget.
+func (t *attempt) due(r *Record, tally *Tally) uint64 {
+	amount, err := t.agent.deps.Pricing.Amount(r.Prices, tally.Used)
+	if err != nil {
+		amount = math.MaxUint64 // more than any number; the caps below hold
+	}
+	elapsed := time.UnixMilli(int64(upto(r, tally))).Sub(r.LeaseFrom)
+	lease := &r.Lease.Lease
+	return min(amount, add(lease.Upfront, accrued(lease.Rate, elapsed)), lease.Budget)
+}
+
+// upto returns the block time until which the tally counts. The host's clock may be behind the
+// chain's, but the program started after the lease did, so its wall time counts from there.
+func upto(r *Record, tally *Tally) uint64 {
+	from := uint64(max(r.LeaseFrom.UnixMilli(), 0))
+	at := uint64(max(tally.At.UnixMilli(), 0))
+	return max(at, add(from, tally.Used.WallMS))
+}
+
+// sign makes the note of the tally. It never falls below the last one, but for a program that was
+// refused, which owes nothing.
+func (t *attempt) sign(r *Record, tally *Tally, last bool) (SignedNote, error) {
+	note, err := t.agent.deps.Signer.SignNote(Note{
+		Lease: t.lease.ID, Revision: t.ask.Revision, Upto: upto(r, tally),
+		Cumulative: max(t.due(r, tally), r.Note.Note.Cumulative),
+	}, tally.Used)
+	if err != nil {
+		return SignedNote{}, fmt.Errorf("sign a note: %w", err)
+	}
+	note.Final = last
+	return note, nil
+}
+
+// noted makes note the newest of the record; the caller holds mu, inside of update.
+func (t *attempt) noted(r *Record, note SignedNote) {
+	r.Note = note
+	t.recent = append(t.recent, note)
+	if len(t.recent) > maxRecent {
+		t.recent = slices.Clone(t.recent[len(t.recent)-maxRecent:])
+	}
+}
+
+// Acknowledge takes a countersigned note. Old and repeated ones are harmless; one that is not this
+// executor's own note, or that no ack key signed, is refused.
+func (a *Agent) Acknowledge(ctx context.Context, lease LeaseID, ack Ack) error {
+	a.mu.Lock()
+	t := a.byLease[lease]
+	a.mu.Unlock()
+	if t == nil {
+		return ErrNoAttempt
+	}
+	return t.acknowledge(context.WithoutCancel(ctx), ack)
+}
+
+func (t *attempt) acknowledge(ctx context.Context, ack Ack) error {
+	t.mu.Lock()
+	i := slices.IndexFunc(t.recent, func(n SignedNote) bool { return n.Note == ack.Note })
+	var note SignedNote
+	if i >= 0 {
+		note = t.recent[i]
+	}
+	known := t.rec.Ack != nil && t.rec.Ack.Note.Cumulative >= ack.Note.Cumulative &&
+		t.rec.Ack.Note.Upto >= ack.Note.Upto
+	t.mu.Unlock()
+	if i < 0 {
+		return fault.New(fault.InvalidArgument, ReasonForgedAck,
+			"this is not one of the latest notes of the lease")
+	}
+	if err := t.agent.deps.Signer.VerifyAck(t.lease.Lease, ack); err != nil {
+		return ErrForgedAck.Because(err)
+	}
+	if known {
+		return nil
+	}
+	return t.update(ctx, "", func(r *Record) {
+		if r.Ack == nil || r.Ack.Note.Cumulative <= ack.Note.Cumulative {
+			r.Ack, r.AckNote = &ack, note
+		}
+	})
+}
+
+// charge asks the chain to pay the newest note, and first the highest countersigned one when that
+// is another. Charging is cumulative: whatever is repeated after a crash pays nothing twice.
+func (t *attempt) charge(ctx context.Context, last bool) error {
+	r := t.view().rec
+	ctx, span := t.agent.tracer.Start(ctx, "executor.charge", trace.WithAttributes(
+		attribute.Int64("ucn.cumulative", int64(r.Note.Note.Cumulative)),
+		attribute.Int64("ucn.countersigned", int64(r.Acked())), attribute.Bool("ucn.final", last)))
+	defer span.End()
+	results, err := t.agent.deps.Ledger.Charge(ctx, t.ask.Spec.Chain, charges(&r, last))
+	if err != nil {
+		span.RecordError(err)
+		return fmt.Errorf("charge the lease: %w", err)
+	}
+	paid := uint64(0)
+	for _, result := range results {
+		paid = add(paid, result.Paid)
+	}
+	span.SetAttributes(attribute.Int64("ucn.cost.grains", int64(paid)))
+	t.agent.counters.paid(ctx, paid)
+	named := min(r.Note.Note.Cumulative, r.Covered())
+	return t.update(context.WithoutCancel(ctx), "", func(next *Record) {
+		next.Charged, next.Paid = max(next.Charged, named), add(next.Paid, paid)
+	})
+}
+
+func charges(r *Record, last bool) []Charge {
+	newest := Charge{Note: r.Note, Final: last}
+	switch {
+	case r.Ack == nil:
+		return []Charge{newest}
+	case r.Ack.Note == r.Note.Note:
+		newest.Ack = r.Ack
+		return []Charge{newest}
+	}
+	return []Charge{{Note: r.AckNote, Ack: r.Ack}, newest}
+}
+
+// settle takes the last charge and clears away. The outcome is told already; nothing here makes
+// anyone wait for it.
+func (t *attempt) settle(ctx context.Context) error {
+	if err := t.awaitAck(ctx); err != nil {
+		return err
+	}
+	if err := t.lastCharge(ctx); err != nil {
+		return err
+	}
+	c, err := t.locate(ctx)
+	if err == nil && c != nil {
+		err = c.Remove(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("remove the container: %w", err)
+	}
+	if err := t.agent.deps.Files.DropInputs(ctx, t.id); err != nil {
+		return fmt.Errorf("remove the inputs: %w", err)
+	}
+	return t.update(ctx, "", func(r *Record) { r.Phase, r.Token = PhaseClosed, "" })
+}
+
+// awaitAck gives the client a short time to countersign the last note.
+func (t *attempt) awaitAck(ctx context.Context) error {
+	for {
+		v := t.view()
+		until := v.rec.Changed.Add(t.agent.cfg.AckWait)
+		done := v.rec.Ack != nil && v.rec.Ack.Note == v.rec.Note.Note
+		if done || v.rec.Note.Note.Cumulative <= v.rec.Acked() || ctx.Err() != nil ||
+			!t.agent.deps.Now().Before(until) {
+			return ctx.Err()
+		}
+		_ = t.waitChange(ctx, &v, until)
+	}
+}
+
+// lastCharge charges with final, once. A refusal that repetition cannot mend is written to the log
+// and not repeated: the chain rules over money.
+func (t *attempt) lastCharge(ctx context.Context) error {
+	err := t.charge(ctx, true)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if f := fault.From(err); f != nil && !f.Kind().Retryable() && f.Kind() != fault.Aborted &&
+		f.Kind() != fault.Internal && f.Kind() != fault.Unknown {
+		t.agent.deps.Log.ErrorContext(ctx, "the chain refuses the last charge", "attempt", t.id,
+			"error", err)
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,245 @@
+package executor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"path"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	maxOutputFiles = 10_000 // of one attempt
+	maxTroubles    = 8      // told of one attempt
+	maxFileName    = 255    // bytes
+)
+
+// finalStore tells errors of Put that waiting does not mend.
+func finalStore(err error) bool {
+	for _, f := range []error{ErrFileTooBig, ErrFileMismatch, errReadOutput} {
+		if errors.Is(err, f) {
+			return true
+		}
+	}
+	return false
+}
+
+// errReadOutput marks what is wrong with an output on this host, not with storage.
+var errReadOutput = errors.New("the output cannot be read")
+
+// harvest collects the outputs of one attempt, one after the other.
+type harvest struct {
+	t         *attempt
+	container Container
+	ctx       context.Context // of one call of collect
+	files     []OutputFile
+	bytes     uint64
+	troubles  []string
+}
+
+func (h *harvest) trouble(format string, args ...any) {
+	if len(h.troubles) < maxTroubles {
+		h.troubles = append(h.troubles, fmt.Sprintf(format, args...))
+	}
+}
+
+// outputs stores every regular file at or below the paths. Links, devices and sockets are left
+// out: what a link leads to is not the job's to give away.
+func (h *harvest) outputs(paths []string) {
+	dirs, err := outputDirs(paths)
+	if err != nil {
+		h.trouble("%v", err)
+		return
+	}
+	for _, out := range paths {
+		clean := path.Clean(out)
+		i := slices.IndexFunc(dirs, func(dir string) bool { return within(clean, dir) })
+		if i < 0 || h.ctx.Err() != nil {
+			continue
+		}
+		if err := h.output(dirs[i], clean); err != nil {
+			h.trouble("output %s: %s", clean, describeOutput(err))
+		}
+	}
+}
+
+func describeOutput(err error) string {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "was not written"
+	}
+	return publicOutput(err)
+}
+
+func publicOutput(err error) string {
+	if errors.Is(err, errReadOutput) {
+		return errReadOutput.Error()
+	}
+	return publicText(err)
+}
+
+func (h *harvest) output(dir, out string) error {
+	files, err := h.container.Output(h.ctx, dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errReadOutput, err)
+	}
+	name := strings.TrimPrefix(strings.TrimPrefix(out, dir), "/")
+	if name == "" {
+		name = "."
+	}
+	if info, err := fs.Lstat(files, name); err != nil {
+		return err
+	} else if !info.IsDir() && !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: it is a link or a device", errReadOutput)
+	}
+	return fs.WalkDir(files, name, func(p string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			h.trouble("output %s: cannot be read", path.Join(dir, p))
+			return nil
+		}
+		if !entry.Type().IsRegular() {
+			return nil
+		}
+		return h.file(files, p, path.Join(dir, p))
+	})
+}
+
+// file stores one file; only what ends the whole harvest is returned.
+func (h *harvest) file(files fs.FS, name, full string) error {
+	switch {
+	case h.ctx.Err() != nil:
+		return h.ctx.Err()
+	case len(h.files) >= maxOutputFiles:
+		h.trouble("only the first %d output files are kept", maxOutputFiles)
+		return fs.SkipAll
+	}
+	left := h.t.need.Disk - min(h.bytes, h.t.need.Disk)
+	done := h.t.store(h.ctx, func(as FileAccess) (StoredFile, error) {
+		return h.put(as, files, name, left)
+	})
+	if done.err != nil {
+		h.trouble("output %s: %s", full, publicOutput(done.err))
+		return nil
+	}
+	h.bytes = add(h.bytes, done.file.Size)
+	h.files = append(h.files, OutputFile{Path: full, CID: done.file.CID, Size: done.file.Size})
+	return nil
+}
+
+func (h *harvest) put(as FileAccess, files fs.FS, name string, left uint64) (StoredFile, error) {
+	f, err := files.Open(name)
+	if err != nil {
+		return StoredFile{}, fmt.Errorf("%w: %w", errReadOutput, err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return StoredFile{}, fmt.Errorf("%w: it changed", errReadOutput)
+	}
+	body := &bounded{from: f, left: left}
+	return h.t.agent.deps.Files.Put(h.ctx, as, fileName(name), body)
+}
+
+// fileName is what a stored file is called: printable UTF-8 of at most maxFileName bytes.
+func fileName(p string) string {
+	name := strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+			return '_'
+		}
+		return r
+	}, strings.ToValidUTF8(path.Base(p), "_"))
+	for len(name) > maxFileName {
+		_, size := utf8.DecodeLastRuneInString(name)
+		name = name[:len(name)-size]
+	}
+	return name
+}
+
+// bounded fails with ErrFileTooBig instead of reading more than left bytes: a sparse file may be
+// larger than the disk it was written on.
+type bounded struct {
+	from io.Reader
+	left uint64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		var one [1]byte
+		if n, err := b.from.Read(one[:]); n == 0 {
+			return 0, err
+		}
+		return 0, ErrFileTooBig
+	}
+	if uint64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := b.from.Read(p)
+	b.left -= uint64(n)
+	return n, err
+}
+
+// storeLog stores the whole log as JSON lines; an empty one is no file.
+func (t *attempt) storeLog(ctx context.Context, c Container) stored {
+	return t.store(ctx, func(as FileAccess) (StoredFile, error) {
+		next, stop := iter.Pull2(c.Logs(ctx, LogPos{}, false))
+		defer stop()
+		r := &logReader{next: next}
+		if !r.fill() {
+			return StoredFile{}, r.err
+		}
+		return t.agent.deps.Files.Put(ctx, as, fileName("log-"+string(t.id)+".jsonl"), r)
+	})
+}
+
+// logReader turns log entries into JSON lines as they are read.
+type logReader struct {
+	next func() (LogEntry, error, bool)
+	buf  bytes.Buffer
+	err  error // nil at the end
+}
+
+// storedLine is a line of the stored log. Text that is no UTF-8 is in Bytes. Gap marks the place
+// where older lines were dropped because the log grew beyond what the host keeps.
+type storedLine struct {
+	Time    int64  `json:"time"`
+	Stream  Stream `json:"stream"`
+	Text    string `json:"text"`
+	Bytes   []byte `json:"bytes,omitempty"`
+	Partial bool   `json:"partial,omitempty"`
+	Gap     bool   `json:"gap,omitempty"`
+}
+
+// fill reads one more entry; false at the end or after an error.
+func (r *logReader) fill() bool {
+	entry, err, ok := r.next()
+	if !ok || err != nil {
+		r.err = err
+		return false
+	}
+	line := storedLine{
+		Time: entry.Time.UnixMilli(), Stream: entry.Stream, Partial: entry.Partial, Gap: entry.Gap,
+	}
+	if utf8.Valid(entry.Data) {
+		line.Text = string(entry.Data)
+	} else {
+		line.Bytes = entry.Data
+	}
+	r.err = json.NewEncoder(&r.buf).Encode(line)
+	return r.err == nil
+}
+
+func (r *logReader) Read(p []byte) (int, error) {
+	if r.buf.Len() == 0 && !r.fill() {
+		if r.err != nil {
+			return 0, r.err
+		}
+		return 0, io.EOF
+	}
+	return r.buf.Read(p)
+}

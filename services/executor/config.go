@@ -1,0 +1,122 @@
+package executor
+
+import (
+	"fmt"
+	"time"
+)
+
+// Bounds of an executor that no configuration moves.
+const (
+	MaxStopAsk     = 5 * time.Minute     // grace that a StopRequest may ask for
+	MaxPlaceBy     = 10 * time.Minute    // how far ahead a lease may be placed
+	minClaimWindow = 24 * time.Hour      // of a lease, by the rules of the chain
+	maxClaimWindow = 30 * 24 * time.Hour // likewise
+	maxAckKeys     = 4
+	defaultTrust   = 60 * time.Second // of rate, above what is due at once
+	placeSlack     = 15 * time.Second // clocks differ, and blocks take time
+	closeEvery     = 64               // closed attempts between two clean-ups of the journal
+)
+
+// Config is what an operator decides about an executor.
+type Config struct {
+	// Host is the name of this machine that owners see in offers.
+	Host string `yaml:"host"`
+	// Chains whose money this host takes.
+	Chains []string `yaml:"chains"`
+	// Prices in grains; see DOMAIN of prices in the README.
+	Prices Prices `yaml:"prices"`
+	// Capacity that is sold. A zero cpu, memory or disk is all that the host has.
+	Capacity Resources `yaml:"capacity"`
+	// Labels for placement, at most 64.
+	Labels map[string]string `yaml:"labels"`
+	// MaxAttempts run or wait here at once.
+	MaxAttempts int `yaml:"max_attempts"`
+	// MaxHoldbackPercent of a budget may wait for the owner's acceptance.
+	MaxHoldbackPercent uint64 `yaml:"max_holdback_percent"`
+	// MinTrust is how much running time beyond the last countersigned note an owner must trust this
+	// host for; a shorter one would stop the job at the first lost message.
+	MinTrust time.Duration `yaml:"min_trust"`
+	// Notice is the time whose rate is asked for when a lease is ended early by its owner.
+	Notice time.Duration `yaml:"notice"`
+	// Tick is how often running programs are measured.
+	Tick time.Duration `yaml:"tick"`
+	// NoteEvery is how often usage is signed and sent for countersigning.
+	NoteEvery time.Duration `yaml:"note_every"`
+	// ChargeEvery is how often what is countersigned is charged.
+	ChargeEvery time.Duration `yaml:"charge_every"`
+	// AckWait is how long the last charge waits for the last note to be countersigned.
+	AckWait time.Duration `yaml:"ack_wait"`
+	// TaskWait is how long a placed lease may wait for its task before it is given back.
+	TaskWait time.Duration `yaml:"task_wait"`
+	// StartWait is how long fetching and starting may take, retries included.
+	StartWait time.Duration `yaml:"start_wait"`
+	// CollectWait is how long storing outputs and log is retried.
+	CollectWait time.Duration `yaml:"collect_wait"`
+	// StopGrace is the time between SIGTERM and SIGKILL when this host ends a program.
+	StopGrace time.Duration `yaml:"stop_grace"`
+	// OfferLife is how long an offer holds; it is posted again at half of it. At most 10 min.
+	OfferLife time.Duration `yaml:"offer_life"`
+	// LogBytes of an attempt's output are kept; beyond it the oldest is dropped.
+	LogBytes uint64 `yaml:"log_bytes"`
+	// PIDs is the most processes and threads of one program.
+	PIDs uint64 `yaml:"pids"`
+	// KeepClosed is how many finished attempts the journal remembers.
+	KeepClosed int `yaml:"keep_closed"`
+}
+
+// DefaultConfig returns what an executor does when nobody says otherwise. Its prices are those of
+// the first operator of the local network.
+func DefaultConfig() Config {
+	return Config{
+		Chains: []string{"main"},
+		Prices: Prices{
+			Model: PriceLinear, CoreHour: 1_000_000_000, MemoryGiBHour: 100_000_000,
+			GiBIn: 10_000_000, GiBOut: 10_000_000,
+		},
+		MaxAttempts: 256, MaxHoldbackPercent: 20, MinTrust: 5 * time.Second,
+		Notice: 0, Tick: time.Second, NoteEvery: 5 * time.Second, ChargeEvery: time.Minute,
+		AckWait: 3 * time.Second, TaskWait: 2 * time.Minute, StartWait: 10 * time.Minute,
+		CollectWait: 10 * time.Minute, StopGrace: 10 * time.Second, OfferLife: 2 * time.Minute,
+		LogBytes: 64 << 20, PIDs: 1024, KeepClosed: 1000,
+	}
+}
+
+// Validate tells the first field that makes no sense.
+func (c *Config) Validate() error {
+	for _, f := range []struct {
+		name     string
+		is       time.Duration
+		min, max time.Duration
+	}{
+		{"tick", c.Tick, 10 * time.Millisecond, time.Minute},
+		{"note_every", c.NoteEvery, 100 * time.Millisecond, time.Hour},
+		{"charge_every", c.ChargeEvery, time.Second, 24 * time.Hour},
+		{"ack_wait", c.AckWait, 0, time.Hour}, {"min_trust", c.MinTrust, 0, time.Hour},
+		{"notice", c.Notice, 0, time.Hour}, {"task_wait", c.TaskWait, time.Second, time.Hour},
+		{"start_wait", c.StartWait, time.Second, 24 * time.Hour},
+		{"collect_wait", c.CollectWait, time.Second, 24 * time.Hour},
+		{"stop_grace", c.StopGrace, 0, MaxStopGrace},
+		{"offer_life", c.OfferLife, time.Second, 10 * time.Minute},
+	} {
+		if f.is < f.min || f.is > f.max {
+			return fmt.Errorf("%s is %v, allowed %v to %v", f.name, f.is, f.min, f.max)
+		}
+	}
+	switch {
+	case len(c.Chains) == 0 || len(c.Chains) > 16:
+		return fmt.Errorf("chains: %d named, allowed 1 to 16", len(c.Chains))
+	case len(c.Labels) > 64:
+		return fmt.Errorf("labels: %d, at most 64", len(c.Labels))
+	case c.MaxAttempts < 1 || c.MaxAttempts > 1<<16:
+		return fmt.Errorf("max_attempts is %d, allowed 1 to 65536", c.MaxAttempts)
+	case c.MaxHoldbackPercent > 100:
+		return fmt.Errorf("max_holdback_percent is %d, at most 100", c.MaxHoldbackPercent)
+	case c.LogBytes < 64<<10:
+		return fmt.Errorf("log_bytes is %d, at least 64 KiB", c.LogBytes)
+	case c.PIDs < 1:
+		return fmt.Errorf("pids is 0, at least 1")
+	case c.KeepClosed < 0:
+		return fmt.Errorf("keep_closed is %d, at least 0", c.KeepClosed)
+	}
+	return nil
+}

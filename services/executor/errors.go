@@ -1,0 +1,47 @@
+package executor
+
+import "github.com/united-containers/ucn/kit/fault"
+
+// Reasons of the faults that peers of an executor see.
+const (
+	ReasonNoAttempt   fault.Reason = "NO_ATTEMPT"
+	ReasonNotYours    fault.Reason = "NOT_YOURS"
+	ReasonNoLease     fault.Reason = "NO_LEASE"
+	ReasonNoEscrow    fault.Reason = "NO_ESCROW"
+	ReasonOtherTask   fault.Reason = "OTHER_TASK"
+	ReasonSecrets     fault.Reason = "SECRETS"
+	ReasonForgedAck   fault.Reason = "FORGED_ACK"
+	ReasonLogGone     fault.Reason = "LOG_GONE"
+	ReasonNoFile      fault.Reason = "NO_FILE"
+	ReasonMismatch    fault.Reason = "FILE_MISMATCH"
+	ReasonFileTooBig  fault.Reason = "FILE_TOO_BIG"
+	ReasonFileDenied  fault.Reason = "FILE_DENIED"
+	ReasonBadArgument fault.Reason = "BAD_ARGUMENT"
+)
+
+// Faults as sentinels; test with errors.Is. What is returned has the same kind and reason and may
+// say more.
+var (
+	ErrNoAttempt = fault.New(fault.NotFound, ReasonNoAttempt,
+		"this executor has no such attempt; ask it first")
+	ErrNotYours = fault.New(fault.PermissionDenied, ReasonNotYours,
+		"only the job's owner, or the scheduler that asked, may do this")
+	ErrNoLease = fault.New(fault.NotFound, ReasonNoLease,
+		"the chain holds no such lease")
+	ErrNoEscrow = fault.New(fault.NotFound, ReasonNoEscrow,
+		"the chain holds no such escrow")
+	ErrOtherTask = fault.New(fault.InvalidArgument, ReasonOtherTask,
+		"the task is not the one this executor signed a lease for")
+	ErrForgedAck = fault.New(fault.PermissionDenied, ReasonForgedAck,
+		"no ack key of the lease countersigned this note")
+	ErrLogGone = fault.New(fault.FailedPrecondition, ReasonLogGone,
+		"the attempt is over and its log is a file now")
+	ErrNoFile = fault.New(fault.NotFound, ReasonNoFile,
+		"storage has no such file")
+	ErrFileMismatch = fault.New(fault.DataLoss, ReasonMismatch,
+		"the bytes do not match their CID")
+	ErrFileTooBig = fault.New(fault.ResourceExhausted, ReasonFileTooBig,
+		"the file is larger than allowed")
+	ErrFileDenied = fault.New(fault.PermissionDenied, ReasonFileDenied,
+		"storage does not accept the owner's token")
+)

@@ -1,0 +1,210 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// watch is one life's look after a running program.
+type watch struct {
+	t         *attempt
+	container Container
+	exits     chan exited
+	group     sync.WaitGroup
+	tally     Tally
+
+	noteAt   time.Time // of the last note that was signed
+	chargeAt time.Time // of the last charge that was tried
+	// stopping and charging each hold a value while their goroutine runs.
+	stopping chan struct{}
+	charging chan struct{}
+}
+
+type exited struct {
+	exit Exit
+	err  error
+}
+
+// oversee meters a program, sees to it that it never runs beyond what can be paid, and ends the
+// attempt when the program ends. When ctx ends first the program goes on; the next life oversees
+// it from where the journal stands.
+func (t *attempt) oversee(ctx context.Context) error {
+	ctx, span := t.agent.tracer.Start(ctx, "executor.run")
+	defer span.End()
+	c, err := t.locate(ctx)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		return t.finish(ctx, nil, Exit{Kind: ExitLost, Code: -1, Ended: t.view().rec.Tally.At})
+	}
+	now := t.agent.deps.Now()
+	w := &watch{
+		t: t, container: c, exits: make(chan exited, 1), tally: t.view().rec.Tally,
+		noteAt: now, chargeAt: now,
+		stopping: make(chan struct{}, 1), charging: make(chan struct{}, 1),
+	}
+	inner, cancel := context.WithCancel(ctx)
+	defer w.group.Wait()
+	defer cancel()
+	w.group.Go(func() {
+		exit, err := c.Wait(inner)
+		w.exits <- exited{exit, err}
+	})
+	done, err := w.loop(inner)
+	if err != nil || done == nil {
+		return err
+	}
+	if errors.Is(done.err, ErrNotFound) {
+		done.exit = Exit{Kind: ExitLost, Code: -1, Ended: t.view().rec.Tally.At}
+	} else if done.err != nil {
+		return fmt.Errorf("wait for the program: %w", done.err)
+	}
+	span.SetAttributes(attribute.String("ucn.exit", string(done.exit.Kind)),
+		attribute.Int("ucn.exit_code", done.exit.Code))
+	cancel()
+	w.group.Wait() // no charge may write after the outcome is fixed
+	return t.finish(ctx, c, done.exit)
+}
+
+// loop returns how the program ended, or nil when ctx ended first.
+func (w *watch) loop(ctx context.Context) (*exited, error) {
+	ticker := time.NewTicker(w.t.agent.cfg.Tick)
+	defer ticker.Stop()
+	for {
+		v := w.t.view()
+		if v.rec.Stop != nil {
+			w.stop(ctx, v.rec.Stop)
+		}
+		select {
+		case done := <-w.exits:
+			return &done, nil
+		case <-ctx.Done():
+			return nil, nil
+		case <-v.changed:
+		case <-ticker.C:
+			w.tick(ctx)
+		}
+	}
+}
+
+// stop asks the container to end, in the background: metering goes on until it has. A failed try
+// is repeated at the next turn of the loop.
+func (w *watch) stop(ctx context.Context, cause *StopCause) {
+	w.once(w.stopping, func() {
+		if err := w.container.Stop(ctx, cause.Grace); err != nil && ctx.Err() == nil {
+			w.t.agent.deps.Log.WarnContext(ctx, "cannot stop the program", "attempt", w.t.id,
+				"error", err)
+		}
+	})
+}
+
+// once runs f in the background unless the last one still runs.
+func (w *watch) once(slot chan struct{}, f func()) {
+	select {
+	case slot <- struct{}{}:
+		w.group.Go(func() {
+			defer func() { <-slot }()
+			f()
+		})
+	default:
+	}
+}
+
+// tick measures, enforces the bounds, and signs and charges what is due. A failure of any of it is
+// made good by the next tick; the bounds are enforced even when nothing can be measured.
+func (w *watch) tick(ctx context.Context) {
+	log := w.t.agent.deps.Log
+	sample, err := w.container.Usage(ctx)
+	if err != nil {
+		log.WarnContext(ctx, "cannot measure", "attempt", w.t.id, "error", err)
+	} else {
+		w.tally.Add(sample, w.t.need)
+	}
+	v := w.t.view()
+	now := w.t.agent.deps.Now()
+	if v.rec.Stop == nil {
+		if cause := w.mustStop(&v.rec, sample.Disk, now); cause != nil {
+			err := w.t.update(ctx, "", func(r *Record) { r.Tally, r.Stop = w.tally, cause })
+			if err != nil {
+				log.ErrorContext(ctx, "cannot write the stop down, stopping all the same",
+					"attempt", w.t.id, "error", err)
+				w.stop(ctx, cause)
+			}
+			return
+		}
+	}
+	if err := w.note(ctx, &v.rec, now); err != nil {
+		log.WarnContext(ctx, "cannot sign a note", "attempt", w.t.id, "error", err)
+	}
+	w.charge(ctx, now)
+}
+
+// note signs usage when it is time, or when half of the trust beyond the last note is used up.
+func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
+	due := w.t.due(r, &w.tally)
+	fresh := due - min(due, r.Note.Note.Cumulative)
+	soon := fresh > r.Lease.Lease.Trust/4 && fresh > 0
+	if now.Sub(w.noteAt) < w.t.agent.cfg.NoteEvery && !soon {
+		return nil
+	}
+	note, err := w.t.sign(r, &w.tally, false)
+	if err != nil {
+		return err
+	}
+	err = w.t.update(ctx, "", func(r *Record) {
+		r.Tally = w.tally
+		w.t.noted(r, note)
+	})
+	if err == nil {
+		w.noteAt = now
+	}
+	return err
+}
+
+// charge takes what is payable from time to time, in the background.
+func (w *watch) charge(ctx context.Context, now time.Time) {
+	r := w.t.view().rec
+	payable := min(r.Note.Note.Cumulative, r.Covered())
+	if now.Sub(w.chargeAt) < w.t.agent.cfg.ChargeEvery || payable <= r.Charged {
+		return
+	}
+	w.once(w.charging, func() {
+		if err := w.t.charge(ctx, false); err != nil && ctx.Err() == nil {
+			w.t.agent.deps.Log.WarnContext(ctx, "cannot charge", "attempt", w.t.id, "error", err)
+		}
+	})
+	w.chargeAt = now
+}
+
+// mustStop tells why the program may not run until the next tick, or nil.
+func (w *watch) mustStop(r *Record, disk uint64, now time.Time) *StopCause {
+	a, lease := w.t.agent, &r.Lease.Lease
+	ahead := now.Add(a.cfg.Tick)
+	unmeasured := max(ahead.Sub(w.tally.At), 0)
+	next := add(w.t.due(r, &w.tally), accrued(lease.Rate, unmeasured))
+	grace := a.cfg.StopGrace
+	stop := func(reason EndReason, format string, args ...any) *StopCause {
+		return &StopCause{Reason: reason, Message: fmt.Sprintf(format, args...), Grace: grace}
+	}
+	run := r.Ask.Spec.RunTime
+	switch {
+	case uint64(ahead.UnixMilli()) > lease.Until:
+		return stop(EndExpired, "the lease ended")
+	case run > 0 && ahead.Sub(w.tally.Started) > run+a.cfg.Tick:
+		return stop(EndFailed, "run time limit of %v reached", run)
+	case next > lease.Budget:
+		return stop(EndExhausted, "the budget of %d grains is used up", lease.Budget)
+	case next > add(r.Acked(), lease.Trust):
+		return stop(EndExhausted, "usage is not acknowledged: the trust of %d grains beyond the "+
+			"last countersigned note is used up", lease.Trust)
+	case disk > max(r.Ask.Spec.Resources.Disk, rootQuota):
+		return stop(EndFailed, "disk limit of %d bytes reached", r.Ask.Spec.Resources.Disk)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package executor
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// Tally adds samples of a container's counters up to billable usage. It is plain data, so that
+// the journal keeps it: an executor that comes back goes on where the last one was. The zero value
+// is ready once Begin was called.
+type Tally struct {
+	Used    Metered
+	Started time.Time // when the program began
+	At      time.Time // of the newest sample
+	Epoch   string    // life of the counters that the next three belong to
+	CPU     time.Duration
+	NetIn   uint64
+	NetOut  uint64
+}
+
+// Begin notes when the program started; usage is counted from there.
+func (m *Tally) Begin(at time.Time) { m.Started, m.At, m.Used.Runs = at, at, 1 }
+
+// Add counts a sample. Samples that are older than the last one, and counters that fall within
+// one epoch, add nothing: usage never shrinks.
+func (m *Tally) Add(s Usage, reserved Resources) {
+	elapsed := uint64(0)
+	if s.At.After(m.At) {
+		elapsed = uint64(s.At.Sub(m.At).Milliseconds())
+		m.At = m.At.Add(time.Duration(elapsed) * time.Millisecond)
+	}
+	m.Used.WallMS = add(m.Used.WallMS, elapsed)
+	if s.Epoch != m.Epoch {
+		m.Epoch, m.CPU, m.NetIn, m.NetOut = s.Epoch, 0, 0, 0
+	}
+	m.count(s, reserved, elapsed)
+	m.Used.Unmeasured = union(m.Used.Unmeasured, unmeasured(s.Measured))
+}
+
+func (m *Tally) count(s Usage, reserved Resources, elapsed uint64) {
+	if s.Measured.Has(MeterCPU) && s.CPU > m.CPU {
+		m.Used.CPUNS = add(m.Used.CPUNS, uint64(s.CPU-m.CPU))
+		m.CPU = s.CPU
+	}
+	if s.Measured.Has(MeterMemory) {
+		held := kib(max(s.Memory, reserved.Memory))
+		m.Used.MemoryKiBMS = add(m.Used.MemoryKiBMS, multiply(held, elapsed))
+	}
+	if s.Measured.Has(MeterMemoryPeak) {
+		m.Used.MemoryPeak = max(m.Used.MemoryPeak, s.MemoryPeak)
+	}
+	if s.Measured.Has(MeterNetwork) {
+		m.Used.BytesIn = add(m.Used.BytesIn, grown(m.NetIn, s.NetIn))
+		m.Used.BytesOut = add(m.Used.BytesOut, grown(m.NetOut, s.NetOut))
+		m.NetIn, m.NetOut = max(m.NetIn, s.NetIn), max(m.NetOut, s.NetOut)
+	}
+	if s.Measured.Has(MeterDisk) {
+		m.Used.DiskKiBMS = add(m.Used.DiskKiBMS, multiply(kib(s.Disk), elapsed))
+	}
+}
+
+// Finish counts the last sample of a program that is over, whose wall time is exactly what the
+// engine says, and never less than what was counted before.
+func (m *Tally) Finish(s Usage, exit Exit, reserved Resources) {
+	if s.At.After(exit.Ended) || s.At.IsZero() {
+		s.At = exit.Ended
+	}
+	m.Add(s, reserved)
+	if !exit.Started.IsZero() && exit.Ended.After(exit.Started) {
+		wall := uint64(exit.Ended.Sub(exit.Started).Milliseconds())
+		m.Used.WallMS = max(m.Used.WallMS, wall)
+	}
+}
+
+// unmeasured names the usage fields whose meters are missing, ascending.
+func unmeasured(have Meter) []string {
+	var names []string
+	for _, f := range []struct {
+		meter Meter
+		names []string
+	}{
+		{MeterNetwork, []string{"bytes_in", "bytes_out"}}, {MeterCPU, []string{"cpu_ns"}},
+		{MeterDisk, []string{"disk_kib_ms"}}, {MeterMemory, []string{"memory_kib_ms"}},
+	} {
+		if !have.Has(f.meter) {
+			names = append(names, f.names...)
+		}
+	}
+	return names
+}
+
+func union(a, b []string) []string {
+	if len(b) == 0 {
+		return a
+	}
+	all := append(slices.Clone(a), b...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func grown(from, to uint64) uint64 {
+	if to < from {
+		return 0
+	}
+	return to - from
+}
+
+func kib(bytes uint64) uint64 { return bytes >> 10 }
+
+// add and multiply stay at the largest number instead of wrapping: a wrapped counter would be a
+// bill of nothing.
+func add(a, b uint64) uint64 {
+	if a > math.MaxUint64-b {
+		return math.MaxUint64
+	}
+	return a + b
+}
+
+func multiply(a, b uint64) uint64 {
+	if b != 0 && a > math.MaxUint64/b {
+		return math.MaxUint64
+	}
+	return a * b
+}

@@ -1,0 +1,224 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// Task is a job delivered to the executor that holds its lease.
+type Task struct {
+	From         Peer
+	Job          JobID
+	Revision     Hash
+	Run          RunID
+	Attempt      AttemptID
+	Lease        LeaseID
+	StorageToken string
+	Secrets      map[string]string
+	LogOffset    uint64
+	Trace        string // W3C traceparent
+}
+
+const maxSecretBytes = 64 << 10 // of all secret values of a task together
+
+// Task takes a delivered task and tells send about the attempt until it has ended: every status,
+// the log from the offset on, and notes to countersign. The last update is the status that ended
+// it. Repeated tasks join the attempt. send is called by one goroutine; its error ends the call,
+// not the attempt.
+func (a *Agent) Task(ctx context.Context, task Task, send func(Update) error) error {
+	t := a.find(task.Attempt)
+	if t == nil {
+		return a.tellClosed(ctx, &task, send)
+	}
+	if err := t.deliver(ctx, &task); err != nil {
+		return err
+	}
+	return t.follow(ctx, task.LogOffset, send)
+}
+
+// tellClosed answers for an attempt that is over.
+func (a *Agent) tellClosed(ctx context.Context, task *Task, send func(Update) error) error {
+	r, err := a.deps.Journal.Get(ctx, task.Attempt)
+	if err != nil {
+		return orNoAttempt(err)
+	}
+	if err := allowed(&r, task.From); err != nil {
+		return err
+	}
+	note := NoteAsk{Note: r.Note, Prices: r.Prices}
+	if err := send(Update{Note: &note}); err != nil {
+		return err
+	}
+	s := r.Status("")
+	if r.Outcome != nil {
+		s.Reason = r.Outcome.Message
+	}
+	return send(Update{Status: &s})
+}
+
+func orNoAttempt(err error) error {
+	if errors.Is(err, ErrNoAttempt) {
+		return ErrNoAttempt
+	}
+	return fmt.Errorf("look the attempt up: %w", err)
+}
+
+// allowed lets the owner and the scheduler that asked through.
+func allowed(r *Record, from Peer) error {
+	owner := !from.Account.IsZero() && from.Account == r.Ask.Spec.Owner
+	asker := from.Account.IsZero() && from == r.Ask.From
+	if !owner && !asker {
+		return ErrNotYours
+	}
+	return nil
+}
+
+// deliver hands the task to the attempt's goroutine. A later delivery brings a newer token, and
+// secrets that a restart lost.
+func (t *attempt) deliver(ctx context.Context, task *Task) error {
+	r := t.view().rec
+	if err := allowed(&r, task.From); err != nil {
+		return err
+	}
+	if task.Job != t.ask.Job || task.Revision != t.ask.Revision || task.Run != t.ask.Run ||
+		task.Lease != t.lease.ID {
+		return ErrOtherTask
+	}
+	if err := t.checkSecrets(task.Secrets); err != nil {
+		return err
+	}
+	t.set(func() {
+		t.task = task
+		if len(t.ask.Spec.Secrets) > 0 {
+			t.secrets = maps.Clone(task.Secrets)
+		}
+	})
+	if r.Phase < PhaseTaken || r.Phase >= PhaseEnded || r.Token == task.StorageToken ||
+		task.StorageToken == "" {
+		return nil
+	}
+	return t.update(context.WithoutCancel(ctx), "", func(r *Record) {
+		if r.Phase < PhaseEnded {
+			r.Token = task.StorageToken
+		}
+	})
+}
+
+// checkSecrets wants exactly the names of the spec. A task without any joins an attempt whose
+// container has them already.
+func (t *attempt) checkSecrets(secrets map[string]string) error {
+	if len(secrets) == 0 && t.view().secrets != nil {
+		return nil
+	}
+	v := t.view()
+	if len(secrets) == 0 && (v.rec.Phase >= PhaseRunning || v.container != nil) {
+		return nil
+	}
+	want := slices.Sorted(slices.Values(t.ask.Spec.Secrets))
+	have := slices.Sorted(maps.Keys(secrets))
+	if !slices.Equal(want, have) {
+		return fault.New(fault.InvalidArgument, ReasonSecrets,
+			"the task brings secrets %.200q, the spec names %.200q", have, want)
+	}
+	size := 0
+	for name, value := range secrets {
+		size += len(value)
+		if slices.Contains([]byte(value), 0) {
+			return fault.New(fault.InvalidArgument, ReasonSecrets,
+				"secret %s has a zero byte in it, which an environment variable cannot hold", name)
+		}
+	}
+	if size > maxSecretBytes {
+		return fault.New(fault.InvalidArgument, ReasonSecrets,
+			"the secrets take %d bytes, at most %d", size, maxSecretBytes)
+	}
+	return nil
+}
+
+// StopAsk asks to end an attempt.
+type StopAsk struct {
+	From    Peer
+	Job     JobID
+	Attempt AttemptID // empty: the newest attempt of the job here
+	Reason  string    // at most 200 bytes are kept
+	Grace   time.Duration
+}
+
+const maxReason = 200
+
+// Stop ends an attempt as cancelled: by the owner, or by the scheduler that asked for it. It
+// returns when that is written down; repeating it, or stopping what has ended, is success.
+func (a *Agent) Stop(ctx context.Context, ask StopAsk) error {
+	if ask.Grace < 0 || ask.Grace > MaxStopAsk {
+		return fault.New(fault.InvalidArgument, ReasonBadArgument, "grace is %v, allowed 0 to %v",
+			ask.Grace, MaxStopAsk)
+	}
+	t, closed, err := a.lookUp(ctx, ask.Job, ask.Attempt)
+	if err != nil {
+		return err
+	}
+	if t == nil {
+		return allowed(closed, ask.From)
+	}
+	r := t.view().rec
+	if err := allowed(&r, ask.From); err != nil {
+		return err
+	}
+	message := "cancelled"
+	if ask.Reason != "" {
+		message += ": " + clip(ask.Reason, maxReason)
+	}
+	return t.requestStop(context.WithoutCancel(ctx), StopCause{
+		Reason: EndCancelled, Message: message, Grace: ask.Grace,
+	})
+}
+
+// lookUp finds an attempt of a job: the living one, or the record of a closed one.
+func (a *Agent) lookUp(ctx context.Context, job JobID, id AttemptID) (*attempt, *Record, error) {
+	if id == "" {
+		t := a.newest(job)
+		if t == nil {
+			return nil, nil, ErrNoAttempt
+		}
+		return t, nil, nil
+	}
+	if t := a.find(id); t != nil {
+		if t.ask.Job != job {
+			return nil, nil, ErrNoAttempt
+		}
+		return t, nil, nil
+	}
+	r, err := a.deps.Journal.Get(ctx, id)
+	if err != nil {
+		return nil, nil, orNoAttempt(err)
+	}
+	if r.Ask.Job != job {
+		return nil, nil, ErrNoAttempt
+	}
+	return nil, &r, nil
+}
+
+func (a *Agent) newest(job JobID) *attempt {
+	var newest *attempt
+	var asked time.Time
+	for _, t := range a.snapshot() {
+		if at := t.view().rec.Asked; t.ask.Job == job && (newest == nil || at.After(asked)) {
+			newest, asked = t, at
+		}
+	}
+	return newest
+}
+
+func clip(s string, n int) string {
+	for len(s) > n {
+		_, size := lastRune(s)
+		s = s[:len(s)-size]
+	}
+	return s
+}
