@@ -1,0 +1,314 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+)
+
+// Policy are the scheduler's own numbers. Zero fields take the defaults of DefaultPolicy.
+type Policy struct {
+	// Asks is how many hosts are asked at the same time.
+	Asks int
+	// AskTimeout bounds one question to a host.
+	AskTimeout time.Duration
+	// PlaceWithin is how far ahead a lease's place_by lies, at most 10 min.
+	PlaceWithin time.Duration
+	// ClaimWindow of the leases, 24 h to 30 days.
+	ClaimWindow time.Duration
+	// DeliverGrace is how long a client has to deliver before the scheduler does.
+	DeliverGrace time.Duration
+	// StartWithin is how long a host may take from lease to its first report.
+	StartWithin time.Duration
+	// LostAfter is how long a host may be silent (no offer, no report) before it counts as lost.
+	LostAfter time.Duration
+	// HostRetries bounds attempts that failed for reasons of hosts, per run.
+	HostRetries uint32
+	// Overhead is added to a job's run time for fetching and collecting.
+	Overhead time.Duration
+	// Tick is how often what waits is looked at again.
+	Tick time.Duration
+}
+
+// DefaultPolicy returns the numbers a network starts with.
+func DefaultPolicy() Policy {
+	return Policy{
+		Asks: 32, AskTimeout: 5 * time.Second, PlaceWithin: 2 * time.Minute,
+		ClaimWindow: 24 * time.Hour, DeliverGrace: 5 * time.Second,
+		StartWithin: 2 * time.Minute, LostAfter: 5 * time.Minute, HostRetries: 8,
+		Overhead: 15 * time.Minute, Tick: time.Second,
+	}
+}
+
+// Deps are what the engine stands on.
+type Deps struct {
+	Store  Store
+	Ledger Ledger
+	Hosts  Hosts
+	// Assigner is the account that places leases.
+	Assigner sig.AccountID
+	// VerifyLease checks a lease's signature by its agent key and returns its id.
+	VerifyLease func(l *tx.Lease, s sig.Signature) (tx.LeaseID, error)
+	Now         func() time.Time
+	Random      io.Reader
+	Log         *slog.Logger
+	// Trace continues the trace of a job that was submitted earlier.
+	Trace func(ctx context.Context, traceparent, step string) (context.Context, func(error))
+}
+
+// jobLocks is into how many locks the jobs are spread.
+const jobLocks = 256
+
+// Engine is the market at work. Make it with New, then Run it.
+type Engine struct {
+	deps   Deps
+	policy Policy
+	book   *Book
+
+	// locks serialise changes of one job.
+	locks [jobLocks]sync.Mutex
+
+	watchers watchers
+
+	// waiting explains to readers why a pending run waits; lost at a restart, found again soon.
+	waitingMu sync.Mutex
+	waiting   map[RunID]string
+
+	// inflight are runs that are being placed; changed by the dispatcher and its placers.
+	inflightMu sync.Mutex
+	inflight   map[RunID]bool
+
+	// inbox brings runs to the dispatcher; wake tells it that offers changed.
+	inbox chan queued
+	wake  chan struct{}
+
+	// life ends when Run is told to stop: what runs beside the dispatcher ends with it.
+	life context.Context
+	end  context.CancelFunc
+	// began is when Run began.
+	began time.Time
+	// swept is when the dispatcher last looked over live attempts.
+	swept time.Time
+	// stopped is closed when Run returns.
+	stopped chan struct{}
+	// tasks counts the goroutines that Run started and waits for.
+	tasks sync.WaitGroup
+}
+
+type queued struct {
+	owner sig.AccountID
+	ref   Ref
+}
+
+// maxInbox bounds the runs on their way to the dispatcher; a full inbox makes Submit wait.
+const maxInbox = 1024
+
+// New makes an engine. It starts nothing.
+func New(policy Policy, deps Deps) *Engine {
+	life, end := context.WithCancel(context.Background())
+	return &Engine{
+		life: life, end: end,
+		deps: deps, policy: policy, book: NewBook(),
+		waiting: map[RunID]string{}, inflight: map[RunID]bool{},
+		inbox: make(chan queued, maxInbox), wake: make(chan struct{}, 1),
+		stopped: make(chan struct{}),
+	}
+}
+
+// Book returns the live offers.
+func (e *Engine) Book() *Book { return e.book }
+
+// Submit queues a job. Submitting it again with the same escrow returns what became of it.
+//
+// Errors: ErrEscrow (the text says why), ErrConflict, or the store's and the ledger's own.
+func (e *Engine) Submit(ctx context.Context, j *Job) (*Job, error) {
+	lock := e.lock(j.ID)
+	lock.Lock()
+	defer lock.Unlock()
+	held, err := e.deps.Store.Job(ctx, j.ID)
+	switch {
+	case err == nil && held.Escrow != j.Escrow:
+		return nil, ErrConflict
+	case err == nil:
+		return held, nil
+	case !errors.Is(err, ErrNotFound):
+		return nil, fmt.Errorf("look the job up: %w", err)
+	}
+	escrow, err := e.deps.Ledger.Escrow(ctx, j.Escrow)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("%w: the chain holds no such escrow", ErrEscrow)
+	} else if err != nil {
+		return nil, fmt.Errorf("look the escrow up: %w", err)
+	}
+	now := e.deps.Now()
+	if err := e.checkEscrow(j, escrow, now); err != nil {
+		return nil, err
+	}
+	j.Submitted = now
+	j.Runs = []Run{{
+		State: Pending, Reason: "waiting: just submitted", Created: now,
+		Retries: j.Spec.Retries, Backoff: j.Spec.Backoff,
+	}}
+	if _, err := io.ReadFull(e.deps.Random, j.Runs[0].ID[:]); err != nil {
+		return nil, fmt.Errorf("draw a run id: %w", err)
+	}
+	if err := e.save(ctx, Change{Job: j, Event: e.event("job.submitted", j)}); err != nil {
+		return nil, err
+	}
+	e.enqueue(j)
+	return j, nil
+}
+
+// checkEscrow says why an escrow does not pay for a job.
+func (e *Engine) checkEscrow(j *Job, s Escrow, now time.Time) error {
+	need := e.policy.ClaimWindow + time.Minute
+	if j.Spec.RunTime > 0 {
+		need += j.Spec.RunTime
+	}
+	switch {
+	case !s.ForJob:
+		return fmt.Errorf("%w: its purpose is not a job", ErrEscrow)
+	case s.Subject != [32]byte(j.ID):
+		return fmt.Errorf("%w: it names another job", ErrEscrow)
+	case s.Owner != j.Owner:
+		return fmt.Errorf("%w: it belongs to another account", ErrEscrow)
+	case s.Assigner != e.deps.Assigner:
+		return fmt.Errorf("%w: its assigner is not this scheduler (%x)", ErrEscrow, e.deps.Assigner)
+	case len(s.AckKeys) == 0:
+		return fmt.Errorf("%w: it has no ack key", ErrEscrow)
+	case s.Unreserved == 0 || s.Unreserved < s.Floor:
+		return fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
+	case s.Expires.Before(now.Add(need)):
+		return fmt.Errorf("%w: it expires at %s; run time and claim window need until %s", ErrEscrow,
+			s.Expires.UTC().Format(time.RFC3339), now.Add(need).UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Job returns the owner's job with the newest reason why it waits.
+func (e *Engine) Job(ctx context.Context, owner sig.AccountID, id job.ID) (*Job, error) {
+	j, err := e.deps.Store.Job(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if j.Owner != owner {
+		return nil, ErrNotFound
+	}
+	e.explainTo(j)
+	return j, nil
+}
+
+// Jobs lists the owner's jobs, newest first.
+func (e *Engine) Jobs(
+	ctx context.Context, owner sig.AccountID, after Cursor, limit int,
+) ([]*Job, error) {
+	jobs, err := e.deps.Store.Jobs(ctx, owner, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list jobs: %w", err)
+	}
+	for _, j := range jobs {
+		e.explainTo(j)
+	}
+	return jobs, nil
+}
+
+func (e *Engine) explainTo(j *Job) {
+	r := j.Current()
+	if r.State != Pending {
+		return
+	}
+	e.waitingMu.Lock()
+	defer e.waitingMu.Unlock()
+	if why, ok := e.waiting[r.ID]; ok {
+		r.Reason = why
+	}
+}
+
+// setWaiting changes the reason a pending run waits for; empty forgets it.
+func (e *Engine) setWaiting(id job.ID, run RunID, why string) {
+	e.waitingMu.Lock()
+	changed := e.waiting[run] != why
+	if why == "" {
+		delete(e.waiting, run)
+	} else {
+		e.waiting[run] = why
+	}
+	e.waitingMu.Unlock()
+	if changed && why != "" {
+		e.watchers.notify(id)
+	}
+}
+
+// Offer takes a host's verified offer.
+func (e *Engine) Offer(o *Offer) {
+	if e.book.Post(o, e.deps.Now()) {
+		e.poke()
+	}
+}
+
+func (e *Engine) poke() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// enqueue hands a pending run to the dispatcher. When the engine is going down the store has it.
+func (e *Engine) enqueue(j *Job) {
+	ref, ok := j.WaitingSince()
+	if !ok {
+		return
+	}
+	select {
+	case e.inbox <- queued{owner: j.Owner, ref: ref}:
+	case <-e.stopped:
+	}
+}
+
+func (e *Engine) lock(id job.ID) *sync.Mutex { return &e.locks[id[0]] }
+
+// save makes a change durable and tells those who watch the job.
+func (e *Engine) save(ctx context.Context, c Change) error {
+	if err := e.deps.Store.Save(ctx, c); err != nil {
+		return fmt.Errorf("save job: %w", err)
+	}
+	if r := c.Job.Current(); r.State != Pending {
+		e.setWaiting(c.Job.ID, r.ID, "")
+	}
+	e.watchers.notify(c.Job.ID)
+	return nil
+}
+
+func (e *Engine) event(kind string, j *Job) *Event {
+	return &Event{Type: kind, Job: j, Time: e.deps.Now()}
+}
+
+// change loads a job, lets fn change it and saves it. fn returns the type of the event to publish
+// and whether anything changed.
+func (e *Engine) change(
+	ctx context.Context, id job.ID, fn func(*Job) (event string, changed bool),
+) (*Job, error) {
+	lock := e.lock(id)
+	lock.Lock()
+	defer lock.Unlock()
+	j, err := e.deps.Store.Job(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	event, changed := fn(j)
+	if !changed {
+		return j, nil
+	}
+	if err := e.save(ctx, Change{Job: j, Event: e.event(event, j)}); err != nil {
+		return nil, err
+	}
+	return j, nil
+}

@@ -1,0 +1,23 @@
+package scheduler
+
+import "errors"
+
+// Errors that a caller must act on. The text around them says what to do.
+var (
+	// ErrNotFound: there is no such job, or it belongs to somebody else.
+	ErrNotFound = errors.New("no such job")
+	// ErrEscrow: the escrow does not pay for this job.
+	ErrEscrow = errors.New("the escrow does not pay for this job")
+	// ErrConflict: the job exists with another escrow.
+	ErrConflict = errors.New("the job was submitted with another escrow")
+	// ErrFull: the queue takes no more.
+	ErrFull = errors.New("the queue is full")
+	// ErrDeclined: a host does not take the job; the text is its own.
+	ErrDeclined = errors.New("declined")
+	// ErrUnreachable: a host does not answer.
+	ErrUnreachable = errors.New("host does not answer")
+	// ErrLeaseRefused: the chain did not take a lease; the text names its reason.
+	ErrLeaseRefused = errors.New("lease refused by the chain")
+	// ErrBadLease: a host signed something else than what it was asked.
+	ErrBadLease = errors.New("the host's lease is not what was asked for")
+)

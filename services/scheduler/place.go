@@ -1,0 +1,284 @@
+package scheduler
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/united-containers/ucn/chain/job"
+)
+
+// maxLeaseTime bounds a lease of a job without a run time.
+const maxLeaseTime = 30 * 24 * time.Hour
+
+// place asks the candidates in turn until one signs a lease and the chain takes it. The first
+// candidate's resources are held in the book already.
+func (e *Engine) place(ctx context.Context, j *Job, fit []Candidate) {
+	ctx, done := e.deps.Trace(ctx, j.Traceparent, "scheduler.place")
+	var err error
+	defer func() { done(err) }()
+	var escrow Escrow
+	escrow, err = e.deps.Ledger.Escrow(ctx, j.Escrow)
+	if err != nil {
+		e.book.Release(fit[0].Offer.Host.Executor, j.Spec.Resources)
+		e.escrowTrouble(ctx, j, err)
+		return
+	}
+	for i, c := range fit {
+		if i > 0 {
+			e.book.Hold(c.Offer.Host.Executor, j.Spec.Resources)
+		}
+		if err = e.placeOn(ctx, j, c.Offer, escrow); err == nil {
+			return
+		}
+		e.book.Release(c.Offer.Host.Executor, j.Spec.Resources)
+		e.deps.Log.InfoContext(ctx, "host does not take the run",
+			"job", j.ID, "host", c.Offer.Host.Name, "error", err)
+		if ctx.Err() != nil || errors.Is(err, errNotWaiting) {
+			return
+		}
+		e.setWaiting(j.ID, j.Current().ID, fmt.Sprintf("waiting: %s: %v", c.Offer.Host.Name, err))
+	}
+	e.holdBack(ctx, j.ID, err)
+}
+
+// errNotWaiting: the run was cancelled or placed meanwhile.
+var errNotWaiting = errors.New("the run does not wait any more")
+
+func (e *Engine) placeOn(ctx context.Context, j *Job, o *Offer, s Escrow) error {
+	terms, err := e.terms(j, o, s)
+	if err != nil {
+		return err
+	}
+	attempt := Attempt{
+		State: Pending, Host: o.Host, Prices: o.Prices, Created: e.deps.Now(),
+		Reason: "asked " + o.Host.Name,
+	}
+	if _, err := io.ReadFull(e.deps.Random, attempt.ID[:]); err != nil {
+		return fmt.Errorf("draw an attempt id: %w", err)
+	}
+	ask := Ask{
+		Revision: j.Revision, Run: j.Current().ID, Attempt: attempt.ID,
+		OfferHash: o.Hash, Resources: j.Spec.Resources, Terms: terms,
+	}
+	askCtx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
+	defer cancel()
+	signed, err := e.deps.Hosts.Ask(askCtx, o.Host, ask)
+	if err != nil {
+		return err
+	}
+	if err := e.checkLease(&signed, o, ask, s); err != nil {
+		return err
+	}
+	attempt.Lease = signed
+	return e.commit(ctx, j.ID, ask.Run, attempt)
+}
+
+// terms says what the lease shall allow, within what the escrow has left.
+func (e *Engine) terms(j *Job, o *Offer, s Escrow) (Terms, error) {
+	now := e.deps.Now()
+	budget := min(s.Unreserved, j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, s.Used))
+	rate, _ := o.draws(j.Spec.Resources)
+	switch {
+	case budget == 0:
+		return Terms{}, fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
+	case rate > s.MaxRate-min(s.MaxRate, s.Rate):
+		return Terms{}, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour",
+			ErrEscrow, rate)
+	}
+	until := now.Add(maxLeaseTime)
+	if j.Spec.RunTime > 0 {
+		until = now.Add(j.Spec.RunTime + e.policy.Overhead)
+	}
+	if latest := s.Expires.Add(-e.policy.ClaimWindow); until.After(latest) {
+		until = latest
+	}
+	if !until.After(now) {
+		return Terms{}, fmt.Errorf("%w: it expires too soon", ErrEscrow)
+	}
+	return Terms{
+		Escrow: j.Escrow, Subject: j.ID, Epoch: j.Epoch + 1, Budget: budget,
+		Trust: j.Spec.Trust, AckKeys: s.AckKeys, ClaimWindow: e.policy.ClaimWindow,
+		PlaceBy: now.Add(e.policy.PlaceWithin), Until: until,
+	}, nil
+}
+
+// checkLease compares what the host signed with what it was asked and with its own offer.
+func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask, s Escrow) error {
+	l, t := &signed.Lease, a.Terms
+	wrong := ""
+	switch {
+	case l.Escrow != t.Escrow || !bytes.Equal(l.Subject, t.Subject[:]):
+		wrong = "it names another escrow or job"
+	case l.Slot != t.Slot || l.Epoch != t.Epoch:
+		wrong = "it names another slot or epoch"
+	case l.AgentKey != o.Host.Executor || l.Payee != o.Payee:
+		wrong = "it pays somebody else than the offer names"
+	case l.OfferHash != o.Hash || l.PriceHash != o.Prices.Hash():
+		wrong = "it follows another offer"
+	case uint64(l.Budget) > t.Budget || uint64(l.Upfront) > uint64(l.Budget):
+		wrong = "it wants more money than it was offered"
+	case t.Trust != 0 && uint64(l.Trust) != t.Trust:
+		wrong = "it wants another trust than the owner gives"
+	case uint64(l.Trust) > s.Trust-min(s.Trust, s.Risk):
+		wrong = "it wants more trust than the escrow has left"
+	case l.Holdback != 0:
+		wrong = "it has a holdback that was not asked for"
+	case millis(t.Until) != uint64(l.Until) || uint64(l.PlaceBy) > millis(t.PlaceBy):
+		wrong = "it lasts longer than it was offered"
+	case uint64(l.ClaimWindow) != uint64(t.ClaimWindow.Milliseconds()):
+		wrong = "it has another claim window"
+	case time.Duration(l.Notice)*time.Millisecond > o.Notice:
+		wrong = "it wants a longer notice than its offer says"
+	}
+	if wrong != "" {
+		return fmt.Errorf("%w: %s", ErrBadLease, wrong)
+	}
+	return e.checkSignature(signed, o, a)
+}
+
+// checkSignature also compares the price, and verifies the signature last, since it costs most.
+func (e *Engine) checkSignature(signed *SignedLease, o *Offer, a Ask) error {
+	rate, upfront := o.draws(a.Resources)
+	if uint64(signed.Lease.Rate) > rate || uint64(signed.Lease.Upfront) > upfront {
+		return fmt.Errorf("%w: it costs more than its offer", ErrBadLease)
+	}
+	if len(signed.Lease.AckKeys) != len(a.Terms.AckKeys) {
+		return fmt.Errorf("%w: it names other ack keys", ErrBadLease)
+	}
+	for i, key := range a.Terms.AckKeys {
+		if signed.Lease.AckKeys[i] != key {
+			return fmt.Errorf("%w: it names other ack keys", ErrBadLease)
+		}
+	}
+	id, err := e.deps.VerifyLease(&signed.Lease, signed.Signature)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBadLease, err)
+	}
+	signed.ID = id
+	return nil
+}
+
+func millis(t time.Time) uint64 { return uint64(max(0, t.UnixMilli())) }
+
+// commit writes the intent, puts the lease on the chain and writes that it is there. A crash in
+// between is taken up by resume: the lease is known before it is sent.
+func (e *Engine) commit(ctx context.Context, id job.ID, run RunID, attempt Attempt) error {
+	waits := false
+	_, err := e.change(ctx, id, func(j *Job) (string, bool) {
+		r := j.Run(run)
+		waits = r != nil && r.State == Pending && !r.Live() && j.CancelReason == "" &&
+			j.Epoch < attempt.Lease.Lease.Epoch && len(r.Attempts) < MaxAttempts
+		if waits {
+			j.Epoch = attempt.Lease.Lease.Epoch
+			r.Attempts = append(r.Attempts, attempt)
+		}
+		return "attempt.asked", waits
+	})
+	if err != nil {
+		return err
+	}
+	if !waits {
+		return errNotWaiting
+	}
+	if err := e.deps.Ledger.PlaceLease(ctx, attempt.Lease); err != nil {
+		if errors.Is(err, ErrLeaseRefused) {
+			e.endAttempt(ctx, id, attempt.ID, Refused, err.Error())
+		}
+		return err // otherwise unknown: resume or the sweep finds out
+	}
+	return e.leased(ctx, id, attempt.ID)
+}
+
+// leased records that the lease is on the chain and sees to the delivery.
+func (e *Engine) leased(ctx context.Context, id job.ID, attempt AttemptID) error {
+	cancelled := false
+	j, err := e.change(ctx, id, func(j *Job) (string, bool) {
+		r := j.Current()
+		a := r.Attempt(attempt)
+		if a == nil || a.Placed || a.State == Ended {
+			return "", false
+		}
+		a.Placed = true
+		if a.State == Pending {
+			a.State, a.Reason = Leased, "leased to "+a.Host.Name
+			r.State, r.Reason = Leased, a.Reason
+		}
+		cancelled = j.CancelReason != ""
+		return "attempt.leased", true
+	})
+	if err != nil {
+		return err
+	}
+	if cancelled {
+		e.stop(ctx, j)
+		return nil
+	}
+	e.deliver(j)
+	return nil
+}
+
+// deliver brings the task to the host, at once or after the client's grace.
+func (e *Engine) deliver(j *Job) {
+	a := j.Current().Current()
+	if a == nil || a.Delivered || a.State != Leased {
+		return
+	}
+	wait := e.policy.DeliverGrace
+	if j.Delivery == ByScheduler {
+		wait = 0
+	}
+	id, attempt := j.ID, a.ID
+	e.later(wait, func(ctx context.Context) { e.deliverNow(ctx, id, attempt) })
+}
+
+// deliverTries bounds how often a host is given the task before StartWithin ends the attempt.
+const deliverTries = 5
+
+func (e *Engine) deliverNow(ctx context.Context, id job.ID, attempt AttemptID) {
+	var err error
+	for try := range deliverTries {
+		var j *Job
+		if j, err = e.deps.Store.Job(ctx, id); err != nil {
+			break
+		}
+		r := j.Current()
+		a := r.Attempt(attempt)
+		if a == nil || a.Delivered || a.State != Leased {
+			return
+		}
+		if err = e.deliverOnce(ctx, j, r, a); err == nil {
+			return
+		}
+		if !e.pause(ctx, time.Second<<try) {
+			return
+		}
+	}
+	e.deps.Log.WarnContext(ctx, "cannot deliver a task", "job", id, "error", err)
+}
+
+func (e *Engine) deliverOnce(ctx context.Context, j *Job, r *Run, a *Attempt) (err error) {
+	ctx, done := e.deps.Trace(ctx, j.Traceparent, "scheduler.deliver")
+	defer func() { done(err) }()
+	ctx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
+	defer cancel()
+	task := Task{
+		Revision: j.Revision, Run: r.ID, Attempt: a.ID, Lease: a.Lease.ID,
+		StorageToken: j.StorageToken,
+	}
+	if err := e.deps.Hosts.Deliver(ctx, a.Host, task); err != nil {
+		return err
+	}
+	_, err = e.change(ctx, j.ID, func(j *Job) (string, bool) {
+		held := j.Current().Attempt(a.ID)
+		if held == nil || held.Delivered {
+			return "", false
+		}
+		held.Delivered = true
+		return "attempt.delivered", true
+	})
+	return err
+}

@@ -1,0 +1,241 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/united-containers/ucn/chain/job"
+)
+
+// Report folds what a host tells of an attempt into its job. It is idempotent: a report that is
+// older, repeated, of an attempt that ended, of an unknown job, or by another host changes nothing.
+func (e *Engine) Report(ctx context.Context, rep Report) error {
+	ended := false
+	j, err := e.change(ctx, rep.Job, func(j *Job) (string, bool) {
+		r := j.Run(rep.Run)
+		if r == nil {
+			return "", false
+		}
+		a := r.Attempt(rep.Attempt)
+		if a == nil || a.Host.Executor != rep.Executor || a.State == Ended ||
+			rep.State < a.State && rep.State != Running || rep.Time.Before(a.Reported) {
+			return "", false
+		}
+		e.fold(r, a, rep)
+		ended = a.State == Ended
+		return "attempt." + a.State.String(), true
+	})
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if ended {
+		e.afterAttempt(j)
+	}
+	return nil
+}
+
+// fold writes a report into the attempt and its run.
+func (e *Engine) fold(r *Run, a *Attempt, rep Report) {
+	a.Delivered = true
+	a.State, a.Reason, a.Status, a.Reported = rep.State, rep.Reason, rep.Raw, rep.Time
+	if rep.State != Ended {
+		r.State, r.Reason = rep.State, rep.Reason
+		return
+	}
+	a.finish(rep.End, rep.Reason, e.deps.Now())
+	e.settleRun(r, a)
+}
+
+// settleRun decides what an ended attempt means for its run: the one retry policy.
+//
+//   - completed, cancelled, exhausted, expired, fraud: the run ends so.
+//   - failed: tried again up to limits.retries times, then failed.
+//   - refused, evicted, host-lost: the host's affair; tried again elsewhere up to HostRetries
+//     times, then ended so.
+//
+// A further attempt waits backoff x 2^n, at most maxBackoff.
+func (e *Engine) settleRun(r *Run, a *Attempt) {
+	if r.State == Ended {
+		return
+	}
+	now := e.deps.Now()
+	again := false
+	switch a.End {
+	case Failed:
+		r.Failures++
+		again = r.Failures <= r.Retries
+	case Refused, Evicted, HostLost:
+		again = uint32(len(r.Attempts))-r.Failures <= e.policy.HostRetries
+	}
+	if !again || len(r.Attempts) >= MaxAttempts {
+		r.finish(a.End, a.Reason, now)
+		return
+	}
+	r.State = Pending
+	r.NotBefore = now.Add(r.backoff())
+	r.Reason = fmt.Sprintf("waiting: attempt %d %s: %s", len(r.Attempts), a.End, a.Reason)
+}
+
+const (
+	minBackoff = 250 * time.Millisecond
+	maxBackoff = 5 * time.Minute
+)
+
+func (r *Run) backoff() time.Duration {
+	wait := max(r.Backoff, minBackoff)
+	for range len(r.Attempts) - 1 {
+		wait = min(2*wait, maxBackoff)
+	}
+	return min(wait, maxBackoff)
+}
+
+// afterAttempt queues the run again if another attempt is due.
+func (e *Engine) afterAttempt(j *Job) {
+	if _, waits := j.WaitingSince(); waits {
+		e.enqueue(j)
+	}
+}
+
+// endAttempt ends an attempt that its host will not report on.
+func (e *Engine) endAttempt(
+	ctx context.Context, id job.ID, attempt AttemptID, end EndReason, reason string,
+) {
+	j, err := e.change(ctx, id, func(j *Job) (string, bool) {
+		r := j.Current()
+		a := r.Attempt(attempt)
+		if a == nil || a.State == Ended {
+			return "", false
+		}
+		if j.CancelReason != "" {
+			end, reason = Cancelled, j.CancelReason
+		}
+		a.finish(end, reason, e.deps.Now())
+		e.settleRun(r, a)
+		return "attempt.ended", true
+	})
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot end an attempt", "job", id, "error", err)
+		return
+	}
+	e.afterAttempt(j)
+}
+
+// Cancel ends what runs and what waits. Cancelling what has ended changes nothing.
+func (e *Engine) Cancel(ctx context.Context, j *Job, reason string) (*Job, error) {
+	live := false
+	j, err := e.change(ctx, j.ID, func(j *Job) (string, bool) {
+		r := j.Current()
+		if r.State == Ended || j.CancelReason != "" {
+			live = r.Live()
+			return "", false
+		}
+		j.CancelReason = reason
+		if live = r.Live(); !live {
+			r.finish(Cancelled, reason, e.deps.Now())
+		} else {
+			r.Reason = "being cancelled: " + reason
+		}
+		return "job.cancelled", true
+	})
+	if err != nil {
+		return nil, err
+	}
+	if live {
+		e.stop(ctx, j)
+	}
+	return j, nil
+}
+
+// stopGrace is what a container gets between SIGTERM and SIGKILL when its owner cancels.
+const stopGrace = 10 * time.Second
+
+// stop asks the host to end the newest attempt; when it does not answer, the chain ends the lease
+// and so the pay.
+func (e *Engine) stop(ctx context.Context, j *Job) {
+	a := j.Current().Current()
+	if a == nil || a.State == Ended || !a.Placed {
+		return // not placed: leased() or resume() will stop it
+	}
+	id, host := j.ID, a.Host
+	s := Stop{Job: j.ID, Attempt: a.ID, Reason: j.CancelReason, Grace: stopGrace}
+	lease, delivered := a.Lease.ID, a.Delivered
+	e.later(0, func(ctx context.Context) {
+		stopCtx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
+		defer cancel()
+		err := e.deps.Hosts.Stop(stopCtx, host, s)
+		if err == nil && delivered {
+			return // the host reports the end
+		}
+		if err := e.deps.Ledger.EndLease(ctx, lease); err != nil {
+			e.deps.Log.ErrorContext(ctx, "cannot end a lease", "job", id, "error", err)
+			return // the sweep tries again
+		}
+		e.endAttempt(ctx, id, s.Attempt, Cancelled, s.Reason)
+	})
+}
+
+// holdBack makes a run that no candidate took wait a little before it is offered again.
+func (e *Engine) holdBack(ctx context.Context, id job.ID, cause error) {
+	_, err := e.change(ctx, id, func(j *Job) (string, bool) {
+		r := j.Current()
+		if r.State != Pending || r.Live() {
+			return "", false
+		}
+		r.NotBefore = e.deps.Now().Add(time.Second)
+		if cause != nil {
+			r.Reason = "waiting: " + cause.Error()
+		}
+		return "job.waiting", true
+	})
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot hold a run back", "job", id, "error", err)
+	}
+}
+
+// escrowTrouble ends a run whose escrow is gone, and holds it back when the ledger is away.
+func (e *Engine) escrowTrouble(ctx context.Context, j *Job, cause error) {
+	if !errors.Is(cause, ErrNotFound) {
+		e.holdBack(ctx, j.ID, fmt.Errorf("the ledger does not answer: %w", cause))
+		return
+	}
+	_, err := e.change(ctx, j.ID, func(j *Job) (string, bool) {
+		r := j.Current()
+		if r.State != Pending || r.Live() {
+			return "", false
+		}
+		r.finish(Exhausted, "its escrow was closed", e.deps.Now())
+		return "job.ended", true
+	})
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot end a run", "job", j.ID, "error", err)
+	}
+}
+
+// later runs fn after a wait, unless the engine goes down first; what was left undone is taken up
+// by resume.
+func (e *Engine) later(wait time.Duration, fn func(ctx context.Context)) {
+	e.tasks.Go(func() {
+		if e.pause(e.life, wait) {
+			fn(e.life)
+		}
+	})
+}
+
+// pause waits and reports whether ctx still stands.
+func (e *Engine) pause(ctx context.Context, wait time.Duration) bool {
+	if wait <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,252 @@
+package schedulertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/united-containers/ucn/chain/price"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/services/scheduler"
+)
+
+// Assigner is the account that the fakes' escrows name as assigner.
+func Assigner() sig.AccountID { return sig.AccountID{0xaa} }
+
+// Ledger is a chain in memory. Its fields may be set before it is used.
+type Ledger struct {
+	// Fail is asked at the beginning of each call with the method's name.
+	Fail func(method string) error
+	// FailAfter is asked after a call took effect.
+	FailAfter func(method string) error
+
+	mu      sync.Mutex
+	escrows map[tx.EscrowID]scheduler.Escrow
+	leases  map[tx.LeaseID]scheduler.LeaseState
+	placed  int
+	now     func() time.Time
+}
+
+var _ scheduler.Ledger = (*Ledger)(nil)
+
+// NewLedger returns a chain without escrows.
+func NewLedger(now func() time.Time) *Ledger {
+	return &Ledger{
+		escrows: map[tx.EscrowID]scheduler.Escrow{},
+		leases:  map[tx.LeaseID]scheduler.LeaseState{},
+		now:     now,
+	}
+}
+
+// Fund opens an escrow that pays for the job and names it in the job.
+func (l *Ledger) Fund(j *scheduler.Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	j.Escrow = tx.EscrowID(j.ID)
+	l.escrows[j.Escrow] = scheduler.Escrow{
+		Owner: j.Owner, ForJob: true, Subject: j.ID, Assigner: Assigner(),
+		AckKeys: []sig.PublicKey{{1}}, Unreserved: 1_000_000_000, MaxRate: 1 << 60,
+		MaxTotal: 1 << 60, Trust: 1 << 60, Expires: l.now().Add(72 * time.Hour),
+	}
+}
+
+// Change lets a test spoil an escrow.
+func (l *Ledger) Change(id tx.EscrowID, fn func(*scheduler.Escrow)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.escrows[id]
+	fn(&s)
+	l.escrows[id] = s
+}
+
+// Placed returns how many leases were placed, Open how many of them have not ended.
+func (l *Ledger) Placed() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.placed
+}
+
+// Open returns how many leases have not ended.
+func (l *Ledger) Open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	open := 0
+	for _, s := range l.leases {
+		if s.Ended.IsZero() {
+			open++
+		}
+	}
+	return open
+}
+
+func (l *Ledger) fail(method string) error {
+	if l.Fail != nil {
+		return l.Fail(method)
+	}
+	return nil
+}
+
+func (l *Ledger) failAfter(method string) error {
+	if l.FailAfter != nil {
+		return l.FailAfter(method)
+	}
+	return nil
+}
+
+// Escrow implements scheduler.Ledger.
+func (l *Ledger) Escrow(_ context.Context, id tx.EscrowID) (scheduler.Escrow, error) {
+	if err := l.fail("Escrow"); err != nil {
+		return scheduler.Escrow{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.escrows[id]
+	if !ok {
+		return s, scheduler.ErrNotFound
+	}
+	return s, nil
+}
+
+// Lease implements scheduler.Ledger.
+func (l *Ledger) Lease(_ context.Context, id tx.LeaseID) (scheduler.LeaseState, error) {
+	if err := l.fail("Lease"); err != nil {
+		return scheduler.LeaseState{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.leases[id]
+	if !ok {
+		return s, scheduler.ErrNotFound
+	}
+	return s, nil
+}
+
+// PlaceLease implements scheduler.Ledger.
+func (l *Ledger) PlaceLease(_ context.Context, s scheduler.SignedLease) error {
+	if err := l.fail("PlaceLease"); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.leases[s.ID]; !ok {
+		until := time.UnixMilli(int64(s.Lease.Until))
+		l.leases[s.ID] = scheduler.LeaseState{Until: until}
+		l.placed++
+	}
+	return l.failAfter("PlaceLease")
+}
+
+// EndLease implements scheduler.Ledger.
+func (l *Ledger) EndLease(_ context.Context, id tx.LeaseID) error {
+	if err := l.fail("EndLease"); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.leases[id]
+	if !ok {
+		return scheduler.ErrNotFound
+	}
+	if s.Ended.IsZero() {
+		s.Ended = l.now()
+	}
+	l.leases[id] = s
+	return l.failAfter("EndLease")
+}
+
+// Hosts are executors that sign what they are asked and do what a test says.
+type Hosts struct {
+	// OnAsk may change or refuse the lease that is about to be signed.
+	OnAsk func(h scheduler.Host, a scheduler.Ask, l *tx.Lease) error
+	// OnDeliver and OnStop are called for each delivery and stop.
+	OnDeliver func(h scheduler.Host, t scheduler.Task) error
+	OnStop    func(h scheduler.Host, s scheduler.Stop) error
+
+	mu     sync.Mutex
+	offers map[sig.PublicKey]*scheduler.Offer
+	asked  []sig.PublicKey
+}
+
+var _ scheduler.Hosts = (*Hosts)(nil)
+
+// Know tells the hosts of the offer that one of them posted.
+func (f *Hosts) Know(o *scheduler.Offer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.offers == nil {
+		f.offers = map[sig.PublicKey]*scheduler.Offer{}
+	}
+	f.offers[o.Host.Executor] = o
+}
+
+// Asked returns which hosts were asked, in order.
+func (f *Hosts) Asked() []sig.PublicKey {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]sig.PublicKey(nil), f.asked...)
+}
+
+// Ask implements scheduler.Hosts.
+func (f *Hosts) Ask(
+	_ context.Context, h scheduler.Host, a scheduler.Ask,
+) (scheduler.SignedLease, error) {
+	f.mu.Lock()
+	f.asked = append(f.asked, h.Executor)
+	o := f.offers[h.Executor]
+	f.mu.Unlock()
+	if o == nil {
+		return scheduler.SignedLease{}, fmt.Errorf("%w: %s", scheduler.ErrUnreachable, h.Name)
+	}
+	t := a.Terms
+	l := tx.Lease{
+		Escrow: t.Escrow, Subject: t.Subject[:], Slot: t.Slot, Epoch: t.Epoch, Payee: o.Payee,
+		AgentKey: h.Executor, Rate: 1, Budget: tx.Grains(t.Budget), Trust: tx.Grains(t.Trust),
+		AckKeys: t.AckKeys, ClaimWindow: tx.Millis(t.ClaimWindow.Milliseconds()),
+		PriceHash: o.Prices.Hash(), OfferHash: o.Hash,
+		PlaceBy: tx.Millis(t.PlaceBy.UnixMilli()), Until: tx.Millis(t.Until.UnixMilli()),
+	}
+	if f.OnAsk != nil {
+		if err := f.OnAsk(h, a, &l); err != nil {
+			return scheduler.SignedLease{}, err
+		}
+	}
+	return scheduler.SignedLease{Lease: l}, nil
+}
+
+// Deliver implements scheduler.Hosts.
+func (f *Hosts) Deliver(_ context.Context, h scheduler.Host, t scheduler.Task) error {
+	if f.OnDeliver != nil {
+		return f.OnDeliver(h, t)
+	}
+	return nil
+}
+
+// Stop implements scheduler.Hosts.
+func (f *Hosts) Stop(_ context.Context, h scheduler.Host, s scheduler.Stop) error {
+	if f.OnStop != nil {
+		return f.OnStop(h, s)
+	}
+	return nil
+}
+
+// VerifyLease stands in for the signature check: the id is made of the lease's terms.
+func VerifyLease(l *tx.Lease, _ sig.Signature) (tx.LeaseID, error) {
+	return l.ID(sig.Anchor{}), nil
+}
+
+// NewOffer builds a live offer of host n at a price per core hour.
+func NewOffer(n byte, coreHour uint64, now time.Time) *scheduler.Offer {
+	big := price.Resources{CPUMilli: 4000, Memory: 8 << 30, Disk: 100 << 30}
+	return &scheduler.Offer{
+		Host: scheduler.Host{
+			Executor: sig.PublicKey{n}, Operator: sig.AccountID{0xb0, n},
+			Name: fmt.Sprintf("host-%d", n),
+		},
+		Payee: sig.AccountID{0xb0, n}, Hash: [32]byte{n}, Posted: now,
+		Expires: now.Add(5 * time.Minute), Prices: price.Prices{Model: price.Linear, CoreHour: coreHour},
+		Free: big, Total: big, Platforms: []string{"linux/amd64"}, Standard: true, Strict: true,
+		Chains: []string{"main"},
+	}
+}

@@ -1,0 +1,115 @@
+package scheduler
+
+import (
+	"context"
+	"time"
+
+	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/price"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+)
+
+// Ledger is what the scheduler needs of the chain.
+//
+// Retry: every method may be repeated. Errors: ErrNotFound when the chain does not hold what is
+// asked; ErrLeaseRefused (with the chain's reason) from PlaceLease; anything else may pass.
+type Ledger interface {
+	Escrow(ctx context.Context, id tx.EscrowID) (Escrow, error)
+	// Lease tells whether the lease is on the chain and when it ends (zero = by its until).
+	Lease(ctx context.Context, id tx.LeaseID) (LeaseState, error)
+	// PlaceLease returns once the lease is committed. A lease that is there already is success.
+	PlaceLease(ctx context.Context, l SignedLease) error
+	// EndLease returns once the end is committed. A lease that has ended is success.
+	EndLease(ctx context.Context, id tx.LeaseID) error
+}
+
+// Escrow is what the scheduler looks at in an escrow.
+type Escrow struct {
+	Owner      sig.AccountID
+	ForJob     bool
+	Subject    [32]byte
+	Assigner   sig.AccountID
+	AckKeys    []sig.PublicKey
+	Unreserved uint64 // grains
+	Floor      uint64
+	MaxRate    uint64
+	Rate       uint64 // in use
+	MaxTotal   uint64
+	Used       uint64 // paid + reserved
+	Trust      uint64
+	Risk       uint64
+	Expires    time.Time
+}
+
+// LeaseState is what the scheduler looks at in a lease.
+type LeaseState struct {
+	Until time.Time
+	Ended time.Time
+}
+
+// Ask is the question to a host.
+type Ask struct {
+	Revision  []byte
+	Run       RunID
+	Attempt   AttemptID
+	OfferHash [32]byte
+	Resources price.Resources
+	Terms     Terms
+}
+
+// Terms are what the lease must say.
+type Terms struct {
+	Escrow      tx.EscrowID
+	Subject     job.ID
+	Slot        uint32
+	Epoch       uint64
+	Budget      uint64
+	Trust       uint64 // 0 = the host's default
+	AckKeys     []sig.PublicKey
+	ClaimWindow time.Duration
+	PlaceBy     time.Time
+	Until       time.Time
+}
+
+// Task is a job as it is delivered to the host that holds the lease.
+type Task struct {
+	Revision     []byte
+	Run          RunID
+	Attempt      AttemptID
+	Lease        tx.LeaseID
+	StorageToken string
+}
+
+// Hosts speaks to executors.
+//
+// Errors: ErrDeclined with the host's words; ErrUnreachable when nobody answers in time; anything
+// else may pass. Retry: Deliver and Stop may be repeated; Ask with the same attempt returns the
+// same lease or a decline.
+type Hosts interface {
+	Ask(ctx context.Context, h Host, a Ask) (SignedLease, error)
+	// Deliver returns once the host has confirmed that it holds the task.
+	Deliver(ctx context.Context, h Host, t Task) error
+	Stop(ctx context.Context, h Host, s Stop) error
+}
+
+// Stop asks a host to end an attempt.
+type Stop struct {
+	Job     job.ID
+	Attempt AttemptID
+	Reason  string
+	Grace   time.Duration
+}
+
+// Report is what a host tells of an attempt, read from a verified event.
+type Report struct {
+	Job      job.ID
+	Run      RunID
+	Attempt  AttemptID
+	Executor sig.PublicKey // who signed the event
+	State    State
+	End      EndReason
+	Reason   string
+	Time     time.Time
+	Raw      []byte // canonical AttemptStatus
+}
