@@ -1,0 +1,105 @@
+package state
+
+import (
+	"fmt"
+
+	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/tx"
+)
+
+// check panics unless accounts + escrows + lockboxes + locks + burned = genesis + minted, with
+// the fees in flight on the left.
+func (c *chainRecord) check(fees tx.Grains) {
+	have := c.burned
+	for _, part := range []tx.Grains{c.sums.accounts, c.sums.escrows, c.sums.locks,
+		c.sums.lockboxes, fees} {
+		have = plus(have, part)
+	}
+	want := plus(c.minted, c.genesisSupply)
+	if have != want {
+		panic(fmt.Sprintf("state: money is not conserved: accounts %d + escrows %d + locks %d + "+
+			"lockboxes %d + fees %d + burned %v is not genesis %d + minted %v",
+			c.sums.accounts, c.sums.escrows, c.sums.locks, c.sums.lockboxes, fees, c.burned,
+			c.genesisSupply, c.minted))
+	}
+}
+
+// Recount adds up every committed record and panics unless the sums of the chain's leaf, of every
+// escrow and the counters are what comes out. It costs a pass over the state: for starts and
+// tests.
+func (s *State) Recount() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var sum sums
+	var count counters
+	for _, a := range s.accounts.base {
+		sum.accounts += a.Balance
+		sum.locks += a.Lock
+	}
+	perEscrow := s.recountLeases(&count)
+	for id, e := range s.escrows.base {
+		sum.escrows += e.Balance
+		sum.locks += e.Lock
+		count.burning += btoi(burns(&e))
+		got := perEscrow[id]
+		if e.Balance < e.Reserved || e.Reserved != got.reserved || e.Rate != got.rate ||
+			e.Live != got.live || e.Risk < got.risk {
+			panic(fmt.Sprintf("state: escrow %v holds %+v, its leases say %+v", id, e, got))
+		}
+		delete(perEscrow, id)
+	}
+	if len(perEscrow) > 0 {
+		panic(fmt.Sprintf("state: %d escrows of leases do not exist", len(perEscrow)))
+	}
+	if sum != s.chain.sums || count != s.counts {
+		panic(fmt.Sprintf("state: sums are %+v %+v, records say %+v %+v",
+			s.chain.sums, s.counts, sum, count))
+	}
+	s.chain.check(0)
+}
+
+// recounted is what the leases of an escrow add up to.
+type recounted struct {
+	claims
+	live uint32
+}
+
+func (s *State) recountLeases(count *counters) map[tx.EscrowID]recounted {
+	out := map[tx.EscrowID]recounted{}
+	for _, l := range s.leases.base {
+		c, r := claimsOf(&l), out[l.Lease.Escrow]
+		r.reserved += c.reserved
+		r.rate += c.rate
+		r.risk += c.risk
+		r.live++
+		out[l.Lease.Escrow] = r
+		count.unsettled += btoi(!l.Settled)
+	}
+	return out
+}
+
+// plus adds to a 128-bit counter, which no amount of blocks can overflow.
+func plus(c block.Counter, amount tx.Grains) block.Counter {
+	sum, ok := c.Add(amount)
+	if !ok {
+		panic("state: 128-bit counter overflows")
+	}
+	return sum
+}
+
+// leaf returns the chain's own leaf.
+func (r *rules) leaf(c *chainRecord) block.ChainState {
+	return block.ChainState{
+		Minted: c.minted, Burned: c.burned,
+		OperationFee: c.prices.Operation, ByteFee: c.prices.Byte,
+		Params: r.params, Validators: r.validators, GenesisSupply: c.genesisSupply,
+		AccountSum: c.sums.accounts, EscrowSum: c.sums.escrows, LockSum: c.sums.locks,
+		LockboxSum: c.sums.lockboxes,
+	}
+}
+
+// appendChain appends the canonical bytes of the chain's own leaf.
+func (r *rules) appendChain(dst []byte, c *chainRecord) []byte {
+	leaf := r.leaf(c)
+	return leaf.Append(dst)
+}
