@@ -2,11 +2,15 @@ package executor
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/united-containers/ucn/chain/price"
+	"github.com/united-containers/ucn/chain/tx"
 )
 
 // envName is what a secret must be called, since it becomes an environment variable.
@@ -29,14 +33,14 @@ func (a *Agent) consider(ask *Ask, now time.Time) (Lease, Prices, *Decline) {
 			return Lease{}, Prices{}, d
 		}
 	}
-	rate, upfront, err := a.deps.Pricing.Rate(offer.Prices, ask.Spec.Resources)
+	rate, upfront, err := price.SingleRun(offer.Prices.Rules(), ask.Spec.Resources.Rules())
 	if err != nil {
 		return Lease{}, Prices{}, declined(DeclinePrice, "the price of this job has no number: %v", err)
 	}
-	if d := checkPrice(&ask.Spec, offer.Prices, rate); d != nil {
+	if d := checkPrice(&ask.Spec, offer.Prices, uint64(rate)); d != nil {
 		return Lease{}, Prices{}, d
 	}
-	lease, d := a.makeLease(ask, rate, upfront, now)
+	lease, d := a.makeLease(ask, uint64(rate), uint64(upfront), now)
 	return lease, offer.Prices, d
 }
 
@@ -94,11 +98,8 @@ func (a *Agent) checkPolicy(ask *Ask) *Decline {
 
 func checkPrice(spec *JobSpec, p Prices, rate uint64) *Decline {
 	if spec.Cap != nil {
-		if spec.Cap.Model != PriceUnspecified && spec.Cap.Model != p.Model {
-			return declined(DeclinePrice, "payment.cap.model is not the one offered")
-		}
-		if name := p.Within(*spec.Cap); name != "" {
-			return declined(DeclinePrice, "payment.cap.%s is below this host's price", name)
+		if err := p.Rules().CheckCap(spec.Cap.Rules()); err != nil {
+			return declined(DeclinePrice, "payment.cap: %v", err)
 		}
 	}
 	if spec.MaxRate != 0 && rate > spec.MaxRate {
@@ -133,7 +134,7 @@ func (a *Agent) makeLease(ask *Ask, rate, upfront uint64, now time.Time) (Lease,
 	}
 	return Lease{
 		Escrow: t.Escrow, Subject: t.Subject, Slot: t.Slot, Epoch: t.Epoch,
-		Payee: a.identity.Payee, Agent: a.identity.Key, Upfront: upfront, Rate: rate,
+		Payee: a.identity.Payee, Agent: a.key, Upfront: upfront, Rate: rate,
 		Budget: t.Budget, Trust: trust, Holdback: t.Holdback,
 		Notice: uint64(a.cfg.Notice.Milliseconds()), AckKeys: slices.Clone(t.AckKeys),
 		ClaimWindow: window, OfferHash: ask.Offer, PlaceBy: t.PlaceBy, Until: t.Until,
@@ -162,7 +163,7 @@ func (a *Agent) checkTerms(ask *Ask, now time.Time) *Decline {
 		return declined(DeclineTerms, "%d ack keys, allowed 1 to %d", len(t.AckKeys), maxAckKeys)
 	}
 	for i, key := range t.AckKeys {
-		if key == a.identity.Key || key.Validate() != nil || slices.Contains(t.AckKeys[:i], key) {
+		if key == a.key || key.Validate() != nil || slices.Contains(t.AckKeys[:i], key) {
 			return declined(DeclineTerms, "ack key %d is no key, mine, or there twice", i)
 		}
 	}
@@ -174,11 +175,9 @@ func accrued(rate uint64, d time.Duration) uint64 {
 	if d <= 0 {
 		return 0
 	}
-	hi, lo := bits.Mul64(rate, uint64(d.Milliseconds()))
-	hour := uint64(time.Hour.Milliseconds())
-	if hi >= hour {
-		return 1<<64 - 1
+	grains, err := price.Accrued(tx.GrainsPerHour(rate), tx.Millis(d.Milliseconds()))
+	if err != nil {
+		return math.MaxUint64
 	}
-	q, _ := bits.Div64(hi, lo, hour)
-	return q
+	return uint64(grains)
 }

@@ -21,9 +21,11 @@ import (
 
 // Identity is who this executor is.
 type Identity struct {
-	Key      sig.PublicKey // of the instance; signs leases and notes
+	Key      sig.PrivateKey // of the instance; signs leases and notes
 	Operator sig.AccountID
 	Payee    sig.AccountID // account that is paid
+	// Anchors of the chains whose money is taken, by the chain's name.
+	Anchors map[string]sig.Anchor
 }
 
 // Deps is what an agent works with. All fields are needed.
@@ -32,8 +34,6 @@ type Deps struct {
 	Journal Journal
 	Ledger  Ledger
 	Files   Files
-	Pricing Pricing
-	Signer  Signer
 	Encoder Encoder
 	Log     *slog.Logger
 	Tracers trace.TracerProvider
@@ -47,6 +47,8 @@ type Deps struct {
 type Agent struct {
 	cfg      Config
 	identity Identity
+	key      sig.PublicKey
+	signer   signer
 	deps     Deps
 	tracer   trace.Tracer
 	counters counters
@@ -75,8 +77,14 @@ func New(cfg Config, identity Identity, deps Deps) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("executor metrics: %w", err)
 	}
+	for _, chain := range cfg.Chains {
+		if _, ok := identity.Anchors[chain]; !ok {
+			return nil, fmt.Errorf("executor: the anchor of chain %q is not known", chain)
+		}
+	}
 	return &Agent{
-		cfg: cfg, identity: identity, deps: deps, counters: counters,
+		cfg: cfg, identity: identity, key: identity.Key.Public(), deps: deps,
+		signer: signer{key: identity.Key, anchors: identity.Anchors}, counters: counters,
 		tracer: deps.Tracers.Tracer("ucn/executor"), nudge: make(chan struct{}, 1),
 		attempts: map[AttemptID]*attempt{}, byLease: map[LeaseID]*attempt{},
 	}, nil
@@ -286,10 +294,7 @@ func (a *Agent) answer(ctx context.Context, ask *Ask) (Answer, error) {
 	if no != nil {
 		return Answer{Declined: no}, nil
 	}
-	signed, err := a.deps.Signer.SignLease(lease, prices)
-	if err != nil {
-		return Answer{}, fmt.Errorf("sign the lease: %w", err)
-	}
+	signed := a.signer.lease(ask.Spec.Chain, lease, prices)
 	t := newAttempt(a, Record{
 		Ask: *ask, Lease: signed, Prices: prices, Asked: now, Trace: telemetry.Inject(ctx),
 	})

@@ -205,11 +205,8 @@ func (t *attempt) endUnstarted(ctx context.Context, reason EndReason, message st
 			r.Outcome, r.Phase, r.Token = outcome, PhaseClosed, ""
 		})
 	}
-	note, err := t.zeroNote(&v.rec)
-	if err != nil {
-		return err
-	}
-	err = t.update(ctx, message, func(r *Record) {
+	note := t.zeroNote(&v.rec)
+	err := t.update(ctx, message, func(r *Record) {
 		r.Outcome, r.Note, r.Phase = outcome, note, PhaseEnded
 	})
 	if err == nil {
@@ -219,14 +216,12 @@ func (t *attempt) endUnstarted(ctx context.Context, reason EndReason, message st
 	return err
 }
 
-func (t *attempt) zeroNote(r *Record) (SignedNote, error) {
+// zeroNote says that nothing is due.
+func (t *attempt) zeroNote(r *Record) SignedNote {
 	upto := max(t.agent.deps.Now().UnixMilli(), r.LeaseFrom.UnixMilli())
-	note, err := t.agent.deps.Signer.SignNote(Note{
+	note := t.agent.signer.note(t.ask.Spec.Chain, Note{
 		Lease: t.lease.ID, Revision: t.ask.Revision, Upto: uint64(upto),
 	}, Metered{})
-	if err != nil {
-		return SignedNote{}, fmt.Errorf("sign the empty note: %w", err)
-	}
 	note.Final = true
-	return note, nil
+	return note
 }

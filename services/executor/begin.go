@@ -280,10 +280,7 @@ func (t *attempt) started(ctx context.Context) error {
 	v := t.view()
 	var tally Tally
 	tally.Begin(t.agent.deps.Now())
-	note, err := t.sign(&v.rec, &tally, false)
-	if err != nil {
-		return err
-	}
+	note := t.sign(&v.rec, &tally, false)
 	return t.update(ctx, "", func(r *Record) {
 		r.Phase, r.Tally = PhaseRunning, tally
 		t.noted(r, note)

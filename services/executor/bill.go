@@ -10,15 +10,16 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/kit/fault"
 )
 
 // due returns the grains that the chain would call payable for the tally, trust aside: usage times
 // prices, within what accrued by rate and within the budget.
 func (t *attempt) due(r *Record, tally *Tally) uint64 {
-	amount, err := t.agent.deps.Pricing.Amount(r.Prices, tally.Used)
-	if err != nil {
-		amount = math.MaxUint64 // more than any number; the caps below hold
+	amount := uint64(math.MaxUint64) // more than any number; the caps below hold
+	if grains, err := price.Amount(r.Prices.Rules(), tally.Used); err == nil {
+		amount = uint64(grains)
 	}
 	elapsed := time.UnixMilli(int64(upto(r, tally))).Sub(r.LeaseFrom)
 	lease := &r.Lease.Lease
@@ -35,16 +36,13 @@ func upto(r *Record, tally *Tally) uint64 {
 
 // sign makes the note of the tally. It never falls below the last one, but for a program that was
 // refused, which owes nothing.
-func (t *attempt) sign(r *Record, tally *Tally, last bool) (SignedNote, error) {
-	note, err := t.agent.deps.Signer.SignNote(Note{
+func (t *attempt) sign(r *Record, tally *Tally, last bool) SignedNote {
+	note := t.agent.signer.note(t.ask.Spec.Chain, Note{
 		Lease: t.lease.ID, Revision: t.ask.Revision, Upto: upto(r, tally),
 		Cumulative: max(t.due(r, tally), r.Note.Note.Cumulative),
 	}, tally.Used)
-	if err != nil {
-		return SignedNote{}, fmt.Errorf("sign a note: %w", err)
-	}
 	note.Final = last
-	return note, nil
+	return note
 }
 
 // noted makes note the newest of the record; the caller holds mu, inside of update.
@@ -82,7 +80,7 @@ func (t *attempt) acknowledge(ctx context.Context, ack Ack) error {
 		return fault.New(fault.InvalidArgument, ReasonForgedAck,
 			"this is not one of the latest notes of the lease")
 	}
-	if err := t.agent.deps.Signer.VerifyAck(t.lease.Lease, ack); err != nil {
+	if err := t.agent.signer.verifyAck(t.ask.Spec.Chain, &t.lease.Lease, ack); err != nil {
 		return ErrForgedAck.Because(err)
 	}
 	if known {

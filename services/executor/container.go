@@ -158,11 +158,11 @@ const (
 	Stderr Stream = "stderr"
 )
 
-// LogPos is a place in a log, good over restarts of the executor. Its fields are the driver's
-// own; agents store it whole.
+// LogPos is a place in a log, good over restarts of the executor. Positions of one container
+// rise; agents may pack one into 64 bits as File<<40 | Offset.
 type LogPos struct {
-	File   uint64 // which file, as logs turn over
-	Offset int64  // bytes
+	File   uint64 // counts from 0 as the log turns over; below 1<<24
+	Offset int64  // bytes within the file; below 1<<40
 }
 
 // LogEntry is a line, or a part of one.
@@ -318,7 +318,7 @@ func (l *Limits) check() error {
 		{"limits.memory_bytes", l.MemoryBytes, 4 << 20, most},
 		{"limits.pids", l.PIDs, 1, 1 << 22},
 		{"limits.disk_bytes", l.DiskBytes, 1, most},
-		{"limits.log_bytes", l.LogBytes, 64 << 10, most},
+		{"limits.log_bytes", l.LogBytes, 64 << 10, 1 << 40},
 		{"limits.open_files", l.OpenFiles, 0, 1 << 30},
 	} {
 		if f.v < f.min || f.v > f.to {

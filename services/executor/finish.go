@@ -31,12 +31,9 @@ func (t *attempt) finish(ctx context.Context, c Container, exit Exit) error {
 			return err
 		}
 	}
-	note, err := t.sign(&r, &tally, true)
-	if err != nil {
-		return err
-	}
+	note := t.sign(&r, &tally, true)
 	outcome.Usage, outcome.Amount = tally.Used, note.Note.Cumulative
-	err = t.update(ctx, outcome.Message, func(r *Record) {
+	err := t.update(ctx, outcome.Message, func(r *Record) {
 		r.Phase, r.Tally, r.Outcome = PhaseEnded, tally, outcome
 		t.noted(r, note)
 	})

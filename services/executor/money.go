@@ -4,21 +4,12 @@ import (
 	"context"
 	"time"
 
+	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/chain/sig"
 )
 
 // Metered is billable usage, cumulative since the attempt began.
-type Metered struct {
-	WallMS      uint64
-	CPUNS       uint64
-	MemoryKiBMS uint64 // of max(reserved, used)
-	BytesIn     uint64
-	BytesOut    uint64
-	DiskKiBMS   uint64
-	Runs        uint64
-	MemoryPeak  uint64   // bytes; information, not billed
-	Unmeasured  []string // fields that this host cannot measure and does not bill; ascending
-}
+type Metered = price.Usage
 
 // Note is signed usage. Cumulative, so lost and repeated notes are harmless.
 type Note struct {
@@ -42,25 +33,6 @@ type Ack struct {
 	Note      Note
 	Index     uint32 // which of the lease's ack keys
 	Signature sig.Signature
-}
-
-// Pricing computes money from prices. It is pure.
-type Pricing interface {
-	// Amount is what usage costs; an error when it passes 64 bits.
-	Amount(p Prices, u Metered) (uint64, error)
-	// Rate is the cap of what accrues per hour for reserved resources, and what one run costs at
-	// once.
-	Rate(p Prices, r Resources) (rate, upfront uint64, err error)
-}
-
-// Signer signs with the instance key under the chain's anchor. It is pure but for the key.
-type Signer interface {
-	// SignLease fills in the price hash and signs.
-	SignLease(l Lease, p Prices) (SignedLease, error)
-	// SignNote fills in the usage hash and signs.
-	SignNote(n Note, u Metered) (SignedNote, error)
-	// VerifyAck tells whether one of the lease's ack keys countersigned the note.
-	VerifyAck(l Lease, a Ack) error
 }
 
 // LeaseState is a lease as it stands on the chain.

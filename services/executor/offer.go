@@ -101,7 +101,7 @@ func (a *Agent) makeOffer(images []Image, now time.Time) Offer {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	offer := Offer{
-		Executor: a.identity.Key, Payee: a.identity.Payee, Operator: a.identity.Operator,
+		Executor: a.key, Payee: a.identity.Payee, Operator: a.identity.Operator,
 		Expires: now.Add(a.cfg.OfferLife), Prices: a.cfg.Prices, Free: free(a.used, a.total),
 		Total: a.total, Platforms: []string{a.abilities.Platform},
 		Isolation: a.abilities.Isolation, Chains: a.cfg.Chains, Labels: a.cfg.Labels,

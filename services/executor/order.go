@@ -78,25 +78,6 @@ type Prices struct {
 	CFPSHour      uint64     `yaml:"cfps_hour"`
 }
 
-// Within tells the first price of p that is above the cap, or "".
-func (p Prices) Within(most Prices) (above string) {
-	for _, f := range []struct {
-		name    string
-		is, cap uint64
-	}{
-		{"wall_hour", p.WallHour, most.WallHour}, {"core_hour", p.CoreHour, most.CoreHour},
-		{"memory_gib_hour", p.MemoryGiBHour, most.MemoryGiBHour},
-		{"gib_in", p.GiBIn, most.GiBIn}, {"gib_out", p.GiBOut, most.GiBOut},
-		{"disk_gib_hour", p.DiskGiBHour, most.DiskGiBHour}, {"run", p.Run, most.Run},
-		{"cfps_hour", p.CFPSHour, most.CFPSHour},
-	} {
-		if f.is > f.cap {
-			return f.name
-		}
-	}
-	return ""
-}
-
 // Input is a file or directory of the network that the container sees read-only.
 type Input struct {
 	CID  string

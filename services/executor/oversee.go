@@ -153,11 +153,8 @@ func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
 	if now.Sub(w.noteAt) < w.t.agent.cfg.NoteEvery && !soon {
 		return nil
 	}
-	note, err := w.t.sign(r, &w.tally, false)
-	if err != nil {
-		return err
-	}
-	err = w.t.update(ctx, "", func(r *Record) {
+	note := w.t.sign(r, &w.tally, false)
+	err := w.t.update(ctx, "", func(r *Record) {
 		r.Tally = w.tally
 		w.t.noted(r, note)
 	})

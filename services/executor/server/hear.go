@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/fault"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
@@ -102,12 +103,8 @@ func heardSpec(m *jobv1.JobSpec) (executor.JobSpec, error) {
 		s.Outputs = append(s.Outputs, out.GetPath())
 	}
 	if p := m.GetPayment().GetCap(); p != nil {
-		s.Cap = &executor.Prices{
-			Model: executor.PriceModel(p.GetModel()), WallHour: p.GetWallHour(),
-			CoreHour: p.GetCoreHour(), MemoryGiBHour: p.GetMemoryGibHour(), GiBIn: p.GetGibIn(),
-			GiBOut: p.GetGibOut(), DiskGiBHour: p.GetDiskGibHour(), Run: p.GetRun(),
-			CFPSHour: p.GetCfpsHour(),
-		}
+		most := executor.PricesOf(price.PricesFromPB(p))
+		s.Cap = &most
 	}
 	var err1, err2 error
 	s.Allow, err1 = accounts(m.GetPlacement().GetOperatorsAllow())

@@ -49,7 +49,7 @@ func (e *Encoder) Offer(o executor.Offer) ([]byte, executor.Hash, error) {
 func (e *Encoder) offerPB(o *executor.Offer) *marketv1.Offer {
 	m := &marketv1.Offer{
 		Executor: o.Executor[:], Payee: o.Payee[:], Operator: o.Operator[:],
-		Expires: millis(o.Expires), Prices: pricesPB(o.Prices), Free: resourcesPB(o.Free),
+		Expires: millis(o.Expires), Prices: o.Prices.Rules().PB(), Free: resourcesPB(o.Free),
 		Total: resourcesPB(o.Total), Platforms: o.Platforms, Host: o.Host,
 		Certificate: e.certificate, Notice: uint64(o.Notice.Milliseconds()), Draining: o.Draining,
 	}
@@ -94,22 +94,6 @@ func resourcesPB(r executor.Resources) *jobv1.Resources {
 	}
 }
 
-func pricesPB(p executor.Prices) *jobv1.Prices {
-	return &jobv1.Prices{
-		Model: jobv1.PriceModel(p.Model), WallHour: p.WallHour, CoreHour: p.CoreHour,
-		MemoryGibHour: p.MemoryGiBHour, GibIn: p.GiBIn, GibOut: p.GiBOut,
-		DiskGibHour: p.DiskGiBHour, Run: p.Run, CfpsHour: p.CFPSHour,
-	}
-}
-
-func usagePB(u executor.Metered) *jobv1.Usage {
-	return &jobv1.Usage{
-		WallMs: u.WallMS, CpuNs: u.CPUNS, MemoryKibMs: u.MemoryKiBMS, BytesIn: u.BytesIn,
-		BytesOut: u.BytesOut, DiskKibMs: u.DiskKiBMS, Runs: u.Runs, MemoryPeak: u.MemoryPeak,
-		Unmeasured: u.Unmeasured,
-	}
-}
-
 func statusPB(s *executor.Status) (*jobv1.AttemptStatus, error) {
 	run, err1 := hex.DecodeString(string(s.Run))
 	attempt, err2 := hex.DecodeString(string(s.Attempt))
@@ -118,7 +102,7 @@ func statusPB(s *executor.Status) (*jobv1.AttemptStatus, error) {
 	}
 	m := &jobv1.AttemptStatus{
 		Job: s.Job[:], Run: run, Attempt: attempt, State: statePB(s.State), Reason: s.Reason,
-		Time: millis(s.Time), Lease: s.Lease[:], Usage: usagePB(s.Usage), Amount: s.Amount,
+		Time: millis(s.Time), Lease: s.Lease[:], Usage: s.Usage.PB(), Amount: s.Amount,
 	}
 	if s.Outcome != nil {
 		m.Outcome = outcomePB(s.Outcome)
@@ -163,7 +147,7 @@ func reasonPB(r executor.EndReason) jobv1.EndReason {
 func outcomePB(o *executor.Outcome) *jobv1.Outcome {
 	m := &jobv1.Outcome{
 		Reason: reasonPB(o.Reason), ExitCode: int32(o.Code), Message: o.Message, LogCid: o.LogCID,
-		Usage: usagePB(o.Usage), Amount: o.Amount,
+		Usage: o.Usage.PB(), Amount: o.Amount,
 	}
 	for _, f := range o.Outputs {
 		m.Outputs = append(m.Outputs, &jobv1.OutputFile{Path: f.Path, Cid: f.CID, Size: f.Size})
@@ -200,11 +184,11 @@ func chunkPB(c *executor.LogChunk) *executorv1.LogChunk {
 
 func notePB(n *executor.NoteAsk) *jobv1.SignedNote {
 	return &jobv1.SignedNote{
-		Note: noteTX(n.Note.Note).PB(), Signature: n.Note.Signature[:], Usage: usagePB(n.Note.Usage),
-		Prices: pricesPB(n.Prices), Final: n.Note.Final,
+		Note: n.Note.Note.TX().PB(), Signature: n.Note.Signature[:], Usage: n.Note.Usage.PB(),
+		Prices: n.Prices.Rules().PB(), Final: n.Note.Final,
 	}
 }
 
 func leasePB(l *executor.SignedLease) *marketv1.SignedLease {
-	return &marketv1.SignedLease{Lease: leaseTX(&l.Lease).PB(), Signature: l.Signature[:]}
+	return &marketv1.SignedLease{Lease: l.Lease.TX().PB(), Signature: l.Signature[:]}
 }

@@ -1,0 +1,194 @@
+package agenttest
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/united-containers/ucn/chain/price"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/services/executor"
+)
+
+// Ledger is a chain that knows leases, escrows and charges, with the rules of payment of the real
+// one. Everything on it is committed at once.
+type Ledger struct {
+	now    func() time.Time
+	anchor sig.Anchor
+
+	mu      sync.Mutex // guards all below
+	hook    Hook
+	leases  map[executor.LeaseID]*Lease
+	escrows map[executor.EscrowID]executor.Escrow
+}
+
+// Lease is a lease on the chain of a Ledger.
+type Lease struct {
+	Terms   executor.Lease
+	From    time.Time
+	End     time.Time
+	Paid    uint64
+	Acked   uint64
+	Settled bool
+	Charges int
+}
+
+var _ executor.Ledger = (*Ledger)(nil)
+
+// NewLedger returns an empty chain with the anchor and the clock given.
+func NewLedger(anchor sig.Anchor, now func() time.Time) *Ledger {
+	return &Ledger{
+		now: now, anchor: anchor, leases: map[executor.LeaseID]*Lease{},
+		escrows: map[executor.EscrowID]executor.Escrow{},
+	}
+}
+
+// SetHook replaces the hook.
+func (l *Ledger) SetHook(h Hook) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hook = h
+}
+
+// Open opens an escrow.
+func (l *Ledger) Open(id executor.EscrowID, e executor.Escrow) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.escrows[id] = e
+}
+
+// Place places a lease; it checks the agent's signature.
+func (l *Ledger) Place(s executor.SignedLease) error {
+	preimage := s.Lease.TX().Preimage(l.anchor)
+	if !sig.Verify(s.Lease.Agent, preimage, s.Signature) {
+		return sig.ErrSignature
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leases[s.ID] = &Lease{Terms: s.Lease, From: l.now()}
+	return nil
+}
+
+// End ends a lease, as owner or assigner do.
+func (l *Ledger) End(id executor.LeaseID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leases[id].End = l.now()
+}
+
+// Read returns a copy of a lease; zero when it was never placed.
+func (l *Ledger) Read(id executor.LeaseID) Lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if have := l.leases[id]; have != nil {
+		return *have
+	}
+	return Lease{}
+}
+
+// Lease implements executor.Ledger.
+func (l *Ledger) Lease(
+	_ context.Context, _ string, id executor.LeaseID,
+) (executor.LeaseState, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, after := l.hook.ask("Lease")
+	have := l.leases[id]
+	switch {
+	case before != nil:
+		return executor.LeaseState{}, before
+	case have == nil:
+		return executor.LeaseState{}, executor.ErrNoLease
+	}
+	return executor.LeaseState{
+		From: have.From, Until: time.UnixMilli(int64(have.Terms.Until)), End: have.End,
+		Budget: have.Terms.Budget, Paid: have.Paid, Settled: have.Settled,
+	}, after
+}
+
+// Escrow implements executor.Ledger.
+func (l *Ledger) Escrow(
+	_ context.Context, _ string, id executor.EscrowID,
+) (executor.Escrow, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, after := l.hook.ask("Escrow")
+	have, ok := l.escrows[id]
+	switch {
+	case before != nil:
+		return executor.Escrow{}, before
+	case !ok:
+		return executor.Escrow{}, executor.ErrNoEscrow
+	}
+	return have, after
+}
+
+// Charge implements executor.Ledger.
+func (l *Ledger) Charge(
+	_ context.Context, _ string, charges []executor.Charge,
+) ([]executor.Charged, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, after := l.hook.ask("Charge")
+	if before != nil {
+		return nil, before
+	}
+	var results []executor.Charged
+	for i := range charges {
+		paid, err := l.pay(&charges[i])
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, paid)
+	}
+	return results, after
+}
+
+// pay follows DOMAIN.md section 3.
+func (l *Ledger) pay(c *executor.Charge) (executor.Charged, error) {
+	note := c.Note.Note
+	have := l.leases[note.Lease]
+	if have == nil {
+		return executor.Charged{Bound: "no lease"}, nil
+	}
+	t := &have.Terms
+	if !sig.Verify(t.Agent, note.TX().Preimage(l.anchor), c.Note.Signature) {
+		return executor.Charged{}, fmt.Errorf("note: %w", sig.ErrSignature)
+	}
+	if c.Ack != nil {
+		ack := note.TX().AckPreimage(l.anchor)
+		if c.Ack.Note != note || !sig.Verify(t.AckKeys[c.Ack.Index], ack, c.Ack.Signature) {
+			return executor.Charged{}, fmt.Errorf("countersignature: %w", sig.ErrSignature)
+		}
+		have.Acked = max(have.Acked, note.Cumulative)
+	}
+	have.Charges++
+	if have.Settled {
+		return executor.Charged{Bound: "settled"}, nil
+	}
+	payable := min(note.Cumulative, l.accrued(have, note.Upto), t.Budget)
+	payable = min(payable, have.Acked+t.Trust)
+	paid := payable - min(have.Paid, payable)
+	have.Paid += paid
+	if c.Final {
+		have.Settled, have.End = true, l.now()
+	}
+	return executor.Charged{Paid: paid}, nil
+}
+
+func (l *Ledger) accrued(have *Lease, upto uint64) uint64 {
+	end := l.now()
+	if !have.End.IsZero() {
+		end = have.End
+	}
+	upto = min(upto, uint64(end.UnixMilli()), have.Terms.Until)
+	span := upto - min(uint64(have.From.UnixMilli()), upto)
+	grains, err := price.Accrued(tx.GrainsPerHour(have.Terms.Rate), tx.Millis(span))
+	if err != nil {
+		return math.MaxUint64
+	}
+	return have.Terms.Upfront + uint64(grains)
+}

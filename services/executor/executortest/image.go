@@ -1,0 +1,205 @@
+package executortest
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+
+	"github.com/united-containers/ucn/services/executor"
+)
+
+// Image is an image for tests: its name and the OCI layout tar it comes in.
+type Image struct {
+	ID     executor.ImageID
+	Config string // digest of its config
+	Layout []byte
+}
+
+// Open opens the layout; it is an executor.OpenLayout.
+func (i *Image) Open(context.Context) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(i.Layout)), nil
+}
+
+// GuestImage builds the guest program for this machine and puts it alone into an image, as /guest
+// with /tmp beside it. It needs the go command, as every test does. Entries of salt make images
+// differ from one another.
+func GuestImage(t testing.TB, salt ...string) *Image {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "guest")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
+		"github.com/united-containers/ucn/services/executor/executortest/guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building the guest: %v\n%s", err, out)
+	}
+	program, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := packGuest(program, salt)
+	if err != nil {
+		t.Fatalf("packing the guest: %v", err)
+	}
+	return img
+}
+
+func packGuest(program []byte, salt []string) (*Image, error) {
+	layer, err := guestLayer(program, salt)
+	if err != nil {
+		return nil, err
+	}
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+		types.OCIConfigJSON)
+	img, err := mutate.Append(base, mutate.Addendum{Layer: layer, MediaType: types.OCILayer})
+	if err != nil {
+		return nil, err
+	}
+	cf, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	cf = cf.DeepCopy()
+	cf.OS, cf.Architecture = "linux", runtime.GOARCH
+	cf.Config.Entrypoint = []string{"/guest"}
+	cf.Config.Env = []string{"FROM_IMAGE=yes"}
+	if img, err = mutate.ConfigFile(img, cf); err != nil {
+		return nil, err
+	}
+	return layout(img)
+}
+
+func guestLayer(program []byte, salt []string) (v1.Layer, error) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	err := writeFile(w, &tar.Header{Name: "guest", Mode: 0o755, Size: int64(len(program))}, program)
+	if err != nil {
+		return nil, err
+	}
+	err = writeFile(w, &tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}, nil)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range salt {
+		h := &tar.Header{Name: fmt.Sprintf("salt%d", i), Mode: 0o644, Size: int64(len(s))}
+		if err := writeFile(w, h, []byte(s)); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(buf.Bytes())), nil
+	}, tarball.WithMediaType(types.OCILayer))
+}
+
+func writeFile(w *tar.Writer, h *tar.Header, data []byte) error {
+	if err := w.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err := w.Write(data)
+	return err
+}
+
+// layout writes img as the tar of an OCI image layout.
+func layout(img v1.Image) (*Image, error) {
+	manifest, err := img.RawManifest()
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, err
+	}
+	name, err := img.ConfigName()
+	if err != nil {
+		return nil, err
+	}
+	blobs := map[string][]byte{digest.Hex: manifest, name.Hex: config}
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		if err := addLayer(blobs, l); err != nil {
+			return nil, err
+		}
+	}
+	id, err := imageID(digest)
+	if err != nil {
+		return nil, err
+	}
+	tarred, err := tarLayout(digest, len(manifest), blobs)
+	return &Image{ID: id, Config: name.String(), Layout: tarred}, err
+}
+
+func addLayer(blobs map[string][]byte, l v1.Layer) error {
+	h, err := l.Digest()
+	if err != nil {
+		return err
+	}
+	r, err := l.Compressed()
+	if err != nil {
+		return err
+	}
+	blobs[h.Hex], err = io.ReadAll(r)
+	return err
+}
+
+func imageID(h v1.Hash) (executor.ImageID, error) {
+	sum, err := hex.DecodeString(h.Hex)
+	if err != nil {
+		return "", err
+	}
+	mh, err := multihash.Encode(sum, multihash.SHA2_256)
+	return executor.ImageID(cid.NewCidV1(cid.Raw, mh).String()), err
+}
+
+func tarLayout(digest v1.Hash, size int, blobs map[string][]byte) ([]byte, error) {
+	index, err := json.Marshal(map[string]any{
+		"schemaVersion": 2,
+		"manifests": []any{map[string]any{
+			"mediaType": types.OCIManifestSchema1, "digest": digest.String(), "size": size,
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{
+		"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`),
+		"index.json": index,
+	}
+	for h, b := range blobs {
+		files["blobs/sha256/"+h] = b
+	}
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for name, b := range files {
+		h := &tar.Header{Name: name, Mode: 0o644, Size: int64(len(b))}
+		if err := writeFile(w, h, b); err != nil {
+			return nil, err
+		}
+	}
+	return buf.Bytes(), w.Close()
+}

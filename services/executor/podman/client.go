@@ -1,0 +1,139 @@
+package podman
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+	"time"
+)
+
+// maxAnswer bounds an answer of the service that is not streamed.
+const maxAnswer = 16 << 20
+
+// apiError is an answer of the service that says no.
+type apiError struct {
+	Status  int    `json:"-"`
+	Cause   string `json:"cause"`
+	Message string `json:"message"`
+}
+
+func (e *apiError) Error() string {
+	return fmt.Sprintf("podman: %s (status %d)", e.Message, e.Status)
+}
+
+// status returns the HTTP status of an apiError, or 0.
+func status(err error) int {
+	var e *apiError
+	if errors.As(err, &e) {
+		return e.Status
+	}
+	return 0
+}
+
+// client speaks libpod's REST interface over a unix socket. It starts the service through ensure
+// when nobody listens, and then tries once more: the request had not left.
+type client struct {
+	http   *http.Client
+	ensure func(ctx context.Context) error
+}
+
+// maxIdleConns is how many connections to the service are kept.
+const maxIdleConns = 8
+
+// newClient makes a client of the socket. ensure must be set before the first call.
+func newClient(socket string) *client {
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	return &client{http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		},
+		MaxIdleConns:        maxIdleConns,
+		MaxIdleConnsPerHost: maxIdleConns,
+		IdleConnTimeout:     time.Minute,
+		DisableCompression:  true,
+	}}}
+}
+
+// noService tells that nobody listens on the socket.
+func noService(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
+}
+
+// call sends in as JSON, if not nil, and decodes the answer into out, if not nil.
+func (c *client) call(ctx context.Context, method, path string, q url.Values, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("encoding for podman: %w", err)
+		}
+	}
+	req := func() (*http.Response, error) {
+		return c.send(ctx, method, path, q, "application/json", bytes.NewReader(body))
+	}
+	res, err := req()
+	if noService(err) {
+		if err := c.ensure(ctx); err != nil {
+			return err
+		}
+		res, err = req()
+	}
+	if err != nil {
+		return fmt.Errorf("asking podman: %w", err)
+	}
+	return answer(res, out)
+}
+
+// upload streams body and decodes the answer into out. The service must be up.
+func (c *client) upload(ctx context.Context, path string, body io.Reader, out any) error {
+	res, err := c.send(ctx, http.MethodPost, path, nil, "application/x-tar", body)
+	if err != nil {
+		return fmt.Errorf("uploading to podman: %w", err)
+	}
+	return answer(res, out)
+}
+
+func (c *client) send(ctx context.Context, method, path string, q url.Values, kind string,
+	body io.Reader,
+) (*http.Response, error) {
+	u := "http://podman/v4.0.0/libpod" + path
+	if len(q) > 0 {
+		u += "?" + q.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", kind)
+	return c.http.Do(req)
+}
+
+// answer reads res and closes it. 304 (already so) is success.
+func answer(res *http.Response, out any) (err error) {
+	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("reading podman's answer: %w", err)
+	}
+	if res.StatusCode >= 400 {
+		e := &apiError{Status: res.StatusCode}
+		if json.Unmarshal(b, e) != nil || e.Message == "" {
+			e.Message = string(b[:min(len(b), 500)])
+		}
+		return e
+	}
+	if out == nil || len(b) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("decoding podman's answer: %w", err)
+	}
+	return nil
+}

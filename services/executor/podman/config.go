@@ -1,0 +1,74 @@
+package podman
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+)
+
+// Config says where an instance lives and what it uses of the host.
+type Config struct {
+	// Dir holds everything of the instance: images, containers, logs, configuration. It must be
+	// absolute, on a disk that overlay can stand on (ext4, XFS, not overlay itself), and is used by
+	// one process at a time.
+	Dir string
+	// Podman is the program; empty looks it up in PATH.
+	Podman string
+	// Runtime is "runc" or "crun"; empty chooses the one that works here.
+	Runtime string
+	// IDDir is where the instances of this machine agree who uses which user ids. Empty is
+	// /run/ucn/ids. All instances of a machine must have the same.
+	IDDir string
+	// FirstID and IDCount are the user and group ids of the host that containers are mapped to,
+	// 65,536 each. Zero is 1,879,048,192 and 268,369,920: a range that nothing else hands out.
+	FirstID, IDCount uint32
+	// Cgroup is the control group that everything goes under. Empty is "/ucn".
+	Cgroup string
+	// IdleStop ends the API service after so long without a call. Zero is 10 minutes.
+	IdleStop time.Duration
+	// StartTimeout bounds the start of the API service. Zero is 20 seconds.
+	StartTimeout time.Duration
+	// Log receives what the service complains about. Nil drops it.
+	Log *slog.Logger
+}
+
+// Defaults of Config.
+const (
+	defaultIDDir        = "/run/ucn/ids"
+	defaultFirstID      = 0x7000_0000
+	defaultIDCount      = 4095 * idsPerContainer
+	defaultCgroup       = "/ucn"
+	defaultIdleStop     = 10 * time.Minute
+	defaultStartTimeout = 20 * time.Second
+	maxDirLength        = 1000
+)
+
+func (c *Config) setDefaults() error {
+	if !filepath.IsAbs(c.Dir) || len(c.Dir) > maxDirLength {
+		return fmt.Errorf("podman instance: dir %.100q is not absolute", c.Dir)
+	}
+	c.Dir = filepath.Clean(c.Dir)
+	if c.IDDir == "" {
+		c.IDDir = defaultIDDir
+	}
+	if c.FirstID == 0 {
+		c.FirstID, c.IDCount = defaultFirstID, defaultIDCount
+	}
+	if c.IDCount < idsPerContainer {
+		return fmt.Errorf("podman instance: id_count %d is less than %d", c.IDCount, idsPerContainer)
+	}
+	if c.Cgroup == "" {
+		c.Cgroup = defaultCgroup
+	}
+	if c.IdleStop == 0 {
+		c.IdleStop = defaultIdleStop
+	}
+	if c.StartTimeout == 0 {
+		c.StartTimeout = defaultStartTimeout
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}

@@ -1,0 +1,233 @@
+package podman
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/united-containers/ucn/services/executor"
+)
+
+// repository is the name that images carry within the instance; the tag is the digest.
+const repository = "localhost/ucn"
+
+// heldImage is the record of an image that was checked and loaded, in images/<hex>.json.
+type heldImage struct {
+	ID     executor.ImageID `json:"id"`
+	Config string           `json:"config"`
+}
+
+// engineImage is what the engine tells of an image.
+type engineImage struct {
+	ID   string `json:"Id"`
+	Size uint64 `json:"Size"`
+}
+
+// config returns the config digest of an image that is held, else executor.ErrNoImage.
+func (i *Instance) config(ctx context.Context, id executor.ImageID) (string, error) {
+	i.mu.Lock()
+	config, ok := i.configs[id]
+	i.mu.Unlock()
+	if ok {
+		return config, nil
+	}
+	img, err := i.lookUp(ctx, id)
+	return img.Config, err
+}
+
+// lookUp reads the record and asks the engine whether it still holds the image.
+func (i *Instance) lookUp(ctx context.Context, id executor.ImageID) (executor.Image, error) {
+	digest, err := id.Digest()
+	if err != nil {
+		return executor.Image{}, err
+	}
+	b, err := os.ReadFile(i.record(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return executor.Image{}, fmt.Errorf("%w: %s", executor.ErrNoImage, id)
+	}
+	if err != nil {
+		return executor.Image{}, fmt.Errorf("reading the image record: %w", err)
+	}
+	var held heldImage
+	if err := json.Unmarshal(b, &held); err != nil {
+		return executor.Image{}, fmt.Errorf("reading the image record %s: %w", digest, err)
+	}
+	img, err := i.inspectImage(ctx, held.Config)
+	if status(err) == http.StatusNotFound {
+		return executor.Image{}, fmt.Errorf("%w: %s", executor.ErrNoImage, id)
+	}
+	if err != nil {
+		return executor.Image{}, err
+	}
+	i.mu.Lock()
+	i.configs[id] = held.Config
+	i.mu.Unlock()
+	return executor.Image{ID: id, Config: held.Config, Bytes: img.Size}, nil
+}
+
+func (i *Instance) record(digest string) string {
+	return i.path("images", strings.TrimPrefix(digest, "sha256:")+".json")
+}
+
+func (i *Instance) inspectImage(ctx context.Context, config string) (engineImage, error) {
+	var img engineImage
+	hex := strings.TrimPrefix(config, "sha256:")
+	err := i.api.call(ctx, http.MethodGet, "/images/"+hex+"/json", nil, nil, &img)
+	if err == nil && img.ID != hex {
+		err = fmt.Errorf("%w: podman answers %s for image %s", executor.ErrImageMismatch, img.ID, hex)
+	}
+	return img, err
+}
+
+// hasImage implements executor.Images.
+func (i *Instance) hasImage(ctx context.Context, id executor.ImageID) (bool, error) {
+	_, err := i.lookUp(ctx, id)
+	if errors.Is(err, executor.ErrNoImage) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// loadImage implements executor.Images. The load itself is bound to no caller, as others wait
+// for it too; it ends when its source does.
+func (i *Instance) loadImage(ctx context.Context, id executor.ImageID, open executor.OpenLayout,
+) (executor.Image, error) {
+	work := context.WithoutCancel(ctx)
+	got := i.loading.DoChan(string(id), func() (any, error) {
+		img, err := i.lookUp(work, id)
+		if !errors.Is(err, executor.ErrNoImage) {
+			return img, err
+		}
+		return i.load(work, id, open)
+	})
+	select {
+	case <-ctx.Done():
+		return executor.Image{}, ctx.Err()
+	case res := <-got:
+		img, _ := res.Val.(executor.Image)
+		return img, res.Err
+	}
+}
+
+func (i *Instance) load(ctx context.Context, id executor.ImageID, open executor.OpenLayout,
+) (executor.Image, error) {
+	digest, err := id.Digest()
+	if err != nil {
+		return executor.Image{}, err
+	}
+	if err := i.ready(ctx); err != nil {
+		return executor.Image{}, err
+	}
+	src, err := open(ctx)
+	if err != nil {
+		return executor.Image{}, fmt.Errorf("opening image %s: %w", id, err)
+	}
+	config, err := i.transfer(ctx, src, digest)
+	if err = errors.Join(err, src.Close()); err != nil {
+		return executor.Image{}, fmt.Errorf("loading image %s: %w", id, err)
+	}
+	return i.admit(ctx, id, digest, config)
+}
+
+// transfer streams the checked layout into the engine. If the check fails, the stream breaks off
+// and the engine keeps nothing: it unpacks only what has arrived whole.
+func (i *Instance) transfer(ctx context.Context, src io.Reader, digest string) (string, error) {
+	r, w := io.Pipe()
+	type outcome struct {
+		config string
+		err    error
+	}
+	checked := make(chan outcome, 1)
+	go func() {
+		config, err := filterLayout(w, src, digest)
+		w.CloseWithError(err) //nolint:errcheck // always nil
+		checked <- outcome{config, err}
+	}()
+	err := i.api.upload(ctx, "/images/load", r, nil)
+	r.CloseWithError(io.ErrClosedPipe) //nolint:errcheck // always nil
+	got := <-checked
+	if got.err != nil && !errors.Is(got.err, io.ErrClosedPipe) {
+		return "", got.err
+	}
+	return got.config, err
+}
+
+// admit checks what the engine made of the image, names it so that it is kept, and records it.
+func (i *Instance) admit(ctx context.Context, id executor.ImageID, digest, config string,
+) (executor.Image, error) {
+	img, err := i.inspectImage(ctx, config)
+	if status(err) == http.StatusNotFound {
+		return executor.Image{}, fmt.Errorf("%w: podman did not make config %s of it",
+			executor.ErrImageMismatch, config)
+	}
+	if err != nil {
+		return executor.Image{}, err
+	}
+	q := url.Values{"repo": {repository}, "tag": {strings.TrimPrefix(digest, "sha256:")}}
+	if err := i.api.call(ctx, http.MethodPost, "/images/"+img.ID+"/tag", q, nil, nil); err != nil {
+		return executor.Image{}, fmt.Errorf("naming image %s: %w", id, err)
+	}
+	b, err := json.Marshal(heldImage{ID: id, Config: config})
+	if err != nil {
+		return executor.Image{}, fmt.Errorf("recording image %s: %w", id, err)
+	}
+	if err := writeWhole(i.record(digest), b, 0o600); err != nil {
+		return executor.Image{}, fmt.Errorf("recording image %s: %w", id, err)
+	}
+	return executor.Image{ID: id, Config: config, Bytes: img.Size}, nil
+}
+
+// listImages implements executor.Images.
+func (i *Instance) listImages(ctx context.Context) ([]executor.Image, error) {
+	entries, err := os.ReadDir(i.path("images"))
+	if err != nil {
+		return nil, fmt.Errorf("listing images: %w", err)
+	}
+	var list []executor.Image
+	for _, e := range entries {
+		b, err := os.ReadFile(i.path("images", e.Name()))
+		var held heldImage
+		if err != nil || json.Unmarshal(b, &held) != nil {
+			continue // removed meanwhile, or a temporary file
+		}
+		img, err := i.lookUp(ctx, held.ID)
+		if errors.Is(err, executor.ErrNoImage) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, img)
+	}
+	return list, nil
+}
+
+// removeImage implements executor.Images.
+func (i *Instance) removeImage(ctx context.Context, id executor.ImageID) error {
+	digest, err := id.Digest()
+	if err != nil {
+		return err
+	}
+	i.mu.Lock()
+	delete(i.configs, id)
+	i.mu.Unlock()
+	name := repository + ":" + strings.TrimPrefix(digest, "sha256:")
+	err = i.api.call(ctx, http.MethodDelete, "/images/"+name, nil, nil, nil)
+	switch {
+	case status(err) == http.StatusConflict:
+		return fmt.Errorf("%w: %s", executor.ErrImageInUse, id)
+	case err != nil && status(err) != http.StatusNotFound:
+		return fmt.Errorf("removing image %s: %w", id, err)
+	}
+	if err := os.Remove(i.record(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the record of image %s: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package podman
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"runtime"
+	"strings"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/united-containers/ucn/services/executor"
+)
+
+// Bounds of an image layout.
+const (
+	maxDocument  = 4 << 20  // bytes of a manifest, index or config
+	maxDocuments = 32 << 20 // bytes of everything in a layout that might be one
+	maxBlobs     = 4096     // entries of a layout
+)
+
+// layoutFilter copies an OCI image layout tar and believes nothing of it: every blob must hash to
+// its name, only blobs pass, and the index is written anew to name the one manifest that was asked
+// for. So names, annotations, links and odd paths in the source reach nobody.
+type layoutFilter struct {
+	want string // digest of the manifest or index asked for
+
+	in        *tar.Reader
+	out       *tar.Writer
+	documents map[string][]byte // by hex digest; what is small enough to be a manifest
+	kept      int               // bytes in documents
+	seen      map[string]bool
+}
+
+// filterLayout copies the layout in r to w and returns the digest of the image's config. Bytes that
+// do not match are executor.ErrImageMismatch.
+func filterLayout(w io.Writer, r io.Reader, want string) (config string, err error) {
+	f := &layoutFilter{
+		want: want, in: tar.NewReader(r), out: tar.NewWriter(w),
+		documents: make(map[string][]byte), seen: make(map[string]bool),
+	}
+	for range maxBlobs {
+		h, err := f.in.Next()
+		if errors.Is(err, io.EOF) {
+			return f.finish()
+		}
+		if err != nil {
+			return "", fmt.Errorf("%w: reading the image layout: %w", executor.ErrImageMismatch, err)
+		}
+		if err := f.entry(h); err != nil {
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("%w: more than %d entries in the layout", executor.ErrImageMismatch,
+		maxBlobs)
+}
+
+// entry copies one blob; other entries are dropped.
+func (f *layoutFilter) entry(h *tar.Header) error {
+	sum, ok := strings.CutPrefix(path.Clean(h.Name), "blobs/sha256/")
+	if h.Typeflag != tar.TypeReg || !ok || len(sum) != 64 || f.seen[sum] {
+		return nil
+	}
+	f.seen[sum] = true
+	head := &tar.Header{Name: "blobs/sha256/" + sum, Mode: 0o644, Size: h.Size}
+	if err := f.out.WriteHeader(head); err != nil {
+		return fmt.Errorf("writing the image layout: %w", err)
+	}
+	hash := sha256.New()
+	to := io.MultiWriter(f.out, hash)
+	var doc bytes.Buffer
+	if h.Size <= maxDocument && f.kept+int(h.Size) <= maxDocuments {
+		to = io.MultiWriter(f.out, hash, &doc)
+	}
+	if _, err := io.Copy(to, f.in); errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: the layout ends in the midst of blob %s", executor.ErrImageMismatch, sum)
+	} else if err != nil {
+		return fmt.Errorf("copying the image layout: %w", err)
+	}
+	if got := fmt.Sprintf("%x", hash.Sum(nil)); got != sum {
+		return fmt.Errorf("%w: blob %s hashes to %s", executor.ErrImageMismatch, sum, got)
+	}
+	if doc.Len() > 0 && doc.Bytes()[0] == '{' {
+		f.documents[sum] = doc.Bytes()
+		f.kept += doc.Len()
+	}
+	return nil
+}
+
+// finish writes the index for the manifest asked for, and tells its config.
+func (f *layoutFilter) finish() (string, error) {
+	digest, m, err := f.manifest(f.want, true)
+	if err != nil {
+		return "", err
+	}
+	for _, d := range append(m.Layers, m.Config) {
+		if !f.seen[strings.TrimPrefix(d.Digest.String(), "sha256:")] {
+			return "", fmt.Errorf("%w: blob %.80q of the image is not in the layout",
+				executor.ErrImageMismatch, d.Digest)
+		}
+	}
+	kind := m.MediaType
+	if kind == "" {
+		kind = v1.MediaTypeImageManifest
+	}
+	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []any{map[string]any{
+		"mediaType": kind, "digest": digest,
+		"size": len(f.documents[strings.TrimPrefix(digest, "sha256:")]),
+	}}})
+	if err != nil {
+		return "", fmt.Errorf("writing the image layout: %w", err)
+	}
+	err = errors.Join(f.document("index.json", index),
+		f.document("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)), f.out.Close())
+	if err != nil {
+		return "", fmt.Errorf("writing the image layout: %w", err)
+	}
+	return m.Config.Digest.String(), nil
+}
+
+func (f *layoutFilter) document(name string, b []byte) error {
+	err := f.out.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(b))})
+	if err == nil {
+		_, err = f.out.Write(b)
+	}
+	return err
+}
+
+// manifest finds the image manifest with the digest, or, if that is an index, the one for this
+// platform in it.
+func (f *layoutFilter) manifest(digest string, index bool) (string, *v1.Manifest, error) {
+	b, ok := f.documents[strings.TrimPrefix(digest, "sha256:")]
+	if !ok {
+		return "", nil, fmt.Errorf("%w: the layout does not hold %.80q", executor.ErrImageMismatch,
+			digest)
+	}
+	var list v1.Index
+	if err := json.Unmarshal(b, &list); err == nil && index && len(list.Manifests) > 0 {
+		for _, d := range list.Manifests {
+			if p := d.Platform; p != nil && p.OS == runtime.GOOS && p.Architecture == runtime.GOARCH {
+				return f.manifest(d.Digest.String(), false)
+			}
+		}
+		return "", nil, fmt.Errorf("%w: the image has no manifest for %s/%s", executor.ErrUnsupported,
+			runtime.GOOS, runtime.GOARCH)
+	}
+	var m v1.Manifest
+	if err := json.Unmarshal(b, &m); err != nil || m.Config.Digest == "" {
+		return "", nil, fmt.Errorf("%w: %s is no image manifest", executor.ErrImageMismatch, digest)
+	}
+	return digest, &m, nil
+}

@@ -1,0 +1,206 @@
+package podman
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/united-containers/ucn/services/executor"
+)
+
+// service runs "podman system service" while it is needed. The service keeps no state, so it may
+// end, or be killed, at any time: the next call starts another. One that an earlier life of the
+// executor left behind is used as it is.
+type service struct {
+	i *Instance
+
+	starting sync.Mutex // held while the service is being started
+	mu       sync.Mutex // guards what follows
+	cmd      *exec.Cmd
+	done     chan struct{} // closed when cmd has ended
+	stopped  bool
+}
+
+func newService(i *Instance) *service { return &service{i: i} }
+
+// startPoll is the pause between two looks whether the service answers.
+const startPoll = 3 * time.Millisecond
+
+// ensure returns when somebody answers on the socket.
+func (s *service) ensure(ctx context.Context) error {
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	if s.answers(ctx) {
+		return nil
+	}
+	done, err := s.start()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.i.cfg.StartTimeout)
+	defer cancel()
+	tick := time.NewTicker(startPoll)
+	defer tick.Stop()
+	for {
+		if s.answers(ctx) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: podman system service did not answer: %w", executor.ErrUnavailable,
+				ctx.Err())
+		case <-done:
+			return fmt.Errorf("%w: podman system service ended at once; see the log",
+				executor.ErrUnavailable)
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *service) answers(ctx context.Context) bool {
+	res, err := s.i.api.send(ctx, "GET", "/_ping", nil, "", nil)
+	if err != nil {
+		return false
+	}
+	return answer(res, nil) == nil
+}
+
+// start starts the process, in a control group of its own: conmon inherits it, and stopping the
+// executor's group then stops no container.
+func (s *service) start() (<-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return nil, executor.ErrClosed
+	}
+	i := s.i
+	if err := os.Remove(i.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("clearing podman's socket: %w", err)
+	}
+	seconds := strconv.Itoa(max(1, int(i.cfg.IdleStop/time.Second)))
+	cmd := exec.Command(i.tools.podman, "--root", i.path("root"), "--runroot", i.path("run"),
+		"--tmpdir", i.path("tmp"), "--network-config-dir", i.path("networks"),
+		"system", "service", "--time="+seconds, "unix://"+i.socket)
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + i.path("home"), "TMPDIR=" + i.path("scratch"),
+		"CONTAINERS_CONF=" + i.path("containers.conf"),
+		"CONTAINERS_STORAGE_CONF=" + i.path("storage.conf"),
+		"CONTAINERS_REGISTRIES_CONF=" + i.path("registries.conf"),
+	}
+	cmd.Dir = i.cfg.Dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is the executor's to handle
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, fmt.Errorf("starting podman: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting podman: %w", err)
+	}
+	s.cmd, s.done = cmd, make(chan struct{})
+	go s.attend(cmd, stderr, s.done)
+	engine := i.group("engine")
+	err = errors.Join(i.groups.Create(engine), i.groups.AddProc(engine, cmd.Process.Pid))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w; run the executor where it may write control groups",
+			executor.ErrUnavailable, errors.Join(err, cmd.Process.Kill()))
+	}
+	return s.done, nil
+}
+
+// attend logs what the service says and reaps it.
+func (s *service) attend(cmd *exec.Cmd, stderr io.Reader, done chan<- struct{}) {
+	defer close(done)
+	lines := bufio.NewScanner(stderr)
+	for lines.Scan() {
+		s.i.cfg.Log.Debug("podman says", slog.String("line", lines.Text()))
+	}
+	// A line too long ends the scanner; go on draining, or the service blocks.
+	if _, err := io.Copy(io.Discard, stderr); err != nil {
+		s.i.cfg.Log.Debug("reading podman's words", slog.Any("error", err))
+	}
+	if err := cmd.Wait(); err != nil {
+		s.i.cfg.Log.Debug("podman service ended", slog.Any("error", err))
+	}
+}
+
+// stopGrace is how long the service may take to end before it is killed.
+const stopGrace = 3 * time.Second
+
+// stop ends the service for good, ours or one that an earlier life left.
+func (s *service) stop() error {
+	s.mu.Lock()
+	s.stopped = true
+	cmd, done := s.cmd, s.done
+	s.mu.Unlock()
+	if cmd == nil {
+		return s.stopStray()
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stopping podman: %w", err)
+	}
+	timer := time.NewTimer(stopGrace)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-timer.C:
+	}
+	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("killing podman: %w", err)
+	}
+	<-done
+	return nil
+}
+
+// stopStray ends a service of this instance that is not our child. It is found in the control group
+// of the engine, by its command line: conmons live there too.
+func (s *service) stopStray() error {
+	group := s.i.group("engine")
+	pids, err := s.i.groups.Procs(group)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+		if err != nil || !strings.Contains(string(b), "system\x00service\x00") {
+			continue
+		}
+		if _, err := s.i.groups.Signal(group, pid, syscall.SIGTERM); err != nil {
+			return fmt.Errorf("stopping podman: %w", err)
+		}
+	}
+	return nil
+}
+
+// limits are the resource limits of the running service.
+func (s *service) limits() (limits, error) {
+	s.mu.Lock()
+	cmd := s.cmd
+	s.mu.Unlock()
+	if cmd != nil {
+		return readLimits(cmd.Process.Pid)
+	}
+	// The service of an earlier life has our own limits at most; podman lowers processes to pid_max.
+	own, err := readLimits(os.Getpid())
+	if err != nil {
+		return limits{}, err
+	}
+	b, err := os.ReadFile("/proc/sys/kernel/pid_max")
+	if err != nil {
+		return limits{}, fmt.Errorf("reading pid_max: %w", err)
+	}
+	if most, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil {
+		own.processes = min(own.processes, most)
+	}
+	return own, nil
+}

@@ -1,0 +1,145 @@
+package podman
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/united-containers/ucn/services/executor"
+)
+
+// diskEvery is how old the measure of a container's disk use may be.
+const diskEvery = 3 * time.Second
+
+// Usage implements executor.Container.
+func (c *container) Usage(ctx context.Context) (executor.Usage, error) {
+	r, err := c.known()
+	if err != nil {
+		return executor.Usage{}, err
+	}
+	if err := c.openMeter(); err != nil {
+		return executor.Usage{}, err
+	}
+	c.mu.Lock()
+	meter := c.meter
+	c.mu.Unlock()
+	if meter == nil {
+		return executor.Usage{}, fmt.Errorf("%w: %s", executor.ErrNotFound, c.id)
+	}
+	s, err := meter.Read()
+	if err != nil {
+		return executor.Usage{}, fmt.Errorf("reading the counters of %s: %w", c.id, err)
+	}
+	// There is no network but the loopback device: nothing goes in or out, and that is measured.
+	u := executor.Usage{
+		At: time.Now().UTC(), Epoch: meter.Epoch(), Measured: executor.MeterNetwork,
+		CPU: s.CPU, Memory: s.Memory, MemoryPeak: s.MemoryPeak,
+	}
+	for _, m := range []struct {
+		has bool
+		bit executor.Meter
+	}{
+		{s.Has.CPU, executor.MeterCPU}, {s.Has.Memory, executor.MeterMemory},
+		{s.Has.MemoryPeak, executor.MeterMemoryPeak},
+	} {
+		if m.has {
+			u.Measured |= m.bit
+		}
+	}
+	if disk, ok := c.diskUse(ctx, r); ok {
+		u.Disk, u.Measured = disk, u.Measured|executor.MeterDisk
+	}
+	return u, nil
+}
+
+func (c *container) openMeter() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.meter != nil {
+		return nil
+	}
+	m, err := c.i.groups.Meter(c.group, c.i.bootID)
+	if errors.Is(err, fs.ErrNotExist) { // a reboot took it
+		if err := c.i.groups.Create(c.group); err != nil {
+			return err
+		}
+		m, err = c.i.groups.Meter(c.group, c.i.bootID)
+	}
+	c.meter = m
+	return err
+}
+
+func (c *container) closeMeter() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.meter == nil {
+		return nil
+	}
+	m := c.meter
+	c.meter = nil
+	return m.Close()
+}
+
+// diskUse measures what root has written and what the volumes hold. ok is false when it could not
+// be measured to the end.
+func (c *container) diskUse(ctx context.Context, r *record) (uint64, bool) {
+	c.mu.Lock()
+	upper, at, last := c.upper, c.diskAt, c.disk
+	c.mu.Unlock()
+	if !at.IsZero() && time.Since(at) < diskEvery {
+		return last, true
+	}
+	if upper == "" {
+		if !c.made(ctx) {
+			return 0, false
+		}
+		c.mu.Lock()
+		upper = c.upper
+		c.mu.Unlock()
+	}
+	used, err := treeBytes(upper)
+	if err != nil {
+		return 0, false
+	}
+	used += c.dir.volumeUse(&r.Spec)
+	c.mu.Lock()
+	c.diskAt, c.disk = time.Now(), used
+	c.mu.Unlock()
+	return used, true
+}
+
+// maxTree bounds how many files are looked at: a container can make millions.
+const maxTree = 100_000
+
+var errTreeTooBig = errors.New("too many files to measure")
+
+// treeBytes sums the blocks of the files below dir, a file with many links once for each.
+func treeBytes(dir string) (uint64, error) {
+	var sum uint64
+	files := 0
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		if files++; files > maxTree {
+			return errTreeTooBig
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil // gone meanwhile
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			const blockSize = 512 // of st_blocks, whatever the file system's
+			sum += uint64(st.Blocks) * blockSize
+		}
+		return nil
+	})
+	return sum, err
+}
