@@ -24,6 +24,7 @@ import (
 const (
 	MaxMessage = 2048 // bytes of message
 	MaxMeta    = 16   // metadata entries
+	MaxKey     = 64   // bytes of one metadata key
 	MaxValue   = 512  // bytes of one metadata value
 	MaxReason  = 63   // bytes of a reason, as google.rpc.ErrorInfo demands
 )
@@ -100,9 +101,10 @@ func (e *Error) Error() string {
 }
 
 // With returns a copy of e with one more metadata entry. Metadata crosses the wire. Beyond
-// MaxMeta entries new keys are dropped; values are cut at MaxValue bytes.
+// MaxMeta entries new keys are dropped; keys are cut at MaxKey and values at MaxValue bytes.
 func (e *Error) With(key, value string) *Error {
 	c := *e
+	key = cut(key, MaxKey)
 	c.meta = e.Meta()
 	if _, replaces := c.meta[key]; replaces || len(c.meta) < MaxMeta {
 		c.meta[key] = cut(value, MaxValue)

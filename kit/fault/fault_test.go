@@ -69,6 +69,10 @@ func TestBoundsAreKept(t *testing.T) {
 	for i := range fault.MaxMeta + 5 {
 		e = e.With(fmt.Sprint(i), strings.Repeat("x", fault.MaxValue+1))
 	}
+	if long := fault.New(fault.Internal, "LONG", "").With(strings.Repeat("k", 100), "v"); long.
+		Value(strings.Repeat("k", fault.MaxKey)) != "v" {
+		t.Errorf("long key became %v", long.Meta())
+	}
 	if n := len(e.Meta()); n != fault.MaxMeta {
 		t.Errorf("%d metadata entries, want %d", n, fault.MaxMeta)
 	}

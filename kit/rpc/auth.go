@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/united-containers/ucn/kit/fault"
@@ -131,4 +132,25 @@ func (p publicMethods) has(method string) bool {
 	return p.exact[method] || slices.ContainsFunc(p.services, func(service string) bool {
 		return strings.HasPrefix(method, service)
 	})
+}
+
+// unknown returns a public name that no registered service has, "" if there is none.
+func (p publicMethods) unknown(registered map[string]grpc.ServiceInfo) string {
+	known := map[string]bool{}
+	for service, info := range registered {
+		known["/"+service+"/"] = true
+		for _, method := range info.Methods {
+			known["/"+service+"/"+method.Name] = true
+		}
+	}
+	for name := range p.exact {
+		if !known[name] {
+			return name
+		}
+	}
+	i := slices.IndexFunc(p.services, func(name string) bool { return !known[name] })
+	if i < 0 {
+		return ""
+	}
+	return p.services[i]
 }

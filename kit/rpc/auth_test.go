@@ -113,12 +113,14 @@ func TestWhichTokenIsSent(t *testing.T) {
 
 func TestHealthIsPublicAndFollowsTheServer(t *testing.T) {
 	r := newRig(t, &echo{}, func(_ *rpc.ServerConfig, d *rpc.ServerDeps) { d.Auth = nil })
-	response, err := healthpb.NewHealthClient(r.conn).Check(rpc.WithToken(t.Context(), ""),
-		&healthpb.HealthCheckRequest{})
-	if err != nil || response.GetStatus() != healthpb.HealthCheckResponse_SERVING {
-		t.Errorf("health %v, %v", response, err)
+	for _, service := range []string{"", "test.Echo"} {
+		response, err := healthpb.NewHealthClient(r.conn).Check(rpc.WithToken(t.Context(), ""),
+			&healthpb.HealthCheckRequest{Service: service})
+		if err != nil || response.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+			t.Errorf("health of %q: %v, %v", service, response, err)
+		}
 	}
-	_, err = call(t.Context(), r.conn, echoCall, "")
+	_, err := call(t.Context(), r.conn, echoCall, "")
 	if !errors.Is(err, fault.Unauthenticated) {
 		t.Errorf("a server without authenticator answered %v", err)
 	}

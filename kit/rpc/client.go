@@ -3,11 +3,14 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/united-containers/ucn/kit/fault"
 )
 
 // client is what surrounds every call of one connection: the token goes out, faults come back.
@@ -56,7 +59,10 @@ func (c *client) authorize(ctx context.Context) (context.Context, error) {
 	default:
 		var err error
 		if token, err = c.tokens.Token(ctx, c.service); err != nil {
-			return nil, err
+			if f := fault.From(err); f != nil {
+				return nil, local(f)
+			}
+			return nil, fmt.Errorf("get a token for %s: %w", c.service, err)
 		}
 	}
 	if token == "" {

@@ -148,13 +148,13 @@ func Unassigned(service string) grpc.ClientConnInterface { return unassignedConn
 type unassignedConn string
 
 func (u unassignedConn) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
-	return unassigned(string(u))
+	return local(unassigned(string(u)))
 }
 
 func (u unassignedConn) NewStream(context.Context, *grpc.StreamDesc, string,
 	...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	return nil, unassigned(string(u))
+	return nil, local(unassigned(string(u)))
 }
 
 func unassigned(service string) *fault.Error {

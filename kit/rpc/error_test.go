@@ -53,6 +53,24 @@ func TestFaultsCrossWhole(t *testing.T) {
 	}
 }
 
+func TestLargestFaultCrosses(t *testing.T) {
+	largest := fault.New(fault.Aborted, fault.Reason(strings.Repeat("R", fault.MaxReason)), "%s",
+		strings.Repeat("界", fault.MaxMessage)).WithRetry(time.Hour)
+	for i := range fault.MaxMeta {
+		largest = largest.With(fmt.Sprint(i, strings.Repeat("k", fault.MaxKey)),
+			strings.Repeat("v", fault.MaxValue))
+	}
+	r := newRig(t, &echo{call: func(context.Context, string) (string, error) {
+		return "", largest
+	}}, nil)
+	_, err := call(t.Context(), r.conn, echoCall, "")
+	got := fault.From(err)
+	if !errors.Is(err, largest) || got.Message() != largest.Message() ||
+		len(got.Meta()) != fault.MaxMeta {
+		t.Errorf("fault %v with %d entries", got.Reason(), len(got.Meta()))
+	}
+}
+
 func TestEverythingElseIsRedacted(t *testing.T) {
 	cases := []struct {
 		name string
@@ -166,6 +184,9 @@ func TestForeignServersText(t *testing.T) {
 	if f.Kind() != fault.NotFound || f.Reason() != rpc.ReasonForeign ||
 		strings.Contains(f.Message(), "stranger") || !strings.Contains(err.Error(), "stranger") {
 		t.Errorf("fault %v: the stranger's text belongs into the local cause only", f)
+	}
+	if shown := status.Convert(err); strings.Contains(shown.Message(), "stranger") {
+		t.Errorf("a gateway would show %q", shown.Message())
 	}
 	if got := rpc.Error("dns", io.EOF); got != io.EOF {
 		t.Errorf("an error that is no status became %v", got)

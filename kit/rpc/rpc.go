@@ -21,7 +21,7 @@ import (
 const (
 	DefaultMessage    = 4 * config.MiB   // one message, either way
 	MaxMessage        = 64 * config.MiB  // the most a configuration may allow
-	maxHeaders        = 16 << 10         // bytes of metadata per call
+	maxHeaders        = 32 << 10         // bytes of metadata per call; holds the largest fault
 	maxToken          = 4 << 10          // bytes of a bearer token
 	pingEvery         = 30 * time.Second // keepalive of idle connections
 	pingTimeout       = 10 * time.Second // then the connection is dead

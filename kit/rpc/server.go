@@ -111,20 +111,17 @@ func (s *Server) Addr() net.Addr {
 // calls are taken, streams are ended with SERVER_DRAINING after a third of the drain time, and
 // whatever is left after all of it is cut off. It returns nil after a drain.
 func (s *Server) Run(ctx context.Context, ready func()) error {
-	listener := s.deps.Listener
-	if listener == nil {
-		var err error
-		if listener, err = listen(ctx, s.cfg.Addr); err != nil {
-			s.grpc.Stop()
-			return fmt.Errorf("listen on %s: %w", s.cfg.Addr, err)
-		}
+	listener, err := s.listen(ctx)
+	if err != nil {
+		s.grpc.Stop()
+		return err
 	}
-	s.mu.Lock()
-	s.addr = listener.Addr()
-	s.mu.Unlock()
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(listener) }()
 	s.health.Resume()
+	for name := range s.grpc.GetServiceInfo() {
+		s.health.SetServingStatus(name, healthpb.HealthCheckResponse_SERVING)
+	}
 	s.log.InfoContext(ctx, "serving", "addr", listener.Addr().String())
 	ready()
 	select {
@@ -139,6 +136,29 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 	}
 	return nil
+}
+
+// listen opens the server's listener, after checking what Public names against what was
+// registered: a typing error there would close a method that should be open.
+func (s *Server) listen(ctx context.Context) (net.Listener, error) {
+	listener := s.deps.Listener
+	if unknown := s.public.unknown(s.grpc.GetServiceInfo()); unknown != "" {
+		err := fmt.Errorf("rpc server: public method %s is not registered", unknown)
+		if listener != nil {
+			err = errors.Join(err, listener.Close())
+		}
+		return nil, err
+	}
+	if listener == nil {
+		var err error
+		if listener, err = listen(ctx, s.cfg.Addr); err != nil {
+			return nil, fmt.Errorf("listen on %s: %w", s.cfg.Addr, err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addr = listener.Addr()
+	return listener, nil
 }
 
 // stop drains for at most the configured time.

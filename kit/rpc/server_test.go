@@ -213,6 +213,11 @@ func TestRunReportsAListenerThatFails(t *testing.T) {
 	if err := server.Run(t.Context(), func() {}); err == nil {
 		t.Error("Run returned nil without being told to stop")
 	}
+	misspelt := build(t, &echo{}, rpc.DefaultServer(), rpc.ServerDeps{Public: []string{"/a.B/C"}})
+	if err := misspelt.Run(t.Context(), func() { t.Error("ready") }); err == nil ||
+		!strings.Contains(err.Error(), "/a.B/C") {
+		t.Errorf("public method that is not there: error %v", err)
+	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -106,12 +106,15 @@ func Error(service string, err error) error {
 	if !isStatus {
 		return err
 	}
-	f := fromDetails(s)
-	if f == nil {
-		f = foreign(service, s)
+	if f := fromDetails(s); f != nil {
+		return &received{fault: f, status: s}
 	}
-	return &received{fault: f, status: s}
+	return local(foreign(service, s))
 }
+
+// local makes a fault that arose on this side of a call look like one that was received, so that
+// grpc-gateway finds a status in it and shows no more of it than a server would.
+func local(f *fault.Error) error { return &received{fault: f, status: Status(f)} }
 
 // fromDetails rebuilds a fault of our own domain, nil if the status does not hold one.
 func fromDetails(s *status.Status) *fault.Error {

@@ -88,14 +88,13 @@ func TestIssueAndVerify(t *testing.T) {
 	}
 }
 
-func TestVerifyRefuses(t *testing.T) {
-	good := issue(t, signer(1), claims())
-	raw, err := base64.RawURLEncoding.DecodeString(good)
-	if err != nil {
-		t.Fatal(err)
-	}
-	changed := bytes.Clone(raw)
-	changed[len(changed)-1] ^= 1 // of the signature
+// refusal is a token and the reason it is refused with, "" for none.
+type refusal struct {
+	name, text string
+	reason     fault.Reason
+}
+
+func TestVerifyJudgesClaims(t *testing.T) {
 	shift := func(from, to time.Duration) string {
 		c := claims()
 		c.NotBefore, c.NotAfter = now().Add(from), now().Add(to)
@@ -106,10 +105,7 @@ func TestVerifyRefuses(t *testing.T) {
 		change(&c)
 		return issue(t, signer(1), c)
 	}
-	cases := []struct {
-		name, text string
-		reason     fault.Reason
-	}{
+	wantRefused(t, []refusal{
 		{"expired", shift(-2*time.Hour, -31*time.Second), rpc.ReasonTokenExpired},
 		{"expired within the skew", shift(-2*time.Hour, -29*time.Second), ""},
 		{"not yet valid", shift(31*time.Second, time.Hour), token.ReasonNotYetValid},
@@ -118,6 +114,18 @@ func TestVerifyRefuses(t *testing.T) {
 			rpc.ReasonWrongAudience},
 		{"another chain", with(func(c *token.Claims) { c.Chain = "side" }),
 			token.ReasonWrongChain},
+	})
+}
+
+func TestVerifyRefusesForgedAndBrokenBytes(t *testing.T) {
+	good := issue(t, signer(1), claims())
+	raw, err := base64.RawURLEncoding.DecodeString(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := bytes.Clone(raw)
+	changed[len(changed)-1] ^= 1 // of the signature
+	wantRefused(t, []refusal{
 		{"signature changed", encode(changed), rpc.ReasonBadSignature},
 		{"another's account", resign(t, raw, func(m *identityv1.Token) {
 			other := signer(3).Account
@@ -146,11 +154,17 @@ func TestVerifyRefuses(t *testing.T) {
 		{"line break", good[:10] + "\n" + good[10:], rpc.ReasonTokenMalformed},
 		{"empty", "", rpc.ReasonTokenMalformed},
 		{"huge", strings.Repeat("A", token.MaxText+1), rpc.ReasonTokenMalformed},
-	}
+	})
+}
+
+// wantRefused asks a fresh verifier twice about every token: the second answer may come from its
+// memory.
+func wantRefused(t *testing.T, cases []refusal) {
+	t.Helper()
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			v := verifier()
-			for range 2 { // the second answer may come from memory
+			for range 2 {
 				_, err := v.Authenticate(t.Context(), c.text)
 				if fault.ReasonOf(err) != c.reason {
 					t.Fatalf("error %v, want reason %q", err, c.reason)
@@ -299,6 +313,9 @@ func TestSourceRenewsInTime(t *testing.T) {
 	source.AnyService = operator
 	if get("dns") != first {
 		t.Error("one operator got two tokens")
+	}
+	if text, err := source.TokenFor(t.Context(), operator); err != nil || text != first {
+		t.Errorf("TokenFor gave another token, %v", err)
 	}
 	at = at.Add(token.SourceLifetime - time.Minute)
 	second := get("ledger")
