@@ -109,7 +109,7 @@ func checkPrice(spec *JobSpec, p Prices, rate uint64) *Decline {
 	return nil
 }
 
-// makeLease answers the terms with this host's own; it never grants more than was asked for.
+// makeLease answers the terms with this host's own prices.
 func (a *Agent) makeLease(ask *Ask, rate, upfront uint64, now time.Time) (Lease, *Decline) {
 	t := &ask.Terms
 	if d := a.checkTerms(ask, now); d != nil {
@@ -118,7 +118,7 @@ func (a *Agent) makeLease(ask *Ask, rate, upfront uint64, now time.Time) (Lease,
 	least := min(add(upfront, accrued(rate, a.cfg.MinTrust)), t.Budget)
 	trust := min(add(upfront, accrued(rate, defaultTrust)), t.Budget)
 	if t.Trust != 0 {
-		trust = min(trust, t.Trust)
+		trust = t.Trust // the owner's choice: a detached job trusts for its whole budget
 	}
 	window := t.ClaimWindow
 	if window == 0 {

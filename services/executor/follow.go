@@ -46,6 +46,12 @@ func (t *attempt) follow(ctx context.Context, offset uint64, send func(Update) e
 		cancel()
 		<-pumped
 	}()
+	if v := t.view(); len(v.statuses) == 0 { // whoever delivered learns at once that it is here
+		s := v.rec.Status("the task is here")
+		if err := send(Update{Status: &s}); err != nil {
+			return err
+		}
+	}
 	for {
 		v := t.view()
 		if f.lines == nil && v.container != nil && v.rec.Phase >= PhaseRunning {

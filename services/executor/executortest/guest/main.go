@@ -14,7 +14,7 @@
 //	fill PATH MIB          write zeros, print how the last write ended
 //	link TARGET PATH       make a symbolic link
 //	fork N                 start N processes that sleep, print how many came up
-//	mount                  try to mount a tmpfs on /tmp, print the error
+//	mount | unshare        try to mount a tmpfs on /tmp, to make a user namespace; print the error
 package main
 
 import (
@@ -62,6 +62,7 @@ var ops = map[string]op{
 	"link":    {2, func(a []string) { report("link", os.Symlink(a[0], a[1])) }},
 	"fork":    {1, fork},
 	"mount":   {0, func([]string) { report("mount", syscall.Mount("x", "/tmp", "tmpfs", 0, "")) }},
+	"unshare": {0, func([]string) { report("unshare", syscall.Unshare(syscall.CLONE_NEWUSER)) }},
 }
 
 func number(s string) int {
