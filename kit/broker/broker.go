@@ -1,0 +1,203 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/united-containers/ucn/kit/bus"
+	"github.com/united-containers/ucn/kit/event"
+	"github.com/united-containers/ucn/kit/rpc"
+)
+
+// How the server runs.
+const (
+	maxPayload    = 1 << 20  // bytes of one message
+	maxPending    = 32 << 20 // bytes that wait for a slow client before it is cut off
+	maxSubjects   = 16       // tokens of a subject
+	startTimeout  = 30 * time.Second
+	authTimeout   = 5 * time.Second // a key set may have to be looked up
+	pingEvery     = 30 * time.Second
+	syncEvery     = 2 * time.Minute // of streams without SyncAlways
+	writeDeadline = 10 * time.Second
+)
+
+// Deps are what a Broker works with.
+type Deps struct {
+	// Tokens judges access tokens of clients; nil lets no client in by token.
+	Tokens rpc.Authenticator
+	// Instances judges certificates of instances; nil lets none in by certificate.
+	Instances bus.Instances
+	// TLS of the listener; required off loopback.
+	TLS *tls.Config
+	Log *slog.Logger // nil logs nothing
+}
+
+// Broker is an embedded NATS server. It runs once.
+type Broker struct {
+	cfg    Config
+	log    *slog.Logger
+	server *server.Server
+	secret string // of this process, for own services
+}
+
+// New prepares a broker: it makes the folder and locks nothing yet. Connect works from now on,
+// its connections wait for Run.
+func New(cfg Config, deps Deps) (*Broker, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the broker's folder: %w", err)
+	}
+	b := &Broker{cfg: cfg, log: deps.Log, secret: rand.Text()}
+	options, err := b.options(deps)
+	if err != nil {
+		return nil, err
+	}
+	if b.server, err = server.NewServer(options); err != nil {
+		return nil, fmt.Errorf("make the broker: %w", err)
+	}
+	b.server.SetLoggerV2(logger{deps.Log}, false, false, false)
+	return b, nil
+}
+
+func (b *Broker) options(deps Deps) (*server.Options, error) {
+	o := &server.Options{
+		ServerName: "ucn-" + rand.Text(), DontListen: b.cfg.Listen == "", NoSigs: true,
+		DisableJetStreamBanner: true, JetStream: true, StoreDir: b.cfg.Dir,
+		JetStreamMaxMemory: b.cfg.Memory, JetStreamMaxStore: b.cfg.Disk,
+		SyncAlways: b.cfg.SyncAlways, SyncInterval: syncEvery,
+		MaxConn: b.cfg.Connections, MaxPayload: maxPayload, MaxPending: maxPending,
+		MaxSubTokens: maxSubjects, PingInterval: pingEvery, MaxPingsOut: 2,
+		WriteDeadline: writeDeadline, AuthTimeout: authTimeout.Seconds(),
+		AlwaysEnableNonce: true,
+		CustomClientAuthentication: &gate{
+			secret: b.secret, tokens: deps.Tokens, instances: deps.Instances, log: deps.Log,
+		},
+	}
+	if b.cfg.Listen == "" {
+		return o, nil
+	}
+	host, port, err := b.cfg.address()
+	if err != nil {
+		return nil, err
+	}
+	if !loopback(host) && deps.TLS == nil {
+		return nil, fmt.Errorf("broker: listening on %s needs TLS", b.cfg.Listen)
+	}
+	o.Host, o.Port = host, port
+	if port == 0 {
+		o.Port = server.RANDOM_PORT
+	}
+	if deps.TLS != nil {
+		o.TLS, o.TLSConfig, o.TLSTimeout = true, deps.TLS, authTimeout.Seconds()
+	}
+	return o, nil
+}
+
+// Run starts the server, makes the streams, calls ready, and stops the server when ctx ends; it
+// implements kit/run.Component.
+func (b *Broker) Run(ctx context.Context, ready func()) error {
+	b.server.Start()
+	defer func() {
+		b.server.Shutdown()
+		b.server.WaitForShutdown()
+	}()
+	if !b.server.ReadyForConnections(startTimeout) {
+		return fmt.Errorf("start the broker: not ready after %s; see its log", startTimeout)
+	}
+	if !b.server.JetStreamEnabled() {
+		return errors.New("start the broker: its store cannot be used; see its log")
+	}
+	if err := b.streams(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	ready()
+	<-ctx.Done()
+	return nil
+}
+
+// streams makes what is missing. The disk is shared out so that no stream starves another.
+func (b *Broker) streams(ctx context.Context) error {
+	conn, err := b.Connect("streams")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return fmt.Errorf("open JetStream: %w", err)
+	}
+	share := b.cfg.Disk / int64(len(b.cfg.Services)+1)
+	limits := event.Limits{Age: b.cfg.Age, Bytes: min(share, event.DefaultBytes)}
+	for _, service := range b.cfg.Services {
+		if err := event.EnsureStream(ctx, js, service, limits); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Connect returns a connection through memory with full rights, for services of this process. It
+// does not wait for Run: until the broker runs the connection tries again and again. The caller
+// closes it.
+func (b *Broker) Connect(name string) (*nats.Conn, error) {
+	options := append(bus.ConnectOptions(name, b.log),
+		nats.InProcessServer(b.server), nats.Token(b.secret),
+		nats.ReconnectWait(20*time.Millisecond),
+		nats.ReconnectJitter(20*time.Millisecond, 20*time.Millisecond))
+	conn, err := nats.Connect("", options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the broker of this process: %w", err)
+	}
+	return conn, nil
+}
+
+// Addr returns where the listener listens, nil without one or before Run.
+func (b *Broker) Addr() net.Addr {
+	if b.cfg.Listen == "" {
+		return nil
+	}
+	return b.server.Addr()
+}
+
+// URL returns the address of the listener for bus.Connect, "" without one.
+func (b *Broker) URL() string {
+	if b.Addr() == nil {
+		return ""
+	}
+	return b.server.ClientURL()
+}
+
+// logger passes the server's words on. Its texts hold no secrets at these levels.
+type logger struct{ log *slog.Logger }
+
+var _ server.Logger = logger{}
+
+func (l logger) Noticef(format string, v ...any) { l.tell(slog.LevelDebug, format, v) }
+func (l logger) Warnf(format string, v ...any)   { l.tell(slog.LevelWarn, format, v) }
+func (l logger) Fatalf(format string, v ...any)  { l.tell(slog.LevelError, format, v) }
+func (l logger) Errorf(format string, v ...any)  { l.tell(slog.LevelError, format, v) }
+func (l logger) Debugf(format string, v ...any)  { l.tell(slog.LevelDebug, format, v) }
+func (l logger) Tracef(format string, v ...any)  { l.tell(slog.LevelDebug, format, v) }
+
+func (l logger) tell(level slog.Level, format string, v []any) {
+	l.log.Log(context.Background(), level, "nats", "text", fmt.Sprintf(format, v...))
+}

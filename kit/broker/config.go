@@ -1,0 +1,96 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/united-containers/ucn/kit/bus/subject"
+)
+
+// Bounds and defaults.
+const (
+	DefaultDisk        = 2 << 30 // bytes of all streams together
+	MinDisk            = 8 << 20
+	DefaultMemory      = 16 << 20 // bytes of streams in memory; ours are on disk
+	DefaultConnections = 1024
+	MaxConnections     = 1 << 16
+)
+
+// Config says how the broker runs.
+type Config struct {
+	// Dir is where streams are kept; it is created. Two brokers must not share one.
+	Dir string
+	// Listen is host:port for clients that are not in this process; empty listens nowhere. Off
+	// loopback Deps.TLS is required. Port 0 takes a free one.
+	Listen string
+	// Disk bounds all streams together, in bytes; the oldest events go first.
+	Disk int64
+	// Memory bounds what streams hold in memory, in bytes.
+	Memory int64
+	// Age is how long events are kept; 0 means a week.
+	Age time.Duration
+	// SyncAlways writes every event through to the disk before it is acknowledged. Without it a
+	// power failure may lose some minutes of events that publishers believe sent; their outboxes
+	// still have them, and consumers see a gap.
+	SyncAlways bool
+	// Connections bounds clients of the listener and own services together.
+	Connections int
+	// Services are the kinds that get a stream.
+	Services []string
+}
+
+// Default returns a configuration that lacks only Dir.
+func Default() Config {
+	return Config{
+		Disk: DefaultDisk, Memory: DefaultMemory, Connections: DefaultConnections,
+		Services: []string{"ledger", "scheduler", "executor", "storage", "gateway"},
+	}
+}
+
+// Validate checks the configuration. Every message says what to change.
+func (c Config) Validate() error {
+	switch {
+	case c.Dir == "":
+		return errors.New("broker: dir must be set")
+	case c.Disk < MinDisk:
+		return fmt.Errorf("broker: disk must be at least %d bytes", MinDisk)
+	case c.Memory <= 0:
+		return errors.New("broker: memory must be positive")
+	case c.Age < 0:
+		return errors.New("broker: age must not be negative")
+	case c.Connections < 1 || c.Connections > MaxConnections:
+		return fmt.Errorf("broker: connections must be 1 to %d", MaxConnections)
+	}
+	for _, service := range c.Services {
+		if !subject.ValidService(service) {
+			return fmt.Errorf("broker: %q is no service", service)
+		}
+	}
+	if c.Listen == "" {
+		return nil
+	}
+	_, _, err := c.address()
+	return err
+}
+
+// address splits Listen.
+func (c Config) address() (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return "", 0, fmt.Errorf("broker: listen %q is not host:port", c.Listen)
+	}
+	port, err = strconv.Atoi(text)
+	if err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("broker: listen %q has no port", c.Listen)
+	}
+	return host, port, nil
+}
+
+// loopback reports whether only this machine can reach the listener.
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
