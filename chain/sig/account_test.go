@@ -45,16 +45,20 @@ func TestKeySetValidate(t *testing.T) {
 		set  sig.KeySet
 		want error
 	}{
-		"2 of 3":         {good, nil},
-		"1 of 16":        {many, nil},
-		"empty":          {sig.KeySet{}, sig.ErrKeySetSize},
-		"17":             {with(func(s *sig.KeySet) { s.Keys = append(many.Keys, many.Keys[0]) }), sig.ErrKeySetSize},
+		"2 of 3":  {good, nil},
+		"1 of 16": {many, nil},
+		"empty":   {sig.KeySet{}, sig.ErrKeySetSize},
+		"17": {with(func(s *sig.KeySet) {
+			s.Keys = append(many.Keys, many.Keys[0])
+		}), sig.ErrKeySetSize},
 		"descending":     {with(func(s *sig.KeySet) { slices.Reverse(s.Keys) }), sig.ErrKeySetOrder},
 		"a key twice":    {with(func(s *sig.KeySet) { s.Keys[1] = s.Keys[0] }), sig.ErrKeySetOrder},
 		"threshold 0":    {with(func(s *sig.KeySet) { s.Threshold = 0 }), sig.ErrThreshold},
 		"threshold 4":    {with(func(s *sig.KeySet) { s.Threshold = 4 }), sig.ErrThreshold},
 		"threshold 2^32": {with(func(s *sig.KeySet) { s.Threshold = 1<<32 - 1 }), sig.ErrThreshold},
-		"small order":    {with(func(s *sig.KeySet) { s.Keys[0] = sig.PublicKey{} }), sig.ErrKeySmallOrder},
+		"small order": {with(func(s *sig.KeySet) {
+			s.Keys[0] = sig.PublicKey{}
+		}), sig.ErrKeySmallOrder},
 	}
 	for name, test := range tests {
 		if err := test.set.Validate(); !errors.Is(err, test.want) {
@@ -172,12 +176,24 @@ func TestParseAccountSignature(t *testing.T) {
 		change func(*chainv1.AccountSignature)
 		want   error
 	}{
-		"no signature":    {func(m *chainv1.AccountSignature) { m.Signatures = nil }, sig.ErrSignatureCount},
-		"nil signature":   {func(m *chainv1.AccountSignature) { m.Signatures[0] = nil }, sig.ErrSignatureLength},
-		"short signature": {func(m *chainv1.AccountSignature) { m.Signatures[0].Signature = []byte{1} }, sig.ErrSignatureLength},
-		"short key":       {func(m *chainv1.AccountSignature) { m.Keys.Keys[0].Key = []byte{1} }, sig.ErrKeyLength},
-		"nil key":         {func(m *chainv1.AccountSignature) { m.Keys.Keys[0] = nil }, sig.ErrKeyAlgorithm},
-		"algorithm":       {func(m *chainv1.AccountSignature) { m.Keys.Keys[0].Algorithm = 2 }, sig.ErrKeyAlgorithm},
+		"no signature": {func(m *chainv1.AccountSignature) {
+			m.Signatures = nil
+		}, sig.ErrSignatureCount},
+		"nil signature": {func(m *chainv1.AccountSignature) {
+			m.Signatures[0] = nil
+		}, sig.ErrSignatureLength},
+		"short signature": {func(m *chainv1.AccountSignature) {
+			m.Signatures[0].Signature = []byte{1}
+		}, sig.ErrSignatureLength},
+		"short key": {func(m *chainv1.AccountSignature) {
+			m.Keys.Keys[0].Key = []byte{1}
+		}, sig.ErrKeyLength},
+		"nil key": {func(m *chainv1.AccountSignature) {
+			m.Keys.Keys[0] = nil
+		}, sig.ErrKeyAlgorithm},
+		"algorithm": {func(m *chainv1.AccountSignature) {
+			m.Keys.Keys[0].Algorithm = 2
+		}, sig.ErrKeyAlgorithm},
 		"17 signatures": {func(m *chainv1.AccountSignature) {
 			m.Signatures = make([]*chainv1.Signature, 17)
 		}, sig.ErrSignatureCount},

@@ -15,7 +15,8 @@ const MaxCachedKeys = 1 << 17
 const seenSlots = 1 << 16
 
 // keyCache keeps the expanded keys used last. A key is expanded (5 us, 1.6 KiB) when it is seen
-// the second time, so that keys seen once cost nothing. It holds valid keys only.
+// the second time, so that keys seen once cost nothing. Bad keys may be in it: the rule refuses
+// them at each use.
 type keyCache struct {
 	max int
 
@@ -39,15 +40,12 @@ func newKeyCache(maxKeys int) *keyCache {
 	}
 }
 
-// get returns the expanded key, or nil if the key is new or invalid.
+// get returns the expanded key, or nil if the key is new or no point of the curve.
 func (c *keyCache) get(key PublicKey) *ed25519.ExpandedPublicKey {
 	if expanded, again := c.find(key); expanded != nil || !again {
 		return expanded
 	}
 	// Expanded outside the lock: two goroutines may do the same work, and both are right.
-	if key.Validate() != nil {
-		return nil
-	}
 	expanded, err := ed25519.NewExpandedPublicKey(key[:])
 	if err != nil {
 		return nil
