@@ -204,3 +204,36 @@ func TestPassingOnAPeersFault(t *testing.T) {
 		t.Errorf("after two hops: %v", got)
 	}
 }
+
+func TestRefusalOfOurOwnTokenIsOurTrouble(t *testing.T) {
+	for _, refused := range []*fault.Error{
+		fault.New(fault.Unauthenticated, rpc.ReasonTokenExpired, "make a new one"),
+		fault.New(fault.PermissionDenied, rpc.ReasonScopeMissing, "make another one"),
+	} {
+		fromPeer := rpc.Error("ledger", rpc.Status(refused).Err())
+		r := newRig(t, &echo{call: func(context.Context, string) (string, error) {
+			return "", fmt.Errorf("ask ledger: %w", fromPeer)
+		}}, nil)
+		_, err := call(t.Context(), r.conn, echoCall, "")
+		if !errors.Is(err, rpc.ReasonInternal) ||
+			len(r.log.Lines("level=ERROR", fault.From(err).Value("id"))) != 1 {
+			t.Errorf("%s reached the caller as %v", refused.Reason(), err)
+		}
+	}
+}
+
+func TestStreamHeaderErrorsAreFaults(t *testing.T) {
+	r := newRig(t, &echo{stream: func(grpc.ServerStream) error { return errors.New("x") }}, nil)
+	stream, err := r.conn.NewStream(rpc.WithToken(t.Context(), ""),
+		&grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, echoStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Header(); err != nil && !errors.Is(err, rpc.ReasonTokenMissing) {
+		t.Errorf("header: error %v", err)
+	}
+	err = stream.RecvMsg(new(wrapperspb.StringValue))
+	if !errors.Is(err, rpc.ReasonTokenMissing) {
+		t.Errorf("message: error %v", err)
+	}
+}

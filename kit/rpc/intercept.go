@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -108,7 +109,7 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 			return ctx, fault.New(fault.Unauthenticated, ReasonTokenMalformed,
 				"this server is not set up to accept tokens")
 		}
-		caller, err := s.deps.Auth.Authenticate(ctx, token)
+		caller, err := s.authenticate(ctx, token)
 		if err != nil {
 			return ctx, err
 		}
@@ -120,6 +121,13 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 	return ctx, s.limit.Allow(ctx, method)
 }
 
+// authenticate is bounded in time, since a stream is not.
+func (s *Server) authenticate(ctx context.Context, token string) (Caller, error) {
+	ctx, cancel := context.WithTimeout(ctx, authTimeout)
+	defer cancel()
+	return s.deps.Auth.Authenticate(ctx, token)
+}
+
 // finish logs the call and returns what may cross the wire.
 func (s *Server) finish(ctx context.Context, method string, began time.Time, err error) error {
 	if err == nil {
@@ -127,6 +135,9 @@ func (s *Server) finish(ctx context.Context, method string, began time.Time, err
 		return nil
 	}
 	f := toFault(err)
+	if ownTokenRefused(err) {
+		f = internal(err)
+	}
 	if f.Reason() != ReasonInternal {
 		s.log.DebugContext(ctx, "call refused", "method", method, "took", time.Since(began),
 			"reason", string(f.Reason()), "error", err)
@@ -138,6 +149,14 @@ func (s *Server) finish(ctx context.Context, method string, began time.Time, err
 	}
 	s.log.ErrorContext(ctx, "call failed inside", attrs...)
 	return Status(f).Err()
+}
+
+// ownTokenRefused reports whether a peer refused the token that this server showed it. Passed on,
+// "make a new token" would send our caller after a token that is good.
+func ownTokenRefused(err error) bool {
+	var r *received
+	return errors.As(err, &r) &&
+		(r.fault.Kind() == fault.Unauthenticated || r.fault.Reason() == ReasonScopeMissing)
 }
 
 // recovered turns a panic of a handler into an error. It must be deferred itself.

@@ -27,6 +27,7 @@ const (
 	pingTimeout       = 10 * time.Second // then the connection is dead
 	minClientPing     = 10 * time.Second // clients that ping faster are cut off
 	handshakeTimeout  = 10 * time.Second // TLS and HTTP/2 preface of a new connection
+	authTimeout       = 10 * time.Second // proving one token, look-up of key sets included
 	pipeBuffer        = 256 << 10        // bytes in flight per direction of a Pipe connection
 	domain            = "ucn"            // of google.rpc.ErrorInfo
 	authorizationName = "authorization"  // metadata key of the token

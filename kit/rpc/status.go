@@ -89,6 +89,11 @@ func toFault(err error) *fault.Error {
 			return fault.New(fault.DeadlineExceeded, ReasonDeadline, "the call took too long")
 		}
 	}
+	return internal(err)
+}
+
+// internal hides err behind an id.
+func internal(err error) *fault.Error {
 	made := id.New().String()
 	return fault.New(fault.Internal, ReasonInternal,
 		"internal error, id=%s: give this id to the operator", made).With("id", made).Because(err)
