@@ -42,10 +42,11 @@ type Reader struct {
 
 // Frame is what Open hands to Close.
 type Frame struct {
-	name  string
-	end   int
-	index int // of an element, -1 of another message
-	field uint32
+	name    string
+	end     int
+	index   int // of an element, -1 of another message
+	field   uint32
+	entered bool
 }
 
 // NewReader returns a Reader of b, which must not change while values of it are in use.
@@ -81,7 +82,8 @@ func (r *Reader) Next() bool {
 	if r.err != nil || r.pos >= r.end {
 		return false
 	}
-	r.start = r.pos
+	before := r.field
+	r.start, r.field = r.pos, 0 // an error in the tag is no field's
 	tag := r.varint()
 	if r.err != nil {
 		return false
@@ -91,17 +93,16 @@ func (r *Reader) Next() bool {
 		r.Fail(ErrUnknownField)
 		return false
 	}
-	if uint32(number) < r.field {
-		r.field = uint32(number)
+	r.field, r.wire = uint32(number), uint8(tag&7)
+	if r.field < before {
 		r.Fail(ErrOrder)
 		return false
 	}
-	if r.again = uint32(number) == r.field; r.again {
+	if r.again = r.field == before; r.again {
 		r.index++
 	} else {
 		r.index = 0
 	}
-	r.field, r.wire = uint32(number), uint8(tag&7)
 	return true
 }
 
@@ -244,12 +245,17 @@ func (r *Reader) OpenElement(name string) Frame {
 	r.pos -= len(inner)
 	r.end = r.pos + len(inner)
 	r.field, r.again, r.index = 0, false, 0
+	frame.entered = true
 	return frame
 }
 
-// Close leaves a message that was entered and read to its end.
+// Close leaves a message that was entered and read to its end. Every Open needs its Close, also
+// after an error.
 func (r *Reader) Close(frame Frame) {
 	if r.err != nil {
+		if !frame.entered {
+			return
+		}
 		name := frame.name
 		if frame.index >= 0 {
 			name = fmt.Sprintf("%s[%d]", name, frame.index)

@@ -32,6 +32,9 @@ func (e *Escrow) PB() *chainv1.Escrow { return message(e, &chainv1.Escrow{}) }
 func (l *LeaseState) PB() *chainv1.LeaseState { return message(l, &chainv1.LeaseState{}) }
 
 // PB returns the message form.
+func (l *LaneState) PB() *chainv1.LaneState { return message(l, &chainv1.LaneState{}) }
+
+// PB returns the message form.
 func (r *Receipt) PB() *chainv1.Receipt { return message(r, &chainv1.Receipt{}) }
 
 // PB returns the message form; nil for none.

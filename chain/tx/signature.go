@@ -96,7 +96,7 @@ func readKeySet(r *canon.Reader, name string, most int) (set sig.KeySet) {
 		case 1:
 			if len(set.Keys) >= most {
 				r.Fail(ErrSignatures)
-				return set
+				break
 			}
 			inner := r.OpenElement("keys")
 			set.Keys = append(set.Keys, readKey(r))
