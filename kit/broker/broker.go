@@ -24,6 +24,7 @@ import (
 const (
 	maxPayload    = 1 << 20  // bytes of one message
 	maxPending    = 32 << 20 // bytes that wait for a slow client before it is cut off
+	maxControl    = 16 << 10 // bytes of a login; a token or certificate has at most 6 KiB
 	maxSubjects   = 16       // tokens of a subject
 	startTimeout  = 30 * time.Second
 	authTimeout   = 5 * time.Second // a key set may have to be looked up
@@ -82,7 +83,7 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 		JetStreamMaxMemory: b.cfg.Memory, JetStreamMaxStore: b.cfg.Disk,
 		SyncAlways: b.cfg.SyncAlways, SyncInterval: syncEvery,
 		MaxConn: b.cfg.Connections, MaxPayload: maxPayload, MaxPending: maxPending,
-		MaxSubTokens: maxSubjects, PingInterval: pingEvery, MaxPingsOut: 2,
+		MaxControlLine: maxControl, MaxSubTokens: maxSubjects, PingInterval: pingEvery, MaxPingsOut: 2,
 		WriteDeadline: writeDeadline, AuthTimeout: authTimeout.Seconds(),
 		AlwaysEnableNonce: true,
 		CustomClientAuthentication: &gate{

@@ -68,7 +68,7 @@ func (g *gate) admit(
 	ctx context.Context, c server.ClientAuthentication, o *server.ClientOpts,
 ) (*server.User, error) {
 	switch {
-	case o.JWT != "" && g.instances != nil:
+	case o.Nkey != "" && g.instances != nil:
 		return g.instance(ctx, c.GetNonce(), o)
 	case o.Token != "" && g.tokens != nil:
 		return g.client(ctx, o.Token)
@@ -98,10 +98,10 @@ func (g *gate) client(ctx context.Context, token string) (*server.User, error) {
 func (g *gate) instance(
 	ctx context.Context, nonce []byte, o *server.ClientOpts,
 ) (*server.User, error) {
-	if len(o.JWT) > cert.MaxText {
+	if len(o.Nkey) > cert.MaxText {
 		return nil, cert.ErrMalformed
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(o.JWT)
+	raw, err := base64.RawURLEncoding.DecodeString(o.Nkey)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cert.ErrMalformed, err)
 	}

@@ -52,12 +52,11 @@ func InstanceLogin(key sig.PrivateKey, certificate []byte) (Login, error) {
 	text := base64.RawURLEncoding.EncodeToString(certificate)
 	return func(o *nats.Options) error {
 		o.InboxPrefix = InboxOf(c.InstanceKey)
-		return nats.UserJWT(
-			func() (string, error) { return text, nil },
-			func(nonce []byte) ([]byte, error) {
-				signature := key.Sign(LoginPreimage(nonce))
-				return signature[:], nil
-			})(o)
+		// The protocol's field for a public key carries the certificate.
+		return nats.Nkey(text, func(nonce []byte) ([]byte, error) {
+			signature := key.Sign(LoginPreimage(nonce))
+			return signature[:], nil
+		})(o)
 	}, nil
 }
 
