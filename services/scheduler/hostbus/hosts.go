@@ -1,0 +1,169 @@
+// Package hostbus speaks to executors over the bus: sealed requests on the subject of the host,
+// proved by the scheduler's own certificate. Hosts need no open port.
+package hostbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/united-containers/ucn/chain/canon"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/bus"
+	"github.com/united-containers/ucn/kit/cert"
+	"github.com/united-containers/ucn/kit/fault"
+	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
+	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	marketv1 "github.com/united-containers/ucn/proto/ucn/market/v1"
+	"github.com/united-containers/ucn/services/scheduler"
+)
+
+// The methods of an executor.
+const (
+	methodAsk  = "executor.v1/Ask"
+	methodTask = "executor.v1/Task"
+	methodStop = "executor.v1/Stop"
+)
+
+const service = "executor"
+
+// Hosts implements scheduler.Hosts.
+type Hosts struct {
+	client *bus.Client
+}
+
+var _ scheduler.Hosts = (*Hosts)(nil)
+
+// New returns hosts that are reached through client.
+func New(client *bus.Client) *Hosts { return &Hosts{client: client} }
+
+// Ask implements scheduler.Hosts.
+func (h *Hosts) Ask(
+	ctx context.Context, host scheduler.Host, a scheduler.Ask,
+) (scheduler.SignedLease, error) {
+	revision, err := decodeRevision(a.Revision)
+	if err != nil {
+		return scheduler.SignedLease{}, err
+	}
+	request := &executorv1.AskRequest{
+		Revision: revision, Run: a.Run[:], Attempt: a.Attempt[:], OfferHash: a.OfferHash[:],
+		Terms: termsPB(a.Terms),
+	}
+	response := &executorv1.AskResponse{}
+	if err := h.call(ctx, host, methodAsk, request, response); err != nil {
+		return scheduler.SignedLease{}, err
+	}
+	if d := response.GetDeclined(); d != nil {
+		return scheduler.SignedLease{}, fmt.Errorf("%w: %s: %s", scheduler.ErrDeclined,
+			d.GetCode(), d.GetMessage())
+	}
+	return signedLease(response.GetLease())
+}
+
+func signedLease(m *marketv1.SignedLease) (scheduler.SignedLease, error) {
+	lease, err := tx.LeaseFromPB(m.GetLease())
+	if err != nil {
+		return scheduler.SignedLease{}, fmt.Errorf("%w: %w", scheduler.ErrBadLease, err)
+	}
+	out := scheduler.SignedLease{Lease: lease}
+	if len(m.GetSignature()) != len(out.Signature) {
+		return scheduler.SignedLease{}, fmt.Errorf("%w: a signature of %d bytes",
+			scheduler.ErrBadLease, len(m.GetSignature()))
+	}
+	copy(out.Signature[:], m.GetSignature())
+	return out, nil
+}
+
+func termsPB(t scheduler.Terms) *marketv1.LeaseTerms {
+	keys := make([][]byte, len(t.AckKeys))
+	for i := range t.AckKeys {
+		keys[i] = t.AckKeys[i][:]
+	}
+	return &marketv1.LeaseTerms{
+		Escrow: t.Escrow[:], Subject: t.Subject[:], Slot: t.Slot, Epoch: t.Epoch,
+		Budget: t.Budget, Trust: t.Trust, AckKeys: keys,
+		ClaimWindow: uint64(t.ClaimWindow.Milliseconds()),
+		PlaceBy:     uint64(t.PlaceBy.UnixMilli()), Until: uint64(t.Until.UnixMilli()),
+	}
+}
+
+// Deliver implements scheduler.Hosts: it sends the task and leaves once the host has said the
+// first thing about it.
+func (h *Hosts) Deliver(ctx context.Context, host scheduler.Host, t scheduler.Task) error {
+	target, err := targetOf(host)
+	if err != nil {
+		return err
+	}
+	revision, err := decodeRevision(t.Revision)
+	if err != nil {
+		return err
+	}
+	stream, err := h.client.Stream(ctx, target, methodTask, &executorv1.TaskRequest{
+		Revision: revision, Run: t.Run[:], Attempt: t.Attempt[:], Lease: t.Lease[:],
+		StorageToken: t.StorageToken,
+	})
+	if err != nil {
+		return translate(host, err)
+	}
+	defer stream.Close()
+	if err := stream.Next(&executorv1.TaskUpdate{}); err != nil {
+		return translate(host, err)
+	}
+	return nil
+}
+
+// Stop implements scheduler.Hosts.
+func (h *Hosts) Stop(ctx context.Context, host scheduler.Host, s scheduler.Stop) error {
+	return h.call(ctx, host, methodStop, &executorv1.StopRequest{
+		Job: s.Job[:], Attempt: s.Attempt[:], Reason: s.Reason,
+		GraceMs: uint64(s.Grace.Milliseconds()),
+	}, &executorv1.StopResponse{})
+}
+
+func (h *Hosts) call(
+	ctx context.Context, host scheduler.Host, method string, req, resp proto.Message,
+) error {
+	target, err := targetOf(host)
+	if err != nil {
+		return err
+	}
+	if err := h.client.Call(ctx, target, method, req, resp); err != nil {
+		return translate(host, err)
+	}
+	return nil
+}
+
+// translate names what the engine must tell apart.
+func translate(host scheduler.Host, err error) error {
+	var told *fault.Error
+	switch {
+	case errors.Is(err, fault.Unavailable), errors.Is(err, fault.DeadlineExceeded),
+		errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %s", scheduler.ErrUnreachable, host.Name)
+	case errors.As(err, &told):
+		return fmt.Errorf("%w: %w", scheduler.ErrDeclined, told)
+	}
+	return fmt.Errorf("ask %s: %w", host.Name, err)
+}
+
+func targetOf(host scheduler.Host) (bus.Target, error) {
+	c, _, err := cert.Decode(host.Certificate) // judged when the offer came in
+	if err != nil {
+		return bus.Target{}, fmt.Errorf("certificate of %s: %w", host.Name, err)
+	}
+	target, err := bus.TargetOf(c, service)
+	if err != nil {
+		return bus.Target{}, fmt.Errorf("certificate of %s: %w", host.Name, err)
+	}
+	return target, nil
+}
+
+func decodeRevision(raw []byte) (*jobv1.SignedRevision, error) {
+	revision := &jobv1.SignedRevision{}
+	if err := canon.Unmarshal(raw, revision); err != nil {
+		return nil, fmt.Errorf("decode revision: %w", err)
+	}
+	return revision, nil
+}

@@ -1,0 +1,118 @@
+// Package ledgerrpc is the scheduler's view of the chain through a ledger's gRPC service. It
+// places and ends leases from the scheduler's own account and reads escrows and leases. It trusts
+// that ledger for what it reads.
+package ledgerrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/submit"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+	"github.com/united-containers/ucn/services/scheduler"
+)
+
+// Ledger implements scheduler.Ledger.
+type Ledger struct {
+	client ledgerv1.LedgerServiceClient
+	sender *submit.Sender
+	chain  string
+	anchor sig.Anchor
+}
+
+var _ scheduler.Ledger = (*Ledger)(nil)
+
+// New returns the view of one chain; sender acts for the scheduler's account on it.
+func New(
+	client ledgerv1.LedgerServiceClient, sender *submit.Sender, chain string, anchor sig.Anchor,
+) *Ledger {
+	return &Ledger{client: client, sender: sender, chain: chain, anchor: anchor}
+}
+
+// Escrow implements scheduler.Ledger.
+func (l *Ledger) Escrow(ctx context.Context, id tx.EscrowID) (scheduler.Escrow, error) {
+	r, err := l.client.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{Chain: l.chain, Escrow: id[:]})
+	if fault.KindOf(err) == fault.NotFound || err == nil && r.GetEscrow() == nil {
+		return scheduler.Escrow{}, scheduler.ErrNotFound
+	} else if err != nil {
+		return scheduler.Escrow{}, fmt.Errorf("read escrow: %w", err)
+	}
+	s, err := tx.EscrowFromPB(r.GetEscrow())
+	if err != nil {
+		return scheduler.Escrow{}, fmt.Errorf("read escrow: %w", err)
+	}
+	out := scheduler.Escrow{
+		Owner: s.Owner, ForJob: s.Purpose == chainv1.Purpose_PURPOSE_JOB,
+		AckKeys: s.Terms.AckKeys, Unreserved: r.GetUnreserved(), Floor: uint64(s.Terms.Floor),
+		MaxRate: uint64(s.Terms.MaxRate), Rate: uint64(s.Rate),
+		MaxTotal: uint64(s.Terms.MaxTotal), Used: uint64(s.Paid) + uint64(s.Reserved),
+		Trust: uint64(s.Terms.Trust), Risk: uint64(s.Risk),
+		Expires: time.UnixMilli(int64(s.Terms.Expires)),
+	}
+	if len(s.Subject) == len(out.Subject) {
+		out.Subject = [32]byte(s.Subject)
+	}
+	out.Assigner = s.Terms.Assigner
+	return out, nil
+}
+
+// Lease implements scheduler.Ledger.
+func (l *Ledger) Lease(ctx context.Context, id tx.LeaseID) (scheduler.LeaseState, error) {
+	r, err := l.client.GetLease(ctx, &ledgerv1.GetLeaseRequest{Chain: l.chain, Lease: id[:]})
+	if fault.KindOf(err) == fault.NotFound || err == nil && r.GetLease() == nil {
+		return scheduler.LeaseState{}, scheduler.ErrNotFound
+	} else if err != nil {
+		return scheduler.LeaseState{}, fmt.Errorf("read lease: %w", err)
+	}
+	state := scheduler.LeaseState{Until: time.UnixMilli(int64(r.GetLease().GetUntil()))}
+	if end := r.GetLease().GetEnd(); end != 0 {
+		state.Ended = time.UnixMilli(int64(end))
+	}
+	return state, nil
+}
+
+// PlaceLease implements scheduler.Ledger.
+func (l *Ledger) PlaceLease(ctx context.Context, s scheduler.SignedLease) error {
+	_, err := l.sender.Send(ctx, &tx.PlaceLease{Lease: s.Lease, Signature: s.Signature})
+	var failed *submit.FailedError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &failed):
+		if failed.Receipt.GetReason() == chainv1.Reason_REASON_LEASE_EXISTS {
+			return nil
+		}
+		return fmt.Errorf("%w: %s", scheduler.ErrLeaseRefused, failed.Receipt.GetReason())
+	}
+	return fmt.Errorf("place lease: %w", err)
+}
+
+// EndLease implements scheduler.Ledger.
+func (l *Ledger) EndLease(ctx context.Context, id tx.LeaseID) error {
+	_, err := l.sender.Send(ctx, &tx.End{Lease: id})
+	var failed *submit.FailedError
+	if errors.As(err, &failed) {
+		switch failed.Receipt.GetReason() {
+		case chainv1.Reason_REASON_LEASE_ENDED, chainv1.Reason_REASON_LEASE_UNKNOWN:
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("end lease: %w", err)
+	}
+	return nil
+}
+
+// VerifyLease checks that the agent signed the lease for this chain, and returns its id.
+func (l *Ledger) VerifyLease(lease *tx.Lease, s sig.Signature) (tx.LeaseID, error) {
+	if !sig.Verify(lease.AgentKey, lease.Preimage(l.anchor), s) {
+		return tx.LeaseID{}, errors.New("the agent's signature does not verify")
+	}
+	return lease.ID(l.anchor), nil
+}
