@@ -74,10 +74,11 @@ func (g *Genesis) Quorum() int {
 }
 
 // Header returns the header of height 0, which nobody signs, over the state root of the
-// allocations.
+// allocations. The accrual clock starts at the genesis time.
 func (g *Genesis) Header(stateRoot tx.Hash) Header {
 	return Header{
-		Version: Version, Chain: g.Chain, Time: g.Time, RulesVersion: g.RulesVersion,
+		Version: Version, Chain: g.Chain, Time: g.Time, Accrual: g.Time,
+		RulesVersion: g.RulesVersion,
 		StateRoot: stateRoot, SegmentsRoot: EmptyRoot(), TransactionsRoot: EmptyRoot(),
 		ReceiptsRoot: EmptyRoot(), ExitsRoot: EmptyRoot(), HistoryRoot: EmptyRoot(),
 		BodyHash: BodyHash(nil), SignersHash: g.Validators.Hash(),

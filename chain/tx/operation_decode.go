@@ -15,7 +15,7 @@ type readable interface {
 }
 
 // readOperation reads the one member of an Operation; nil if there is none. A transfer is put
-// into room unless that is nil.
+// into room.
 func readOperation(r *canon.Reader, room *Transfer) (operation Operation) {
 	for r.Next() {
 		if operation != nil {
@@ -39,9 +39,6 @@ func readOperation(r *canon.Reader, room *Transfer) (operation Operation) {
 func newOperation(kind Kind, room *Transfer) (o readable, name string) {
 	switch kind {
 	case KindTransfer:
-		if room == nil {
-			room = &Transfer{}
-		}
 		return room, "transfer"
 	case KindSetKeys:
 		return &SetKeys{}, "set_keys"

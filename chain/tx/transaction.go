@@ -22,7 +22,12 @@ type Transaction struct {
 		transfer  [1]Transfer
 		signature [1]sig.IndexedSignature
 	}
+	// spare is the room of further transfers.
+	spare []Transfer
 }
+
+// slab is how many further transfers are allocated together.
+const slab = 16
 
 // Body is what is signed.
 type Body struct {
@@ -171,26 +176,27 @@ func (t *Transaction) readBody(r *canon.Reader) {
 	}
 }
 
-// readOperation reads one more operation. The first transfer needs no allocation; later ones are
-// allocated one by one, as the sizes of the others are unknown.
+// readOperation reads one more operation.
 func (t *Transaction) readOperation(r *canon.Reader) {
 	if len(t.Operations) >= MaxOperations {
 		r.Fail(ErrOperations)
 		return
 	}
 	if t.Operations == nil {
-		t.Operations = t.one.operation[:0]
+		t.Operations, t.spare = t.one.operation[:0], t.one.transfer[:]
 	}
-	var room *Transfer
-	if len(t.Operations) == 0 {
-		room = &t.one.transfer[0]
+	if len(t.spare) == 0 {
+		t.spare = make([]Transfer, slab)
 	}
 	frame := r.OpenElement("operations")
-	operation := readOperation(r, room)
+	operation := readOperation(r, &t.spare[0])
 	if operation == nil {
 		r.FailField(0, ErrMissing)
 	}
 	r.Close(frame)
+	if operation != nil && operation.Kind() == KindTransfer {
+		t.spare = t.spare[1:]
+	}
 	t.Operations = append(t.Operations, operation)
 }
 
