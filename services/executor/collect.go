@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	maxOutputFiles = 10_000 // of one attempt
-	maxTroubles    = 8      // told of one attempt
-	maxFileName    = 255    // bytes
+	maxOutputFiles = 1000      // of one attempt; more belong into an archive
+	maxOutputNames = 160 << 10 // bytes of their paths and CIDs: they must fit one event
+	maxTroubles    = 8         // told of one attempt
+	maxFileName    = 255       // bytes
 )
 
 // finalStore tells errors of Put that waiting does not mend.
@@ -41,6 +42,7 @@ type harvest struct {
 	ctx       context.Context // of one call of collect
 	files     []OutputFile
 	bytes     uint64
+	names     int // bytes
 	troubles  []string
 }
 
@@ -115,8 +117,8 @@ func (h *harvest) file(files fs.FS, name, full string) error {
 	switch {
 	case h.ctx.Err() != nil:
 		return h.ctx.Err()
-	case len(h.files) >= maxOutputFiles:
-		h.trouble("only the first %d output files are kept", maxOutputFiles)
+	case len(h.files) >= maxOutputFiles || h.names+len(full) > maxOutputNames:
+		h.trouble("only the first %d output files are kept; put them into an archive", len(h.files))
 		return fs.SkipAll
 	}
 	left := h.t.need.Disk - min(h.bytes, h.t.need.Disk)
@@ -128,6 +130,7 @@ func (h *harvest) file(files fs.FS, name, full string) error {
 		return nil
 	}
 	h.bytes = add(h.bytes, done.file.Size)
+	h.names += len(full) + len(done.file.CID)
 	h.files = append(h.files, OutputFile{Path: full, CID: done.file.CID, Size: done.file.Size})
 	return nil
 }

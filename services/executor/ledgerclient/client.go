@@ -1,0 +1,158 @@
+// Package ledgerclient is the chain as an executor sees it: leases, escrows and key sets read from
+// a LedgerService, and charges submitted to it from the executor's instance account.
+//
+// It promises that one instance account is used by one worker, so that nonces never collide, and
+// that charges which wait at the same time travel in one transaction. A charge may be submitted
+// twice after a lost answer; being cumulative, it pays nothing twice and costs a second fee.
+package ledgerclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/keys"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+	"github.com/united-containers/ucn/services/executor"
+)
+
+const (
+	maxQueue   = 1024             // calls of Charge that wait
+	maxBatch   = 256              // charges in one transaction
+	validFor   = 5 * time.Minute  // of a transaction
+	submitTime = 30 * time.Second // for one submission, commit included
+	keyTime    = 30 * time.Second // a key set read from the chain is believed
+	maxKeySets = 4096             // remembered
+)
+
+// Client is an executor.Ledger and a keys.Sets over gRPC. Charge needs Run.
+type Client struct {
+	ledger ledgerv1.LedgerServiceClient
+	key    sig.PrivateKey
+	id     sig.AccountID
+	now    func() time.Time
+	queue  chan *waiting
+
+	mu   sync.Mutex // guards sets
+	sets map[account]known
+}
+
+type account struct {
+	chain string
+	id    sig.AccountID
+}
+
+type known struct {
+	set   sig.KeySet
+	until time.Time
+}
+
+var (
+	_ executor.Ledger = (*Client)(nil)
+	_ keys.Sets       = (*Client)(nil)
+)
+
+// New returns a client that charges from the instance account of key.
+func New(ledger ledgerv1.LedgerServiceClient, key sig.PrivateKey, now func() time.Time) *Client {
+	return &Client{
+		ledger: ledger, key: key, id: sig.AccountOfKey(key.Public()), now: now,
+		queue: make(chan *waiting, maxQueue), sets: map[account]known{},
+	}
+}
+
+// Account returns the instance account, which the operator must give a few UCN for fees.
+func (c *Client) Account() sig.AccountID { return c.id }
+
+// Anchor returns the anchor of a chain.
+func (c *Client) Anchor(ctx context.Context, chain string) (sig.Anchor, error) {
+	m, err := c.ledger.GetChain(ctx, &ledgerv1.GetChainRequest{Chain: chain})
+	if err != nil {
+		return sig.Anchor{}, fmt.Errorf("read chain %s: %w", chain, err)
+	}
+	if len(m.GetAnchor()) != sig.AnchorSize {
+		return sig.Anchor{}, fmt.Errorf("the ledger's anchor of %s has %d bytes", chain,
+			len(m.GetAnchor()))
+	}
+	return sig.Anchor(m.GetAnchor()), nil
+}
+
+// Lease implements executor.Ledger.
+func (c *Client) Lease(
+	ctx context.Context, chain string, id executor.LeaseID,
+) (executor.LeaseState, error) {
+	m, err := c.ledger.GetLease(ctx, &ledgerv1.GetLeaseRequest{Chain: chain, Lease: id[:]})
+	if errors.Is(err, fault.NotFound) || err == nil && m.GetLease() == nil {
+		return executor.LeaseState{}, executor.ErrNoLease
+	}
+	if err != nil {
+		return executor.LeaseState{}, fmt.Errorf("read the lease: %w", err)
+	}
+	l := m.GetLease()
+	s := executor.LeaseState{
+		From: at(l.GetFrom()), Until: at(l.GetUntil()), Budget: l.GetBudget(), Paid: l.GetPaid(),
+		Settled: l.GetSettled(),
+	}
+	if l.GetEnd() != 0 {
+		s.End = at(l.GetEnd())
+	}
+	return s, nil
+}
+
+// Escrow implements executor.Ledger.
+func (c *Client) Escrow(
+	ctx context.Context, chain string, id executor.EscrowID,
+) (executor.Escrow, error) {
+	m, err := c.ledger.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{Chain: chain, Escrow: id[:]})
+	if errors.Is(err, fault.NotFound) || err == nil && m.GetEscrow() == nil {
+		return executor.Escrow{}, executor.ErrNoEscrow
+	}
+	if err != nil {
+		return executor.Escrow{}, fmt.Errorf("read the escrow: %w", err)
+	}
+	e := m.GetEscrow()
+	var s executor.Escrow
+	if e.GetPurpose() == chainv1.Purpose_PURPOSE_JOB && len(e.GetSubject()) == len(s.Job) {
+		s.Job = executor.JobID(e.GetSubject())
+	}
+	if len(e.GetOwner()) == len(s.Owner) {
+		s.Owner = sig.AccountID(e.GetOwner())
+	}
+	return s, nil
+}
+
+// KeySet implements keys.Sets. What it answers may be half a minute old.
+func (c *Client) KeySet(
+	ctx context.Context, chain string, id sig.AccountID,
+) (sig.KeySet, error) {
+	name := account{chain, id}
+	c.mu.Lock()
+	have, ok := c.sets[name]
+	c.mu.Unlock()
+	if ok && c.now().Before(have.until) {
+		return have.set, nil
+	}
+	m, err := c.ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{Chain: chain, Account: id[:]})
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return sig.KeySet{}, fmt.Errorf("%w: %w", keys.ErrLookup, err)
+	}
+	var set sig.KeySet
+	if held := m.GetAccount().GetKeys(); held != nil {
+		if set, err = sig.ParseKeySet(held); err != nil {
+			return sig.KeySet{}, fmt.Errorf("%w: %w", keys.ErrLookup, err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.sets) >= maxKeySets {
+		clear(c.sets)
+	}
+	c.sets[name] = known{set, c.now().Add(keyTime)}
+	return set, nil
+}
+
+func at(ms uint64) time.Time { return time.UnixMilli(int64(min(ms, 1<<53))) }

@@ -1,0 +1,161 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/rpc"
+	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
+	"github.com/united-containers/ucn/services/executor"
+)
+
+const (
+	scopeAdmin  = "admin" // of the operator's token, for the gRPC service
+	defaultPage = 100
+	maxPage     = 1000
+	maxPageByte = 3 << 20 // of one page; the rest comes with the next token
+)
+
+// ReasonNotOperator says that somebody else than the host's operator asks.
+const ReasonNotOperator fault.Reason = "NOT_OPERATOR"
+
+// Deps of a Server. All are needed.
+type Deps struct {
+	Agent    *executor.Agent
+	Encoder  *Encoder
+	Operator sig.AccountID
+}
+
+// Server is the host operator's view of the executor over gRPC.
+type Server struct {
+	executorv1.UnimplementedExecutorServiceServer
+	deps Deps
+}
+
+// New returns a server; it starts nothing.
+func New(deps Deps) *Server { return &Server{deps: deps} }
+
+// Register registers the service.
+func (s *Server) Register(r grpc.ServiceRegistrar) { executorv1.RegisterExecutorServiceServer(r, s) }
+
+// allow lets the operator's own tokens with scope "admin" through.
+func (s *Server) allow(ctx context.Context) error {
+	if err := rpc.RequireScope(ctx, scopeAdmin); err != nil {
+		return err
+	}
+	if c, _ := rpc.CallerFrom(ctx); sig.AccountID(c.Account) != s.deps.Operator {
+		return fault.New(fault.PermissionDenied, ReasonNotOperator,
+			"only the operator of this host may look into it")
+	}
+	return nil
+}
+
+// GetHost tells what the host can do and what it has free.
+func (s *Server) GetHost(
+	ctx context.Context, _ *executorv1.GetHostRequest,
+) (*executorv1.GetHostResponse, error) {
+	if err := s.allow(ctx); err != nil {
+		return nil, err
+	}
+	offer := s.deps.Agent.Offer()
+	return &executorv1.GetHostResponse{
+		Offer: s.deps.Encoder.offerPB(&offer), Abilities: abilities(s.deps.Agent.Abilities()),
+	}, nil
+}
+
+func abilities(a executor.Abilities) []*executorv1.Ability {
+	list := []*executorv1.Ability{
+		{Name: "engine", Present: a.Engine != "", Detail: a.Engine},
+		{Name: "runtime", Present: a.Runtime != "", Detail: a.Runtime},
+		{Name: "cgroup", Present: a.CgroupVersion > 0, Detail: fmt.Sprintf("v%d", a.CgroupVersion)},
+		{Name: "cpu limit", Present: a.CPULimit}, {Name: "memory limit", Present: a.MemoryLimit},
+		{Name: "pids limit", Present: a.PIDsLimit}, {Name: "freeze", Present: a.Freeze},
+		{Name: "root quota", Present: a.RootQuota},
+		{Name: "volume quota", Present: a.VolumeQuota != "", Detail: a.VolumeQuota},
+	}
+	for _, m := range []struct {
+		name  string
+		meter executor.Meter
+	}{
+		{"measures cpu", executor.MeterCPU}, {"measures memory", executor.MeterMemory},
+		{"measures network", executor.MeterNetwork}, {"measures disk", executor.MeterDisk},
+	} {
+		list = append(list, &executorv1.Ability{Name: m.name, Present: a.Meters.Has(m.meter)})
+	}
+	for _, missing := range a.Missing {
+		list = append(list, &executorv1.Ability{Name: missing.What, Detail: missing.Fix})
+	}
+	return list
+}
+
+// ListAttempts tells what runs and ran here, newest first.
+func (s *Server) ListAttempts(
+	ctx context.Context, m *executorv1.ListAttemptsRequest,
+) (*executorv1.ListAttemptsResponse, error) {
+	if err := s.allow(ctx); err != nil {
+		return nil, err
+	}
+	before, err := readPage(m.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	size := int(m.GetPageSize())
+	switch {
+	case size > maxPage:
+		return nil, malformed("page_size is %d, at most %d", size, maxPage)
+	case size == 0:
+		size = defaultPage
+	}
+	records, err := s.deps.Agent.Attempts(ctx, before, size)
+	if err != nil {
+		return nil, err
+	}
+	return page(records, size)
+}
+
+func page(records []executor.Record, size int) (*executorv1.ListAttemptsResponse, error) {
+	out := &executorv1.ListAttemptsResponse{}
+	bytes := 0
+	for i := range records {
+		r := &records[i]
+		status := r.Status("")
+		m, err := statusPB(&status)
+		if err != nil {
+			return nil, err
+		}
+		out.Attempts = append(out.Attempts, m)
+		if o := r.Outcome; o != nil {
+			m.Reason = o.Message
+			for _, f := range o.Outputs {
+				bytes += len(f.Path) + len(f.CID)
+			}
+		}
+		if i == size-1 || bytes > maxPageByte {
+			out.NextPageToken = pageToken(r.Asked)
+			break
+		}
+	}
+	return out, nil
+}
+
+func pageToken(t time.Time) string {
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, uint64(t.UnixNano())))
+}
+
+func readPage(token string) (time.Time, error) {
+	if token == "" {
+		return time.Time{}, nil
+	}
+	raw, err := hex.DecodeString(token)
+	if err != nil || len(raw) != 8 {
+		return time.Time{}, malformed("page_token is not one of this service")
+	}
+	return time.Unix(0, int64(binary.BigEndian.Uint64(raw))), nil
+}
