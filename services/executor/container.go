@@ -7,8 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ipfs/go-cid"
-	"github.com/multiformats/go-multihash"
+	"github.com/united-containers/ucn/kit/cid"
 )
 
 // AttemptID names one attempt of one run, unique for ever on this executor. It is 1 to
@@ -20,18 +19,14 @@ type ImageID string
 
 // Digest returns the OCI digest ("sha256:" and 64 hex digits) that id stands for.
 func (id ImageID) Digest() (string, error) {
-	c, err := cid.Decode(string(id))
+	c, err := cid.Parse(string(id))
 	if err != nil {
-		return "", fmt.Errorf("%w: image %q is no CID: %w", ErrInvalid, string(id), err)
+		return "", fmt.Errorf("%w: image %.140q: %w", ErrInvalid, string(id), err)
 	}
-	m, err := multihash.Decode(c.Hash())
-	if err != nil {
-		return "", fmt.Errorf("%w: image %q: %w", ErrInvalid, string(id), err)
+	if c.Kind() != cid.OCIBlob {
+		return "", fmt.Errorf("%w: %s is a file, not an image", ErrInvalid, id)
 	}
-	if c.Version() != 1 || c.Type() != cid.Raw || m.Code != multihash.SHA2_256 || m.Length != 32 {
-		return "", fmt.Errorf("%w: image %q is not CIDv1 raw sha2-256", ErrInvalid, string(id))
-	}
-	return fmt.Sprintf("sha256:%x", m.Digest), nil
+	return c.Digest(), nil
 }
 
 // Image is an image that is held.

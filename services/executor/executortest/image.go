@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,9 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/ipfs/go-cid"
-	"github.com/multiformats/go-multihash"
 
+	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/services/executor"
 )
 
@@ -168,12 +166,8 @@ func addLayer(blobs map[string][]byte, l v1.Layer) error {
 }
 
 func imageID(h v1.Hash) (executor.ImageID, error) {
-	sum, err := hex.DecodeString(h.Hex)
-	if err != nil {
-		return "", err
-	}
-	mh, err := multihash.Encode(sum, multihash.SHA2_256)
-	return executor.ImageID(cid.NewCidV1(cid.Raw, mh).String()), err
+	c, err := cid.ParseDigest(h.String())
+	return executor.ImageID(c.String()), err
 }
 
 func tarLayout(digest v1.Hash, size int, blobs map[string][]byte) ([]byte, error) {

@@ -91,12 +91,7 @@ func (s *service) start() (<-chan struct{}, error) {
 	cmd := exec.Command(i.tools.podman, "--root", i.path("root"), "--runroot", i.path("run"),
 		"--tmpdir", i.path("tmp"), "--network-config-dir", i.path("networks"),
 		"system", "service", "--time="+seconds, "unix://"+i.socket)
-	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + i.path("home"), "TMPDIR=" + i.path("scratch"),
-		"CONTAINERS_CONF=" + i.path("containers.conf"),
-		"CONTAINERS_STORAGE_CONF=" + i.path("storage.conf"),
-		"CONTAINERS_REGISTRIES_CONF=" + i.path("registries.conf"),
-	}
+	cmd.Env = s.environment()
 	cmd.Dir = i.cfg.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is the executor's to handle
 	stderr, err := cmd.StderrPipe()
@@ -115,6 +110,17 @@ func (s *service) start() (<-chan struct{}, error) {
 			executor.ErrUnavailable, errors.Join(err, cmd.Process.Kill()))
 	}
 	return s.done, nil
+}
+
+// environment points podman, and what conmon calls later, at the instance's configuration.
+func (s *service) environment() []string {
+	i := s.i
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + i.path("home"), "TMPDIR=" + i.path("scratch"),
+		"CONTAINERS_CONF=" + i.path("containers.conf"),
+		"CONTAINERS_STORAGE_CONF=" + i.path("storage.conf"),
+		"CONTAINERS_REGISTRIES_CONF=" + i.path("registries.conf"),
+	}
 }
 
 // attend logs what the service says and reaps it.
