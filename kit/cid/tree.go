@@ -242,7 +242,7 @@ func (o treeOutput) group(p []byte, pos int64) error {
 	return err
 }
 
-// span is one subtree: its expected value, its bytes [pos, pos+length), its first node at offset at.
+// span is one subtree: its expected value, its bytes [pos, pos+length), its first node's offset.
 type span struct {
 	value       chain
 	pos, length int64

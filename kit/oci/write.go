@@ -56,7 +56,9 @@ func WriteLayout(ctx context.Context, w io.Writer, image cid.CID, name string, s
 }
 
 // ReadManifest reads and verifies the manifest of an image, and returns its bytes with it.
-func ReadManifest(ctx context.Context, image cid.CID, src Source) (_ Manifest, raw []byte, err error) {
+func ReadManifest(ctx context.Context, image cid.CID, src Source) (_ Manifest, raw []byte,
+	err error,
+) {
 	if image.Kind() != cid.OCIBlob {
 		return Manifest{}, nil, NotImage("%s names a %s", image, image.Kind())
 	}

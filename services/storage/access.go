@@ -15,6 +15,8 @@ import (
 
 // The scopes of a token this service looks at; it ignores the scopes of other services.
 const (
+	// ScopeAll covers both others: a scope covers what begins with it at a colon.
+	ScopeAll = "file"
 	// ScopeRead reads everything the account holds; with ":<cid>" only that blob and, when it is an
 	// image manifest, the blobs it names.
 	ScopeRead = "file:read"
@@ -71,13 +73,12 @@ func (a *Access) For(g Grant) (*Session, error) {
 	return s, nil
 }
 
+// Account is whom the session acts for.
+func (s *Session) Account() Account { return s.account }
+
 func (s *Session) grant(scope string) {
-	if scope == ScopeRead {
-		s.readAll = true
-	}
-	if scope == ScopeWrite {
-		s.writeAll = true
-	}
+	s.readAll = s.readAll || scope == ScopeRead || scope == ScopeAll
+	s.writeAll = s.writeAll || scope == ScopeWrite || scope == ScopeAll
 	if text, ok := strings.CutPrefix(scope, ScopeRead+":"); ok {
 		if c, err := cid.Parse(text); err == nil {
 			s.blobs[c] = true
@@ -198,7 +199,9 @@ func (s *Session) readable(ctx context.Context, c cid.CID) error {
 }
 
 // parts returns what the manifest image names; nothing when it is no manifest of the account.
-func (a *Access) parts(ctx context.Context, owner Account, image cid.CID) (map[cid.CID]bool, error) {
+func (a *Access) parts(ctx context.Context, owner Account, image cid.CID) (map[cid.CID]bool,
+	error,
+) {
 	if image.Kind() != cid.OCIBlob {
 		return nil, nil
 	}

@@ -19,7 +19,8 @@ const (
 	MaxPage = 1000
 )
 
-// Account is the id of an account: SHA-256 of its first key set. References and quotas belong to it.
+// Account is the id of an account: SHA-256 of its first key set. References and quotas belong to
+// it.
 type Account [32]byte
 
 // String is the id in hex, for logs.

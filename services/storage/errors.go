@@ -5,7 +5,8 @@ import (
 	"github.com/united-containers/ucn/kit/fault"
 )
 
-// The reasons this domain refuses for, next to those of kit/cid and kit/oci: wire constants, found by errors.Is on both sides.
+// The reasons this domain refuses for, next to those of kit/cid and kit/oci: wire constants, found
+// by errors.Is on both sides.
 const (
 	// ReasonBad: text or bytes that are no CID of ours; the message names the codec or hash.
 	ReasonBad fault.Reason = "BAD_CID"
@@ -25,8 +26,10 @@ const (
 	ReasonFull fault.Reason = "STORAGE_FULL"
 	// ReasonDataLoss: bytes held here no longer verify against their CID, or are gone.
 	ReasonDataLoss fault.Reason = "BLOB_DAMAGED"
-	// ReasonForbidden: the token's scopes do not cover the call.
-	ReasonForbidden fault.Reason = "STORAGE_SCOPE_MISSING"
+	// ReasonForbidden: the token's scopes do not cover the call; the same text as kit/rpc's.
+	ReasonForbidden fault.Reason = "SCOPE_MISSING"
+	// ReasonBusy: the account has as many uploads under way as it may.
+	ReasonBusy fault.Reason = "TOO_MANY_UPLOADS"
 	// ReasonClosed: the store has been closed.
 	ReasonClosed fault.Reason = "STORAGE_CLOSED"
 )
@@ -64,5 +67,6 @@ func outsideBlob(r Range, size int64) error {
 }
 
 func forbidden(need string) error {
-	return fault.New(fault.PermissionDenied, ReasonForbidden, "the token lacks the scope %s", need)
+	return fault.New(fault.PermissionDenied, ReasonForbidden,
+		"the token does not allow %q: make one that names this scope", need).With("scope", need)
 }

@@ -132,8 +132,8 @@ func acknowledged(out []byte) int {
 	return done
 }
 
-// checkAfterCrash opens what a killed process left: what it acknowledged is there, what it had begun
-// is there wholly or not at all, and nothing else is on the disk.
+// checkAfterCrash opens what a killed process left: what it acknowledged is there, what it had
+// begun is there wholly or not at all, and nothing else is on the disk.
 func checkAfterCrash(t *testing.T, dir string, done int) {
 	t.Helper()
 	d, err := disk.Open(config(dir, storage.DefaultLimits()))
