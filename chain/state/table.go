@@ -11,7 +11,9 @@ type table[K comparable, V any] struct {
 	journal []undo[K, V]
 	// dirty lists the cells edited since the last state root.
 	dirty []*cell[K, V]
-	slab  []cell[K, V]
+	// slabs hold the cells, used counts them; both serve one execution after the other.
+	slabs [][]cell[K, V]
+	used  int
 	// step numbers the transaction in hand, so that a cell is journaled once in it.
 	step uint64
 }
@@ -32,8 +34,12 @@ type undo[K comparable, V any] struct {
 	live bool
 }
 
-// slabSize is the number of cells allocated at a time.
-const slabSize = 512
+const (
+	// slabSize is the number of cells allocated at a time.
+	slabSize = 512
+	// keptSlabs is how many slabs stay from one execution to the next.
+	keptSlabs = 128
+)
 
 func newTable[K comparable, V any]() table[K, V] {
 	return table[K, V]{base: map[K]V{}, over: map[K]*cell[K, V]{}, step: 1}
@@ -44,12 +50,12 @@ func (t *table[K, V]) get(id K) *cell[K, V] {
 	if c, ok := t.over[id]; ok {
 		return c
 	}
-	if len(t.slab) == 0 {
-		t.slab = make([]cell[K, V], slabSize)
+	if t.used == len(t.slabs)*slabSize {
+		t.slabs = append(t.slabs, make([]cell[K, V], slabSize))
 	}
-	c := &t.slab[0]
-	t.slab = t.slab[1:]
-	c.id = id
+	c := &t.slabs[t.used/slabSize][t.used%slabSize]
+	t.used++
+	*c = cell[K, V]{id: id}
 	c.val, c.live = t.base[id]
 	t.over[id] = c
 	t.touched = append(t.touched, c)
@@ -123,10 +129,14 @@ func (t *table[K, V]) commit() {
 	t.reset()
 }
 
-// reset forgets the execution.
+// reset forgets the execution. Memory of a block larger than most is given back.
 func (t *table[K, V]) reset() {
 	t.journal, t.dirty, t.touched = t.journal[:0], t.dirty[:0], t.touched[:0]
-	t.slab = nil
 	clear(t.over)
+	if len(t.slabs) > keptSlabs {
+		t.slabs, t.over = t.slabs[:keptSlabs:keptSlabs], map[K]*cell[K, V]{}
+		t.journal, t.dirty, t.touched = nil, nil, nil
+	}
+	t.used = 0
 	t.step++
 }

@@ -16,12 +16,16 @@ func (r ref) isInner() bool { return r != empty && r&leafBit == 0 }
 type innerNode struct {
 	hash  Hash
 	child [2]ref
+	// number of the batch that made it.
+	number uint64
 }
 
 type leafNode struct {
 	key   Key
 	value Hash
 	hash  Hash
+	// number of the batch that made it.
+	number uint64
 }
 
 const (

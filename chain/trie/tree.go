@@ -24,6 +24,9 @@ type Tree struct {
 	root  ref
 	count int
 	open  bool
+	// own and order serve one batch after the other.
+	own   worker
+	order []slot
 }
 
 // New returns an empty tree.
