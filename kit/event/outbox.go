@@ -4,9 +4,10 @@ import "context"
 
 // Bounds of an outbox.
 const (
-	MaxPending = 1024    // events or envelopes that Queue.Pending returns at once
-	MaxQueued  = 1 << 20 // events waiting in one outbox; beyond it Append fails
-	MaxKept    = 1 << 16 // envelopes kept per topic after they are sent, for peers that missed some
+	MaxPending      = 1024    // events or envelopes that Queue.Pending returns at once
+	MaxPendingBytes = 8 << 20 // and their bytes; one more may pass it
+	MaxQueued       = 1 << 20 // events waiting in one outbox; beyond it Append fails
+	MaxKept         = 1 << 16 // envelopes kept per topic, sent or not, for peers that missed some
 )
 
 // Outbox is how a service says something. Tx is the transaction type of the service's store.
@@ -58,6 +59,15 @@ type Queue interface {
 	Seal(ctx context.Context, sealed []Sealed) error
 	Sent(ctx context.Context, through uint64) error
 	Changed() <-chan struct{}
+}
+
+// History is what an instance still knows of what it said.
+//
+// Kept returns the canonical bytes of the envelopes of a topic behind a place (its epoch and seq
+// count, its hash does not), in order and without gaps, at most MaxPending; nothing if the next one
+// is not kept any more or not there yet.
+type History interface {
+	Kept(ctx context.Context, topic Topic, behind Head) ([][]byte, error)
 }
 
 // Cursor is how far a consumer followed a line.
