@@ -133,7 +133,8 @@ func Prove(leaves []tx.Hash, index int) ListProof {
 }
 
 // Verify checks that the entry stands at Index of the list of Size entries with the root given
-// (RFC 9162 section 2.1.3.2).
+// (RFC 9162 section 2.1.3.2). A root does not commit to the size: unless the verifier knows the
+// size from elsewhere, only that the entry is in the list is proven, not where.
 func (p ListProof) Verify(entry []byte, root tx.Hash) error {
 	if p.Index >= p.Size || len(p.Siblings) > MaxSiblings {
 		return fmt.Errorf("%w: entry %d of %d with %d siblings", ErrProof, p.Index, p.Size,
