@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -145,7 +146,7 @@ func (r *Root) delegate(path string) error {
 	for part := range strings.SplitSeq("/"+strings.Trim(path, "/"), "/") {
 		at = filepath.Join(at, part)
 		for _, c := range []string{"cpu", "memory", "pids", "io"} {
-			if !strings.Contains(" "+string(have), c) {
+			if !slices.Contains(strings.Fields(string(have)), c) {
 				continue
 			}
 			f := filepath.Join(at, "cgroup.subtree_control")

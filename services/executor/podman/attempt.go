@@ -47,19 +47,17 @@ func (a attempt) path(elem ...string) string {
 func (a attempt) logDir() string  { return a.path("log") }
 func (a attempt) logFile() string { return a.path("log", "ctr.log") }
 
-// read decodes the file into v. A file that is not there leaves v alone and is ok = false.
+// read decodes the file into v. A file that is not there is ok = false, and so is one that a loss of
+// power left empty: then everything of the attempt counts as lost.
 func (a attempt) read(name string, v any) (ok bool, err error) {
 	b, err := os.ReadFile(a.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, v)
-	}
 	if err != nil {
 		return false, fmt.Errorf("reading %s of the attempt: %w", name, err)
 	}
-	return true, nil
+	return json.Unmarshal(b, v) == nil, nil
 }
 
 func (a attempt) write(name string, v any) error {

@@ -30,7 +30,8 @@ type container struct {
 	dir   attempt
 	group string // control group, ours; the runtime's is below it
 
-	life sync.Mutex // held while the container is made, started, signalled or removed
+	life    sync.Mutex // held while the container is made, started, signalled or removed
+	dropped bool       // removed, and no longer the attempt's handle; guarded by life
 
 	mu       sync.Mutex // guards what follows
 	record   *record
@@ -39,8 +40,9 @@ type container struct {
 	meter    *cgroup.Meter
 	diskAt   time.Time
 	disk     uint64
-	kills    uint64 // OOM kills seen
-	removing bool   // from the first deletion on: nothing is written to dir any more
+	kills    uint64    // OOM kills seen
+	emptyAt  time.Time // since when it has no process although the engine says that it runs
+	removing bool      // from the first deletion on: nothing is written to dir any more
 }
 
 // load reads the record, if it was not read yet, and tells whether there is one.

@@ -98,7 +98,9 @@ func (d *Driver) RemoveImage(ctx context.Context, id executor.ImageID) error {
 }
 
 // Create implements executor.Driver.
-func (d *Driver) Create(ctx context.Context, spec executor.ContainerSpec) (executor.Container, error) {
+func (d *Driver) Create(ctx context.Context, spec executor.ContainerSpec) (executor.Container,
+	error,
+) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -111,11 +113,10 @@ func (d *Driver) Create(ctx context.Context, spec executor.ContainerSpec) (execu
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.handle(spec.Attempt)
+	c, err := d.locked(spec.Attempt)
 	if err != nil {
 		return nil, err
 	}
-	c.life.Lock()
 	defer c.life.Unlock()
 	known, err := c.load()
 	if err != nil {
@@ -184,25 +185,48 @@ func (d *Driver) assemble(ctx context.Context, c *container, spec *executor.Cont
 	if err != nil {
 		return err
 	}
-	var made struct {
-		ID string `json:"Id"`
-	}
 	g := d.i.generate(r, c.dir, config, own)
-	err = d.i.api.call(ctx, http.MethodPost, "/containers/create", nil, g, &made)
-	switch status(err) {
-	case 0:
-		c.setEngineID(made.ID)
-		return err
-	case http.StatusConflict, http.StatusInternalServerError:
-		if c.made(ctx) { // a repeated create
-			return nil
+	err = d.create(ctx, c, g)
+	if status(err) == http.StatusConflict || status(err) == http.StatusInternalServerError {
+		// The name is taken by what a loss of power left without a record.
+		if err2 := c.delete(ctx); err2 != nil {
+			return errors.Join(err, err2)
 		}
+		err = d.create(ctx, c, g)
+	}
+	switch status(err) {
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %w", executor.ErrNoImage, err)
 	case http.StatusBadRequest:
 		return fmt.Errorf("%w: %w", executor.ErrInvalid, err)
 	}
 	return err
+}
+
+func (d *Driver) create(ctx context.Context, c *container, g *specgen) error {
+	var made struct {
+		ID string `json:"Id"`
+	}
+	err := d.i.api.call(ctx, http.MethodPost, "/containers/create", nil, g, &made)
+	if err == nil {
+		c.setEngineID(made.ID)
+	}
+	return err
+}
+
+// locked returns the handle of the attempt with its life locked.
+func (d *Driver) locked(id executor.AttemptID) (*container, error) {
+	for {
+		c, err := d.handle(id)
+		if err != nil {
+			return nil, err
+		}
+		c.life.Lock()
+		if !c.dropped {
+			return c, nil
+		}
+		c.life.Unlock() // removed while we waited: there may be a new one
+	}
 }
 
 // handle returns the one handle of the attempt in this process.
@@ -224,8 +248,9 @@ func (d *Driver) handle(id executor.AttemptID) (*container, error) {
 	return c, nil
 }
 
-// forget drops the handle of a container that was removed.
+// forget drops the handle of a container that was removed. Its life is locked.
 func (d *Driver) forget(c *container) {
+	c.dropped = true
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.byID[c.id] == c {
@@ -290,6 +315,9 @@ func (d *Driver) adopt(ctx context.Context, id executor.AttemptID, engineID stri
 		return nil, nil // being made or removed at this moment
 	}
 	defer c.life.Unlock()
+	if c.dropped {
+		return nil, nil
+	}
 	known, err := c.load()
 	if err != nil {
 		return nil, err

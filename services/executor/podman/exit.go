@@ -17,7 +17,7 @@ import (
 
 // exitRecheck is how often Wait looks at the engine although nothing rang: for exits that conmon
 // could not report, because it was killed.
-const exitRecheck = 5 * time.Second
+const exitRecheck = 2 * time.Second
 
 // Wait implements executor.Container.
 //
@@ -129,6 +129,10 @@ func (c *container) findExit(ctx context.Context) (executor.Exit, bool, error) {
 		return executor.Exit{}, false, err
 	}
 	switch in.State.Status {
+	case "running":
+		if c.empty() {
+			return lost(stopped, "the engine lost sight of it"), true, nil
+		}
 	case "exited", "stopped", "dead":
 		oom := in.State.OOMKilled || kills > 0
 		return c.judge(in.State.ExitCode, in.State.Finished, c.startedAt(), stopped, oom), true, nil
@@ -140,6 +144,25 @@ func lost(stopped bool, detail string) executor.Exit {
 	return executor.Exit{
 		Kind: executor.ExitLost, Code: -1, Stopped: stopped, Ended: time.Now().UTC(), Detail: detail,
 	}
+}
+
+// emptyPatience is how long a container may be without processes before conmon, which tells the
+// exit after the last of the log, is taken for dead.
+const emptyPatience = 4 * time.Second
+
+// empty tells whether a container that the engine believes to run has had no process for long.
+func (c *container) empty() bool {
+	pids, err := c.i.groups.Procs(c.group)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil || len(pids) > 0 {
+		c.emptyAt = time.Time{}
+		return false
+	}
+	if c.emptyAt.IsZero() {
+		c.emptyAt = time.Now()
+	}
+	return time.Since(c.emptyAt) > emptyPatience
 }
 
 // startedAt is when Start was called: the engine's own time is often later than the end of a short

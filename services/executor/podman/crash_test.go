@@ -1,0 +1,136 @@
+package podman
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/united-containers/ucn/services/executor"
+	"github.com/united-containers/ucn/services/executor/executortest"
+)
+
+// The API service may die at any time: nothing of the containers is lost, and the next call starts
+// another.
+func TestServiceDies(t *testing.T) {
+	img := executortest.GuestImage(t)
+	d := loaded(t, img)
+	c, err := d.Create(t.Context(), executortest.Spec(img.ID, "a", "trap", "4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range c.Logs(t.Context(), executor.LogPos{}, true) {
+		break // it is ready
+	}
+	s := d.i.service
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-s.done
+	if err := c.Stop(t.Context(), executor.MaxStopGrace); err != nil {
+		t.Fatal(err)
+	}
+	e, err := c.Wait(t.Context())
+	if err != nil || e.Code != 4 || e.Kind != executor.ExitStopped {
+		t.Errorf("exit %+v, %v", e, err)
+	}
+}
+
+// When conmon is killed nobody knows the exit code any more; the driver says so and does not wait
+// for ever.
+func TestConmonDies(t *testing.T) {
+	img := executortest.GuestImage(t)
+	d := loaded(t, img)
+	c, err := d.Create(t.Context(), executortest.Spec(img.ID, "a", "sleep", "200ms", "exit", "3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pids, err := d.i.groups.Procs(d.i.group("engine"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range pids {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+		if err == nil && strings.TrimSpace(string(b)) == "conmon" {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	e, err := c.Wait(t.Context())
+	if err != nil || e.Kind != executor.ExitLost {
+		t.Errorf("exit %+v, %v; want it lost", e, err)
+	}
+	if err := c.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A crash inside Create leaves a directory and perhaps a container; the next life clears it away,
+// and the attempt can be created.
+func TestHalfMadeIsCleared(t *testing.T) {
+	img := executortest.GuestImage(t)
+	d := loaded(t, img)
+	spec := executortest.Spec(img.ID, "half", "exit", "0")
+	c, err := d.handle(spec.Attempt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(c.dir.logDir(), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	r := &record{Executor: "exec-1", Spec: spec}
+	if err := c.dir.write("attempt.json", r); err != nil {
+		t.Fatal(err)
+	}
+	list, err := d.List(t.Context())
+	if err != nil || len(list) != 0 {
+		t.Errorf("listed %d, %v", len(list), err)
+	}
+	if exists(string(c.dir)) {
+		t.Error("the directory is still there")
+	}
+	if _, err := d.Create(t.Context(), spec); err != nil {
+		t.Error(err)
+	}
+}
+
+// Many at once: every one ends as it should, and nothing stays behind.
+func TestManyAtOnce(t *testing.T) {
+	const many = 8
+	img := executortest.GuestImage(t)
+	d := loaded(t, img)
+	var all sync.WaitGroup
+	for n := range many {
+		all.Go(func() {
+			name := "n" + strconv.Itoa(n)
+			c, err := d.Create(t.Context(), executortest.Spec(img.ID, name, "exit", strconv.Itoa(n)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := c.Start(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if e, err := c.Wait(t.Context()); err != nil || e.Code != n {
+				t.Errorf("exit %+v, %v; want %d", e, err, n)
+			}
+			if err := c.Remove(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	left, err := os.ReadDir(d.i.path("attempts", "exec-1"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
