@@ -11,6 +11,9 @@ import (
 // poolRetry is what a caller is told to wait when the pool is full.
 const poolRetry = 100 * time.Millisecond
 
+// lagRetry is what a caller is told to wait for the index.
+const lagRetry = time.Second
+
 // PoolLimits bound what waits for a block.
 type PoolLimits struct {
 	// Transactions and Bytes (raw transactions) bound the whole pool.
@@ -95,7 +98,10 @@ type offer[T any] struct {
 	at    place
 	// acceptedOnly settles as soon as the entry is in the pool.
 	acceptedOnly bool
-	refusal      *fault.Error // set by add
+	// repeated says that the same was in the pool a moment ago and was not verified again: it is
+	// not taken in anew.
+	repeated bool
+	refusal  *fault.Error // set by add
 }
 
 // add takes the offers into the pool in order. committed returns a signer's next nonce in the
@@ -111,6 +117,10 @@ func (p *pool[T]) add(offers []*offer[T], committed func(signer) uint64) (n, ope
 		}
 		if held := p.byID[o.entry.id]; held != nil {
 			p.attach(held, o)
+			continue
+		}
+		if o.repeated {
+			o.refusal = dropped()
 			continue
 		}
 		if o.refusal = p.admit(o.entry, committed); o.refusal != nil {
@@ -237,6 +247,18 @@ func (p *pool[T]) pending(s signer) (uint64, bool) {
 		return 0, false
 	}
 	return l.next(), true
+}
+
+// before returns what waits before a nonce of a signer: the last one if there is a gap.
+func (p *pool[T]) before(s signer, nonce uint64) (payload T, found bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.lines[s]
+	if l == nil || nonce <= l.first {
+		return payload, false
+	}
+	at := min(nonce-l.first, uint64(len(l.entries))) - 1
+	return l.entries[at].payload, true
 }
 
 // drain empties the pool and returns what was in it.

@@ -29,6 +29,10 @@ const (
 	ReasonFeeTooLow fault.Reason = "FEE_TOO_LOW"
 	// ReasonCannotPay: the account does not exist or cannot pay the fee.
 	ReasonCannotPay fault.Reason = "CANNOT_PAY"
+	// ReasonSigner: it names a delegate, which this version does not know.
+	ReasonSigner fault.Reason = "SIGNER_NOT_BUILT"
+	// ReasonDropped: an earlier submission of the same was dropped; submit it again.
+	ReasonDropped fault.Reason = "DROPPED"
 	// ReasonPoolFull: too many transactions wait, altogether or of this account.
 	ReasonPoolFull fault.Reason = "POOL_FULL"
 	// ReasonBatch: no or too many transactions in one request.
@@ -52,6 +56,17 @@ const (
 func malformed(cause error) *fault.Error {
 	return fault.New(fault.InvalidArgument, ReasonMalformed,
 		"not a canonical transaction: %v", cause)
+}
+
+func badSignature(chain string, cause error) *fault.Error {
+	return fault.New(fault.InvalidArgument, ReasonBadSignature,
+		"not signed by the account on this chain: %v; the bytes were altered, the key is another, "+
+			"or it was signed for another network whose chain is %q too", cause, chain)
+}
+
+func dropped() *fault.Error {
+	return fault.New(fault.Aborted, ReasonDropped,
+		"it waited for a block and was dropped; submit it again to learn why")
 }
 
 func nonceOld(nonce, next uint64) *fault.Error {

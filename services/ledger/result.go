@@ -37,6 +37,7 @@ type ticket struct {
 	results []Result
 	left    atomic.Int64
 	done    chan struct{}
+	block   atomic.Pointer[timing] // of the last block that took part of it
 }
 
 func newTicket(n int) *ticket {

@@ -76,6 +76,8 @@ type Index interface {
 	Transaction(id Hash) (Location, bool, error)
 	// Block returns the height of a block hash; false when it is not indexed.
 	Block(hash Hash) (uint64, bool, error)
+	// Granted tells whether the faucet gave money to an account.
+	Granted(account Hash) (bool, error)
 	// Close ends it. It must not be called during another call.
 	Close() error
 }
@@ -85,6 +87,8 @@ type IndexEntry struct {
 	Height       uint64
 	Hash         Hash
 	Transactions []Hash // in order
+	// Granted are the accounts that the faucet gave money to.
+	Granted []Hash
 }
 
 // Location is a transaction's place on its chain.

@@ -19,6 +19,7 @@ type Index struct {
 	height       uint64
 	blocks       map[ledger.Hash]uint64
 	transactions map[ledger.Hash]ledger.Location
+	granted      map[ledger.Hash]bool
 }
 
 var _ ledger.Index = (*Index)(nil)
@@ -40,11 +41,15 @@ func (x *Index) Put(ctx context.Context, entries []ledger.IndexEntry) error {
 	if x.blocks == nil {
 		x.blocks = map[ledger.Hash]uint64{}
 		x.transactions = map[ledger.Hash]ledger.Location{}
+		x.granted = map[ledger.Hash]bool{}
 	}
 	for _, e := range entries {
 		x.blocks[e.Hash] = e.Height
 		for i, id := range e.Transactions {
 			x.transactions[id] = ledger.Location{Height: e.Height, Index: uint32(i)}
+		}
+		for _, account := range e.Granted {
+			x.granted[account] = true
 		}
 		x.height, x.filled = e.Height, true
 	}
@@ -72,6 +77,13 @@ func (x *Index) Block(hash ledger.Hash) (uint64, bool, error) {
 	defer x.mu.Unlock()
 	height, found := x.blocks[hash]
 	return height, found, x.fail()
+}
+
+// Granted implements ledger.Index.
+func (x *Index) Granted(account ledger.Hash) (bool, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.granted[account], x.fail()
 }
 
 // Close implements ledger.Index.
@@ -124,6 +136,9 @@ func indexEntries(n int) []ledger.IndexEntry {
 	entries := make([]ledger.IndexEntry, n)
 	for i := range entries {
 		entries[i] = ledger.IndexEntry{Height: uint64(i), Hash: name('b', i)}
+		if i%5 == 0 {
+			entries[i].Granted = []ledger.Hash{name('g', i)}
+		}
 		for j := range i % 7 {
 			id := name('t', i*100+j)
 			entries[i].Transactions = append(entries[i].Transactions, id)
@@ -143,6 +158,12 @@ func checkIndex(t *testing.T, x ledger.Index, entries []ledger.IndexEntry) {
 			if got, found, err := x.Transaction(id); got != want || !found || err != nil {
 				t.Fatalf("transaction %v is indexed at %v, %v, %v", want, got, found, err)
 			}
+		}
+	}
+	for i := range entries {
+		account := sha256.Sum256(binary.BigEndian.AppendUint64([]byte{'g'}, uint64(i)))
+		if got, err := x.Granted(account); got != (i%5 == 0) || err != nil {
+			t.Fatalf("account %d was granted: %v, %v", i, got, err)
 		}
 	}
 	last := entries[len(entries)-1].Height

@@ -35,6 +35,7 @@ const (
 	keyHead        = 'h'
 	keyBlock       = 'b'
 	keyTransaction = 't'
+	keyGranted     = 'g'
 )
 
 // Config says where an index is and whose it is.
@@ -168,6 +169,11 @@ func put(batch *pebble.Batch, e ledger.IndexEntry) error {
 			return err
 		}
 	}
+	for _, account := range e.Granted {
+		if err := batch.Set(key(keyGranted, account), height, nil); err != nil {
+			return err
+		}
+	}
 	return batch.Set([]byte{keyHead}, height, nil)
 }
 
@@ -199,6 +205,12 @@ func (x *Index) Block(hash ledger.Hash) (uint64, bool, error) {
 		return 0, false, err
 	}
 	return binary.BigEndian.Uint64(value), true, nil
+}
+
+// Granted implements ledger.Index.
+func (x *Index) Granted(account ledger.Hash) (bool, error) {
+	_, found, err := x.get(key(keyGranted, account), 8)
+	return found, err
 }
 
 // Close implements ledger.Index.

@@ -1,0 +1,199 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/state"
+	"github.com/united-containers/ucn/chain/tx"
+)
+
+// Config bounds what one chain takes.
+type Config struct {
+	Pool PoolLimits
+	// CachedKeys is how many expanded public keys are kept, 1.6 KiB each; 0 means sig.MaxCachedKeys.
+	CachedKeys int
+	// SnapshotEvery is after how many transactions the state is written down; 0 means
+	// DefaultSnapshotEvery, negative never. It bounds how long a start takes.
+	SnapshotEvery int
+}
+
+// DefaultSnapshotEvery is a start of about ten seconds.
+const DefaultSnapshotEvery = 1_000_000
+
+// Deps are what a chain needs from outside.
+type Deps struct {
+	// Genesis is the chain's; a store that begins otherwise is refused.
+	Genesis *block.Genesis
+	Store   Store
+	// Snapshots and Index may be nil: starts take longer then, and transactions are found only
+	// while they are recent.
+	Snapshots Snapshots
+	Index     Index
+	// Orderer makes the orderer that continues after a head.
+	Orderer func(head Header) (Orderer, error)
+	// Clock tells the time; nil means time.Now.
+	Clock func() time.Time
+	// Log is told of starts, snapshots and failures; nil for nobody.
+	Log *slog.Logger
+	// Observe is told of every committed block, from the executor's goroutine; nil for nobody.
+	Observe func(BlockStats)
+}
+
+// BlockStats says what a block held and how long it took.
+type BlockStats struct {
+	Height                          uint64
+	Transactions, Operations, Bytes int
+	// Execute is building or verifying, Durable the log's write, Commit both and what is between.
+	Execute, Durable, Commit time.Duration
+}
+
+// Chain is one chain of blocks: App of its orderer, and all that users ask about it. Exported
+// methods other than those of App may be called at any time from any goroutine.
+type Chain struct {
+	config  Config
+	deps    Deps
+	genesis *block.Genesis
+	name    string
+	anchor  sig.Anchor
+	clock   func() time.Time
+	log     *slog.Logger
+
+	state   *state.State
+	pool    *pool[*candidate]
+	ingress *ingress
+	orderer Orderer
+	recent  *recent
+	ended   chan struct{} // closed when no block will be made any more
+	failed  chan struct{} // closed when that is because of a failure
+
+	// Of the orderer's goroutine alone: the block that was built and not committed, the list of
+	// header hashes with and without the head, and transactions since the last snapshot.
+	step       *step
+	history    *block.CompactRange
+	before     headers
+	unsnapped  int
+	recordRoom []byte
+
+	// mu guards the head, which changes only after the log has it, and why the chain stopped.
+	mu    sync.RWMutex
+	head  Tip
+	cause error
+}
+
+var _ App = (*Chain)(nil)
+
+// headers is a list of header hashes as its subtrees' roots.
+type headers struct {
+	size  uint64
+	nodes []tx.Hash
+}
+
+// Open brings a chain's state up from its log. It starts nothing. Errors: ErrGenesis, ErrCorrupt,
+// or what the store says.
+func Open(ctx context.Context, config Config, deps Deps) (*Chain, error) {
+	if err := config.Pool.Validate(); err != nil {
+		return nil, err
+	}
+	if config.SnapshotEvery == 0 {
+		config.SnapshotEvery = DefaultSnapshotEvery
+	}
+	if err := deps.Genesis.Validate(); err != nil {
+		return nil, fmt.Errorf("open chain: %w", err)
+	}
+	c := &Chain{
+		config: config, deps: deps, genesis: deps.Genesis, name: deps.Genesis.Chain,
+		anchor: deps.Genesis.Anchor(), clock: deps.Clock, log: deps.Log,
+		pool: newPool[*candidate](config.Pool), ingress: newIngress(config.CachedKeys),
+		recent: newRecent(), ended: make(chan struct{}), failed: make(chan struct{}),
+	}
+	if c.clock == nil {
+		c.clock = time.Now
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if err := c.load(ctx); err != nil {
+		return nil, fmt.Errorf("open chain %q: %w", c.name, err)
+	}
+	var err error
+	if c.orderer, err = deps.Orderer(c.seam(&c.head.Header, c.head.Hash)); err != nil {
+		return nil, fmt.Errorf("open chain %q: %w", c.name, err)
+	}
+	return c, nil
+}
+
+// seam is what an orderer sees of a header.
+func (c *Chain) seam(h *block.Header, hash Hash) Header {
+	return Header{
+		Height: h.Height, Round: h.Round, Time: uint64(h.Time), Hash: hash, Prev: Hash(h.Prev),
+		Preimage: h.Preimage(c.anchor),
+	}
+}
+
+// Run makes blocks until ctx ends. When the storage fails, it takes no more transactions, says so
+// (Err, Failed), goes on answering reads, and returns the failure once ctx has ended.
+func (c *Chain) Run(ctx context.Context, ready func()) error {
+	var helpers sync.WaitGroup
+	inner, cancel := context.WithCancel(ctx)
+	helpers.Go(func() { c.ingress.run(inner) })
+	helpers.Go(func() { c.project(inner) })
+	defer helpers.Wait()
+	defer cancel()
+	ready()
+	err := c.orderer.Run(ctx, c)
+	c.discard()
+	if err == nil && ctx.Err() == nil {
+		err = errors.New("the orderer stopped on its own")
+	}
+	if err != nil {
+		c.fail(err)
+		<-ctx.Done()
+	} else {
+		c.mu.Lock()
+		c.cause = errEnded
+		c.mu.Unlock()
+		close(c.ended)
+		c.snapshotAtEnd(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+// fail notes that the chain takes nothing any more.
+func (c *Chain) fail(err error) {
+	c.log.Error("the chain has stopped: it takes no transactions until it is started anew",
+		"chain", c.name, "error", err)
+	c.mu.Lock()
+	c.cause = err
+	c.mu.Unlock()
+	close(c.failed)
+	close(c.ended)
+}
+
+// Failed closes when the chain has stopped because of a failure.
+func (c *Chain) Failed() <-chan struct{} { return c.failed }
+
+// Err returns CHAIN_STOPPED if the chain takes nothing any more, nil otherwise.
+func (c *Chain) Err() error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.cause == nil {
+		return nil
+	}
+	return stopped(c.cause)
+}
+
+// Name returns the chain's id: "main" or a UUID.
+func (c *Chain) Name() string { return c.name }
+
+// Finality tells of committed blocks; see Orderer.
+func (c *Chain) Finality() <-chan Final { return c.orderer.Finality() }
+
+// PoolSize returns how many transactions wait, and their bytes.
+func (c *Chain) PoolSize() (transactions, bytes int) { return c.pool.size() }

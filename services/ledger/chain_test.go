@@ -1,0 +1,100 @@
+package ledger_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/services/ledger"
+	"github.com/united-containers/ucn/services/ledger/ledgertest"
+	"github.com/united-containers/ucn/services/ledger/solo"
+)
+
+func config() ledger.Config { return ledger.Config{Pool: ledger.DefaultPool()} }
+
+func network(t *testing.T, seed uint64, accounts int) *ledgertest.Network {
+	t.Helper()
+	n, err := ledgertest.NewNetwork(seed, accounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// deps are what a chain of the network needs, ordered by solo.
+func deps(n *ledgertest.Network, store ledger.Store) ledger.Deps {
+	return ledger.Deps{
+		Genesis: n.Genesis, Store: store,
+		Orderer: func(head ledger.Header) (ledger.Orderer, error) {
+			return solo.New(solo.Default(), n.MaxStep(), solo.Deps{Key: n.Proposer, Head: head})
+		},
+	}
+}
+
+// submit sends transactions and wants every one committed and ok.
+func submit(t *testing.T, c *ledger.Chain, raw ...[]byte) []ledger.Result {
+	t.Helper()
+	results, _, err := c.Submit(t.Context(), raw, ledger.Committed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range results {
+		if r.Err != nil || r.Finality != ledger.Committed {
+			t.Fatalf("transaction %d: %v", i, r.Err)
+		}
+		receipt, err := tx.DecodeReceipt(r.Receipt)
+		if err != nil || len(receipt.Outcomes) == 0 {
+			t.Fatalf("transaction %d: receipt %+v, %v", i, receipt, err)
+		}
+	}
+	return results
+}
+
+func TestCommitsAndRestartsFromTheLog(t *testing.T) {
+	n := network(t, 1, 10)
+	disk := &ledgertest.Disk{}
+	d := deps(n, disk.Open())
+	d.Index = &ledgertest.Index{}
+	c, stop := ledgertest.Start(t, config(), d)
+	var all [][]byte
+	for nonce := range uint64(3) {
+		for i := range n.Keys {
+			all = append(all, n.Transfer(i, (i+1)%10, nonce, tx.Grains(1000+i)))
+		}
+	}
+	results := submit(t, c, all...)
+	again := submit(t, c, all...) // the same once more: what became of them
+	for i := range results {
+		if results[i].ID != again[i].ID || results[i].At != again[i].At {
+			t.Errorf("transaction %d is at %v, and then at %v", i, results[i].At, again[i].At)
+		}
+	}
+	before := c.Tip()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	d.Store = disk.Open()
+	c, _ = ledgertest.Start(t, config(), d)
+	if after := c.Tip(); after.Hash != before.Hash {
+		t.Errorf("head is %x at %d, was %x at %d", after.Hash, after.Header.Height, before.Hash,
+			before.Header.Height)
+	}
+	known, err := c.Transaction(t.Context(), results[7].ID)
+	if err != nil || known.At != results[7].At {
+		t.Errorf("transaction 7 is found at %v, %v", known, err)
+	}
+	submit(t, c, n.Transfer(0, 1, 3, 5))
+}
+
+func TestRefusesALogOfAnotherGenesis(t *testing.T) {
+	n, other := network(t, 1, 2), network(t, 2, 2)
+	disk := &ledgertest.Disk{}
+	_, stop := ledgertest.Start(t, config(), deps(n, disk.Open()))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := ledger.Open(t.Context(), config(), deps(other, disk.Open()))
+	if !errors.Is(err, ledger.ErrGenesis) {
+		t.Errorf("open: %v", err)
+	}
+}

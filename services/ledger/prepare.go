@@ -1,0 +1,206 @@
+package ledger
+
+import (
+	"errors"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/state"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// preparation brings the transactions of one submission to the point where only their
+// signatures are open, and then takes the verdicts.
+type preparation struct {
+	chain  *Chain
+	time   tx.Millis
+	offers []*offer[*candidate]
+	claims []claim
+	owners []owner // of the claims
+	// sets are the key sets in force after the transactions so far, where these change them.
+	sets map[sig.AccountID]sig.KeySet
+}
+
+// owner says whose a claim is.
+type owner struct {
+	offer *offer[*candidate]
+	// claim is the index among those of the prepared transaction, or notPrepared.
+	claim int
+	// account says that the transaction stands and falls with it.
+	account bool
+}
+
+const notPrepared = -1
+
+func newPreparation(c *Chain, n int) *preparation {
+	return &preparation{
+		chain: c, time: tx.Millis(max(c.clock().UnixMilli(), 0)),
+		offers: make([]*offer[*candidate], n),
+		claims: make([]claim, 0, n), owners: make([]owner, 0, n),
+	}
+}
+
+// prepare decodes a transaction and checks all that needs no signature.
+func (p *preparation) prepare(i int, raw []byte) {
+	o := &offer[*candidate]{}
+	p.offers[i] = o
+	t, err := tx.Decode(raw)
+	if errors.Is(err, tx.ErrTooLarge) {
+		o.refusal = fault.New(fault.InvalidArgument, ReasonTooLarge,
+			"the transaction has %d bytes, at most %d are taken", len(raw), tx.MaxTransaction)
+		return
+	}
+	if err != nil {
+		o.refusal = malformed(err)
+		return
+	}
+	prepared, err := p.chain.state.Prepare(t)
+	c := newCandidate(prepared, raw)
+	o.entry = &entry[*candidate]{
+		id: Hash(prepared.ID), from: signer{Hash(t.Account), t.Signer}, nonce: t.Nonce,
+		operations: len(t.Operations), bytes: len(raw), payload: c,
+	}
+	if p.chain.pool.lookup(o.entry.id) {
+		// What it says is known and was verified: the answer is what becomes of that.
+		o.repeated = true
+		return
+	}
+	// The nonce is judged by the pool, which knows what waits.
+	checked := p.chain.state.Check(t, p.time)
+	if !errors.Is(checked, state.ErrNonceOld) && !errors.Is(checked, state.ErrNonceFuture) {
+		if o.refusal = p.chain.refusal(checked, t); o.refusal != nil {
+			return
+		}
+	}
+	o.refusal = p.sign(o, err)
+}
+
+// sign adds the transaction's signatures to the claims. unfit is why the committed state's key
+// set cannot judge it.
+func (p *preparation) sign(o *offer[*candidate], unfit error) *fault.Error {
+	c := o.entry.payload
+	t := c.prepared.Tx
+	committed := p.chain.state.Keys(t.Account)
+	held := p.held(o.entry, committed)
+	known := held.Equal(committed)
+	if known && unfit != nil {
+		return badSignature(p.chain.name, unfit)
+	}
+	set := held
+	if !known {
+		var err error
+		if set, err = t.Signature.Check(t.Account, held); err != nil {
+			return badSignature(p.chain.name, err)
+		}
+		p.claimAnew(o, set)
+	}
+	for n := range c.prepared.Claims {
+		// The account's own come first, and only if the committed state could judge.
+		account := unfit == nil && n < len(t.Signature.Signatures)
+		if account && !known {
+			continue
+		}
+		one := &c.prepared.Claims[n]
+		p.claims = append(p.claims, claim{
+			key: one.Key, preimage: one.Preimage, signature: one.Signature,
+		})
+		p.owners = append(p.owners, owner{o, n, account})
+	}
+	p.follow(c, set)
+	return nil
+}
+
+// claimAnew claims the account's signatures under a set that the committed state does not hold
+// yet. Execution will verify them once more: it is the rare case.
+func (p *preparation) claimAnew(o *offer[*candidate], set sig.KeySet) {
+	t := o.entry.payload.prepared.Tx
+	preimage := t.AppendPreimage(nil, p.chain.anchor)
+	for _, one := range t.Signature.Signatures {
+		p.claims = append(p.claims, claim{
+			key: set.Keys[one.Index], preimage: preimage, signature: one.Signature,
+		})
+		p.owners = append(p.owners, owner{o, notPrepared, true})
+	}
+}
+
+// held returns the set in force for a transaction when its turn comes: what the transactions
+// before it leave, in this submission, in the pool, or in the state.
+func (p *preparation) held(e *entry[*candidate], committed sig.KeySet) sig.KeySet {
+	if set, ok := p.sets[e.payload.prepared.Tx.Account]; ok {
+		return set
+	}
+	if before, ok := p.chain.pool.before(e.from, e.nonce); ok {
+		return before.after
+	}
+	return committed
+}
+
+// follow notes the key set that a transaction leaves behind. set is the one that judges it, or
+// zero if that comes with its signature.
+func (p *preparation) follow(c *candidate, set sig.KeySet) {
+	t := c.prepared.Tx
+	changed := !t.Signature.Keys.IsZero()
+	c.after = set
+	if changed {
+		c.after = t.Signature.Keys
+	}
+	for _, operation := range t.Operations {
+		if o, ok := operation.(*tx.SetKeys); ok {
+			c.after, changed = o.Keys, true
+		}
+	}
+	if !changed {
+		return
+	}
+	if p.sets == nil {
+		p.sets = map[sig.AccountID]sig.KeySet{}
+	}
+	p.sets[t.Account] = c.after
+}
+
+// judge takes the verdicts: an account's signature must be good; a bad one inside an operation is
+// for the execution to judge.
+func (p *preparation) judge() {
+	for n, w := range p.owners {
+		good := p.claims[n].good
+		if w.claim != notPrepared {
+			w.offer.entry.payload.prepared.Claims[w.claim].OK = good
+		}
+		if w.account && !good && w.offer.refusal == nil {
+			w.offer.refusal = badSignature(p.chain.name, sig.ErrSignature)
+		}
+	}
+}
+
+// refusal names why a transaction cannot stand in a block, nil if it can.
+func (c *Chain) refusal(err error, t *tx.Transaction) *fault.Error {
+	account, _ := c.state.Account(t.Account)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, state.ErrChain):
+		return fault.New(fault.InvalidArgument, ReasonWrongChain,
+			"the transaction is for chain %q, this is %q", t.Chain, c.name)
+	case errors.Is(err, state.ErrSigner):
+		return fault.New(fault.InvalidArgument, ReasonSigner,
+			"signer %d is a delegate; delegates are not built: sign with the key set", t.Signer)
+	case errors.Is(err, state.ErrExpired):
+		return fault.New(fault.FailedPrecondition, ReasonExpired,
+			"valid_until %d has passed; sign it again with a later one", t.ValidUntil)
+	case errors.Is(err, state.ErrTooEarly):
+		return fault.New(fault.InvalidArgument, ReasonTooFarAhead,
+			"valid_until %d is more than 24 hours ahead", t.ValidUntil)
+	case errors.Is(err, state.ErrFeeCap):
+		return fault.New(fault.FailedPrecondition, ReasonFeeTooLow,
+			"the fee cap of %d grains is below the fee of %d that the next block charges", t.Fee,
+			c.state.Prices().Fee(len(t.Operations), len(t.BodyBytes())))
+	case errors.Is(err, state.ErrCannotPay):
+		return fault.New(fault.FailedPrecondition, ReasonCannotPay,
+			"the account holds %d grains and cannot pay the fee", account.Balance)
+	case errors.Is(err, state.ErrNonceOld):
+		return nonceOld(t.Nonce, account.Nonce)
+	case errors.Is(err, state.ErrNonceFuture):
+		return nonceFuture(t.Nonce, account.Nonce)
+	}
+	return badSignature(c.name, err)
+}

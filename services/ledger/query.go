@@ -1,0 +1,258 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/state"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// Tip is the last committed block without its body.
+type Tip struct {
+	Header      block.Header
+	Hash        Hash
+	Certificate block.Certificate
+}
+
+// Tip returns the last committed block.
+func (c *Chain) Tip() Tip {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.head
+}
+
+// Head returns the last committed block as an orderer sees it.
+func (c *Chain) Head() Header {
+	tip := c.Tip()
+	return Header{
+		Height: tip.Header.Height, Round: tip.Header.Round, Time: uint64(tip.Header.Time),
+		Hash: tip.Hash, Prev: Hash(tip.Header.Prev),
+	}
+}
+
+// Genesis returns what the chain began with; it must not be changed.
+func (c *Chain) Genesis() *block.Genesis { return c.genesis }
+
+// Anchor returns the chain's anchor.
+func (c *Chain) Anchor() sig.Anchor { return c.anchor }
+
+// State returns the committed state. Only its reading methods may be called.
+func (c *Chain) State() StateReader { return c.state }
+
+// StateReader is what may be read of a chain's committed state.
+type StateReader interface {
+	Head() state.Head
+	Prices() state.Prices
+	Account(id sig.AccountID) (tx.Account, bool)
+	Escrow(id tx.EscrowID) (tx.Escrow, bool)
+	Lease(id tx.LeaseID) (tx.LeaseState, bool)
+	Unreserved(id tx.EscrowID, accrual tx.Millis) tx.Grains
+	ProveAccount(id sig.AccountID) state.Proof
+}
+
+// Keys returns the key set in force of an account, zero while it has none.
+func (c *Chain) Keys(id sig.AccountID) sig.KeySet { return c.state.Keys(id) }
+
+// PendingNonce returns the nonce that an account's next transaction needs, with what waits for a
+// block counted.
+func (c *Chain) PendingNonce(id sig.AccountID) uint64 {
+	if next, ok := c.pool.pending(signer{account: Hash(id)}); ok {
+		return next
+	}
+	account, _ := c.state.Account(id)
+	return account.Nonce
+}
+
+// Accrual returns where the accrual clock would stand in a block made now.
+func (c *Chain) Accrual() tx.Millis {
+	h := c.Tip().Header
+	now := max(h.Time, tx.Millis(max(c.clock().UnixMilli(), 0)))
+	return block.NextAccrual(&h, now, tx.Millis(c.genesis.Params.MaxStep))
+}
+
+// Known is a committed transaction.
+type Known struct {
+	Result
+	// Raw are its canonical bytes, Time that of its block, Tip its block without the body.
+	Raw  []byte
+	Time tx.Millis
+	Tip  Tip
+	// leaves and receipts are what proofs are made of.
+	leaves   []tx.Hash
+	receipts [][]byte
+}
+
+// Prove returns the proofs of the transaction and of its receipt.
+func (k *Known) Prove() (transaction, receipt block.ListProof) {
+	leaves := make([]tx.Hash, len(k.receipts))
+	for i := range k.receipts {
+		leaves[i] = block.LeafHash(k.receipts[i])
+	}
+	return block.Prove(k.leaves, int(k.At.Index)), block.Prove(leaves, int(k.At.Index))
+}
+
+// Transaction returns a committed transaction. Faults: ReasonNotFound; ReasonLag when it may be in
+// a block that the index has not come to.
+func (c *Chain) Transaction(ctx context.Context, id Hash) (*Known, error) {
+	at, err := c.locate(id)
+	if err != nil {
+		return nil, err
+	}
+	found, err := c.Block(ctx, at.Height)
+	if err != nil {
+		return nil, err
+	}
+	body := &found.Block.Body
+	if int(at.Index) >= len(body.Transactions) {
+		return nil, fmt.Errorf("transaction %x is indexed beyond the end of block %d", id, at.Height)
+	}
+	k := &Known{
+		Result: Result{
+			ID: id, Finality: Committed, At: at, Receipt: found.Receipts[at.Index],
+		},
+		Raw: body.Transactions[at.Index], Time: found.Block.Header.Time,
+		Tip:      Tip{found.Block.Header, found.Hash, found.Block.Certificate},
+		receipts: found.Receipts, leaves: make([]tx.Hash, len(body.Transactions)),
+	}
+	for i, raw := range body.Transactions {
+		t, err := tx.Decode(raw)
+		if err != nil {
+			return nil, fmt.Errorf("block %d, transaction %d: %w", at.Height, i, err)
+		}
+		entry := block.TransactionEntry(t.ID(c.anchor), t.Witness())
+		k.leaves[i] = block.LeafHash(entry[:])
+	}
+	return k, nil
+}
+
+// locate finds a transaction in memory or in the index.
+func (c *Chain) locate(id Hash) (Location, error) {
+	c.recent.mu.RLock()
+	at, found := c.recent.transactions[id]
+	c.recent.mu.RUnlock()
+	if found {
+		return at, nil
+	}
+	missing := fault.New(fault.NotFound, ReasonNotFound, "no transaction %x in a block", id)
+	if c.deps.Index == nil {
+		return at, missing
+	}
+	at, found, err := c.deps.Index.Transaction(id)
+	if err != nil || found {
+		return at, err
+	}
+	return at, c.orLag(missing)
+}
+
+// orLag returns the fault for something that is in neither memory nor the index: missing, or
+// that it may be between the two.
+func (c *Chain) orLag(missing *fault.Error) error {
+	indexed, found, err := c.deps.Index.Height()
+	if err != nil {
+		return err
+	}
+	next := uint64(0)
+	if found {
+		next = indexed + 1
+	}
+	if first, held := c.recent.first(); held && first <= next || next > c.Head().Height {
+		return missing
+	}
+	return fault.New(fault.Unavailable, ReasonLag,
+		"the index is at block %d of %d; try again", next, c.Head().Height).WithRetry(lagRetry)
+}
+
+// Found is a block as it was committed.
+type Found struct {
+	Block *block.Block
+	Hash  Hash
+	// Raw are its canonical bytes; Receipts those of its transactions, in order.
+	Raw      []byte
+	Receipts [][]byte
+}
+
+// Block returns the committed block of a height. Fault: ReasonNotFound.
+func (c *Chain) Block(ctx context.Context, height uint64) (*Found, error) {
+	r, err := c.deps.Store.Read(ctx, height)
+	if errors.Is(err, ErrNoBlock) {
+		return nil, fault.New(fault.NotFound, ReasonNotFound, "no block at height %d; the last is %d",
+			height, c.Head().Height)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, raw, receipts, err := parseRecord(r.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("block %d: %w", height, err)
+	}
+	return &Found{Block: b, Hash: r.Hash, Raw: raw, Receipts: receipts}, nil
+}
+
+// Height returns the height of a block. Faults: ReasonNotFound, ReasonLag.
+func (c *Chain) Height(hash Hash) (uint64, error) {
+	c.recent.mu.RLock()
+	height, found := c.recent.blocks[hash]
+	c.recent.mu.RUnlock()
+	if found {
+		return height, nil
+	}
+	if tip := c.Tip(); tip.Hash == hash {
+		return tip.Header.Height, nil
+	}
+	missing := fault.New(fault.NotFound, ReasonNotFound, "no block %x", hash)
+	if c.deps.Index == nil {
+		return 0, missing
+	}
+	height, found, err := c.deps.Index.Block(hash)
+	if err != nil || found {
+		return height, err
+	}
+	return 0, c.orLag(missing)
+}
+
+// Granted tells whether the faucet gave money to an account. Fault: ReasonLag.
+func (c *Chain) Granted(id sig.AccountID) (bool, error) {
+	c.recent.mu.RLock()
+	granted := c.recent.granted[Hash(id)] > 0
+	c.recent.mu.RUnlock()
+	if granted || c.deps.Index == nil {
+		return granted, nil
+	}
+	granted, err := c.deps.Index.Granted(Hash(id))
+	if err != nil || granted {
+		return granted, err
+	}
+	unknown := fault.New(fault.NotFound, ReasonNotFound, "no grant")
+	if err := c.orLag(unknown); !errors.Is(err, ReasonNotFound) {
+		return false, err
+	}
+	return false, nil
+}
+
+// ProvenAccount is an account with the proof that leads to a certified header.
+type ProvenAccount struct {
+	state.Proof
+	Tip Tip
+}
+
+// ProveAccount proves an account's leaf, or that there is none.
+func (c *Chain) ProveAccount(ctx context.Context, id sig.AccountID) (ProvenAccount, error) {
+	proof := c.state.ProveAccount(id)
+	tip := c.Tip()
+	if tip.Header.Height != proof.Head.Height { // a block came between
+		found, err := c.Block(ctx, proof.Head.Height)
+		if err != nil {
+			return ProvenAccount{}, err
+		}
+		tip = Tip{found.Block.Header, found.Hash, found.Block.Certificate}
+	}
+	return ProvenAccount{proof, tip}, nil
+}
+
+// Now returns this chain's clock, ms since 1970.
+func (c *Chain) Now() tx.Millis { return tx.Millis(max(c.clock().UnixMilli(), 0)) }

@@ -1,0 +1,205 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+	"github.com/united-containers/ucn/services/ledger"
+)
+
+// GetChain implements the service.
+func (s *Server) GetChain(_ context.Context, r *ledgerv1.GetChainRequest) (
+	*ledgerv1.GetChainResponse, error,
+) {
+	c, err := s.chain(r.GetChain())
+	if err != nil {
+		return nil, err
+	}
+	anchor, tip, prices := c.Anchor(), c.Tip(), c.State().Prices()
+	return &ledgerv1.GetChainResponse{
+		Genesis: c.Genesis().PB(), Anchor: anchor[:], Head: tip.Header.PB(), HeadHash: tip.Hash[:],
+		Certificate: tip.Certificate.PB(), Validators: c.Genesis().Validators.PB(),
+		OperationFee: uint64(prices.Operation), ByteFee: uint64(prices.Byte), Trust: trust(c),
+	}, nil
+}
+
+// trust says who is trusted for what.
+func trust(c *ledger.Chain) string {
+	v := c.Genesis().Validators.Validators[0]
+	return fmt.Sprintf("One proposer, of operator %x, is trusted for order, liveness and time. It "+
+		"cannot forge or change what is committed: every block can be executed again by anyone.",
+		v.Operator)
+}
+
+// GetAccount implements the service.
+func (s *Server) GetAccount(ctx context.Context, r *ledgerv1.GetAccountRequest) (
+	*ledgerv1.GetAccountResponse, error,
+) {
+	c, err := s.chain(r.GetChain())
+	if err != nil {
+		return nil, err
+	}
+	account, err := id[sig.AccountID](r.GetAccount(), "account")
+	if err != nil {
+		return nil, err
+	}
+	// The nonce first: one that is too old is refused and says so, one too new would stay so.
+	out := &ledgerv1.GetAccountResponse{
+		Id: account[:], PendingNonce: c.PendingNonce(account), Height: c.State().Head().Height,
+	}
+	if r.GetProve() {
+		return out, prove(ctx, c, account, out)
+	}
+	if found, ok := c.State().Account(account); ok {
+		out.Account, err = message(found.Append(nil), &chainv1.Account{})
+	}
+	return out, err
+}
+
+func prove(ctx context.Context, c *ledger.Chain, account sig.AccountID,
+	out *ledgerv1.GetAccountResponse,
+) error {
+	proven, err := c.ProveAccount(ctx, account)
+	if err != nil {
+		return err
+	}
+	out.Height = proven.Head.Height
+	out.Proof = &chainv1.AccountProof{
+		Header: proven.Tip.Header.PB(), Certificate: proven.Tip.Certificate.PB(),
+		Proof: proven.Proof.State,
+	}
+	if len(proven.Proof.State.GetValue()) > 0 {
+		out.Account, err = message(proven.Proof.State.GetValue(), &chainv1.Account{})
+	}
+	return err
+}
+
+// GetEscrow implements the service.
+func (s *Server) GetEscrow(_ context.Context, r *ledgerv1.GetEscrowRequest) (
+	*ledgerv1.GetEscrowResponse, error,
+) {
+	c, err := s.chain(r.GetChain())
+	if err != nil {
+		return nil, err
+	}
+	escrow, err := id[tx.EscrowID](r.GetEscrow(), "escrow")
+	if err != nil {
+		return nil, err
+	}
+	height := c.State().Head().Height
+	found, ok := c.State().Escrow(escrow)
+	if !ok {
+		return nil, notFound("escrow", r.GetEscrow())
+	}
+	m, err := message(found.Append(nil), &chainv1.Escrow{})
+	return &ledgerv1.GetEscrowResponse{
+		Id: escrow[:], Escrow: m, Height: height,
+		Unreserved: uint64(c.State().Unreserved(escrow, c.Accrual())),
+	}, err
+}
+
+// GetLease implements the service.
+func (s *Server) GetLease(_ context.Context, r *ledgerv1.GetLeaseRequest) (
+	*ledgerv1.GetLeaseResponse, error,
+) {
+	c, err := s.chain(r.GetChain())
+	if err != nil {
+		return nil, err
+	}
+	lease, err := id[tx.LeaseID](r.GetLease(), "lease")
+	if err != nil {
+		return nil, err
+	}
+	height := c.State().Head().Height
+	found, ok := c.State().Lease(lease)
+	if !ok {
+		return nil, notFound("lease", r.GetLease())
+	}
+	m, err := message(found.Append(nil), &chainv1.LeaseState{})
+	return &ledgerv1.GetLeaseResponse{Id: lease[:], Lease: m, Height: height}, err
+}
+
+// GetTransaction implements the service.
+func (s *Server) GetTransaction(ctx context.Context, r *ledgerv1.GetTransactionRequest) (
+	*ledgerv1.GetTransactionResponse, error,
+) {
+	c, err := s.chain(r.GetChain())
+	if err != nil {
+		return nil, err
+	}
+	transaction, err := id[ledger.Hash](r.GetId(), "transaction")
+	if err != nil {
+		return nil, err
+	}
+	known, err := c.Transaction(ctx, transaction)
+	if err != nil {
+		return nil, err
+	}
+	out := &ledgerv1.GetTransactionResponse{
+		Result: &ledgerv1.SubmitResult{}, Time: uint64(known.Time),
+	}
+	if err := fill(out.Result, &known.Result, false); err != nil {
+		return nil, err
+	}
+	if out.Transaction, err = message(known.Raw, &chainv1.Transaction{}); err != nil {
+		return nil, err
+	}
+	if r.GetProve() {
+		out.Proof = transactionProof(c, known)
+	}
+	return out, nil
+}
+
+func transactionProof(c *ledger.Chain, known *ledger.Known) *chainv1.TransactionProof {
+	anchor := c.Anchor()
+	transaction, receipt := known.Prove()
+	return &chainv1.TransactionProof{
+		Header: known.Tip.Header.PB(), Certificate: known.Tip.Certificate.PB(),
+		Validators: c.Genesis().Validators.PB(), Transaction: known.Raw, Receipt: known.Receipt,
+		TransactionProof: transaction.PB(), ReceiptProof: receipt.PB(), Anchor: anchor[:],
+	}
+}
+
+// GetBlock implements the service.
+func (s *Server) GetBlock(ctx context.Context, r *ledgerv1.GetBlockRequest) (
+	*ledgerv1.GetBlockResponse, error,
+) {
+	c, err := s.chain(r.GetChain())
+	if err != nil {
+		return nil, err
+	}
+	height := r.GetHeight()
+	if len(r.GetHash()) > 0 {
+		hash, err := id[ledger.Hash](r.GetHash(), "hash")
+		if err != nil {
+			return nil, err
+		}
+		if height, err = c.Height(hash); err != nil {
+			return nil, err
+		}
+	}
+	found, err := c.Block(ctx, height)
+	if err != nil {
+		return nil, err
+	}
+	if r.GetHeaderOnly() {
+		return &ledgerv1.GetBlockResponse{Hash: found.Hash[:], Block: &chainv1.Block{
+			Header:      found.Block.Header.PB(),
+			Certificate: found.Block.Certificate.PB(),
+		}}, nil
+	}
+	if len(found.Raw) > maxBlock {
+		return nil, fault.New(fault.ResourceExhausted, ledger.ReasonTooLarge,
+			"block %d has %d bytes; ask for its header only", height, len(found.Raw))
+	}
+	m, err := message(found.Raw, &chainv1.Block{})
+	return &ledgerv1.GetBlockResponse{Hash: found.Hash[:], Block: m}, err
+}
+
+// maxBlock is what fits a message of kit/rpc at its largest.
+const maxBlock = 60 << 20

@@ -1,0 +1,150 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/state"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// MaxSubmit is the most transactions of one submission.
+const MaxSubmit = 4096
+
+// candidate is a decoded transaction on its way into a block.
+type candidate struct {
+	prepared state.Prepared
+	raw      []byte
+	// leaf is its place in the Merkle list of its block.
+	leaf tx.Hash
+	// after is the account's key set once it has run, as far as can be known beforehand.
+	after sig.KeySet
+}
+
+func newCandidate(p state.Prepared, raw []byte) *candidate {
+	entry := block.TransactionEntry(p.ID, p.Tx.Witness())
+	return &candidate{prepared: p, raw: raw, leaf: block.LeafHash(entry[:])}
+}
+
+// Timing says when the steps of a submission happened; a step that did not is zero. Execute and
+// Commit are those of the last block that took part of it.
+type Timing struct {
+	Begin, Verified            time.Time
+	Execute, Executed, Durable time.Time
+}
+
+// Submission is a number of transactions that were submitted together.
+type Submission struct {
+	ticket *ticket
+	begin  time.Time
+	verify time.Time
+	ended  <-chan struct{}
+}
+
+// Wait returns what became of each, in order, once all are settled. It fails when ctx ends or the
+// chain does: then nothing is known, and submitting the same bytes again tells.
+func (s *Submission) Wait(ctx context.Context) ([]Result, Timing, error) {
+	timing := Timing{Begin: s.begin, Verified: s.verify}
+	select {
+	case <-s.ticket.done:
+	case <-ctx.Done():
+		return nil, timing, ctx.Err()
+	case <-s.ended:
+		select {
+		case <-s.ticket.done: // settled while the chain ended
+		default:
+			return nil, timing, stopped(errEnded)
+		}
+	}
+	if b := s.ticket.block.Load(); b != nil {
+		timing.Execute, timing.Executed, timing.Durable = b.execute, b.executed, b.durable
+	}
+	return s.ticket.results, timing, nil
+}
+
+// Submit takes transactions (canonical bytes, kept: they must not change) and waits until each is
+// refused or has come as far as wait says. A transaction that was submitted before is answered
+// with what became of it. Refusals are in the results; the error is about the whole call.
+func (c *Chain) Submit(ctx context.Context, raw [][]byte, wait Finality) ([]Result, Timing, error) {
+	s, err := c.Enqueue(ctx, raw, wait)
+	if err != nil {
+		return nil, Timing{}, err
+	}
+	return s.Wait(ctx)
+}
+
+// Enqueue is Submit without waiting for a block: when it returns, every transaction is in the pool
+// or refused. Transactions of one account keep their order.
+func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Submission, error) {
+	if len(raw) == 0 || len(raw) > MaxSubmit {
+		return nil, fault.New(fault.InvalidArgument, ReasonBatch,
+			"%d transactions in one request; it takes 1 to %d", len(raw), MaxSubmit)
+	}
+	if err := c.Err(); err != nil {
+		return nil, err
+	}
+	s := &Submission{ticket: newTicket(len(raw)), begin: c.clock(), ended: c.ended}
+	p := newPreparation(c, len(raw))
+	for i, bytes := range raw {
+		p.prepare(i, bytes)
+	}
+	if err := c.ingress.verify(ctx, p.claims); err != nil {
+		if errors.Is(err, errEnded) {
+			return nil, stopped(err)
+		}
+		return nil, err
+	}
+	p.judge()
+	s.verify = c.clock()
+	for i, o := range p.offers {
+		o.at, o.acceptedOnly = place{s.ticket, i}, wait == Accepted
+	}
+	n, operations, size := c.pool.add(p.offers, c.nonce)
+	for _, o := range p.offers {
+		if o.refusal != nil {
+			s.ticket.settle(o.at.slot, c.refused(o))
+		}
+	}
+	batch := Batch{Transactions: n, Operations: operations, Bytes: size}
+	if err := c.orderer.Submit(ctx, batch); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// nonce returns a signer's next nonce in the committed state.
+func (c *Chain) nonce(s signer) uint64 {
+	account, _ := c.state.Account(sig.AccountID(s.account))
+	return account.Nonce
+}
+
+// refused makes the result of a refused offer: what became of it, if it is in a block already.
+func (c *Chain) refused(o *offer[*candidate]) Result {
+	r := Result{Err: o.refusal}
+	if o.entry == nil {
+		return r
+	}
+	r.ID = o.entry.id
+	if !repeatable(o.refusal.Reason()) {
+		return r
+	}
+	if known, err := c.Transaction(context.Background(), r.ID); err == nil {
+		return known.Result
+	}
+	return r
+}
+
+// repeatable tells whether a transaction that is committed may be refused for the reason when it
+// comes once more: its nonce is used, its time over, its key set known or replaced, prices higher.
+func repeatable(reason fault.Reason) bool {
+	switch reason {
+	case ReasonNonceOld, ReasonExpired, ReasonBadSignature, ReasonFeeTooLow, ReasonCannotPay,
+		ReasonDropped:
+		return true
+	}
+	return false
+}
