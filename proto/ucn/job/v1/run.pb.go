@@ -548,6 +548,117 @@ func (x *AttemptStatus) GetOutcome() *Outcome {
 	return nil
 }
 
+// JobChange is what a scheduler tells of a job (topic job); the event's type says what happened.
+type JobChange struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Job       []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Owner     []byte                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	Escrow    []byte                 `protobuf:"bytes,3,opt,name=escrow,proto3" json:"escrow,omitempty"`
+	State     State                  `protobuf:"varint,4,opt,name=state,proto3,enum=ucn.job.v1.State" json:"state,omitempty"`
+	EndReason EndReason              `protobuf:"varint,5,opt,name=end_reason,json=endReason,proto3,enum=ucn.job.v1.EndReason" json:"end_reason,omitempty"`
+	Reason    string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Of the newest attempt, once there is one.
+	Attempt  []byte `protobuf:"bytes,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Executor []byte `protobuf:"bytes,8,opt,name=executor,proto3" json:"executor,omitempty"`
+	// Once it is on the chain.
+	Lease         []byte `protobuf:"bytes,9,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobChange) Reset() {
+	*x = JobChange{}
+	mi := &file_ucn_job_v1_run_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobChange) ProtoMessage() {}
+
+func (x *JobChange) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_job_v1_run_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobChange.ProtoReflect.Descriptor instead.
+func (*JobChange) Descriptor() ([]byte, []int) {
+	return file_ucn_job_v1_run_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *JobChange) GetJob() []byte {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *JobChange) GetOwner() []byte {
+	if x != nil {
+		return x.Owner
+	}
+	return nil
+}
+
+func (x *JobChange) GetEscrow() []byte {
+	if x != nil {
+		return x.Escrow
+	}
+	return nil
+}
+
+func (x *JobChange) GetState() State {
+	if x != nil {
+		return x.State
+	}
+	return State_STATE_UNSPECIFIED
+}
+
+func (x *JobChange) GetEndReason() EndReason {
+	if x != nil {
+		return x.EndReason
+	}
+	return EndReason_END_REASON_UNSPECIFIED
+}
+
+func (x *JobChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *JobChange) GetAttempt() []byte {
+	if x != nil {
+		return x.Attempt
+	}
+	return nil
+}
+
+func (x *JobChange) GetExecutor() []byte {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
+}
+
+func (x *JobChange) GetLease() []byte {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
 // SignedNote is a note with what it was computed from, as the client is asked to countersign it.
 type SignedNote struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -564,7 +675,7 @@ type SignedNote struct {
 
 func (x *SignedNote) Reset() {
 	*x = SignedNote{}
-	mi := &file_ucn_job_v1_run_proto_msgTypes[4]
+	mi := &file_ucn_job_v1_run_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +687,7 @@ func (x *SignedNote) String() string {
 func (*SignedNote) ProtoMessage() {}
 
 func (x *SignedNote) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_run_proto_msgTypes[4]
+	mi := &file_ucn_job_v1_run_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +700,7 @@ func (x *SignedNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedNote.ProtoReflect.Descriptor instead.
 func (*SignedNote) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_run_proto_rawDescGZIP(), []int{4}
+	return file_ucn_job_v1_run_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SignedNote) GetNote() *v1.Note {
@@ -670,7 +781,18 @@ const file_ucn_job_v1_run_proto_rawDesc = "" +
 	"\x05usage\x18\b \x01(\v2\x11.ucn.job.v1.UsageR\x05usage\x12\x16\n" +
 	"\x06amount\x18\t \x01(\x04R\x06amount\x12-\n" +
 	"\aoutcome\x18\n" +
-	" \x01(\v2\x13.ucn.job.v1.OutcomeR\aoutcome\"\xbd\x01\n" +
+	" \x01(\v2\x13.ucn.job.v1.OutcomeR\aoutcome\"\x8e\x02\n" +
+	"\tJobChange\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\fR\x05owner\x12\x16\n" +
+	"\x06escrow\x18\x03 \x01(\fR\x06escrow\x12'\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x11.ucn.job.v1.StateR\x05state\x124\n" +
+	"\n" +
+	"end_reason\x18\x05 \x01(\x0e2\x15.ucn.job.v1.EndReasonR\tendReason\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x18\n" +
+	"\aattempt\x18\a \x01(\fR\aattempt\x12\x1a\n" +
+	"\bexecutor\x18\b \x01(\fR\bexecutor\x12\x14\n" +
+	"\x05lease\x18\t \x01(\fR\x05lease\"\xbd\x01\n" +
 	"\n" +
 	"SignedNote\x12&\n" +
 	"\x04note\x18\x01 \x01(\v2\x12.ucn.chain.v1.NoteR\x04note\x12\x1c\n" +
@@ -711,7 +833,7 @@ func file_ucn_job_v1_run_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_job_v1_run_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ucn_job_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_ucn_job_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_ucn_job_v1_run_proto_goTypes = []any{
 	(State)(0),            // 0: ucn.job.v1.State
 	(EndReason)(0),        // 1: ucn.job.v1.EndReason
@@ -719,25 +841,28 @@ var file_ucn_job_v1_run_proto_goTypes = []any{
 	(*OutputFile)(nil),    // 3: ucn.job.v1.OutputFile
 	(*Outcome)(nil),       // 4: ucn.job.v1.Outcome
 	(*AttemptStatus)(nil), // 5: ucn.job.v1.AttemptStatus
-	(*SignedNote)(nil),    // 6: ucn.job.v1.SignedNote
-	(*v1.Note)(nil),       // 7: ucn.chain.v1.Note
-	(*Prices)(nil),        // 8: ucn.job.v1.Prices
+	(*JobChange)(nil),     // 6: ucn.job.v1.JobChange
+	(*SignedNote)(nil),    // 7: ucn.job.v1.SignedNote
+	(*v1.Note)(nil),       // 8: ucn.chain.v1.Note
+	(*Prices)(nil),        // 9: ucn.job.v1.Prices
 }
 var file_ucn_job_v1_run_proto_depIdxs = []int32{
-	1, // 0: ucn.job.v1.Outcome.reason:type_name -> ucn.job.v1.EndReason
-	3, // 1: ucn.job.v1.Outcome.outputs:type_name -> ucn.job.v1.OutputFile
-	2, // 2: ucn.job.v1.Outcome.usage:type_name -> ucn.job.v1.Usage
-	0, // 3: ucn.job.v1.AttemptStatus.state:type_name -> ucn.job.v1.State
-	2, // 4: ucn.job.v1.AttemptStatus.usage:type_name -> ucn.job.v1.Usage
-	4, // 5: ucn.job.v1.AttemptStatus.outcome:type_name -> ucn.job.v1.Outcome
-	7, // 6: ucn.job.v1.SignedNote.note:type_name -> ucn.chain.v1.Note
-	2, // 7: ucn.job.v1.SignedNote.usage:type_name -> ucn.job.v1.Usage
-	8, // 8: ucn.job.v1.SignedNote.prices:type_name -> ucn.job.v1.Prices
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	1,  // 0: ucn.job.v1.Outcome.reason:type_name -> ucn.job.v1.EndReason
+	3,  // 1: ucn.job.v1.Outcome.outputs:type_name -> ucn.job.v1.OutputFile
+	2,  // 2: ucn.job.v1.Outcome.usage:type_name -> ucn.job.v1.Usage
+	0,  // 3: ucn.job.v1.AttemptStatus.state:type_name -> ucn.job.v1.State
+	2,  // 4: ucn.job.v1.AttemptStatus.usage:type_name -> ucn.job.v1.Usage
+	4,  // 5: ucn.job.v1.AttemptStatus.outcome:type_name -> ucn.job.v1.Outcome
+	0,  // 6: ucn.job.v1.JobChange.state:type_name -> ucn.job.v1.State
+	1,  // 7: ucn.job.v1.JobChange.end_reason:type_name -> ucn.job.v1.EndReason
+	8,  // 8: ucn.job.v1.SignedNote.note:type_name -> ucn.chain.v1.Note
+	2,  // 9: ucn.job.v1.SignedNote.usage:type_name -> ucn.job.v1.Usage
+	9,  // 10: ucn.job.v1.SignedNote.prices:type_name -> ucn.job.v1.Prices
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_ucn_job_v1_run_proto_init() }
@@ -752,7 +877,7 @@ func file_ucn_job_v1_run_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_job_v1_run_proto_rawDesc), len(file_ucn_job_v1_run_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,60 @@
+package server
+
+import (
+	"time"
+
+	"github.com/united-containers/ucn/kit/config"
+	"github.com/united-containers/ucn/services/scheduler"
+)
+
+// Config is the operator's manual of a scheduler's market.
+type Config struct {
+	// AskTimeout bounds one question to a host. Default 5s.
+	AskTimeout time.Duration `yaml:"ask_timeout"`
+	// ParallelAsks is how many hosts are asked at the same time. Default 32, at most 4096.
+	ParallelAsks int `yaml:"parallel_asks"`
+	// DeliverGrace is how long a client has to deliver its task before the scheduler does.
+	// Default 5s.
+	DeliverGrace time.Duration `yaml:"deliver_grace"`
+	// StartWithin is how long a host may take from lease to its first report. Default 2m.
+	StartWithin time.Duration `yaml:"start_within"`
+	// LostAfter is how long a host may be silent before its attempts count as lost. Default 5m.
+	LostAfter time.Duration `yaml:"lost_after"`
+	// HostRetries bounds attempts per run that fail for reasons of hosts. Default 8.
+	HostRetries uint32 `yaml:"host_retries"`
+}
+
+// Default returns the configuration of a local network.
+func Default() Config {
+	p := scheduler.DefaultPolicy()
+	return Config{
+		AskTimeout: p.AskTimeout, ParallelAsks: p.Asks, DeliverGrace: p.DeliverGrace,
+		StartWithin: p.StartWithin, LostAfter: p.LostAfter, HostRetries: p.HostRetries,
+	}
+}
+
+// Validate names the field that is wrong.
+func (c Config) Validate() error {
+	switch {
+	case c.AskTimeout < 100*time.Millisecond || c.AskTimeout > time.Minute:
+		return config.Invalid("ask_timeout", "must be 100ms to 1m")
+	case c.ParallelAsks < 1 || c.ParallelAsks > 4096:
+		return config.Invalid("parallel_asks", "must be 1 to 4096")
+	case c.DeliverGrace < 0 || c.DeliverGrace > c.StartWithin:
+		return config.Invalid("deliver_grace", "must be 0 to start_within")
+	case c.StartWithin < time.Second || c.StartWithin > time.Hour:
+		return config.Invalid("start_within", "must be 1s to 1h")
+	case c.LostAfter < 30*time.Second || c.LostAfter > 24*time.Hour:
+		return config.Invalid("lost_after", "must be 30s to 24h")
+	case c.HostRetries > scheduler.MaxAttempts:
+		return config.Invalid("host_retries", "must be at most 100")
+	}
+	return nil
+}
+
+func (c Config) policy() scheduler.Policy {
+	p := scheduler.DefaultPolicy()
+	p.AskTimeout, p.Asks, p.DeliverGrace = c.AskTimeout, c.ParallelAsks, c.DeliverGrace
+	p.StartWithin, p.LostAfter, p.HostRetries = c.StartWithin, c.LostAfter, c.HostRetries
+	return p
+}

@@ -1,0 +1,163 @@
+package server
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/united-containers/ucn/chain/canon"
+	"github.com/united-containers/ucn/chain/price"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/id"
+	identityv1 "github.com/united-containers/ucn/proto/ucn/identity/v1"
+	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	marketv1 "github.com/united-containers/ucn/proto/ucn/market/v1"
+	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
+	"github.com/united-containers/ucn/services/scheduler"
+)
+
+func accountText(a sig.AccountID) string { return id.Bech32(id.Account, a) }
+
+func millis(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	return uint64(t.UnixMilli())
+}
+
+func fromMillis(ms uint64) time.Time { return time.UnixMilli(int64(ms)) }
+
+func accounts(list [][]byte) []sig.AccountID {
+	var out []sig.AccountID
+	for _, raw := range list {
+		out = append(out, sig.AccountID(raw)) // lengths are checked by job.Check
+	}
+	return out
+}
+
+func labels(list []*jobv1.Label) []scheduler.Label {
+	var out []scheduler.Label
+	for _, l := range list {
+		out = append(out, scheduler.Label{Name: l.GetName(), Value: l.GetValue()})
+	}
+	return out
+}
+
+func position(p *jobv1.Position) *scheduler.Position {
+	if p == nil {
+		return nil
+	}
+	return &scheduler.Position{
+		LatitudeMicro: p.GetLatitudeMicro(), LongitudeMicro: p.GetLongitudeMicro(),
+	}
+}
+
+// specOf takes what matching needs out of a checked specification.
+func specOf(s *jobv1.JobSpec) scheduler.Spec {
+	out := scheduler.Spec{
+		Name: s.GetName(), Chain: s.GetChain(), Image: s.GetImage().GetCid(),
+		Resources: price.ResourcesFromPB(s.GetResources()),
+		Platforms: s.GetPlacement().GetPlatforms(),
+		Allow:     accounts(s.GetPlacement().GetOperatorsAllow()),
+		Deny:      accounts(s.GetPlacement().GetOperatorsDeny()),
+		Labels:    labels(s.GetPlacement().GetLabels()),
+		Near:      position(s.GetPlacement().GetNear()),
+		Strict:    s.GetIsolation() == jobv1.Isolation_ISOLATION_STRICT,
+		MaxTotal:  s.GetPayment().GetMaxTotal(), MaxRate: s.GetPayment().GetMaxRate(),
+		Trust:   s.GetPayment().GetTrust(),
+		RunTime: time.Duration(s.GetLimits().GetRunTimeMs()) * time.Millisecond,
+		Retries: s.GetLimits().GetRetries(),
+		Backoff: time.Duration(s.GetLimits().GetBackoffMs()) * time.Millisecond,
+	}
+	for _, in := range s.GetInputs() {
+		out.Files = append(out.Files, in.GetCid())
+	}
+	if cap := s.GetPayment().GetCap(); cap != nil {
+		prices := price.PricesFromPB(cap)
+		out.Cap = &prices
+	}
+	return out
+}
+
+// summaryPB leaves out what a listing does not need.
+func summaryPB(j *scheduler.Job) *schedulerv1.Job {
+	state, end, reason := j.State()
+	out := &schedulerv1.Job{
+		Id: j.ID[:], Escrow: j.Escrow[:], Submitted: millis(j.Submitted),
+		State: jobv1.State(state), EndReason: jobv1.EndReason(end), Reason: reason,
+		TraceId: traceID(j.Traceparent),
+		Revision: &jobv1.SignedRevision{Revision: &jobv1.Revision{
+			Number: 1, Spec: &jobv1.JobSpec{Name: j.Spec.Name},
+		}},
+	}
+	for i := range j.Runs {
+		r := &j.Runs[i]
+		out.Runs = append(out.Runs, &schedulerv1.Run{
+			Id: r.ID[:], State: jobv1.State(r.State), EndReason: jobv1.EndReason(r.End),
+			Reason: r.Reason, Created: millis(r.Created), Ended: millis(r.Ended),
+		})
+	}
+	return out
+}
+
+// traceID is the second field of a W3C traceparent.
+func traceID(traceparent string) string {
+	const start, end = 3, 35
+	if len(traceparent) < end {
+		return ""
+	}
+	return traceparent[start:end]
+}
+
+func jobPB(j *scheduler.Job) (*schedulerv1.Job, error) {
+	out := summaryPB(j)
+	out.Revision = &jobv1.SignedRevision{}
+	if err := canon.Unmarshal(j.Revision, out.Revision); err != nil {
+		return nil, fmt.Errorf("decode a stored revision: %w", err)
+	}
+	for i := range j.Runs {
+		for k := range j.Runs[i].Attempts {
+			a, err := attemptPB(&j.Runs[i].Attempts[k])
+			if err != nil {
+				return nil, err
+			}
+			out.Runs[i].Attempts = append(out.Runs[i].Attempts, a)
+		}
+	}
+	return out, nil
+}
+
+func attemptPB(a *scheduler.Attempt) (*schedulerv1.Attempt, error) {
+	out := &schedulerv1.Attempt{
+		Id: a.ID[:], State: jobv1.State(a.State), Reason: a.Reason,
+		Prices: a.Prices.PB(), Subject: a.Host.Subject, Host: a.Host.Name,
+		Created: millis(a.Created), Ended: millis(a.Ended),
+		SignedLease: &marketv1.SignedLease{
+			Lease: a.Lease.Lease.PB(), Signature: a.Lease.Signature[:],
+		},
+		Executor: &identityv1.Certificate{},
+	}
+	if a.Placed {
+		out.Lease = a.Lease.ID[:]
+	}
+	if err := canon.Unmarshal(a.Host.Certificate, out.Executor); err != nil {
+		return nil, fmt.Errorf("decode a stored certificate: %w", err)
+	}
+	if a.Status != nil {
+		out.Status = &jobv1.AttemptStatus{}
+		if err := canon.Unmarshal(a.Status, out.Status); err != nil {
+			return nil, fmt.Errorf("decode a stored status: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// offerHash is the hash that leases name: SHA-256 of the canonical offer.
+func offerHash(raw []byte) [32]byte { return sha256.Sum256(raw) }
+
+// maxNotice bounds the notice that is understood; more is cut.
+const maxNotice = 24 * time.Hour
+
+func milliseconds(ms uint64) time.Duration {
+	return time.Duration(min(ms, uint64(maxNotice.Milliseconds()))) * time.Millisecond
+}
