@@ -79,7 +79,7 @@ func (g *Genesis) Header(stateRoot tx.Hash) Header {
 	return Header{
 		Version: Version, Chain: g.Chain, Time: g.Time, Accrual: g.Time,
 		RulesVersion: g.RulesVersion,
-		StateRoot: stateRoot, SegmentsRoot: EmptyRoot(), TransactionsRoot: EmptyRoot(),
+		StateRoot:    stateRoot, SegmentsRoot: EmptyRoot(), TransactionsRoot: EmptyRoot(),
 		ReceiptsRoot: EmptyRoot(), ExitsRoot: EmptyRoot(), HistoryRoot: EmptyRoot(),
 		BodyHash: BodyHash(nil), SignersHash: g.Validators.Hash(),
 		NextSignersHash: g.Validators.Hash(),

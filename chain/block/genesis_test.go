@@ -88,75 +88,85 @@ func TestGenesisHeader(t *testing.T) {
 	}
 }
 
-func TestGenesisValidate(t *testing.T) {
+// twoOperators returns a set whose validators belong to the two operators of the local network.
+func twoOperators() block.ValidatorSet {
 	two, _ := validators(2)
 	for i, operator := range accounts.Operators {
 		two.Validators[i].Account, two.Validators[i].Operator = operator, operator
 	}
-	tests := map[string]struct {
-		change func(*block.Genesis)
-		text   string // empty = valid
-	}{
-		"local": {func(*block.Genesis) {}, ""},
-		"side chain": {func(g *block.Genesis) {
-			g.Chain = "01234567-89ab-8def-8123-456789abcdef"
-		}, ""},
-		"two operators, trust single": {func(g *block.Genesis) { g.Validators = two }, ""},
-		"two operators, solo": {func(g *block.Genesis) {
-			g.Validators, g.Trust = two, ""
-		}, "2 operators cannot trust a solo orderer"},
-		"one operator, no trust": {func(g *block.Genesis) { g.Trust = "" }, ""},
-		"chain":                  {func(g *block.Genesis) { g.Chain = "Main" }, "chain"},
-		"nonce":                  {func(g *block.Genesis) { g.Nonce = [32]byte{} }, "nonce"},
-		"no time":                {func(g *block.Genesis) { g.Time = 0 }, "time"},
-		"time in seconds x 1e9":  {func(g *block.Genesis) { g.Time = math.MaxInt64 }, "time"},
-		"rules":                  {func(g *block.Genesis) { g.RulesVersion = 2 }, "rules version 2"},
-		"orderer":                {func(g *block.Genesis) { g.Orderer = "quorum" }, `"quorum"`},
-		"trust":                  {func(g *block.Genesis) { g.Trust = "all" }, `"all"`},
-		"no validators": {func(g *block.Genesis) {
-			g.Validators = block.ValidatorSet{}
-		}, "0 validators"},
-		"validator without money": {func(g *block.Genesis) {
-			g.Validators.Validators[0].Account = sig.AccountID{66}
-		}, "has no allocation"},
-		"faucet without money": {func(g *block.Genesis) {
-			g.Faucet = sig.AccountID{66}
-		}, "faucet account"},
-		"faucet without amount": {func(g *block.Genesis) { g.FaucetAmount = 0 }, "faucet amount"},
-		"amount without faucet": {func(g *block.Genesis) {
-			g.Faucet = sig.AccountID{}
-		}, "faucet amount"},
-		"faucet amount below the lock": {func(g *block.Genesis) { g.FaucetAmount = 1 }, "lock"},
-		"descending": {func(g *block.Genesis) {
-			slices.Reverse(g.Allocations)
-		}, "not strictly ascending"},
-		"account twice": {func(g *block.Genesis) {
-			g.Allocations[1].Account = g.Allocations[0].Account
-		}, "not strictly ascending"},
-		"allocation below the lock": {func(g *block.Genesis) {
-			g.Allocations[1].Amount = g.Params.AccountLock - 1
-		}, "allocation 1"},
-		"above the cap": {func(g *block.Genesis) { g.Allocations[0].Amount++ }, "supply cap"},
-		"sum wraps": {func(g *block.Genesis) {
-			g.Allocations[0].Amount = math.MaxUint64
-		}, "supply cap"},
-		"cap above 2^63": {func(g *block.Genesis) { g.Params.SupplyCap = 1<<63 + 1 }, "supply_cap"},
-		"operation fee": {func(g *block.Genesis) {
-			g.Params.OperationFee = 1 << 60
-		}, "operation_fee"},
-		"byte fee":       {func(g *block.Genesis) { g.Params.ByteFee = 1 << 60 }, "byte_fee"},
-		"fee ceiling":    {func(g *block.Genesis) { g.Params.FeeCeiling = 0 }, "fee_ceiling"},
-		"account lock":   {func(g *block.Genesis) { g.Params.AccountLock = 1 << 60 }, "account_lock"},
-		"escrow lock":    {func(g *block.Genesis) { g.Params.EscrowLock = 1 << 60 }, "escrow_lock"},
-		"few operations": {func(g *block.Genesis) { g.Params.MaxOperations = 999 }, "max_operations"},
-		"many operations": {func(g *block.Genesis) {
-			g.Params.MaxOperations = 1 << 31
-		}, "max_operations"},
-		"small blocks":       {func(g *block.Genesis) { g.Params.MaxBytes = 1 << 17 }, "max_bytes"},
-		"large blocks":       {func(g *block.Genesis) { g.Params.MaxBytes = 1 << 31 }, "max_bytes"},
-		"accrual too coarse": {func(g *block.Genesis) { g.Params.MaxStep = 1 << 40 }, "max_step"},
-	}
-	for name, test := range tests {
+	return two
+}
+
+// genesisTests change a good genesis; an empty text means that it stays good.
+var genesisTests = map[string]struct {
+	change func(*block.Genesis)
+	text   string // empty = valid
+}{
+	"local": {func(*block.Genesis) {}, ""},
+	"side chain": {func(g *block.Genesis) {
+		g.Chain = "01234567-89ab-8def-8123-456789abcdef"
+	}, ""},
+	"two operators, trust single": {func(g *block.Genesis) { g.Validators = twoOperators() }, ""},
+	"two operators, solo": {func(g *block.Genesis) {
+		g.Validators, g.Trust = twoOperators(), ""
+	}, "2 operators cannot trust a solo orderer"},
+	"one operator, no trust": {func(g *block.Genesis) { g.Trust = "" }, ""},
+	"chain":                  {func(g *block.Genesis) { g.Chain = "Main" }, "chain"},
+	"nonce":                  {func(g *block.Genesis) { g.Nonce = [32]byte{} }, "nonce"},
+	"no time":                {func(g *block.Genesis) { g.Time = 0 }, "time"},
+	"time in seconds x 1e9":  {func(g *block.Genesis) { g.Time = math.MaxInt64 }, "time"},
+	"rules":                  {func(g *block.Genesis) { g.RulesVersion = 2 }, "rules version 2"},
+	"orderer":                {func(g *block.Genesis) { g.Orderer = "quorum" }, `"quorum"`},
+	"trust":                  {func(g *block.Genesis) { g.Trust = "all" }, `"all"`},
+	"no validators": {func(g *block.Genesis) {
+		g.Validators = block.ValidatorSet{}
+	}, "0 validators"},
+	"validator without money": {func(g *block.Genesis) {
+		g.Validators.Validators[0].Account = sig.AccountID{66}
+	}, "has no allocation"},
+	"faucet without money": {func(g *block.Genesis) {
+		g.Faucet = sig.AccountID{66}
+	}, "faucet account"},
+	"faucet without amount": {func(g *block.Genesis) { g.FaucetAmount = 0 }, "faucet amount"},
+	"amount without faucet": {func(g *block.Genesis) {
+		g.Faucet = sig.AccountID{}
+	}, "faucet amount"},
+	"faucet amount below the lock": {func(g *block.Genesis) { g.FaucetAmount = 1 }, "lock"},
+	"descending": {func(g *block.Genesis) {
+		slices.Reverse(g.Allocations)
+	}, "not strictly ascending"},
+	"account twice": {func(g *block.Genesis) {
+		g.Allocations[1].Account = g.Allocations[0].Account
+	}, "not strictly ascending"},
+	"allocation below the lock": {func(g *block.Genesis) {
+		g.Allocations[1].Amount = g.Params.AccountLock - 1
+	}, "allocation 1"},
+	"above the cap": {func(g *block.Genesis) { g.Allocations[0].Amount++ }, "supply cap"},
+	"sum wraps": {func(g *block.Genesis) {
+		g.Allocations[0].Amount = math.MaxUint64
+	}, "supply cap"},
+	"cap above 2^63": {func(g *block.Genesis) { g.Params.SupplyCap = 1<<63 + 1 }, "supply_cap"},
+	"operation fee": {func(g *block.Genesis) {
+		g.Params.OperationFee = 1 << 60
+	}, "operation_fee"},
+	"byte fee":    {func(g *block.Genesis) { g.Params.ByteFee = 1 << 60 }, "byte_fee"},
+	"fee ceiling": {func(g *block.Genesis) { g.Params.FeeCeiling = 0 }, "fee_ceiling"},
+	"no account lock": {func(g *block.Genesis) {
+		g.Params.AccountLock = 0
+	}, "account_lock"},
+	"account lock":   {func(g *block.Genesis) { g.Params.AccountLock = 1 << 60 }, "account_lock"},
+	"escrow lock":    {func(g *block.Genesis) { g.Params.EscrowLock = 1 << 60 }, "escrow_lock"},
+	"few operations": {func(g *block.Genesis) { g.Params.MaxOperations = 999 }, "max_operations"},
+	"many operations": {func(g *block.Genesis) {
+		g.Params.MaxOperations = 1 << 31
+	}, "max_operations"},
+	"small blocks":       {func(g *block.Genesis) { g.Params.MaxBytes = 1 << 17 }, "max_bytes"},
+	"large blocks":       {func(g *block.Genesis) { g.Params.MaxBytes = 1 << 31 }, "max_bytes"},
+	"accrual too coarse": {func(g *block.Genesis) { g.Params.MaxStep = 1 << 40 }, "max_step"},
+}
+
+func TestGenesisValidate(t *testing.T) {
+	for name, test := range genesisTests {
 		g := local(t)
 		test.change(g)
 		err := g.Validate()

@@ -51,7 +51,7 @@ func (p *Params) Validate() error {
 		{"operation_fee", uint64(p.OperationFee), 0, maxFee},
 		{"byte_fee", uint64(p.ByteFee), 0, maxFee},
 		{"fee_ceiling", uint64(p.FeeCeiling), 1, maxFeeCeiling},
-		{"account_lock", uint64(p.AccountLock), 0, maxLock},
+		{"account_lock", uint64(p.AccountLock), 1, maxLock},
 		{"escrow_lock", uint64(p.EscrowLock), 0, maxLock},
 		{"max_operations", uint64(p.MaxOperations), minOperations, maxOperations},
 		{"max_bytes", uint64(p.MaxBytes), minBytes, MaxBody},

@@ -61,73 +61,74 @@ func TestCheckDescriptorRefuses(t *testing.T) {
 	}
 }
 
+// byteTests are bytes that are not canonical, and where the error says so.
+var byteTests = []struct {
+	name   string
+	of     proto.Message
+	in     []byte
+	want   error
+	offset int
+	path   string
+}{
+	{"truncated tag", &chainv1.Transfer{}, []byte{0x80}, canon.ErrTruncated, 0, ""},
+	{"truncated value", &chainv1.Transfer{}, []byte{0x10, 0x80}, canon.ErrTruncated, 0, "amount"},
+	{"truncated bytes", &chainv1.Transfer{}, []byte{0x0a, 5, 1}, canon.ErrTruncated, 0, "to"},
+	{
+		"non-minimal value", &chainv1.Transfer{}, []byte{0x10, 0x81, 0},
+		canon.ErrNotMinimal, 0, "amount",
+	},
+	{"non-minimal tag", &chainv1.Transfer{}, []byte{0x90, 0, 1}, canon.ErrNotMinimal, 0, ""},
+	{
+		"non-minimal length", &chainv1.Transfer{}, append([]byte{0x0a, 0xa0, 0}, make([]byte, 40)...),
+		canon.ErrNotMinimal, 0, "to",
+	},
+	{
+		"over 64 bits", &chainv1.Transfer{},
+		append([]byte{0x10}, bytes.Repeat([]byte{0xff}, 10)...), canon.ErrOverflow, 0, "amount",
+	},
+	{"default number", &chainv1.Transfer{}, []byte{0x10, 0}, canon.ErrDefault, 0, "amount"},
+	{"default bytes", &chainv1.Transfer{}, []byte{0x0a, 0}, canon.ErrDefault, 0, "to"},
+	{"default bool", &chainv1.Charge{}, []byte{0x20, 0}, canon.ErrDefault, 0, "final"},
+	{"bool 2", &chainv1.Charge{}, []byte{0x20, 2}, canon.ErrOverflow, 0, "final"},
+	{"default message", &chainv1.Charge{}, []byte{0x0a, 0}, canon.ErrDefault, 0, "note"},
+	{
+		"uint32 too large", &chainv1.TransactionBody{},
+		[]byte{0x18, 0x80, 0x80, 0x80, 0x80, 0x10}, canon.ErrOverflow, 0, "signer",
+	},
+	{
+		"enum not sign-extended", &chainv1.Escrow{},
+		[]byte{0x10, 0xff, 0xff, 0xff, 0xff, 0x0f}, canon.ErrOverflow, 0, "purpose",
+	},
+	{
+		"unknown field", &chainv1.Transfer{}, []byte{0x10, 1, 0x18, 1},
+		canon.ErrUnknownField, 2, "field 3",
+	},
+	{"field 0", &chainv1.Transfer{}, []byte{0x00, 1}, canon.ErrUnknownField, 0, ""},
+	{"repeated", &chainv1.Transfer{}, []byte{0x10, 1, 0x10, 1}, canon.ErrRepeatedField, 2, "amount"},
+	{
+		"repeated message", &chainv1.Transaction{}, []byte{0x0a, 2, 0x20, 1, 0x0a, 2, 0x20, 1},
+		canon.ErrRepeatedField, 4, "body",
+	},
+	{"order", &chainv1.Transfer{}, []byte{0x10, 1, 0x0a, 1, 1}, canon.ErrOrder, 2, "to"},
+	{"wire type", &chainv1.Transfer{}, []byte{0x15, 1, 0, 0, 0}, canon.ErrWireType, 0, "amount"},
+	{"group", &chainv1.Transfer{}, []byte{0x0b, 0x0c}, canon.ErrWireType, 0, "to"},
+	{"text", &chainv1.Header{}, []byte{0x12, 1, 0xff}, canon.ErrUTF8, 0, "chain"},
+	{
+		"two of a oneof", &chainv1.Operation{}, []byte{0x0a, 0, 0x12, 0}, canon.ErrOneof, 2,
+		"set_keys",
+	},
+	{
+		"one of a oneof twice", &chainv1.Operation{}, []byte{0x0a, 0, 0x0a, 0},
+		canon.ErrRepeatedField, 2, "transfer",
+	},
+	{
+		"nested", &chainv1.Transaction{}, []byte{0x0a, 6, 0x3a, 4, 0x0a, 2, 0x10, 0},
+		canon.ErrDefault, 6, "body.operations[0].transfer.amount",
+	},
+}
+
 func TestUnmarshalRefuses(t *testing.T) {
-	long := bytes.Repeat([]byte{1}, 40)
-	tests := []struct {
-		name   string
-		of     proto.Message
-		in     []byte
-		want   error
-		offset int
-		path   string
-	}{
-		{"truncated tag", &chainv1.Transfer{}, []byte{0x80}, canon.ErrTruncated, 0, ""},
-		{"truncated value", &chainv1.Transfer{}, []byte{0x10, 0x80}, canon.ErrTruncated, 0, "amount"},
-		{"truncated bytes", &chainv1.Transfer{}, []byte{0x0a, 5, 1}, canon.ErrTruncated, 0, "to"},
-		{
-			"non-minimal value", &chainv1.Transfer{}, []byte{0x10, 0x81, 0},
-			canon.ErrNotMinimal, 0, "amount",
-		},
-		{"non-minimal tag", &chainv1.Transfer{}, []byte{0x90, 0, 1}, canon.ErrNotMinimal, 0, ""},
-		{
-			"non-minimal length", &chainv1.Transfer{}, append([]byte{0x0a, 0xa0, 0}, long...),
-			canon.ErrNotMinimal, 0, "to",
-		},
-		{
-			"over 64 bits", &chainv1.Transfer{},
-			append([]byte{0x10}, bytes.Repeat([]byte{0xff}, 10)...), canon.ErrOverflow, 0, "amount",
-		},
-		{"default number", &chainv1.Transfer{}, []byte{0x10, 0}, canon.ErrDefault, 0, "amount"},
-		{"default bytes", &chainv1.Transfer{}, []byte{0x0a, 0}, canon.ErrDefault, 0, "to"},
-		{"default bool", &chainv1.Charge{}, []byte{0x20, 0}, canon.ErrDefault, 0, "final"},
-		{"bool 2", &chainv1.Charge{}, []byte{0x20, 2}, canon.ErrOverflow, 0, "final"},
-		{"default message", &chainv1.Charge{}, []byte{0x0a, 0}, canon.ErrDefault, 0, "note"},
-		{
-			"uint32 too large", &chainv1.TransactionBody{},
-			[]byte{0x18, 0x80, 0x80, 0x80, 0x80, 0x10}, canon.ErrOverflow, 0, "signer",
-		},
-		{
-			"enum not sign-extended", &chainv1.Escrow{},
-			[]byte{0x10, 0xff, 0xff, 0xff, 0xff, 0x0f}, canon.ErrOverflow, 0, "purpose",
-		},
-		{
-			"unknown field", &chainv1.Transfer{}, []byte{0x10, 1, 0x18, 1},
-			canon.ErrUnknownField, 2, "field 3",
-		},
-		{"field 0", &chainv1.Transfer{}, []byte{0x00, 1}, canon.ErrUnknownField, 0, ""},
-		{"repeated", &chainv1.Transfer{}, []byte{0x10, 1, 0x10, 1}, canon.ErrRepeatedField, 2, "amount"},
-		{
-			"repeated message", &chainv1.Transaction{}, []byte{0x0a, 2, 0x20, 1, 0x0a, 2, 0x20, 1},
-			canon.ErrRepeatedField, 4, "body",
-		},
-		{"order", &chainv1.Transfer{}, []byte{0x10, 1, 0x0a, 1, 1}, canon.ErrOrder, 2, "to"},
-		{"wire type", &chainv1.Transfer{}, []byte{0x15, 1, 0, 0, 0}, canon.ErrWireType, 0, "amount"},
-		{"group", &chainv1.Transfer{}, []byte{0x0b, 0x0c}, canon.ErrWireType, 0, "to"},
-		{"text", &chainv1.Header{}, []byte{0x12, 1, 0xff}, canon.ErrUTF8, 0, "chain"},
-		{
-			"two of a oneof", &chainv1.Operation{}, []byte{0x0a, 0, 0x12, 0}, canon.ErrOneof, 2,
-			"set_keys",
-		},
-		{
-			"one of a oneof twice", &chainv1.Operation{}, []byte{0x0a, 0, 0x0a, 0},
-			canon.ErrRepeatedField, 2, "transfer",
-		},
-		{
-			"nested", &chainv1.Transaction{}, []byte{0x0a, 6, 0x3a, 4, 0x0a, 2, 0x10, 0},
-			canon.ErrDefault, 6, "body.operations[0].transfer.amount",
-		},
-	}
-	for _, test := range tests {
+	for _, test := range byteTests {
 		t.Run(test.name, func(t *testing.T) {
 			err := canon.Unmarshal(test.in, test.of)
 			var e *canon.Error

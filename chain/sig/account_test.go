@@ -152,11 +152,20 @@ func TestVerifyAccount(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, err, test.want)
 		}
 	}
-	if err := sig.VerifyAccount(account, three, []byte("other"), later); !errors.Is(err,
+}
+
+func TestSignAccount(t *testing.T) {
+	three, private := set(t, 2, 3)
+	account := sig.AccountOf(three)
+	made, err := sig.SignAccount(three, private, false, []byte("preimage"))
+	if err != nil || len(made.Signatures) != 2 || !made.Keys.IsZero() {
+		t.Fatalf("got %+v, %v", made, err)
+	}
+	if err := sig.VerifyAccount(account, three, []byte("other"), made); !errors.Is(err,
 		sig.ErrSignature) {
 		t.Errorf("other preimage: got %v", err)
 	}
-	if _, err := sig.SignAccount(three, private[:1], false, preimage); !errors.Is(err,
+	if _, err := sig.SignAccount(three, private[:1], false, []byte("preimage")); !errors.Is(err,
 		sig.ErrNotEnoughSigner) {
 		t.Errorf("one key of two: got %v", err)
 	}

@@ -31,6 +31,7 @@ const (
 	DomainEvent       Domain = "ucn/event/v1"       // event envelope
 	DomainRequest     Domain = "ucn/request/v1"     // request on the bus
 	DomainReply       Domain = "ucn/reply/v1"       // reply on the bus
+	DomainBroker      Domain = "ucn/broker/v1"      // nonce of a broker, by an instance
 	DomainFaucet      Domain = "ucn/faucet/v1"      // faucet request
 	DomainBackup      Domain = "ucn/backup/v1"      // new event epoch after a restore
 )

@@ -102,8 +102,8 @@ func (s KeySet) ValidateShape() error {
 // Field tags of KeySet and Key in their canonical bytes.
 const (
 	tagKeySetKeys      = 1<<3 | 2
-	tagKeySetThreshold = 2<<3 | 0
-	tagKeyAlgorithm    = 1<<3 | 0
+	tagKeySetThreshold = 2 << 3
+	tagKeyAlgorithm    = 1 << 3
 	tagKeyKey          = 2<<3 | 2
 	keyBody            = 2 + 2 + PublicKeySize
 )
