@@ -52,28 +52,35 @@ func torsion(t testing.TB) *curve.EdwardsPoint {
 // crafted signs like RFC 8032 but adds a point of order 8 to R, as only the key's owner can.
 func crafted(t testing.TB, private sig.PrivateKey, message []byte) sig.Signature {
 	t.Helper()
-	seed := private.Seed()
-	digest := sha512.Sum512(seed[:])
-	digest[0] &= 248
-	digest[31] = digest[31]&127 | 64
-	secret, err := scalar.NewFromBits(digest[:32])
-	if err != nil {
-		t.Fatal(err)
-	}
-	nonce := wide(t, digest[32:], message)
+	nonce := wide(t, []byte("any nonce"), message)
 	r := curve.NewEdwardsPoint().MulBasepoint(curve.ED25519_BASEPOINT_TABLE, nonce)
 	r.Add(r, torsion(t))
 	var out sig.Signature
 	copy(out[:], curve.NewCompressedEdwardsY().SetEdwardsPoint(r)[:])
 	public := private.Public()
 	challenge := wide(t, out[:32], public[:], message)
-	s := scalar.New().Add(nonce, scalar.New().Mul(challenge, secret))
+	s := scalar.New().Add(nonce, scalar.New().Mul(challenge, secret(t, private)))
 	if err := s.ToBytes(out[32:]); err != nil {
 		t.Fatal(err)
 	}
 	return out
 }
 
+// secret returns the scalar of the key (RFC 8032 section 5.1.5).
+func secret(t testing.TB, private sig.PrivateKey) *scalar.Scalar {
+	t.Helper()
+	seed := private.Seed()
+	digest := sha512.Sum512(seed[:])
+	digest[0] &= 248
+	digest[31] = digest[31]&127 | 64
+	s, err := scalar.NewFromBits(digest[:32])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// wide hashes the parts to a scalar.
 func wide(t testing.TB, parts ...[]byte) *scalar.Scalar {
 	t.Helper()
 	digest := sha512.Sum512(bytes.Join(parts, nil))
@@ -115,6 +122,29 @@ func TestTorsionVector(t *testing.T) {
 		if verdicts := batch.Verify(); !verdicts[last] || verdicts[last+1] {
 			t.Errorf("batch of %d with a bad one refuses it", size+1)
 		}
+	}
+}
+
+// TestNonCanonicalR signs with the nonce 0 and writes R, the identity, as y = p + 1: ZIP-215
+// accepts it, stricter readings of RFC 8032 do not.
+func TestNonCanonicalR(t *testing.T) {
+	private, message := key(1), []byte("a crafted transfer")
+	public, r := private.Public(), notCanonical()
+	var signature sig.Signature
+	copy(signature[:], r[:])
+	s := scalar.New().Mul(wide(t, r[:], public[:], message), secret(t, private))
+	if err := s.ToBytes(signature[32:]); err != nil {
+		t.Fatal(err)
+	}
+	v := sig.NewVerifier(0)
+	batch := v.NewBatch(sig.MinBatch)
+	for i := range sig.MinBatch {
+		batch.Add(key(i).Public(), message, key(i).Sign(message))
+	}
+	last := batch.Add(public, message, signature)
+	if !sig.Verify(public, message, signature) || !v.Verify(public, message, signature) ||
+		!batch.Verify()[last] {
+		t.Error("refused")
 	}
 }
 
