@@ -11,8 +11,9 @@ import (
 // MaxCachedKeys is the most expanded keys a Verifier keeps, about 210 MB.
 const MaxCachedKeys = 1 << 17
 
-// seenSlots is the number of fingerprints that remember keys seen once.
-const seenSlots = 1 << 16
+// seenSlots is the number of fingerprints that remember keys seen once (2 MiB): several times the
+// keys that are cached, so that few are forgotten before they come again.
+const seenSlots = 1 << 19
 
 // keyCache keeps the expanded keys used last. A key is expanded (5 us, 1.6 KiB) when it is seen
 // the second time, so that keys seen once cost nothing. Bad keys may be in it: the rule refuses
