@@ -7,27 +7,40 @@ import (
 	"github.com/united-containers/ucn/chain/tx"
 )
 
-// check panics unless accounts + escrows + lockboxes + locks + burned = genesis + minted, with
-// the fees in flight on the left.
+// check panics unless money is conserved.
 func (c *chainRecord) check(fees tx.Grains) {
+	if err := c.conserved(fees); err != nil {
+		panic(err.Error())
+	}
+}
+
+// conserved wants accounts + escrows + lockboxes + locks + burned = genesis + minted, with the
+// fees in flight on the left.
+func (c *chainRecord) conserved(fees tx.Grains) error {
 	have := c.burned
 	for _, part := range []tx.Grains{c.sums.accounts, c.sums.escrows, c.sums.locks,
 		c.sums.lockboxes, fees} {
 		have = plus(have, part)
 	}
-	want := plus(c.minted, c.genesisSupply)
-	if have != want {
-		panic(fmt.Sprintf("state: money is not conserved: accounts %d + escrows %d + locks %d + "+
-			"lockboxes %d + fees %d + burned %v is not genesis %d + minted %v",
-			c.sums.accounts, c.sums.escrows, c.sums.locks, c.sums.lockboxes, fees, c.burned,
-			c.genesisSupply, c.minted))
+	if have == plus(c.minted, c.genesisSupply) {
+		return nil
 	}
+	return fmt.Errorf("state: money is not conserved: accounts %d + escrows %d + locks %d + "+
+		"lockboxes %d + fees %d + burned %v is not genesis %d + minted %v",
+		c.sums.accounts, c.sums.escrows, c.sums.locks, c.sums.lockboxes, fees, c.burned,
+		c.genesisSupply, c.minted)
 }
 
 // Recount adds up every committed record and panics unless the sums of the chain's leaf, of every
 // escrow and the counters are what comes out. It costs a pass over the state: for starts and
 // tests.
 func (s *State) Recount() {
+	if err := s.recount(); err != nil {
+		panic(err.Error())
+	}
+}
+
+func (s *State) recount() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var sum sums
@@ -44,18 +57,18 @@ func (s *State) Recount() {
 		got := perEscrow[id]
 		if e.Balance < e.Reserved || e.Reserved != got.reserved || e.Rate != got.rate ||
 			e.Live != got.live || e.Risk < got.risk {
-			panic(fmt.Sprintf("state: escrow %v holds %+v, its leases say %+v", id, e, got))
+			return fmt.Errorf("state: escrow %v holds %+v, its leases say %+v", id, e, got)
 		}
 		delete(perEscrow, id)
 	}
 	if len(perEscrow) > 0 {
-		panic(fmt.Sprintf("state: %d escrows of leases do not exist", len(perEscrow)))
+		return fmt.Errorf("state: %d escrows of leases do not exist", len(perEscrow))
 	}
 	if sum != s.chain.sums || count != s.counts {
-		panic(fmt.Sprintf("state: sums are %+v %+v, records say %+v %+v",
-			s.chain.sums, s.counts, sum, count))
+		return fmt.Errorf("state: sums are %+v %+v, records say %+v %+v",
+			s.chain.sums, s.counts, sum, count)
 	}
-	s.chain.check(0)
+	return s.chain.conserved(0)
 }
 
 // recounted is what the leases of an escrow add up to.
