@@ -18,7 +18,7 @@ import (
 const (
 	consumeBatch  = 256              // messages verified and handled together
 	maxAckPending = 4096             // messages the broker hands out without a word from us
-	ackPatience   = time.Minute      // after which the broker hands a message out again
+	ackPatience   = 15 * time.Second // after which the broker hands a message out again
 	gapPatience   = 30 * time.Second // how long a line may wait for what its sender owes
 	firstHold     = 20 * time.Millisecond
 	maxHold       = 5 * time.Second
@@ -130,6 +130,7 @@ func (c *Consumer[Tx]) follow(ctx context.Context) error {
 		select {
 		case messages <- m:
 		case <-ctx.Done():
+			c.giveBack(m)
 		}
 	}, jetstream.PullMaxMessages(consumeBatch), jetstream.ConsumeErrHandler(
 		func(_ jetstream.ConsumeContext, err error) { offer(failed, err) }))
@@ -139,10 +140,23 @@ func (c *Consumer[Tx]) follow(ctx context.Context) error {
 	}
 	defer func() {
 		cancel()
-		reading.Stop()
+		reading.Drain()
 		<-reading.Closed()
+		for len(messages) > 0 {
+			c.giveBack(<-messages)
+		}
 	}()
 	return c.loop(ctx, messages, failed)
+}
+
+// giveBack lets the broker hand the message out again at once, not after ackPatience.
+func (c *Consumer[Tx]) giveBack(m jetstream.Msg) {
+	if m == nil {
+		return
+	}
+	if err := m.Nak(); err != nil {
+		c.cfg.Log.Debug("an event is not given back", "error", err)
+	}
 }
 
 func (c *Consumer[Tx]) durable(ctx context.Context) (jetstream.Consumer, error) {

@@ -132,28 +132,47 @@ func (in *intake[Tx]) fill(ctx context.Context, gap *GapError, it item) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w: fetch what is missing: %w", gap, err)
+		return fmt.Errorf("%w; fetch what is missing: %v", gap, err)
 	}
-	missing = missing[:min(len(missing), MaxRefetched)]
-	for _, v := range in.cfg.Verifier.Verify(ctx, missing) {
-		if v.Err != nil {
-			return fmt.Errorf("%w: what was fetched: %w", gap, v.Err)
-		}
-		cursor, err := in.cursor(ctx, gap.Line)
-		if err != nil {
+	for _, v := range in.cfg.Verifier.Verify(ctx, missing[:min(len(missing), MaxRefetched)]) {
+		if err := in.placeFetched(ctx, gap, v); err != nil {
 			return err
 		}
-		if err := cursor.Follows(v.Envelope); err != nil || v.Envelope.Line() != gap.Line {
-			return errors.Join(gap, err)
-		}
-		in.ordered = append(in.ordered, item{in: in.incoming(v)})
-		in.ahead[gap.Line] = at(v.Envelope)
 	}
 	cursor, err := in.cursor(ctx, gap.Line)
 	if err != nil {
 		return err
 	}
 	return cursor.Follows(it.in.Envelope)
+}
+
+// placeFetched puts one fetched envelope in its place. What is wrong with it is no verdict on the
+// envelope behind the gap, so the error is the gap and only tells the reason.
+func (in *intake[Tx]) placeFetched(ctx context.Context, gap *GapError, v Verdict) error {
+	if v.Err != nil {
+		return fmt.Errorf("%w; what was fetched: %v", gap, v.Err)
+	}
+	if v.Envelope.Line() != gap.Line {
+		return fmt.Errorf("%w; what was fetched is of another line", gap)
+	}
+	cursor, err := in.cursor(ctx, gap.Line)
+	if err != nil {
+		return err
+	}
+	err = cursor.Follows(v.Envelope)
+	var fork *ForkError
+	if errors.As(err, &fork) && in.cfg.OnFork != nil {
+		in.cfg.OnFork(ctx, fork)
+	}
+	if errors.Is(err, ErrDuplicate) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w; what was fetched: %v", gap, err)
+	}
+	in.ordered = append(in.ordered, item{in: in.incoming(v)})
+	in.ahead[gap.Line] = at(v.Envelope)
+	return nil
 }
 
 // cursor returns where the line stands once everything ordered so far has taken effect.
@@ -187,8 +206,11 @@ func (in *intake[Tx]) apply(ctx context.Context) {
 		}
 		return
 	}
-	for _, it := range in.ordered {
+	for i, it := range in.ordered {
 		if !in.persist(ctx, func() error { return in.applyOne(ctx, it) }) {
+			for _, left := range in.ordered[i:] {
+				in.giveBack(left.msg)
+			}
 			return
 		}
 		in.ack(ctx, it.msg)
