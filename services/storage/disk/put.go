@@ -202,7 +202,7 @@ func (u *upload) receive(ctx context.Context, body io.Reader) error {
 				return err
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			return u.identify()
 		}
 		if err != nil {
@@ -218,9 +218,6 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 		var k int
 		k, err = r.Read(buf[n:])
 		n += k
-	}
-	if err != nil && err != io.EOF && errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err)
 	}
 	return n, err
 }

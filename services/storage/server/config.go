@@ -1,0 +1,65 @@
+package server
+
+import (
+	"errors"
+	"log/slog"
+
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/united-containers/ucn/services/storage"
+)
+
+const (
+	// MaxChunk is the largest chunk a writer may send, in bytes.
+	MaxChunk = 1 << 20
+	// FrameSize is the size of the chunks a reader gets, in bytes; the last one is smaller.
+	FrameSize = 256 << 10
+	// DefaultUploads is how many uploads one account may have under way at once.
+	DefaultUploads = 16
+
+	defaultPage = 100
+)
+
+// Config is what an operator sets for the gRPC side. The zero value is the default.
+type Config struct {
+	// Uploads bounds the uploads one account may have under way at once, so that one account's
+	// stalled streams never keep others out. 0 is DefaultUploads.
+	Uploads int
+}
+
+// Validate refuses a negative bound.
+func (c Config) Validate() error {
+	if c.Uploads < 0 {
+		return errors.New("uploads per account must not be negative")
+	}
+	return nil
+}
+
+// Deps is what the server needs from its builder.
+type Deps struct {
+	// Store keeps the blobs. Required. The builder closes it after Run returned.
+	Store storage.Store
+	// Limits are the store's own, told to callers. Required.
+	Limits storage.Limits
+	// Meter makes the metrics; nil makes none.
+	Meter metric.MeterProvider
+	// Log gets what is kept and removed, at debug level; nil logs nothing.
+	Log *slog.Logger
+}
+
+func (d Deps) withDefaults() (Deps, error) {
+	if d.Store == nil {
+		return Deps{}, errors.New("no store")
+	}
+	if err := d.Limits.Validate(); err != nil {
+		return Deps{}, err
+	}
+	if d.Meter == nil {
+		d.Meter = metricnoop.NewMeterProvider()
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	return d, nil
+}
