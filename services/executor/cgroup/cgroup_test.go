@@ -81,7 +81,7 @@ func TestMeterMissingAndBroken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer m.Close() //nolint:errcheck // read only
+	defer func() { _ = m.Close() }() // read only
 	s, err := m.Read()
 	if err != nil || s.Has.MemoryPeak || s.MemoryPeak != 0 || !s.Has.Memory {
 		t.Errorf("%+v, %v; want no peak", s, err)
@@ -166,8 +166,8 @@ func TestLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Process.Kill() //nolint:errcheck // it is dead if the test passed
-		cmd.Wait()         //nolint:errcheck // killed
+		_ = cmd.Process.Kill() // it is dead if the test passed
+		_ = cmd.Wait()         // killed
 		if err := r.Remove(top); err != nil {
 			t.Error(err)
 		}
@@ -199,7 +199,7 @@ func live(t *testing.T, r *Root, path string, cmd *exec.Cmd) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer m.Close() //nolint:errcheck // read only
+	defer func() { _ = m.Close() }() // read only
 	for s := (Stat{}); s.CPU < 10*time.Millisecond; {
 		if s, err = m.Read(); err != nil || !s.Has.CPU {
 			t.Fatalf("%+v, %v", s, err)
@@ -224,7 +224,7 @@ func BenchmarkMeter(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer m.Close() //nolint:errcheck // read only
+	defer func() { _ = m.Close() }() // read only
 	for b.Loop() {
 		if _, err := m.Read(); err != nil {
 			b.Fatal(err)

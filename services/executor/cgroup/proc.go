@@ -53,7 +53,7 @@ func (r *Root) Signal(path string, pid int, sig unix.Signal) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("opening process %d: %w", pid, err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer func() { _ = unix.Close(fd) }() // nothing was written
 	pids, err := r.Procs(path)
 	if err != nil {
 		return false, err

@@ -318,8 +318,8 @@ func testUsage(t *testing.T, b *bench) {
 }
 
 func testOutput(t *testing.T, b *bench) {
-	s := Spec(b.img.ID, b.attempt(), "write", "/out/a.txt", "hello", "link", "/etc/passwd", "/out/evil",
-		"fill", "/out/big", "40", "trap", "0")
+	s := Spec(b.img.ID, b.attempt(), "write", "/out/a.txt", "hello",
+		"link", "/etc/passwd", "/out/evil", "fill", "/out/big", "40", "trap", "0")
 	s.Mounts = []executor.Mount{out("/out")}
 	c := b.createSpec(s)
 	check(t, c.Start(b.ctx))

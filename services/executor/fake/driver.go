@@ -173,7 +173,9 @@ func (d *Driver) RemoveImage(ctx context.Context, id executor.ImageID) error {
 }
 
 // Create implements executor.Driver.
-func (d *Driver) Create(ctx context.Context, spec executor.ContainerSpec) (executor.Container, error) {
+func (d *Driver) Create(ctx context.Context, spec executor.ContainerSpec) (executor.Container,
+	error,
+) {
 	var made *container
 	err := d.call(ctx, "Create", spec.Attempt, func() error {
 		var err error

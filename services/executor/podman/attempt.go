@@ -47,8 +47,8 @@ func (a attempt) path(elem ...string) string {
 func (a attempt) logDir() string  { return a.path("log") }
 func (a attempt) logFile() string { return a.path("log", "ctr.log") }
 
-// read decodes the file into v. A file that is not there is ok = false, and so is one that a loss of
-// power left empty: then everything of the attempt counts as lost.
+// read decodes the file into v. A file that is not there is ok = false, and so is one that a loss
+// of power left empty: then everything of the attempt counts as lost.
 func (a attempt) read(name string, v any) (ok bool, err error) {
 	b, err := os.ReadFile(a.path(name))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -17,9 +17,10 @@ type Config struct {
 	Podman string
 	// Runtime is "runc" or "crun"; empty chooses the one that works here.
 	Runtime string
-	// IDDir is where the instances of this machine agree who uses which user ids. Empty is
-	// /run/ucn/ids. All instances of a machine must have the same.
-	IDDir string
+	// RunDir holds what is worth nothing after a reboot: sockets and the engine's run state, and who
+	// uses which user ids. Empty is /run/ucn. All instances of a machine must have the same. It is
+	// outside of Dir because podman takes no run directory of more than 50 bytes: at most 30 here.
+	RunDir string
 	// FirstID and IDCount are the user and group ids of the host that containers are mapped to,
 	// 65,536 each. Zero is 1,879,048,192 and 268,369,920: a range that nothing else hands out.
 	FirstID, IDCount uint32
@@ -35,7 +36,8 @@ type Config struct {
 
 // Defaults of Config.
 const (
-	defaultIDDir        = "/run/ucn/ids"
+	defaultRunDir       = "/run/ucn"
+	maxRunDirLength     = 30
 	defaultFirstID      = 0x7000_0000
 	defaultIDCount      = 4095 * idsPerContainer
 	defaultCgroup       = "/ucn"
@@ -49,8 +51,12 @@ func (c *Config) setDefaults() error {
 		return fmt.Errorf("podman instance: dir %.100q is not absolute", c.Dir)
 	}
 	c.Dir = filepath.Clean(c.Dir)
-	if c.IDDir == "" {
-		c.IDDir = defaultIDDir
+	if c.RunDir == "" {
+		c.RunDir = defaultRunDir
+	}
+	if !filepath.IsAbs(c.RunDir) || len(c.RunDir) > maxRunDirLength {
+		return fmt.Errorf("podman instance: run_dir %.100q is not absolute, or longer than %d bytes",
+			c.RunDir, maxRunDirLength)
 	}
 	if c.FirstID == 0 {
 		c.FirstID, c.IDCount = defaultFirstID, defaultIDCount

@@ -2,6 +2,7 @@ package podman
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +25,10 @@ func TestServiceDies(t *testing.T) {
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for range c.Logs(t.Context(), executor.LogPos{}, true) {
+	for _, err := range c.Logs(t.Context(), executor.LogPos{}, true) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break // it is ready
 	}
 	s := d.i.service
@@ -133,4 +137,45 @@ func TestManyAtOnce(t *testing.T) {
 	if err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
+}
+
+// Data directories are often deep, and closed to others.
+func TestDeepAndPrivateDirectory(t *testing.T) {
+	img := executortest.GuestImage(t)
+	cfg := newConfig(t)
+	if err := os.Chmod(cfg.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Dir = filepath.Join(cfg.Dir, strings.Repeat("deep/", 20), "executor")
+	d, err := New(cfg, "exec-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := wipe(cfg); err != nil {
+			t.Error(err)
+		}
+	})
+	defer func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := d.LoadImage(t.Context(), img.ID, img.Open); err != nil {
+		t.Fatal(err)
+	}
+	in := filepath.Join(cfg.Dir, "in.txt")
+	if err := os.WriteFile(in, []byte("given\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := executortest.Spec(img.ID, "a", "read", "/in.txt", "write", "/out/x", "y",
+		"read", "/etc/hosts")
+	s.Mounts = []executor.Mount{
+		{Kind: executor.MountInput, Path: "/in.txt", Source: in},
+		{Kind: executor.MountOutput, Path: "/out", Bytes: 4 << 20},
+	}
+	lines := guest(t, d, s)
+	wantLine(t, lines, "given")
+	wantLine(t, lines, "write ok")
+	wantLine(t, lines, "localhost")
 }

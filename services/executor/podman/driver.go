@@ -70,6 +70,7 @@ func (d *Driver) Close() error {
 	}
 	own := d.own
 	d.mu.Unlock()
+	d.i.forget(d)
 	if own != nil {
 		errs = append(errs, own())
 	}

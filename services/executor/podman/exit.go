@@ -27,7 +27,7 @@ func (c *container) Wait(ctx context.Context) (executor.Exit, error) {
 	if _, err := c.known(); err != nil {
 		return executor.Exit{}, err
 	}
-	exits, err := c.i.watch.subscribe(c.i.path("tmp", "exits"), c.exitName(ctx))
+	exits, err := c.i.watch.subscribe(c.i.runPath("tmp", "exits"), c.exitName(ctx))
 	if err != nil {
 		return executor.Exit{}, c.closedOr(err)
 	}
@@ -180,11 +180,11 @@ func (c *container) readExitFile(ctx context.Context) (code int, at time.Time, o
 	if id == "" {
 		return 0, time.Time{}, false
 	}
-	f, err := os.Open(c.i.path("tmp", "exits", id))
+	f, err := os.Open(c.i.runPath("tmp", "exits", id))
 	if err != nil {
 		return 0, time.Time{}, false
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer func() { _ = f.Close() }() // read only
 	var b [32]byte
 	n, err := f.Read(b[:])
 	if err != nil {
@@ -242,7 +242,7 @@ func (c *container) oomKills() uint64 {
 		if s, err := m.Read(); err == nil {
 			sum = max(sum, s.OOMKills)
 		}
-		m.Close() //nolint:errcheck // read only
+		_ = m.Close() // read only
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -263,7 +263,7 @@ func (c *container) atMemoryLimit() bool {
 	if err != nil {
 		return false
 	}
-	defer m.Close() //nolint:errcheck // read only
+	defer func() { _ = m.Close() }() // read only
 	s, err := m.Read()
 	return err == nil && s.Has.MemoryPeak && s.MemoryPeak+limitSlack >= r.Spec.Limits.MemoryBytes
 }

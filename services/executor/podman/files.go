@@ -35,7 +35,7 @@ func (i *Instance) configFiles() (map[string]string, error) {
 		"[network]\nnetwork_backend = " + q(i.tools.network) + "\n" +
 		"network_config_dir = " + q(i.path("networks")) + "\n"
 	storage := "[storage]\ndriver = \"overlay\"\ngraphroot = " + q(i.path("root")) +
-		"\nrunroot = " + q(i.path("run")) + "\n"
+		"\nrunroot = " + q(i.runPath("run")) + "\n"
 	return map[string]string{
 		"containers.conf":  conf,
 		"storage.conf":     storage,
@@ -59,8 +59,8 @@ const hostname = "ucn"
 var denied = []string{
 	"add_key", "bpf", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick",
 	"io_uring_enter", "io_uring_register", "io_uring_setup", "keyctl", "kexec_load",
-	"kexec_file_load", "mount", "mount_setattr", "move_mount", "name_to_handle_at", "open_by_handle_at",
-	"open_tree", "perf_event_open", "pidfd_getfd", "pivot_root", "quotactl", "reboot", "request_key",
+	"kexec_file_load", "mount", "mount_setattr", "move_mount", "name_to_handle_at",
+	"open_by_handle_at", "open_tree", "perf_event_open", "pidfd_getfd", "pivot_root", "quotactl", "reboot", "request_key",
 	"setns", "swapoff", "swapon", "syslog", "umount", "umount2", "unshare", "userfaultfd",
 }
 

@@ -25,10 +25,11 @@ type ids struct {
 }
 
 func openIDs(c *Config) (*ids, error) {
-	if err := os.MkdirAll(c.IDDir, 0o755); err != nil {
+	dir := filepath.Join(c.RunDir, "ids")
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("making the directory of user id ranges: %w", err)
 	}
-	return &ids{dir: c.IDDir, first: c.FirstID, slots: c.IDCount / idsPerContainer}, nil
+	return &ids{dir: dir, first: c.FirstID, slots: c.IDCount / idsPerContainer}, nil
 }
 
 // claim takes the lowest free range for the attempt whose directory is owner, and returns its first
@@ -118,5 +119,5 @@ func lockFile(path string, wait bool) (unlock func(), err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { f.Close() }, nil //nolint:errcheck // closing unlocks; nothing was written
+	return func() { _ = f.Close() }, nil // closing unlocks; nothing was written
 }

@@ -96,11 +96,21 @@ func (i *Instance) hasImage(ctx context.Context, id executor.ImageID) (bool, err
 }
 
 // loadImage implements executor.Images. The load itself is bound to no caller, as others wait
-// for it too; it ends when its source does.
+// for it too; it ends when its source does, or with the instance.
 func (i *Instance) loadImage(ctx context.Context, id executor.ImageID, open executor.OpenLayout,
 ) (executor.Image, error) {
-	work := context.WithoutCancel(ctx)
 	got := i.loading.DoChan(string(id), func() (any, error) {
+		i.mu.Lock()
+		if i.closed {
+			i.mu.Unlock()
+			return executor.Image{}, executor.ErrClosed
+		}
+		i.loads.Add(1)
+		i.mu.Unlock()
+		defer i.loads.Done()
+		work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		defer context.AfterFunc(i.closing, cancel)()
 		img, err := i.lookUp(work, id)
 		if !errors.Is(err, executor.ErrNoImage) {
 			return img, err
@@ -147,11 +157,11 @@ func (i *Instance) transfer(ctx context.Context, src io.Reader, digest string) (
 	checked := make(chan outcome, 1)
 	go func() {
 		config, err := filterLayout(w, src, digest)
-		w.CloseWithError(err) //nolint:errcheck // always nil
+		_ = w.CloseWithError(err) // always nil
 		checked <- outcome{config, err}
 	}()
 	err := i.api.upload(ctx, "/images/load", r, nil)
-	r.CloseWithError(io.ErrClosedPipe) //nolint:errcheck // always nil
+	_ = r.CloseWithError(io.ErrClosedPipe) // always nil
 	got := <-checked
 	if got.err != nil && !errors.Is(got.err, io.ErrClosedPipe) {
 		return "", got.err

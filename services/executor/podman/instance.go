@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -32,6 +34,9 @@ type Instance struct {
 	watch   *watcher
 	unlock  func()
 	loading singleflight.Group
+	loads   sync.WaitGroup  // running loads
+	closing context.Context // ends with Close; for work that is bound to no caller
+	cancel  context.CancelFunc
 
 	mu      sync.Mutex // guards what follows
 	configs map[executor.ImageID]string
@@ -94,7 +99,8 @@ func open(cfg Config, found tools) (*Instance, error) {
 		name:    fmt.Sprintf("%x", sha256.Sum256([]byte(cfg.Dir)))[:12],
 		configs: make(map[executor.ImageID]string), drivers: make(map[string]*Driver),
 	}
-	i.socket = i.socketPath()
+	i.closing, i.cancel = context.WithCancel(context.Background())
+	i.socket = i.runPath("api.sock")
 	if err := i.prepare(); err != nil {
 		return nil, err
 	}
@@ -107,15 +113,9 @@ func open(cfg Config, found tools) (*Instance, error) {
 	return i, nil
 }
 
-// maxSocketPath is what a unix socket address holds, less the final zero.
-const maxSocketPath = 107
-
-// socketPath is in Dir if it fits into a socket address.
-func (i *Instance) socketPath() string {
-	if p := i.path("api.sock"); len(p) <= maxSocketPath {
-		return p
-	}
-	return filepath.Join("/run", "ucn-"+i.name+".sock")
+// runPath names a file of the instance's run state.
+func (i *Instance) runPath(elem ...string) string {
+	return filepath.Join(append([]string{i.cfg.RunDir, i.name}, elem...)...)
 }
 
 // path names a file of the instance.
@@ -133,17 +133,15 @@ func (i *Instance) group(elem ...string) string {
 func (i *Instance) prepare() error {
 	old, err := os.ReadFile(i.path("boot"))
 	if err == nil && string(old) != i.bootID {
-		for _, d := range []string{"run", "tmp"} {
-			if err := os.RemoveAll(i.path(d)); err != nil {
-				return fmt.Errorf("clearing the state of the last boot: %w", err)
-			}
+		if err := os.RemoveAll(i.runPath()); err != nil {
+			return fmt.Errorf("clearing the state of the last boot: %w", err)
 		}
 	}
 	for _, d := range []string{
-		"root", "run", "tmp/exits", "attempts", "images", "scratch", "networks",
-		"home/.config/containers", "home/.config/cni",
+		i.path("root"), i.path("attempts"), i.path("images"), i.path("scratch"), i.path("networks"),
+		i.path("home/.config/containers"), i.runPath("run"), i.runPath("tmp/exits"),
 	} {
-		if err := os.MkdirAll(i.path(d), 0o711); err != nil {
+		if err := os.MkdirAll(d, 0o711); err != nil {
 			return fmt.Errorf("making the podman instance: %w", err)
 		}
 	}
@@ -160,8 +158,8 @@ func (i *Instance) prepare() error {
 	return nil
 }
 
-// Driver returns the driver of the executor with this name (like an AttemptID). Each call with
-// one name returns the same driver.
+// Driver returns the driver of the executor with this name (like an AttemptID). Calls with one name
+// return the same driver until it is closed.
 func (i *Instance) Driver(name string) (*Driver, error) {
 	if err := executor.AttemptID(name).Validate(); err != nil {
 		return nil, fmt.Errorf("executor name: %w", err)
@@ -182,6 +180,15 @@ func (i *Instance) Driver(name string) (*Driver, error) {
 	return d, nil
 }
 
+// forget drops a driver that was closed, so that its name can be opened again.
+func (i *Instance) forget(d *Driver) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.drivers[d.name] == d {
+		delete(i.drivers, d.name)
+	}
+}
+
 // Close closes the instance's drivers and ends the API service. Containers go on.
 func (i *Instance) Close() error {
 	i.mu.Lock()
@@ -190,8 +197,10 @@ func (i *Instance) Close() error {
 		return nil
 	}
 	i.closed = true
-	drivers := i.drivers
+	drivers := slices.Collect(maps.Values(i.drivers))
 	i.mu.Unlock()
+	i.cancel()
+	i.loads.Wait()
 	var errs []error
 	for _, d := range drivers {
 		errs = append(errs, d.Close())

@@ -78,7 +78,7 @@ func (r *logReader) run() error {
 			_, err := r.c.Wait(wait)
 			exited <- err
 		}()
-		defer func() { <-exited }()
+		defer func() { _ = <-exited }()
 	}
 	defer cancel()
 	for last := !r.follow; ; {
@@ -201,7 +201,7 @@ func (r *logReader) turned() (bool, error) {
 
 func (r *logReader) close() {
 	if r.file != nil {
-		r.file.Close() //nolint:errcheck // read only
+		_ = r.file.Close() // read only
 		r.file = nil
 	}
 }

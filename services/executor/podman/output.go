@@ -22,7 +22,7 @@ func openOutput(dir string) (fs.FS, error) {
 		return nil, fmt.Errorf("opening the output: %w", err)
 	}
 	o := &output{root: root, fsys: root.FS()}
-	runtime.AddCleanup(o, func(r *os.Root) { r.Close() }, root) //nolint:errcheck // read only
+	runtime.AddCleanup(o, func(r *os.Root) { _ = r.Close() }, root) // read only
 	return o, nil
 }
 

@@ -21,11 +21,20 @@ import (
 // containers nor processes nor mounts nor control groups.
 func newConfig(t testing.TB) Config {
 	t.Helper()
+	return newConfigBeside(t, nil)
+}
+
+// newConfigBeside is another instance of the same machine as neighbour, if there is one.
+func newConfigBeside(t testing.TB, neighbour *Config) Config {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "ucnp")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Dir: dir, IDDir: filepath.Join(dir, "ids"), Cgroup: "/" + filepath.Base(dir)}
+	cfg := Config{Dir: dir, RunDir: filepath.Join(dir, "r"), Cgroup: "/" + filepath.Base(dir)}
+	if neighbour != nil {
+		cfg.RunDir = neighbour.RunDir
+	}
 	t.Cleanup(func() {
 		if err := wipe(cfg); err != nil {
 			t.Errorf("cleaning up: %v", err)

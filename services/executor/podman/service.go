@@ -88,8 +88,8 @@ func (s *service) start() (<-chan struct{}, error) {
 		return nil, fmt.Errorf("clearing podman's socket: %w", err)
 	}
 	seconds := strconv.Itoa(max(1, int(i.cfg.IdleStop/time.Second)))
-	cmd := exec.Command(i.tools.podman, "--root", i.path("root"), "--runroot", i.path("run"),
-		"--tmpdir", i.path("tmp"), "--network-config-dir", i.path("networks"),
+	cmd := exec.Command(i.tools.podman, "--root", i.path("root"), "--runroot", i.runPath("run"),
+		"--tmpdir", i.runPath("tmp"), "--network-config-dir", i.path("networks"),
 		"system", "service", "--time="+seconds, "unix://"+i.socket)
 	cmd.Env = s.environment()
 	cmd.Dir = i.cfg.Dir

@@ -181,7 +181,7 @@ func TestTighten(t *testing.T) {
 
 func TestIDsAreNeverShared(t *testing.T) {
 	dir := t.TempDir()
-	d, err := openIDs(&Config{IDDir: dir + "/ids", FirstID: 1000, IDCount: 2 * idsPerContainer})
+	d, err := openIDs(&Config{RunDir: dir, FirstID: 1000, IDCount: 2 * idsPerContainer})
 	if err != nil {
 		t.Fatal(err)
 	}

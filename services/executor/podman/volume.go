@@ -115,12 +115,12 @@ func mountImage(img, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer control.Close() //nolint:errcheck // nothing was written
+	defer func() { _ = control.Close() }() // nothing was written
 	back, err := os.OpenFile(img, os.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer back.Close() //nolint:errcheck // the loop device holds it
+	defer func() { _ = back.Close() }() // the loop device holds it
 	config := &unix.LoopConfig{Fd: uint32(back.Fd())}
 	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
 	for range loopTries {
@@ -148,7 +148,7 @@ func mountLoop(n int, config *unix.LoopConfig, dir string) error {
 	if err != nil {
 		return fmt.Errorf("opening a loop device: %w", err)
 	}
-	defer dev.Close() //nolint:errcheck // the mount holds it
+	defer func() { _ = dev.Close() }() // the mount holds it
 	if err := unix.IoctlLoopConfigure(int(dev.Fd()), config); err != nil {
 		return fmt.Errorf("setting up %s: %w", name, err)
 	}
