@@ -80,6 +80,9 @@ type Chain struct {
 	before     headers
 	unsnapped  int
 	recordRoom []byte
+	// snapping holds a token while a snapshot is written; helpers are Run's goroutines.
+	snapping chan struct{}
+	helpers  sync.WaitGroup
 
 	// mu guards the head, which changes only after the log has it, and why the chain stopped.
 	mu    sync.RWMutex
@@ -112,6 +115,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Chain, error) {
 		anchor: deps.Genesis.Anchor(), clock: deps.Clock, log: deps.Log,
 		pool: newPool[*candidate](config.Pool), ingress: newIngress(config.CachedKeys),
 		recent: newRecent(), ended: make(chan struct{}), failed: make(chan struct{}),
+		snapping: make(chan struct{}, 1),
 	}
 	if c.clock == nil {
 		c.clock = time.Now
@@ -140,11 +144,10 @@ func (c *Chain) seam(h *block.Header, hash Hash) Header {
 // Run makes blocks until ctx ends. When the storage fails, it takes no more transactions, says so
 // (Err, Failed), goes on answering reads, and returns the failure once ctx has ended.
 func (c *Chain) Run(ctx context.Context, ready func()) error {
-	var helpers sync.WaitGroup
 	inner, cancel := context.WithCancel(ctx)
-	helpers.Go(func() { c.ingress.run(inner) })
-	helpers.Go(func() { c.project(inner) })
-	defer helpers.Wait()
+	c.helpers.Go(func() { c.ingress.run(inner) })
+	c.helpers.Go(func() { c.project(inner) })
+	defer c.helpers.Wait()
 	defer cancel()
 	ready()
 	err := c.orderer.Run(ctx, c)

@@ -59,7 +59,6 @@ func (c *Chain) fromGenesis() error {
 	}
 	c.state, c.history, c.step = s, &block.CompactRange{}, nil
 	h := c.genesis.Header(tx.Hash(s.Root()))
-	h.Accrual = s.Head().Accrual
 	c.advance(h, Hash(h.Hash(c.anchor)), block.Certificate{})
 	return nil
 }
@@ -145,7 +144,7 @@ func (c *Chain) restore(ctx context.Context, height uint64, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	s, err := restoreState(c.genesis, r)
+	s, err := state.Restore(r, c.genesis)
 	if err != nil {
 		return err
 	}

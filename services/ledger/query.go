@@ -53,6 +53,7 @@ type StateReader interface {
 	Lease(id tx.LeaseID) (tx.LeaseState, bool)
 	Unreserved(id tx.EscrowID, accrual tx.Millis) tx.Grains
 	ProveAccount(id sig.AccountID) state.Proof
+	ProveChain() state.Proof
 }
 
 // Keys returns the key set in force of an account, zero while it has none.

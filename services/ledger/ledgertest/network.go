@@ -132,16 +132,25 @@ func Start(t testing.TB, config ledger.Config, deps ledger.Deps) (*ledger.Chain,
 	return chain, stop
 }
 
-// Total returns accounts' balances and locks, escrows and burned grains: what conservation says
-// is always the genesis supply.
-func Total(n *Network, chain *ledger.Chain, escrows ...tx.EscrowID) (held tx.Grains) {
+// Conserved checks that what accounts and escrows hold, their locks, and what was burned are the
+// genesis supply, counted account by account.
+func Conserved(n *Network, c *ledger.Chain, escrows ...tx.EscrowID) error {
+	supply, _ := n.Genesis.Supply()
+	var held tx.Grains
 	for _, a := range n.Genesis.Allocations {
-		account, _ := chain.State().Account(a.Account)
+		account, _ := c.State().Account(a.Account)
 		held += account.Balance + account.Lock
 	}
 	for _, id := range escrows {
-		escrow, _ := chain.State().Escrow(id)
+		escrow, _ := c.State().Escrow(id)
 		held += escrow.Balance + escrow.Lock
 	}
-	return held
+	leaf, err := block.DecodeChainState(c.State().ProveChain().State.GetValue())
+	if err != nil {
+		return err
+	}
+	if held += tx.Grains(leaf.Burned.Lo); held != supply || leaf.Burned.Hi != 0 {
+		return fmt.Errorf("%d grains are held or burned, %d were given out", held, supply)
+	}
+	return nil
 }
