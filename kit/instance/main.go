@@ -36,13 +36,14 @@ type Build func(ctx context.Context, i *Instance) (Service, error)
 const exitUsage = 2
 
 // Main is the main function of a service's own process: `-config FILE` runs it, `-check` only
-// checks the file, `-defaults` prints the defaults. It returns the exit code.
-func Main(service string, into FileConfig, build Build) int {
+// checks the file, `-defaults` prints the defaults. args are without the program's name. It
+// returns the exit code.
+func Main(service string, args []string, into FileConfig, build Build) int {
 	flags := flag.NewFlagSet(service, flag.ContinueOnError)
 	path := flags.String("config", "", "configuration file (YAML)")
 	check := flags.Bool("check", false, "check the configuration and exit")
 	defaults := flags.Bool("defaults", false, "print the default configuration and exit")
-	if err := flags.Parse(os.Args[1:]); err != nil {
+	if err := flags.Parse(args); err != nil {
 		return exitUsage
 	}
 	ctx, stop := run.Signals(context.Background(), os.Exit)

@@ -70,6 +70,15 @@ func (f *File) Validate() error {
 	return f.Config.Validate()
 }
 
+// Main runs a scheduler in a process of its own and returns the exit code.
+func Main(args []string) int {
+	file := &File{Config: Default()}
+	return instance.Main("scheduler", args, file,
+		func(ctx context.Context, i *instance.Instance) (instance.Service, error) {
+			return New(ctx, file.Config, i)
+		})
+}
+
 // Scheduler is a scheduler that holds its files and is ready to run.
 type Scheduler struct {
 	server *server.Server
