@@ -71,14 +71,16 @@ func (r *logReader) run() error {
 		return r.c.closedOr(err)
 	}
 	defer changed.cancel()
-	exited := make(chan error, 1)
+	var exited chan struct{}
+	var exitErr error // read after exited is closed
 	wait, cancel := context.WithCancel(r.ctx)
 	if r.follow {
+		exited = make(chan struct{})
 		go func() {
-			_, err := r.c.Wait(wait)
-			exited <- err
+			defer close(exited)
+			_, exitErr = r.c.Wait(wait)
 		}()
-		defer func() { _ = <-exited }()
+		defer func() { <-exited }()
 	}
 	defer cancel()
 	for last := !r.follow; ; {
@@ -91,10 +93,9 @@ func (r *logReader) run() error {
 		select {
 		case <-r.ctx.Done():
 			return r.ctx.Err()
-		case err := <-exited:
-			exited <- nil
-			if err != nil {
-				return err
+		case <-exited:
+			if exitErr != nil {
+				return exitErr
 			}
 			last = true // once more: the exit is told after the last line is in the file
 		case <-changed.C:
