@@ -1,0 +1,130 @@
+// Package wire builds a storage service from its configuration: blobs on a local disk and the gRPC
+// service. It is used by storage's own main and by whoever runs several services in one process.
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc"
+
+	"github.com/united-containers/ucn/kit/config"
+	"github.com/united-containers/ucn/kit/instance"
+	"github.com/united-containers/ucn/services/storage"
+	"github.com/united-containers/ucn/services/storage/disk"
+	"github.com/united-containers/ucn/services/storage/server"
+)
+
+// Config is the configuration of a storage service.
+type Config struct {
+	// Instance is what all services have. Needed when it runs alone.
+	Instance instance.Config `yaml:"instance"`
+	// Dir holds blobs, uploads under way and the index, all on one file system. One process at a
+	// time. Needed.
+	Dir string `yaml:"dir"`
+	// Quota is how many bytes the blobs one account refers to may have together. A blob two
+	// accounts refer to counts for both. Default 64GiB.
+	Quota config.Size `yaml:"quota"`
+	// QuotaBlobs is how many blobs one account may refer to. Default 1000000.
+	QuotaBlobs int64 `yaml:"quota_blobs"`
+	// MaxBlob is the largest blob. Putting one takes 32 bytes of memory per 16 KiB. Default 16GiB.
+	MaxBlob config.Size `yaml:"max_blob"`
+	// Reserve is how much of the file system stays free: what would take it is refused, so that
+	// removing still works. At least 16MiB. Default 256MiB.
+	Reserve config.Size `yaml:"reserve"`
+	// Uploads is how many uploads one account may have under way at once. Default 16.
+	Uploads int `yaml:"uploads"`
+}
+
+// Default returns the defaults; dir is still needed.
+func Default() Config {
+	l := storage.DefaultLimits()
+	return Config{
+		Instance: instance.Default(), Quota: config.Size(l.Bytes), QuotaBlobs: l.Blobs,
+		MaxBlob: config.Size(l.Blob), Reserve: config.Size(disk.Default("").Reserve),
+		Uploads: server.DefaultUploads,
+	}
+}
+
+// Validate names the field that is wrong.
+func (c Config) Validate() error {
+	switch {
+	case c.Dir == "":
+		return config.Invalid("dir", "say where the blobs are kept")
+	case c.Quota <= 0:
+		return config.Invalid("quota", "%s is not positive", c.Quota)
+	case c.QuotaBlobs <= 0:
+		return config.Invalid("quota_blobs", "%d is not positive", c.QuotaBlobs)
+	case c.MaxBlob <= 0:
+		return config.Invalid("max_blob", "%s is not positive", c.MaxBlob)
+	case c.Reserve < disk.MinReserve:
+		return config.Invalid("reserve", "%s is less than %s", c.Reserve,
+			config.Size(disk.MinReserve))
+	case c.Uploads < 1:
+		return config.Invalid("uploads", "must be at least 1")
+	}
+	return nil
+}
+
+func (c Config) limits() storage.Limits {
+	return storage.Limits{Blob: int64(c.MaxBlob), Bytes: int64(c.Quota), Blobs: c.QuotaBlobs}
+}
+
+// File is the configuration of a storage service in a process of its own.
+type File struct {
+	Config `yaml:",inline"`
+}
+
+// Common implements instance.FileConfig.
+func (f *File) Common() instance.Config { return f.Instance }
+
+// Validate also checks what only a process of its own needs.
+func (f *File) Validate() error {
+	if err := f.Instance.Validate(); err != nil {
+		return config.Under("instance", err)
+	}
+	return f.Config.Validate()
+}
+
+// Storage is a storage service that holds its directory and is ready to run.
+type Storage struct {
+	server *server.Server
+	disk   *disk.Disk
+}
+
+var _ instance.Service = (*Storage)(nil)
+
+// New opens the directory, which removes what a crash left there. Run lets go of it; call Close if
+// Run is never called. Of the instance only the telemetry is used.
+func New(_ context.Context, c Config, i *instance.Instance) (*Storage, error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("storage: %w", err)
+	}
+	d, err := disk.Open(disk.Config{Dir: c.Dir, Limits: c.limits(), Reserve: int64(c.Reserve),
+		Now: i.Now, Log: i.Telemetry.Log})
+	if err != nil {
+		return nil, fmt.Errorf("storage: %w", err)
+	}
+	s, err := server.New(server.Config{Uploads: c.Uploads}, server.Deps{Store: d,
+		Limits: c.limits(), Meter: i.Telemetry.Meters, Log: i.Telemetry.Log})
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return &Storage{server: s, disk: d}, nil
+}
+
+// Register adds the service to a gRPC server.
+func (s *Storage) Register(r grpc.ServiceRegistrar) { s.server.Register(r) }
+
+// PublicMethods implements instance.Service: every call needs a token.
+func (s *Storage) PublicMethods() []string { return nil }
+
+// Run serves until ctx ends, then waits for calls under way and closes the directory. The gRPC
+// server must have drained by then.
+func (s *Storage) Run(ctx context.Context, ready func()) error {
+	return errors.Join(s.server.Run(ctx, ready), s.Close())
+}
+
+// Close lets go of the directory. It may be called again.
+func (s *Storage) Close() error { return s.disk.Close() }

@@ -1,0 +1,140 @@
+package wire_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/united-containers/ucn/kit/blob"
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/instance"
+	"github.com/united-containers/ucn/kit/kittest"
+	"github.com/united-containers/ucn/kit/rpc"
+	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
+	"github.com/united-containers/ucn/services/storage"
+	"github.com/united-containers/ucn/services/storage/storagetest"
+	"github.com/united-containers/ucn/services/storage/wire"
+)
+
+// always takes every token for Alice's whole storage.
+type always struct{}
+
+func (always) Authenticate(context.Context, string) (rpc.Caller, error) {
+	return rpc.Caller{Account: storagetest.Alice(), Scopes: []string{"file"}}, nil
+}
+
+// start runs a storage service on dir until stop, on real files and a real connection.
+func start(t testing.TB, dir string) (client *blob.Client, stop func()) {
+	t.Helper()
+	service := kittest.NewTelemetry(t, kittest.NewLog(t)).MustService(t, "storage")
+	cfg := wire.Default()
+	cfg.Dir = dir
+	s, err := wire.New(t.Context(), cfg, &instance.Instance{Telemetry: service})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pipe rpc.Pipe
+	listener, err := pipe.Listen("storage")
+	if err != nil {
+		t.Fatal(err)
+	}
+	front, err := rpc.NewServer(rpc.DefaultServer(), rpc.ServerDeps{Auth: always{},
+		Listener: listener, Public: s.PublicMethods()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Register(front)
+	stopDisk, stopFront := kittest.Run(t, s), kittest.Run(t, front)
+	conn, err := rpc.NewPipeDialer(&pipe, rpc.ClientDeps{}).Dial(t.Context(), "storage")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return blob.New(storagev1.NewStorageServiceClient(conn)), func() {
+		t.Helper()
+		if err := errors.Join(conn.Close(), stopFront(), stopDisk()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestBlobsOutliveTheProcess(t *testing.T) {
+	dir, data := t.TempDir(), storagetest.Bytes(1<<20, 1)
+	ctx := rpc.WithToken(t.Context(), "any")
+	client, stop := start(t, dir)
+	stored, err := client.Put(ctx, blob.Put{Kind: cid.File}, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	client, stop = start(t, dir)
+	defer stop()
+	r, err := client.Open(ctx, stored.CID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if err != nil || r.Close() != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	_, err = client.Open(ctx, storagetest.CIDOf(cid.File, nil))
+	if !errors.Is(err, storage.ReasonNotFound) {
+		t.Errorf("missing: %v", err)
+	}
+}
+
+func TestConfigurationNamesItsField(t *testing.T) {
+	for field, spoil := range map[string]func(*wire.Config){
+		"dir":         func(c *wire.Config) { c.Dir = "" },
+		"quota":       func(c *wire.Config) { c.Quota = 0 },
+		"quota_blobs": func(c *wire.Config) { c.QuotaBlobs = -1 },
+		"max_blob":    func(c *wire.Config) { c.MaxBlob = 0 },
+		"reserve":     func(c *wire.Config) { c.Reserve = 1 },
+		"uploads":     func(c *wire.Config) { c.Uploads = 0 },
+	} {
+		c := wire.Default()
+		c.Dir = "x"
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		spoil(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+func BenchmarkStorage(b *testing.B) {
+	const size = 64 << 20
+	client, stop := start(b, b.TempDir())
+	defer stop()
+	ctx := rpc.WithToken(b.Context(), "any")
+	data := storagetest.Bytes(size, 1)
+	var last cid.CID
+	b.Run("put", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			data[0]++
+			data[1] += data[0] & 1
+			stored, err := client.Put(ctx, blob.Put{Kind: cid.File}, bytes.NewReader(data))
+			if err != nil {
+				b.Fatal(err)
+			}
+			last = stored.CID
+		}
+	})
+	b.Run("get", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			r, err := client.Open(ctx, last)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
