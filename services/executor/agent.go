@@ -60,6 +60,7 @@ type Agent struct {
 	mu        sync.Mutex
 	attempts  map[AttemptID]*attempt
 	byLease   map[LeaseID]*attempt
+	over      map[LeaseID]bool // closed in this life, at most maxOver
 	used      Resources
 	abilities Abilities
 	total     Resources
@@ -87,6 +88,7 @@ func New(cfg Config, identity Identity, deps Deps) (*Agent, error) {
 		signer: signer{key: identity.Key, anchors: identity.Anchors}, counters: counters,
 		tracer: deps.Tracers.Tracer("ucn/executor"), nudge: make(chan struct{}, 1),
 		attempts: map[AttemptID]*attempt{}, byLease: map[LeaseID]*attempt{},
+		over: map[LeaseID]bool{},
 	}, nil
 }
 
@@ -219,6 +221,10 @@ func (a *Agent) leave(t *attempt) {
 	a.mu.Lock()
 	delete(a.attempts, t.id)
 	delete(a.byLease, t.lease.ID)
+	if len(a.over) >= maxOver {
+		clear(a.over)
+	}
+	a.over[t.lease.ID] = true
 	a.closed++
 	clean := a.closed%closeEvery == 0
 	ctx := a.running
@@ -240,6 +246,22 @@ func (a *Agent) start(t *attempt) bool {
 	ctx := a.running
 	a.lives.Go(func() { t.live(ctx) })
 	return true
+}
+
+// whileRunning returns ctx so that it ends when Run does: what streams must not outlive it.
+func (a *Agent) whileRunning(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	a.mu.Lock()
+	running := a.running
+	a.mu.Unlock()
+	if running == nil {
+		return nil, nil, errNotRunning
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(running, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}, nil
 }
 
 func (a *Agent) snapshot() []*attempt {
@@ -317,7 +339,7 @@ func (t *attempt) promise(ctx context.Context) (Answer, error) {
 	}
 	t.rec = next
 	if !t.agent.start(t) {
-		return Answer{}, fault.New(fault.Unavailable, "NOT_RUNNING", "this executor is stopping")
+		return Answer{}, errNotRunning
 	}
 	t.agent.offerChanged()
 	return Answer{Lease: &t.rec.Lease}, nil

@@ -55,12 +55,16 @@ func (t *attempt) noted(r *Record, note SignedNote) {
 }
 
 // Acknowledge takes a countersigned note. Old and repeated ones are harmless; one that is not this
-// executor's own note, or that no ack key signed, is refused.
+// executor's own note, or that no ack key signed, is refused. One that comes when the lease was
+// charged for the last time changes nothing.
 func (a *Agent) Acknowledge(ctx context.Context, lease LeaseID, ack Ack) error {
 	a.mu.Lock()
-	t := a.byLease[lease]
+	t, over := a.byLease[lease], a.over[lease]
 	a.mu.Unlock()
-	if t == nil {
+	switch {
+	case over:
+		return nil
+	case t == nil:
 		return ErrNoAttempt
 	}
 	return t.acknowledge(context.WithoutCancel(ctx), ack)

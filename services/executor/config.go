@@ -14,6 +14,7 @@ const (
 	maxAckKeys     = 4
 	defaultTrust   = 60 * time.Second // of rate, above what is due at once
 	placeSlack     = 15 * time.Second // clocks differ, and blocks take time
+	maxOver        = 4096             // closed leases whose late countersignatures are known
 	closeEvery     = 64               // closed attempts between two clean-ups of the journal
 )
 

@@ -42,6 +42,8 @@ var (
 		"the bytes do not match their CID")
 	ErrFileTooBig = fault.New(fault.ResourceExhausted, ReasonFileTooBig,
 		"the file is larger than allowed")
+	errNotRunning = fault.New(fault.Unavailable, "NOT_RUNNING",
+		"this executor is starting or stopping: try again")
 	ErrFileDenied = fault.New(fault.PermissionDenied, ReasonFileDenied,
 		"storage does not accept the owner's token")
 )

@@ -186,6 +186,11 @@ type LogsAsk struct {
 // Logs sends the log of a living attempt from the offset on, to its owner only. The log of one that
 // is closed is a file in storage, which its outcome names.
 func (a *Agent) Logs(ctx context.Context, ask LogsAsk, send func(LogChunk) error) error {
+	ctx, cancel, err := a.whileRunning(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
 	t, closed, err := a.lookUp(ctx, ask.Job, ask.Attempt)
 	if err != nil {
 		return err

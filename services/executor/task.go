@@ -32,6 +32,11 @@ const maxSecretBytes = 64 << 10 // of all secret values of a task together
 // it. Repeated tasks join the attempt. send is called by one goroutine; its error ends the call,
 // not the attempt.
 func (a *Agent) Task(ctx context.Context, task Task, send func(Update) error) error {
+	ctx, cancel, err := a.whileRunning(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
 	t := a.find(task.Attempt)
 	if t == nil {
 		return a.tellClosed(ctx, &task, send)

@@ -1,9 +1,9 @@
 // Package ledgerclient is the chain as an executor sees it: leases, escrows and key sets read from
 // a LedgerService, and charges submitted to it from the executor's instance account.
 //
-// It promises that one instance account is used by one worker, so that nonces never collide, and
-// that charges which wait at the same time travel in one transaction. A charge may be submitted
-// twice after a lost answer; being cumulative, it pays nothing twice and costs a second fee.
+// It promises that one instance account has one sender per chain, so that nonces never collide. A
+// charge may be submitted again after a crash; being cumulative, it pays nothing twice and costs a
+// second fee.
 package ledgerclient
 
 import (
@@ -16,30 +16,27 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/keys"
+	"github.com/united-containers/ucn/kit/submit"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	"github.com/united-containers/ucn/services/executor"
 )
 
 const (
-	maxQueue   = 1024             // calls of Charge that wait
-	maxBatch   = 256              // charges in one transaction
-	validFor   = 5 * time.Minute  // of a transaction
-	submitTime = 30 * time.Second // for one submission, commit included
 	keyTime    = 30 * time.Second // a key set read from the chain is believed
 	maxKeySets = 4096             // remembered
 )
 
-// Client is an executor.Ledger and a keys.Sets over gRPC. Charge needs Run.
+// Client is an executor.Ledger and a keys.Sets over gRPC. Safe for concurrent use.
 type Client struct {
 	ledger ledgerv1.LedgerServiceClient
 	key    sig.PrivateKey
 	id     sig.AccountID
 	now    func() time.Time
-	queue  chan *waiting
 
-	mu   sync.Mutex // guards sets
-	sets map[account]known
+	mu      sync.Mutex // guards both
+	sets    map[account]known
+	senders map[string]*submit.Sender // by chain
 }
 
 type account struct {
@@ -61,7 +58,7 @@ var (
 func New(ledger ledgerv1.LedgerServiceClient, key sig.PrivateKey, now func() time.Time) *Client {
 	return &Client{
 		ledger: ledger, key: key, id: sig.AccountOfKey(key.Public()), now: now,
-		queue: make(chan *waiting, maxQueue), sets: map[account]known{},
+		sets: map[account]known{}, senders: map[string]*submit.Sender{},
 	}
 }
 
