@@ -1,0 +1,71 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func downCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "Stop the local network of the data folder",
+		Long: "Stop the local network of the data folder (--data). Containers that run go on, paid,\n" +
+			"and the next `ucn up` takes them up again.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			data := cmd.Flag("data").Value.String()
+			pid, err := holder(data)
+			if err != nil {
+				return err
+			}
+			if pid == 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "no network runs on %s\n", data)
+				return nil
+			}
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				return fmt.Errorf("stop process %d: %w", pid, err)
+			}
+			for deadline := time.Now().Add(downWithin); time.Now().Before(deadline); {
+				if now, err := holder(data); err == nil && now == 0 {
+					fmt.Fprintln(cmd.OutOrStdout(), "the network is down")
+					return nil
+				}
+				time.Sleep(pollEvery)
+			}
+			return fmt.Errorf("process %d has not stopped within %s", pid, downWithin)
+		},
+	}
+}
+
+// holder returns the process that runs on the data folder, 0 for none.
+func holder(data string) (int, error) {
+	path := filepath.Join(data, "lock")
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	} else if err != nil {
+		return 0, fmt.Errorf("open the lock: %w", err)
+	}
+	defer file.Close()
+	if unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+		return 0, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("read the lock: %w", err)
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		return 0, fmt.Errorf("the lock %s names no process: %q", path, text)
+	}
+	return pid, nil
+}
