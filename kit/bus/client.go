@@ -224,9 +224,6 @@ func (a *asked) next(ctx context.Context) (*busv1.ReplyBody, error) {
 		if err != nil {
 			return nil, a.explain(err)
 		}
-		if len(m.Data) == 0 && m.Header.Get(statusHeader) == noResponders {
-			return nil, notConnected(a.target)
-		}
 		b, err := a.open(m.Data)
 		if err != nil {
 			if a.forged++; a.forged > maxForged {
@@ -262,6 +259,8 @@ func (a *asked) explain(err error) error {
 		cause = errors.Join(err, ErrForged)
 	}
 	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return notConnected(a.target)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fault.New(fault.DeadlineExceeded, rpc.ReasonDeadline,
 			"%s did not answer in time", a.target.Service).Because(cause)

@@ -95,7 +95,7 @@ func ConnectOptions(name string, log *slog.Logger) []nats.Option {
 		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectWait, reconnectWait), nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectBufSize(outboxBytes), nats.PingInterval(pingEvery),
-		nats.MaxPingsOutstanding(2),
+		nats.MaxPingsOutstanding(2), nats.SyncQueueLen(pendingReplies),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			log.Warn("the broker is away", "connection", name, "error", err)
 		}),

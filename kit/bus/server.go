@@ -26,6 +26,7 @@ const (
 	DefaultGrace      = 5 * time.Second  // for calls in flight when the server stops
 	Window            = 256              // replies of a stream on their way at once
 	WindowBytes       = 4 << 20          // and their bytes
+	flushTimeout      = 2 * time.Second  // of one try to reach the broker
 	maxOpening        = 32               // requests opened and authenticated at once
 	maxWaiting        = 1024             // requests that wait for that in memory
 	maxWaitingBytes   = 64 << 20         // and their bytes; beyond, requests are dropped
@@ -158,16 +159,19 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	if err := sub.SetPendingLimits(maxWaiting, maxWaitingBytes); err != nil {
 		return fmt.Errorf("listen for requests: %w", err)
 	}
-	closed := sub.StatusChanged(nats.SubscriptionClosed)
-	if err := s.conn.FlushWithContext(ctx); err != nil && ctx.Err() == nil {
-		return errors.Join(fmt.Errorf("listen for requests: %w", err), sub.Unsubscribe())
+	closed := s.conn.StatusChanged(nats.CLOSED) // before looking whether it is closed already
+	if s.heardOf(ctx) {
+		ready()
 	}
-	ready()
+	if !s.conn.IsClosed() {
+		select {
+		case <-ctx.Done():
+		case <-closed:
+		}
+	}
 	var lost error
-	select {
-	case <-ctx.Done():
-	case <-closed:
-		lost = errors.New("the connection to the broker was closed")
+	if ctx.Err() == nil {
+		lost = errors.New("the connection to the broker was closed under the server")
 	}
 	if lost == nil {
 		if err := sub.Unsubscribe(); err != nil {
@@ -176,6 +180,20 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	}
 	s.drain(cancel)
 	return lost
+}
+
+// heardOf waits until the broker has taken the subscription, however long it is away. It returns
+// false if ctx or the connection ends first.
+func (s *Server) heardOf(ctx context.Context) bool {
+	for ctx.Err() == nil && !s.conn.IsClosed() {
+		within, cancel := context.WithTimeout(ctx, flushTimeout)
+		err := s.conn.FlushWithContext(within)
+		cancel()
+		if err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // take opens a request in a goroutine of its own. It blocks the subscription while maxOpening are

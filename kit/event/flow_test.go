@@ -34,12 +34,13 @@ func background(t *testing.T, f func(ctx context.Context, ready func()) error) (
 			t.Error(err)
 		}
 	})
-	t.Cleanup(stop)
 	select {
 	case <-ready:
 	case err := <-done:
+		cancel()
 		t.Fatal(err)
 	}
+	t.Cleanup(stop)
 	return stop
 }
 
