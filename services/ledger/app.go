@@ -193,8 +193,8 @@ func (c *Chain) Verify(ctx context.Context, parent Header, b Block) error {
 // maxAhead is how far a header's time may be ahead of this clock, ms.
 const maxAhead = 2000
 
-// execute runs a block that came from elsewhere, or from the log (replay), and compares every part
-// of its header with what comes out. The result stays in c.step.
+// execute runs a block that came from elsewhere, or from the log (replay), and compares every
+// part of its header with what comes out. The result stays in c.step.
 func (c *Chain) execute(ctx context.Context, b *block.Block, replay bool) error {
 	c.discard()
 	began := c.clock()
@@ -281,7 +281,8 @@ func (c *Chain) settle(s *step, certificate block.Certificate) {
 	s.execution.Commit()
 	c.advance(s.header, s.hash, certificate)
 	c.recent.add(IndexEntry{
-		Height: s.header.Height, Hash: s.hash, Transactions: s.ids, Granted: c.granted(&s.body, s.receipts),
+		Height: s.header.Height, Hash: s.hash, Transactions: s.ids,
+		Granted: c.granted(&s.body, s.receipts),
 	})
 	c.pool.remove(s.entries)
 	c.unsnapped += len(s.ids)

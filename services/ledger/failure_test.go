@@ -250,8 +250,7 @@ func opened(t *testing.T, n *ledgertest.Network) *ledger.Chain {
 	return c
 }
 
-// build puts one transfer into a chain's pool with the help of an orderer that is stopped before
-// it makes a block, and builds the block.
+// build returns block 1 of the network, with one transfer, as another chain c may verify it.
 func build(t *testing.T, n *ledgertest.Network, c *ledger.Chain) ledger.Block {
 	t.Helper()
 	other, _ := ledgertest.Start(t, config(), deps(n, (&ledgertest.Disk{}).Open()))

@@ -108,7 +108,9 @@ type offer[T any] struct {
 // committed state; it is called only when none of the signer's transactions waits. Refusals are
 // left in the offers; all other tickets are settled now or later. It returns the number,
 // operations and bytes of the entries that were new.
-func (p *pool[T]) add(offers []*offer[T], committed func(signer) uint64) (n, operations, bytes int) {
+func (p *pool[T]) add(offers []*offer[T], committed func(signer) uint64) (
+	n, operations, bytes int,
+) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, o := range offers {
@@ -259,22 +261,6 @@ func (p *pool[T]) before(s signer, nonce uint64) (payload T, found bool) {
 	}
 	at := min(nonce-l.first, uint64(len(l.entries))) - 1
 	return l.entries[at].payload, true
-}
-
-// drain empties the pool and returns what was in it.
-func (p *pool[T]) drain() []*entry[T] {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var all []*entry[T]
-	for _, e := range p.queue[p.head:] {
-		if !e.gone {
-			all = append(all, e)
-			p.forget(e)
-		}
-	}
-	clear(p.lines)
-	p.compact()
-	return all
 }
 
 // forget drops all but the place in the queue. mu is held.

@@ -28,6 +28,13 @@ func put(p *pool[int], e *entry[int], next uint64) (fault.Reason, *ticket) {
 	return "", t
 }
 
+func mustPut(t *testing.T, p *pool[int], e *entry[int]) {
+	t.Helper()
+	if reason, _ := put(p, e, 0); reason != "" {
+		t.Fatalf("nonce %d is refused for %s", e.nonce, reason)
+	}
+}
+
 func TestPoolKeepsNonceLines(t *testing.T) {
 	p := newPool[int](PoolLimits{Transactions: 6, Bytes: 1000, Line: 4})
 	steps := []struct {
@@ -74,9 +81,9 @@ func TestPoolBoundsBytes(t *testing.T) {
 func TestPoolDropTakesFollowersAlong(t *testing.T) {
 	p := newPool[int](DefaultPool())
 	for nonce := range uint64(4) {
-		put(p, poolEntry(1, nonce, 0), 0)
+		mustPut(t, p, poolEntry(1, nonce, 0))
 	}
-	put(p, poolEntry(2, 0, 0), 0)
+	mustPut(t, p, poolEntry(2, 0, 0))
 	var dropped []uint64
 	for _, e := range p.drop(p.front(10, 1000)[1]) {
 		dropped = append(dropped, e.nonce)
@@ -93,7 +100,7 @@ func TestPoolDropTakesFollowersAlong(t *testing.T) {
 func TestPoolFrontKeepsWithinLimits(t *testing.T) {
 	p := newPool[int](DefaultPool())
 	for nonce := range uint64(10) {
-		put(p, poolEntry(1, nonce, 0), 0)
+		mustPut(t, p, poolEntry(1, nonce, 0))
 	}
 	if n := len(p.front(4, 1<<20)); n != 4 {
 		t.Errorf("%d within 4 operations", n)
@@ -115,8 +122,11 @@ func TestPoolFrontIsExecutable(t *testing.T) {
 			next := state[Hash{account}]
 			nonce := next + uint64(rapid.IntRange(0, 12).Draw(t, "ahead"))
 			before, _ := p.size()
-			put(p, poolEntry(account, nonce, 0), next)
+			reason, _ := put(p, poolEntry(account, nonce, 0), next)
 			after, _ := p.size()
+			if (reason != "") && after != before {
+				t.Fatalf("refused for %s and taken in", reason)
+			}
 			inPool += after - before
 		}
 		commit := func(t *rapid.T) {

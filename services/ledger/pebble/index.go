@@ -146,13 +146,14 @@ func (x *Index) Put(ctx context.Context, entries []ledger.IndexEntry) error {
 		return ctx.Err()
 	}
 	batch := x.db.NewBatch()
-	defer batch.Close()
-	for _, e := range entries {
-		if err := put(batch, e); err != nil {
-			return fmt.Errorf("index block %d: %w", e.Height, err)
-		}
+	var err error
+	for i := 0; i < len(entries) && err == nil; i++ {
+		err = put(batch, entries[i])
 	}
-	if err := batch.Commit(pebble.NoSync); err != nil {
+	if err == nil {
+		err = batch.Commit(pebble.NoSync)
+	}
+	if err := errors.Join(err, batch.Close()); err != nil {
 		return fmt.Errorf("write the index: %w", err)
 	}
 	return nil

@@ -19,6 +19,13 @@ func open(t *testing.T, dir string, anchor byte) *pebble.Index {
 	return x
 }
 
+func closed(t *testing.T, x *pebble.Index) {
+	t.Helper()
+	if err := x.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestIndexKeepsTheContract(t *testing.T) {
 	ledgertest.TestIndex(t, func(t *testing.T) func() ledger.Index {
 		dir := t.TempDir()
@@ -44,7 +51,7 @@ func indexed(t *testing.T) string {
 func TestIndexOfAnotherChainIsBuiltAnew(t *testing.T) {
 	dir := indexed(t)
 	x := open(t, dir, 2)
-	defer x.Close()
+	defer closed(t, x)
 	if _, found, err := x.Height(); found || err != nil {
 		t.Errorf("an index of another chain was kept: %v, %v", found, err)
 	}
@@ -69,7 +76,7 @@ func TestDamagedIndexIsBuiltAnew(t *testing.T) {
 		}
 	}
 	x := open(t, dir, 1)
-	defer x.Close()
+	defer closed(t, x)
 	if _, found, err := x.Height(); found || err != nil {
 		t.Errorf("a damaged index was kept: %v, %v", found, err)
 	}

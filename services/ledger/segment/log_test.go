@@ -355,7 +355,6 @@ func TestPlantedRecordDoesNotPassForOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := files[len(files)-1]
 	planted := records[len(records)-1]
 	l := open(t, small(dir))
 	next := ledger.Record{
@@ -371,7 +370,7 @@ func TestPlantedRecordDoesNotPassForOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	last = files[len(files)-1]
+	last := files[len(files)-1]
 	// The header of the block is lost, what it carries is not.
 	edit(t, last, end(t, last)-900-84, func(b []byte) { clear(b[:84]) })
 	if head, _ := open(t, small(dir)).Head(); head.Height != planted.Height {
