@@ -172,7 +172,9 @@ func TestDecodeSliceRefusesALyingPeer(t *testing.T) {
 func FuzzDecodeSlice(f *testing.F) {
 	data := randomBytes(40_000)
 	var h cid.Hasher
-	h.Write(data)
+	if _, err := h.Write(data); err != nil {
+		f.Fatal(err)
+	}
 	var outboard writerAt
 	root, err := h.Finish(&outboard)
 	if err != nil {

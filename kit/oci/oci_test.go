@@ -49,6 +49,17 @@ func cidOf(b []byte) cid.CID {
 	return c
 }
 
+// closeIf closes an image that was opened without error.
+func closeIf(t *testing.T, i *oci.Image, opened error) {
+	t.Helper()
+	if opened != nil {
+		return
+	}
+	if err := i.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func opened(t *testing.T, ref string, o oci.Options) *oci.Image {
 	t.Helper()
 	i, err := oci.Open(t.Context(), ref, o)
@@ -263,9 +274,7 @@ func TestBrokenInputIsRefusedByName(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			i, err := oci.Open(t.Context(), save(t, test.data), amd64())
-			if err == nil {
-				i.Close()
-			}
+			closeIf(t, i, err)
 			if !errors.Is(err, test.want) || !strings.Contains(fmt.Sprint(err), test.says) {
 				t.Errorf("got %v, want %s with %q", err, test.want, test.says)
 			}
@@ -344,8 +353,8 @@ func TestWriteLayoutRefusesOtherBytes(t *testing.T) {
 			if !errors.Is(err, cid.ReasonMismatch) && !errors.Is(err, fault.NotFound) {
 				t.Errorf("%s of %s: %v", name, part.MediaType, err)
 			}
-			if i, err := oci.Open(t.Context(), save(t, out.Bytes()), amd64()); err == nil {
-				i.Close()
+			i, err := oci.Open(t.Context(), save(t, out.Bytes()), amd64())
+			if closeIf(t, i, err); err == nil {
 				t.Errorf("%s of %s: the archive opens", name, part.MediaType)
 			}
 		}
@@ -426,8 +435,8 @@ func FuzzOpenArchive(f *testing.F) {
 		if err != nil {
 			return
 		}
-		defer i.Close()
 		blobs(t, i)
+		closeIf(t, i, nil)
 	})
 }
 

@@ -19,7 +19,7 @@ func BenchmarkPut(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				defer d.Close()
+				defer closed(b, d)
 				data := storagetest.Bytes(size, 1)
 				b.SetBytes(int64(size))
 				seed := 0
@@ -46,7 +46,7 @@ func BenchmarkRead(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer d.Close()
+	defer closed(b, d)
 	const size = 128 << 20
 	stored, err := d.Put(b.Context(), storage.Put{Account: storagetest.Alice(),
 		Kind: cid.File}, bytes.NewReader(storagetest.Bytes(size, 1)))

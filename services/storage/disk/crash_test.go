@@ -140,7 +140,7 @@ func checkAfterCrash(t *testing.T, dir string, done int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer closed(t, d)
 	acts := scenario()
 	held := map[storage.Account]map[cid.CID]bool{}
 	for i, a := range acts[:min(done+1, len(acts))] {
@@ -267,7 +267,7 @@ func failOnce(t *testing.T, cause error, at int) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	defer closed(t, d)
 	for _, a := range scenario() {
 		before := failedAt
 		err := a.do(t.Context(), d)

@@ -133,7 +133,7 @@ func TestOneProcessAtATime(t *testing.T) {
 	cfg := config(t.TempDir(), storage.DefaultLimits())
 	first := open(t, cfg)
 	if second, err := disk.Open(cfg); err == nil {
-		second.Close()
+		closed(t, second)
 		t.Fatal("opened twice")
 	} else if !strings.Contains(err.Error(), cfg.Dir) {
 		t.Errorf("the error does not name the directory: %v", err)

@@ -21,12 +21,15 @@ func open(t *testing.T, cfg disk.Config) *disk.Disk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { closed(t, d) })
 	return d
+}
+
+func closed(t testing.TB, d *disk.Disk) {
+	t.Helper()
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestDiskKeepsTheContract(t *testing.T) {

@@ -249,8 +249,8 @@ func (u *upload) write(p []byte) error {
 	if u.sha != nil {
 		u.sha.Write(p)
 	}
-	u.tree.Write(p)
-	return nil
+	_, err = u.tree.Write(p)
+	return err
 }
 
 // identify computes the CID and, for more than one group, writes the outboard beside the data.

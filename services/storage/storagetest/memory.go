@@ -147,7 +147,9 @@ func (m *Memory) receive(ctx context.Context, p storage.Put, body io.Reader) ([]
 
 func (m *Memory) keep(p storage.Put, data []byte) (storage.Stored, error) {
 	var tree cid.Hasher
-	tree.Write(data)
+	if _, err := tree.Write(data); err != nil {
+		return storage.Stored{}, err
+	}
 	outboard := &growing{}
 	root, err := tree.Finish(outboard)
 	if err != nil {
