@@ -40,6 +40,11 @@ type home struct {
 
 // openHome locks the folder and reads the network in it, founding it first if there is none.
 func openHome(dir string, now time.Time) (*home, error) {
+	// Inputs of containers lie below: others must be able to pass, not to look.
+	const passable = 0o711
+	if err := errors.Join(os.MkdirAll(dir, passable), os.Chmod(dir, passable)); err != nil {
+		return nil, fmt.Errorf("make the data folder: %w", err)
+	}
 	for _, sub := range []string{"operators", "wallets", "instances"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("make the data folder: %w", err)

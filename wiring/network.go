@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -50,6 +51,8 @@ type Network struct {
 	front *rpc.Server
 	rest  restServer
 	group run.Group
+	// closers let go of what several services share, in reverse order.
+	closers []func() error
 }
 
 // room is one service with its own in-memory listener.
@@ -259,10 +262,14 @@ func (n *Network) Run(ctx context.Context, ready func()) error {
 
 // Close lets go of the data folder. It must not be called while Run goes on.
 func (n *Network) Close() error {
-	if n.home == nil {
-		return nil
+	var all []error
+	for _, end := range slices.Backward(n.closers) {
+		all = append(all, end())
 	}
-	home := n.home
-	n.home = nil
-	return home.close()
+	n.closers = nil
+	if n.home != nil {
+		all = append(all, n.home.close())
+		n.home = nil
+	}
+	return errors.Join(all...)
 }

@@ -16,7 +16,6 @@ finish() {
   if [ -d "$UCN_DATA" ]; then
     [ "$code" -eq 0 ] || { echo; echo "demo failed; the end of the log:"; tail -n 40 "$UCN_DATA/ucn.log" 2>/dev/null || true; } >&2
     "$ucn" down || true
-    "$ucn" wipe --yes >/dev/null 2>&1 || true
   fi
   [ -n "${DEMO_KEEP:-}" ] && echo "data kept in $work" || rm -rf "$work"
   exit "$code"
