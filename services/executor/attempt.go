@@ -35,6 +35,7 @@ type attempt struct {
 	task      *Task // delivered, not yet taken
 	secrets   map[string]string
 	container Container
+	readers   int // clients that still read the log; the container waits for them a while
 
 	// stopped ends when the attempt is to be stopped: it cuts fetching and starting short.
 	stopped context.Context
@@ -68,13 +69,15 @@ type view struct {
 	container Container
 	task      *Task
 	secrets   map[string]string
+	readers   int
 	changed   <-chan struct{}
 }
 
 func (t *attempt) view() view {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return view{t.rec, t.statuses, t.container, t.task, t.secrets, t.changed}
+	return view{t.rec, t.statuses, t.container, t.task, t.secrets, t.readers,
+		t.changed}
 }
 
 // update changes the record: on disk first, with the event of a new phase in the same write, then
@@ -208,6 +211,7 @@ func (t *attempt) endUnstarted(ctx context.Context, reason EndReason, message st
 	note := t.zeroNote(&v.rec)
 	err := t.update(ctx, message, func(r *Record) {
 		r.Outcome, r.Note, r.Phase = outcome, note, PhaseEnded
+		r.Ack, r.AckNote = nil, SignedNote{} // a first note may be countersigned: nothing is due
 	})
 	if err == nil {
 		t.agent.counters.ended(ctx, outcome)

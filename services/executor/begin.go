@@ -291,7 +291,7 @@ func (t *attempt) started(ctx context.Context) error {
 func final(err error) bool {
 	for _, f := range []error{
 		ErrInvalid, ErrUnsupported, ErrImageMismatch, ErrExists, ErrNoFile, ErrFileMismatch,
-		ErrFileTooBig, ErrFileDenied, fault.FailedPrecondition,
+		ErrFileTooBig, ErrFileDenied, fault.FailedPrecondition, fault.InvalidArgument,
 	} {
 		if errors.Is(err, f) {
 			return true

@@ -143,6 +143,9 @@ func (t *attempt) settle(ctx context.Context) error {
 	if err := t.lastCharge(ctx); err != nil {
 		return err
 	}
+	if err := t.awaitReaders(ctx); err != nil {
+		return err
+	}
 	c, err := t.locate(ctx)
 	if err == nil && c != nil {
 		err = c.Remove(ctx)
@@ -158,15 +161,28 @@ func (t *attempt) settle(ctx context.Context) error {
 
 // awaitAck gives the client a short time to countersign the last note.
 func (t *attempt) awaitAck(ctx context.Context) error {
+	return t.await(ctx, func(v *view) bool {
+		same := v.rec.Ack != nil && v.rec.Ack.Note == v.rec.Note.Note
+		return same || v.rec.Note.Note.Cumulative <= v.rec.Acked()
+	})
+}
+
+// awaitReaders gives attached clients a short time to read the log to its end.
+func (t *attempt) awaitReaders(ctx context.Context) error {
+	return t.await(ctx, func(v *view) bool { return v.readers == 0 || v.container == nil })
+}
+
+// await waits until done, but no longer than AckWait after the end.
+func (t *attempt) await(ctx context.Context, done func(v *view) bool) error {
 	for {
 		v := t.view()
 		until := v.rec.Changed.Add(t.agent.cfg.AckWait)
-		done := v.rec.Ack != nil && v.rec.Ack.Note == v.rec.Note.Note
-		if done || v.rec.Note.Note.Cumulative <= v.rec.Acked() || ctx.Err() != nil ||
-			!t.agent.deps.Now().Before(until) {
+		if done(&v) || ctx.Err() != nil || !t.agent.deps.Now().Before(until) {
 			return ctx.Err()
 		}
-		_ = t.waitChange(ctx, &v, until)
+		if err := t.waitChange(ctx, &v, until); err != nil {
+			return err
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -33,13 +34,16 @@ type follower struct {
 	told  int  // statuses
 	note  Note // newest that was sent
 	lines chan LogEntry
-	over  bool // lines was closed
+	over  bool      // lines was closed
+	read  sync.Once // the log is no longer read
 }
 
 // follow tells send everything until the end. Log lines come before the status that ends it.
 func (t *attempt) follow(ctx context.Context, offset uint64, send func(Update) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &follower{t: t, send: send}
+	t.set(func() { t.readers++ })
+	defer f.doneReading()
 	pumped := make(chan struct{})
 	close(pumped)
 	defer func() {
@@ -118,16 +122,25 @@ func (f *follower) wait(ctx context.Context, v *view) error {
 	case entry, ok := <-lines:
 		if !ok {
 			f.over = true
+			f.doneReading()
 			return nil
 		}
 		return f.send(Update{Log: f.chunk(entry)})
 	}
 }
 
+// doneReading lets go of the container.
+func (f *follower) doneReading() {
+	f.read.Do(func() { f.t.set(func() { f.t.readers-- }) })
+}
+
 // chunk gathers the lines that are there already.
 func (f *follower) chunk(first LogEntry) *LogChunk {
 	chunk, closed := gather(first, f.lines)
 	f.over = closed
+	if closed {
+		f.doneReading()
+	}
 	return chunk
 }
 

@@ -61,7 +61,9 @@ var _ executor.Journal = (*Journal)(nil)
 // Open opens or creates the journal in dir. outbox makes the event outbox over the same store. A
 // journal that another process holds open is an error.
 func Open(dir string, opt Options, outbox func(*pebble.DB) (Outbox, error)) (*Journal, error) {
-	options := &pebble.Options{FS: opt.FS, Logger: logger{opt.Log}}
+	options := &pebble.Options{
+		FS: opt.FS, Logger: logger{opt.Log}, FormatMajorVersion: pebble.FormatTableFormatV6,
+	}
 	db, err := pebble.Open(dir, options)
 	if err != nil {
 		return nil, fmt.Errorf("open the journal in %s: %w", dir, err)

@@ -1,0 +1,167 @@
+package agenttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/event"
+	"github.com/united-containers/ucn/services/executor"
+)
+
+// Opener opens a journal, the same one each time: what was saved is there again.
+type Opener func(t *testing.T) (j executor.Journal, shut func())
+
+// TestJournal is the contract of executor.Journal.
+func TestJournal(t *testing.T, fresh func(t *testing.T) Opener) {
+	tests := map[string]func(t *testing.T, open Opener){
+		"keeps records over a restart": keepsRecords, "lists newest first": lists,
+		"forgets closed ones only": forgets, "refuses after the end of ctx": obeysContext,
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
+	}
+}
+
+// record is a record with something in every kind of field.
+func record(n int, phase executor.Phase) executor.Record {
+	at := time.Date(2026, 1, 2, 3, 4, 5, n, time.UTC)
+	r := executor.Record{
+		Ask: executor.Ask{
+			Attempt: executor.AttemptID(fmt.Sprintf("%04x", n)), Job: executor.JobID{byte(n), 1},
+			Spec: executor.JobSpec{
+				Env: []string{"A=b"}, Cap: &executor.Prices{Model: executor.PriceFlat, Run: 1},
+			},
+			Terms: executor.Terms{AckKeys: []sig.PublicKey{{1}, {2}}, Budget: 1<<64 - 1},
+		},
+		Asked: at, Changed: at, Phase: phase, Prices: executor.Prices{Model: executor.PriceLinear},
+		Ack: &executor.Ack{Note: executor.Note{Cumulative: 1 << 63}, Signature: sig.Signature{9}},
+		Tally: executor.Tally{
+			Used: executor.Metered{CPUNS: 7, Unmeasured: []string{"cpu_ns"}}, CPU: time.Second,
+		},
+		Stop: &executor.StopCause{Reason: executor.EndCancelled, Grace: time.Second},
+	}
+	if phase >= executor.PhaseEnded {
+		r.Outcome = &executor.Outcome{Outputs: []executor.OutputFile{{Path: "/out/ä", Size: 3}}}
+	}
+	return r
+}
+
+func keepsRecords(t *testing.T, open Opener) {
+	j, shut := open(t)
+	want := map[executor.AttemptID]executor.Record{}
+	for n := range 5 {
+		r := record(n, executor.PhaseAsked)
+		save(t, j, r)
+		r = record(n, executor.Phase(1+n)) // replaces
+		save(t, j, r)
+		want[r.Ask.Attempt] = r
+	}
+	shut()
+	j, shut = open(t)
+	defer shut()
+	for id, r := range want {
+		got, err := j.Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(r, got); diff != "" {
+			t.Errorf("record %s: %s", id, diff)
+		}
+	}
+	unclosed, err := j.Unclosed(t.Context())
+	if err != nil || len(unclosed) != 4 {
+		t.Errorf("%d open records, %v, want 4", len(unclosed), err)
+	}
+	for _, r := range unclosed {
+		if r.Phase == executor.PhaseClosed {
+			t.Errorf("%s is closed", r.Ask.Attempt)
+		}
+	}
+	if _, err := j.Get(t.Context(), "none"); !errors.Is(err, executor.ErrNoAttempt) {
+		t.Errorf("an unknown attempt: %v", err)
+	}
+}
+
+func lists(t *testing.T, open Opener) {
+	j, shut := open(t)
+	defer shut()
+	for n := range 10 {
+		save(t, j, record(n, executor.PhaseClosed))
+	}
+	var ids []executor.AttemptID
+	var before time.Time
+	for range 4 {
+		page, err := j.List(t.Context(), before, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page {
+			ids = append(ids, r.Ask.Attempt)
+			before = r.Asked
+		}
+	}
+	var want []executor.AttemptID
+	for n := 9; n >= 0; n-- {
+		want = append(want, record(n, 0).Ask.Attempt)
+	}
+	if diff := cmp.Diff(want, ids); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func forgets(t *testing.T, open Opener) {
+	j, shut := open(t)
+	defer shut()
+	for n := range 10 {
+		phase := executor.PhaseClosed
+		if n == 1 {
+			phase = executor.PhaseRunning
+		}
+		save(t, j, record(n, phase))
+	}
+	if err := j.Forget(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	left, err := j.List(t.Context(), time.Time{}, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []executor.AttemptID
+	for _, r := range left {
+		ids = append(ids, r.Ask.Attempt)
+	}
+	want := []executor.AttemptID{"0009", "0008", "0007", "0001"}
+	if diff := cmp.Diff(want, ids); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func obeysContext(t *testing.T, open Opener) {
+	j, shut := open(t)
+	defer shut()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := j.Save(ctx, record(1, executor.PhaseAsked)); err == nil {
+		t.Error("saved after the end of its context")
+	}
+	if err := j.Publish(ctx); err == nil {
+		t.Error("published after the end of its context")
+	}
+	if _, err := j.Get(t.Context(), "0001"); !errors.Is(err, executor.ErrNoAttempt) {
+		t.Errorf("what was refused is there: %v", err)
+	}
+}
+
+func save(t *testing.T, j executor.Journal, r executor.Record) {
+	t.Helper()
+	e := event.Event{Topic: event.TopicJob, Type: "attempt.changed", Time: r.Asked}
+	if err := j.Save(t.Context(), r, e); err != nil {
+		t.Fatal(err)
+	}
+}
