@@ -25,9 +25,6 @@ const (
 	outboxBytes   = 8 << 20 // published while the connection is down; beyond it publishing fails
 )
 
-// domainBroker is what an instance signs a broker's nonce under.
-const domainBroker sig.Domain = "ucn/broker/v1"
-
 // ErrPlaintext is returned for a broker off this machine that is not reached by TLS: the login
 // would travel in the open.
 var ErrPlaintext = errors.New("a broker on another machine needs a tls:// address")
@@ -61,7 +58,7 @@ func InstanceLogin(key sig.PrivateKey, certificate []byte) (Login, error) {
 }
 
 // LoginPreimage returns what an instance signs to log in at a broker that gave it the nonce.
-func LoginPreimage(nonce []byte) []byte { return sig.Preimage(domainBroker, nil, nonce) }
+func LoginPreimage(nonce []byte) []byte { return sig.Preimage(sig.DomainBroker, nil, nonce) }
 
 // InboxOf returns the prefix of the inboxes of an instance that logs in by its certificate.
 func InboxOf(instance sig.PublicKey) string { return "_INBOX_" + subject.Instance(instance) }

@@ -28,8 +28,8 @@ const (
 
 // Handler takes one event. Whatever it changes goes into tx; it may be called again for the same
 // event with another tx if this one does not commit. An error that wraps ErrRefused moves on
-// without effect; any other stops this consumer until a later try works. ctx holds the span of the handling,
-// whose parent is the span that said the event.
+// without effect; any other stops this consumer until a later try works. ctx holds the span of the
+// handling, whose parent is the span that said the event.
 type Handler[Tx any] func(ctx context.Context, tx Tx, e Incoming) error
 
 // Incoming is a verified envelope in its right order.

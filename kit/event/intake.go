@@ -180,6 +180,11 @@ func (in *intake[Tx]) cursor(ctx context.Context, line Line) (Cursor, error) {
 	if cursor, ok := in.ahead[line]; ok {
 		return cursor, nil
 	}
+	return in.committed(ctx, line)
+}
+
+// committed returns where the line stands in the store.
+func (in *intake[Tx]) committed(ctx context.Context, line Line) (Cursor, error) {
 	if cursor, ok := in.cursors[line]; ok {
 		return cursor, nil
 	}
@@ -217,8 +222,13 @@ func (in *intake[Tx]) apply(ctx context.Context) {
 	}
 }
 
+// applyOne handles one item, unless an earlier try that failed took effect all the same.
 func (in *intake[Tx]) applyOne(ctx context.Context, it item) error {
-	err := in.commit(ctx, []item{it}, in.call)
+	cursor, err := in.committed(ctx, it.in.Line())
+	if err != nil || cursor.Epoch == it.in.Body.Epoch && cursor.Seq >= it.in.Body.Seq {
+		return err
+	}
+	err = in.commit(ctx, []item{it}, in.call)
 	if errors.Is(err, ErrRefused) {
 		in.cfg.Log.WarnContext(ctx, "an event is refused", "line", it.in.Line(),
 			"seq", it.in.Body.Seq, "type", it.in.Body.Type, "error", err)
@@ -262,29 +272,14 @@ func (in *intake[Tx]) commit(ctx context.Context, items []item, effect Handler[T
 		return nil
 	})
 	if err != nil {
-		return in.reread(ctx, items, err)
+		for _, it := range items { // it may have happened: the store knows
+			delete(in.cursors, it.in.Line())
+		}
+		return err
 	}
 	for line, cursor := range moved {
 		in.cursors[line] = cursor
 		delete(in.stuck, line)
-	}
-	return nil
-}
-
-// reread finds out what a failed commit left behind: if the cursors stand behind the items, it was
-// done after all.
-func (in *intake[Tx]) reread(ctx context.Context, items []item, failed error) error {
-	for _, it := range items {
-		line := it.in.Line()
-		delete(in.cursors, line)
-		cursor, err := in.cfg.Cursors.Cursor(ctx, line)
-		if err != nil {
-			return errors.Join(failed, err)
-		}
-		if cursor.Epoch != it.in.Body.Epoch || cursor.Seq < it.in.Body.Seq {
-			return failed
-		}
-		in.cursors[line] = cursor
 	}
 	return nil
 }

@@ -23,8 +23,8 @@ const (
 // Certificate returns the named one, whose account signature was found good; from says where the
 // envelope claims to come from. It returns an error wrapping ErrCertificateUnknown or
 // ErrCertificateInvalid when there is none, any other error when it cannot tell now. Learn hands
-// over the certificate that an instance announced, in canonical bytes; the implementation judges it itself. Both are
-// safe for concurrent use.
+// over the certificate that an instance announced, in canonical bytes; the implementation judges it
+// itself. Both are safe for concurrent use.
 type Certificates interface {
 	Certificate(
 		ctx context.Context, named cert.ID, from subject.Address,
