@@ -7,11 +7,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/united-containers/ucn/services/ledger"
 )
@@ -68,6 +68,11 @@ func fill(t *testing.T, s ledger.Store, records []ledger.Record) {
 	}
 }
 
+func same(a, b ledger.Record) bool {
+	return a.Height == b.Height && a.Hash == b.Hash && a.Prev == b.Prev &&
+		bytes.Equal(a.Bytes, b.Bytes)
+}
+
 // check compares the whole log, by Scan, by Read and by Head, with what is wanted.
 func check(t *testing.T, s ledger.Store, want []ledger.Record) {
 	t.Helper()
@@ -80,12 +85,12 @@ func check(t *testing.T, s ledger.Store, want []ledger.Record) {
 	if err != nil {
 		t.Fatalf("scan: %v", err)
 	}
-	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
-		t.Fatalf("scan (-want +got)\n%s", d)
+	if !slices.EqualFunc(want, got, same) {
+		t.Fatalf("scan gives %d records, %d were appended, or some differ", len(got), len(want))
 	}
 	for _, w := range want {
 		r, err := s.Read(t.Context(), w.Height)
-		if err != nil || !cmp.Equal(w, r, cmpopts.EquateEmpty()) {
+		if err != nil || !same(w, r) {
 			t.Fatalf("block %d reads as %+v, %v", w.Height, r, err)
 		}
 	}

@@ -42,8 +42,10 @@ const (
 type Config struct {
 	// Dir is the directory, made if missing. Everything in it is Pebble's.
 	Dir string
-	// Anchor is the chain's; an index of another chain is deleted.
+	// Anchor is the chain's; an index of another one is deleted.
 	Anchor ledger.Hash
+	// Head is the last block of the log; an index that knows of later or other blocks is deleted.
+	Head ledger.Record
 	// Log is told when the index is built anew; nil for nobody.
 	Log *slog.Logger
 }
@@ -74,7 +76,7 @@ func Open(c Config) (*Index, error) {
 	return open(c)
 }
 
-var errForeign = errors.New("the index belongs to another chain")
+var errForeign = errors.New("the index belongs to another chain or a longer log")
 
 func open(c Config) (*Index, error) {
 	cache := pebble.NewCache(cacheBytes)
@@ -90,11 +92,31 @@ func open(c Config) (*Index, error) {
 		return nil, fmt.Errorf("open the index: %w", err)
 	}
 	index := &Index{db: db}
-	if err := index.claim(c.Anchor); err != nil {
-		_ = db.Close()
-		return nil, err
+	err = index.claim(c.Anchor)
+	if err == nil {
+		err = index.within(c.Head)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
 	return index, nil
+}
+
+// within checks that the index holds nothing that is not in the log, whose files may have been put
+// back from an older copy.
+func (x *Index) within(head ledger.Record) error {
+	height, found, err := x.Height()
+	if err != nil || !found || height < head.Height {
+		return err
+	}
+	at, known, err := x.Block(head.Hash)
+	if err != nil {
+		return err
+	}
+	if height > head.Height || !known || at != height {
+		return errForeign
+	}
+	return nil
 }
 
 // claim ties a new index to the chain, or checks that an old one is tied to it.

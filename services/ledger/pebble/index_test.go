@@ -12,7 +12,12 @@ import (
 
 func open(t *testing.T, dir string, anchor byte) *pebble.Index {
 	t.Helper()
-	x, err := pebble.Open(pebble.Config{Dir: dir, Anchor: ledger.Hash{anchor}})
+	return openAt(t, dir, anchor, ledger.Record{Height: 1000})
+}
+
+func openAt(t *testing.T, dir string, anchor byte, head ledger.Record) *pebble.Index {
+	t.Helper()
+	x, err := pebble.Open(pebble.Config{Dir: dir, Anchor: ledger.Hash{anchor}, Head: head})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +59,25 @@ func TestIndexOfAnotherChainIsBuiltAnew(t *testing.T) {
 	defer closed(t, x)
 	if _, found, err := x.Height(); found || err != nil {
 		t.Errorf("an index of another chain was kept: %v, %v", found, err)
+	}
+}
+
+func TestIndexBeyondTheLogIsBuiltAnew(t *testing.T) {
+	cases := map[string]struct {
+		head ledger.Record
+		kept bool
+	}{
+		"its head":    {ledger.Record{Height: 3, Hash: ledger.Hash{3}}, true},
+		"longer log":  {ledger.Record{Height: 4, Hash: ledger.Hash{4}}, true},
+		"shorter log": {ledger.Record{Height: 2, Hash: ledger.Hash{2}}, false},
+		"other log":   {ledger.Record{Height: 3, Hash: ledger.Hash{9}}, false},
+	}
+	for name, c := range cases {
+		x := openAt(t, indexed(t), 1, c.head)
+		if _, found, err := x.Height(); found != c.kept || err != nil {
+			t.Errorf("%s: kept %v, %v", name, found, err)
+		}
+		closed(t, x)
 	}
 }
 

@@ -100,8 +100,9 @@ func open(ctx context.Context, c Config, one ChainConfig, deps Deps) (*opened, e
 	if err != nil {
 		return nil, err
 	}
+	head, _ := o.log.Head()
 	o.index, err = pebble.Open(pebble.Config{
-		Dir: filepath.Join(dir, "index"), Anchor: anchor, Log: log,
+		Dir: filepath.Join(dir, "index"), Anchor: anchor, Head: head, Log: log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, o.close())
