@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	broker "github.com/united-containers/ucn/kit/broker/wire"
 	executor "github.com/united-containers/ucn/services/executor/wire"
 	gateway "github.com/united-containers/ucn/services/gateway/wire"
 	ledger "github.com/united-containers/ucn/services/ledger/wire"
@@ -20,8 +21,8 @@ import (
 // mains are the main functions of the services, the same that their own binaries have.
 func mains() map[string]func(args []string) int {
 	return map[string]func([]string) int{
-		"executor": executor.Main, "gateway": gateway.Main, "scheduler": scheduler.Main,
-		"storage": storage.Main,
+		"broker": broker.Main, "executor": executor.Main, "gateway": gateway.Main,
+		"scheduler": scheduler.Main, "storage": storage.Main,
 		"ledger": func(args []string) int {
 			if err := ledger.Main(context.Background(), args, os.Stdout); err != nil {
 				fmt.Fprintln(os.Stderr, "ledger:", err)
