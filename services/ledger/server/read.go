@@ -7,6 +7,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/kit/fault"
+	textid "github.com/united-containers/ucn/kit/id"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	"github.com/united-containers/ucn/services/ledger"
@@ -31,9 +32,9 @@ func (s *Server) GetChain(_ context.Context, r *ledgerv1.GetChainRequest) (
 // trust says who is trusted for what.
 func trust(c *ledger.Chain) string {
 	v := c.Genesis().Validators.Validators[0]
-	return fmt.Sprintf("One proposer, of operator %x, is trusted for order, liveness and time. It "+
+	return fmt.Sprintf("One proposer, of operator %s, is trusted for order, liveness and time. It "+
 		"cannot forge or change what is committed: every block can be executed again by anyone.",
-		v.Operator)
+		textid.Bech32(textid.Account, v.Operator))
 }
 
 // GetAccount implements the service.
