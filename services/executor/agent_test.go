@@ -341,12 +341,16 @@ func TestForgedAcknowledge(t *testing.T) {
 		c.mu.Unlock()
 		good := w.sign(note)
 		forged := map[string]func(a *executor.Ack){
-			"signature":    func(a *executor.Ack) { a.Signature[3] ^= 1 },
-			"no such key":  func(a *executor.Ack) { a.Index = 1 },
-			"more money":   func(a *executor.Ack) { a.Note.Cumulative++; *a = w.sign(a.Note) },
-			"other usage":  func(a *executor.Ack) { a.Note.UsageHash[0] ^= 1; *a = w.sign(a.Note) },
-			"own key":      func(a *executor.Ack) { a.Signature = w.id.Key.Sign(note.TX().AckPreimage(w.anchor)) },
-			"wrong domain": func(a *executor.Ack) { a.Signature = w.ackKey.Sign(note.TX().Preimage(w.anchor)) },
+			"signature":   func(a *executor.Ack) { a.Signature[3] ^= 1 },
+			"no such key": func(a *executor.Ack) { a.Index = 1 },
+			"more money":  func(a *executor.Ack) { a.Note.Cumulative++; *a = w.sign(a.Note) },
+			"other usage": func(a *executor.Ack) { a.Note.UsageHash[0] ^= 1; *a = w.sign(a.Note) },
+			"own key": func(a *executor.Ack) {
+				a.Signature = w.id.Key.Sign(note.TX().AckPreimage(w.anchor))
+			},
+			"wrong domain": func(a *executor.Ack) {
+				a.Signature = w.ackKey.Sign(note.TX().Preimage(w.anchor))
+			},
 		}
 		for name, spoil := range forged {
 			ack := good

@@ -82,7 +82,7 @@ func (a *Agent) postOffers(ctx context.Context) {
 
 func (a *Agent) postOffer(ctx context.Context) error {
 	images, err := a.deps.Driver.ListImages(ctx)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		a.deps.Log.WarnContext(ctx, "cannot list images", "error", err)
 	}
 	now := a.deps.Now()

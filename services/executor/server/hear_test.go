@@ -21,7 +21,7 @@ func id32(b byte) []byte { return append(make([]byte, 31), b) }
 func goodAsk() *executorv1.AskRequest {
 	return &executorv1.AskRequest{
 		Revision: &jobv1.SignedRevision{Revision: &jobv1.Revision{Number: 1, Spec: &jobv1.JobSpec{
-			Owner: id32(1), Chain: "main",
+			Owner: id32(1), Chain: "main", Image: &jobv1.Image{Cid: "c"},
 			Env:       []*jobv1.EnvVar{{Name: "A", Value: "1"}},
 			Resources: &jobv1.Resources{CpuMilli: 10, Memory: 1 << 30},
 			Inputs:    []*jobv1.Input{{Cid: "c", Path: "/in"}},
@@ -46,14 +46,16 @@ func TestHeardAsk(t *testing.T) {
 		t.Errorf("heard %+v", ask)
 	}
 	for name, spoil := range map[string]func(m *executorv1.AskRequest){
-		"run":         func(m *executorv1.AskRequest) { m.Run = nil },
-		"attempt":     func(m *executorv1.AskRequest) { m.Attempt = make([]byte, 33) },
-		"offer_hash":  func(m *executorv1.AskRequest) { m.OfferHash = id32(4)[1:] },
-		"escrow":      func(m *executorv1.AskRequest) { m.Terms = nil },
-		"subject":     func(m *executorv1.AskRequest) { m.Terms.Subject = nil },
-		"ack_keys":    func(m *executorv1.AskRequest) { m.Terms.AckKeys = [][]byte{{1}} },
-		"owner":       func(m *executorv1.AskRequest) { m.Revision.Revision.Spec.Owner = nil },
-		"operators":   func(m *executorv1.AskRequest) { setPlacement(m, &jobv1.Placement{OperatorsDeny: [][]byte{{1}}}) },
+		"run":        func(m *executorv1.AskRequest) { m.Run = nil },
+		"attempt":    func(m *executorv1.AskRequest) { m.Attempt = make([]byte, 33) },
+		"offer_hash": func(m *executorv1.AskRequest) { m.OfferHash = id32(4)[1:] },
+		"escrow":     func(m *executorv1.AskRequest) { m.Terms = nil },
+		"subject":    func(m *executorv1.AskRequest) { m.Terms.Subject = nil },
+		"ack_keys":   func(m *executorv1.AskRequest) { m.Terms.AckKeys = [][]byte{{1}} },
+		"owner":      func(m *executorv1.AskRequest) { m.Revision.Revision.Spec.Owner = nil },
+		"operators": func(m *executorv1.AskRequest) {
+			setPlacement(m, &jobv1.Placement{OperatorsDeny: [][]byte{{1}}})
+		},
 		"no revision": func(m *executorv1.AskRequest) { m.Revision = nil },
 	} {
 		m := goodAsk()

@@ -43,7 +43,9 @@ type Server struct {
 func New(deps Deps) *Server { return &Server{deps: deps} }
 
 // Register registers the service.
-func (s *Server) Register(r grpc.ServiceRegistrar) { executorv1.RegisterExecutorServiceServer(r, s) }
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	executorv1.RegisterExecutorServiceServer(r, s)
+}
 
 // allow lets the operator's own tokens with scope "admin" through.
 func (s *Server) allow(ctx context.Context) error {
