@@ -31,6 +31,9 @@ const Name = "network.json"
 // MaxSize bounds the file, in bytes.
 const MaxSize = 64 << 10
 
+// MaxServices bounds the services that have an address of their own.
+const MaxServices = 16
+
 // ErrInvalid is wrapped by the errors of a file that holds something else than a network.
 var ErrInvalid = errors.New("not a network file")
 
@@ -38,6 +41,9 @@ var ErrInvalid = errors.New("not a network file")
 type File struct {
 	// API is host:port of the operator's gRPC services.
 	API string `json:"api"`
+	// Services has the host:port of services that are not at API, such as
+	// {"storage": "files.example:7601"}. At most MaxServices.
+	Services map[string]string `json:"services,omitempty"`
 	// REST is the address of the same over HTTP, Console that of the web console; may be empty.
 	REST    string `json:"rest,omitempty"`
 	Console string `json:"console,omitempty"`
@@ -171,6 +177,14 @@ func (f File) Validate() error {
 	if _, _, err := net.SplitHostPort(f.API); err != nil && !strings.HasPrefix(f.API, "unix:") {
 		return fmt.Errorf("%w: api %q is not host:port", ErrInvalid, f.API)
 	}
+	if len(f.Services) > MaxServices {
+		return fmt.Errorf("%w: %d services, at most %d", ErrInvalid, len(f.Services), MaxServices)
+	}
+	for service, addr := range f.Services {
+		if _, _, err := net.SplitHostPort(addr); err != nil || service == "" {
+			return fmt.Errorf("%w: services: %q at %q is not host:port", ErrInvalid, service, addr)
+		}
+	}
 	if u, err := url.Parse(f.Bus); err != nil || f.Bus != "" && (u.Scheme == "" || u.Host == "") {
 		return fmt.Errorf("%w: bus %q is not like nats://host:port", ErrInvalid, f.Bus)
 	}
@@ -187,6 +201,14 @@ func (f File) Validate() error {
 		return fmt.Errorf("%w: pid %d", ErrInvalid, f.PID)
 	}
 	return nil
+}
+
+// Addr returns where a service of the operator answers.
+func (f File) Addr(service string) string {
+	if addr, has := f.Services[service]; has {
+		return addr
+	}
+	return f.API
 }
 
 // AnchorID returns the anchor.

@@ -19,6 +19,7 @@ func sample() network.File {
 		API: "127.0.0.1:7600", REST: "http://127.0.0.1:7680", Bus: "nats://127.0.0.1:7622",
 		Console: "http://127.0.0.1:7680/", Chain: "main", Anchor: strings.Repeat("ab", 32),
 		Operator: id.Bech32(id.Account, [32]byte{7}), Genesis: "genesis.bin", PID: 42,
+		Services: map[string]string{"storage": "127.0.0.1:7601"},
 	}
 }
 
@@ -56,13 +57,14 @@ func TestLoadRefuses(t *testing.T) {
 		`","operator":"` + sample().Operator + `"`
 	tests := map[string]string{
 		"unknown field": good + `,"apy":"x"}`, "two objects": good + `} {}`, "cut": good,
-		"bad anchor": strings.Replace(good, "abab", "ab", 1) + "}",
-		"bad api":    strings.Replace(good, "h:1", "h", 1) + "}",
-		"bad bus":    good + `,"bus":"127.0.0.1:7622"}`,
-		"bad chain":  strings.Replace(good, `"main"`, `"Main"`, 1) + "}",
-		"an escrow":  strings.Replace(good, "ucn1", "ucne1", 1) + "}",
-		"negative":   good + `,"pid":-1}`,
-		"too long":   good + `}` + strings.Repeat(" ", network.MaxSize),
+		"bad anchor":  strings.Replace(good, "abab", "ab", 1) + "}",
+		"bad api":     strings.Replace(good, "h:1", "h", 1) + "}",
+		"bad bus":     good + `,"bus":"127.0.0.1:7622"}`,
+		"bad chain":   strings.Replace(good, `"main"`, `"Main"`, 1) + "}",
+		"an escrow":   strings.Replace(good, "ucn1", "ucne1", 1) + "}",
+		"bad service": good + `,"services":{"storage":"here"}}`,
+		"negative":    good + `,"pid":-1}`,
+		"too long":    good + `}` + strings.Repeat(" ", network.MaxSize),
 	}
 	path := network.Path(t.TempDir())
 	for name, text := range tests {
@@ -90,5 +92,12 @@ func TestSaveRefusesWhatLoadWould(t *testing.T) {
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file is there: %v", err)
+	}
+}
+
+func TestAddr(t *testing.T) {
+	f := sample()
+	if a, b := f.Addr("storage"), f.Addr("ledger"); a != "127.0.0.1:7601" || b != f.API {
+		t.Errorf("storage at %s, ledger at %s", a, b)
 	}
 }
