@@ -235,3 +235,41 @@ func TestGenesisRefused(t *testing.T) {
 		t.Error("a validator without an account was accepted")
 	}
 }
+
+// TestFeeFromTwoProceeds: what the first payee got is not enough, the second's pays the rest.
+func TestFeeFromTwoProceeds(t *testing.T) {
+	m := newMarket(t, nil)
+	one := m.placed(nil)
+	two := m.placed(func(l *tx.Lease) { l.Slot, l.Payee = 2, other().id })
+	m.block(100 * second)
+	fee := m.sign(agent(), 0, &tx.Transfer{To: owner().id, Amount: wealth}).BodyBytes()
+	m.must(agent(), &tx.Transfer{To: owner().id,
+		Amount: m.balance(agent()) - tx.Grains(10+len(fee))})
+	own, first, second := m.balance(agent()), m.balance(host()), m.balance(other())
+	r := m.must(agent(), m.acked(one, m.now(), 100), m.acked(two, m.now(), 50_000))
+	if m.balance(host()) != first || m.balance(other())-second != 50_100-(r.Fee-own) {
+		t.Errorf("fee %d, host got %d, other %d", r.Fee, m.balance(host())-first,
+			m.balance(other())-second)
+	}
+}
+
+// TestWindowBoundary: a window is over at its very last millisecond of accrual, not one before.
+func TestWindowBoundary(t *testing.T) {
+	for early, bound := range map[tx.Millis]chainv1.Bound{
+		0: chainv1.Bound_BOUND_SETTLED, 1: unbound,
+	} {
+		m := newMarket(t, nil)
+		id := m.placed(nil)
+		l := m.leaseNow(id)
+		over := l.Until - l.From + day
+		m.wait(over - second - early)
+		m.must(agent(), m.acked(id, m.now(), 10))
+		if got := m.s.Head().Accrual; got != l.AccrualFrom+over-early {
+			t.Fatalf("accrual is %d", got)
+		}
+		got := m.leaseNow(id)
+		if want := map[bool]tx.Grains{true: 10}[bound == unbound]; got.Paid != want {
+			t.Errorf("%d ms early: paid %d, want %d", early, got.Paid, want)
+		}
+	}
+}
