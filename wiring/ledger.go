@@ -32,7 +32,10 @@ func (n *Network) addLedger(ctx context.Context) error {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the ledger's folder: %w", err)
 	}
-	l, err := ledger.New(ctx, cfg, ledger.Deps{Telemetry: i.Telemetry})
+	l, err := ledger.New(ctx, cfg, ledger.Deps{
+		Telemetry: i.Telemetry,
+		Health:    func(service string, serving bool) { n.front.SetServing(service, serving) },
+	})
 	if err != nil {
 		return err
 	}

@@ -107,6 +107,16 @@ func (s *Server) Addr() net.Addr {
 	return s.addr
 }
 
+// SetServing tells health checks of one service whether it serves. A service that cannot go on
+// says so here while others on the same server do.
+func (s *Server) SetServing(service string, serving bool) {
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus(service, status)
+}
+
 // Run listens, calls ready, serves until ctx ends, and drains: health says NOT_SERVING, no new
 // calls are taken, streams are ended with SERVER_DRAINING after a third of the drain time, and
 // whatever is left after all of it is cut off. It returns nil after a drain.

@@ -53,7 +53,11 @@ func (c Config) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := New(ctx, c, Deps{Telemetry: own})
+	var front *rpc.Server // chains run, and may stop, only once it is there
+	l, err := New(ctx, c, Deps{
+		Telemetry: own,
+		Health:    func(service string, serving bool) { front.SetServing(service, serving) },
+	})
 	if err != nil {
 		return err
 	}
@@ -61,7 +65,7 @@ func (c Config) run(ctx context.Context) error {
 	for _, o := range l.chains {
 		verifier.Chains = append(verifier.Chains, o.chain.Name())
 	}
-	front, err := rpc.NewServer(c.RPC, rpc.ServerDeps{
+	front, err = rpc.NewServer(c.RPC, rpc.ServerDeps{
 		Log: own.Log, Tracers: own.Tracers, Meters: own.Meters, Auth: verifier,
 		Public: server.Public(),
 	})
