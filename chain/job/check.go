@@ -24,6 +24,9 @@ const (
 	MinMemory    = 4 << 20
 	MaxMemory    = 16 << 40
 	MaxDisk      = 64 << 40
+	// MinOutput is the disk that each output needs: half of the disk is the writable root, the
+	// other half is shared by the outputs.
+	MinOutput    = 4 << 20
 	MaxRunTimeMS = 366 * 24 * 3600 * 1000
 	MaxRetries   = 100
 	MaxBackoffMS = 5 * 60 * 1000
@@ -186,6 +189,10 @@ func checkFiles(s *jobv1.JobSpec) error {
 	}
 	if len(s.GetOutputs()) > MaxPaths {
 		return invalid("outputs", "has %d entries, at most %d", len(s.GetOutputs()), MaxPaths)
+	}
+	if need := uint64(len(s.GetOutputs()) * MinOutput); s.GetResources().GetDisk() < need {
+		return invalid("resources.disk", "is %d bytes, %d outputs need at least %d",
+			s.GetResources().GetDisk(), len(s.GetOutputs()), need)
 	}
 	seen := map[string]bool{}
 	for _, in := range s.GetInputs() {

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -11,6 +12,9 @@ import (
 
 // ID names a job for ever: SHA-256 of the signed preimage of its first revision.
 type ID [32]byte
+
+// String returns the id in hexadecimal digits, for logs; people see it as ucnj1...
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
 // Named errors. A FieldError wraps ErrInvalid or ErrNotBuilt.
 var (
