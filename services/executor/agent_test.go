@@ -287,6 +287,31 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// TestLeaseEndedOnTheChain ends the lease behind the executor's back.
+func TestLeaseEndedOnTheChain(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		ask := w.ask(1, "use", "1000", "forever")
+		lease := w.lease(agent, ask)
+		ended := make(chan *executor.Outcome, 1)
+		go func() { ended <- (&client{w: w}).run(w.task(ask, lease.ID)) }()
+		timer := time.NewTimer(90 * time.Second)
+		<-timer.C
+		w.ledger.End(lease.ID)
+		o := <-ended
+		if o.Reason != executor.EndCancelled || !strings.Contains(o.Message, "ended on the chain") {
+			t.Errorf("outcome %+v", o)
+		}
+		if o.Usage.WallMS > 130_000 {
+			t.Errorf("ran for %d ms after a lease of 90 s", o.Usage.WallMS)
+		}
+		w.closed(ask.Attempt)
+		if paid := w.ledger.Read(lease.ID).Paid; paid >= o.Amount {
+			t.Errorf("paid %d of %d though the lease had ended", paid, o.Amount)
+		}
+	})
+}
+
 func TestLogsAreTheOwners(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		agent := w.start()
@@ -405,14 +430,12 @@ func TestGracefulStopLeavesContainers(t *testing.T) {
 
 func TestSecrets(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		agent := w.start()
 		w.host = fake.NewHost(fake.Options{AnyImage: true, Hook: w.driverHook,
 			Programs: map[string]fake.Program{"/guest": func(p *fake.Process) int {
 				p.Print(executor.Stdout, strings.Join(p.Env, " "))
 				return 0
 			}}})
-		w.stop()
-		agent = w.start()
+		agent := w.start()
 		ask := w.ask(1)
 		ask.Spec.Secrets = []string{"API_KEY"}
 		lease := w.lease(agent, ask)

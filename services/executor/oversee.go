@@ -172,11 +172,32 @@ func (w *watch) charge(ctx context.Context, now time.Time) {
 		return
 	}
 	w.once(w.charging, func() {
-		if err := w.t.charge(ctx, false); err != nil && ctx.Err() == nil {
+		err := w.t.charge(ctx, false)
+		if err == nil {
+			err = w.checkLease(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			w.t.agent.deps.Log.WarnContext(ctx, "cannot charge", "attempt", w.t.id, "error", err)
 		}
 	})
 	w.chargeAt = now
+}
+
+// checkLease stops a program whose lease was ended on the chain: what it uses from then on is not
+// paid. Trouble with the chain stops nothing.
+func (w *watch) checkLease(ctx context.Context) error {
+	state, err := w.t.agent.deps.Ledger.Lease(ctx, w.t.ask.Spec.Chain, w.t.lease.ID)
+	gone := errors.Is(err, ErrNoLease)
+	if err != nil && !gone {
+		return fmt.Errorf("read the lease: %w", err)
+	}
+	if !gone && !state.over(w.t.agent.deps.Now()) {
+		return nil
+	}
+	return w.t.requestStop(ctx, StopCause{
+		Reason: EndCancelled, Message: "the lease was ended on the chain",
+		Grace: w.t.agent.cfg.StopGrace,
+	})
 }
 
 // mustStop tells why the program may not run until the next tick, or nil.

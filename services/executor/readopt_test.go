@@ -266,7 +266,7 @@ func live(
 	for ; err == nil && record.Phase != executor.PhaseClosed; record, err = j.Get(ctx, readopted) {
 		select { // the last charge comes after the end is told
 		case <-ctx.Done():
-			err = ctx.Err()
+			return ctx.Err()
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
