@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,14 +17,25 @@ import (
 
 // Bounds of a Sender.
 const (
-	MaxGathered = 256 // transactions of one submission; more wait for the next
-	maxSigned   = 4   // how often one operation list is signed
-	maxSends    = 6   // how often the same bytes are sent
+	MaxGathered = 256     // transactions of one submission; more wait for the next
+	MaxWaiting  = 1 << 14 // calls that wait for their submission; more are refused
+	maxBytes    = 1 << 20 // bytes of one submission, the transaction that passes it included last
+	maxSigned   = 4       // how often one operation list is signed
+	maxSends    = 6       // how often the same bytes are sent
 	validFor    = 10 * time.Minute
 	sendTimeout = 20 * time.Second
+	firstPause  = 200 * time.Millisecond // before the same is sent again; doubles
 	// feeHeadroom multiplies the fee of the moment: prices rise with fullness, and what is charged
 	// is never more than the price.
 	feeHeadroom = 4
+)
+
+// Reasons that this package refuses with.
+const (
+	ReasonContended  fault.Reason = "SUBMIT_CONTENDED"
+	ReasonOperations fault.Reason = "BAD_OPERATIONS"
+	ReasonBusy       fault.Reason = "SUBMIT_BUSY"
+	ReasonClosed     fault.Reason = "SUBMIT_CLOSED"
 )
 
 // ErrUnknown: the ledger did not say what became of a transaction. It may be in a block later, or
@@ -65,25 +77,36 @@ type Config struct {
 type Sender struct {
 	cfg Config
 
-	// mu guards waiting and leading: whoever finds nobody leading submits for all.
+	// life ends with Close: what is under way is given up.
+	life context.Context
+	end  context.CancelFunc
+	// leader counts the goroutine that submits, of which there is at most one.
+	leader sync.WaitGroup
+
+	// mu guards waiting, leading and closed: whoever finds nobody leading starts the leader.
 	mu      sync.Mutex
 	waiting []*call
 	leading bool
+	closed  bool
 
 	// What only the leader touches.
 	known     bool // the fields below are read from the ledger
 	nonce     uint64
-	first     bool
+	first     bool // the account has no key set on the chain: the next transaction brings it
 	operation uint64
 	byteFee   uint64
 }
 
+// call is one Send. Its fields belong to the leader until done is closed.
 type call struct {
+	ctx        context.Context
 	operations []tx.Operation
 	memo       []byte
 	signed     *tx.Transaction
-	result     Result
+	signs      int  // how often it was signed
+	lost       bool // the signed bytes may have reached the ledger although no answer came
 	err        error
+	result     Result
 	done       chan struct{}
 }
 
@@ -92,16 +115,19 @@ func New(cfg Config) *Sender {
 	if cfg.Account.IsZero() {
 		cfg.Account = sig.AccountOfKey(cfg.Key.Public())
 	}
-	return &Sender{cfg: cfg}
+	life, end := context.WithCancel(context.Background())
+	return &Sender{cfg: cfg, life: life, end: end}
 }
 
 // Account returns whom the sender acts for.
 func (s *Sender) Account() sig.AccountID { return s.cfg.Account }
 
-// Send signs the operations as one transaction and waits until it is committed.
+// Send signs the operations as one transaction and waits until it is committed. Calls made at the
+// same time keep the order in which they came.
 //
-// Errors: *FailedError when it is in a block and failed; ErrUnknown; a *fault.Error when the
-// ledger refused it for what it says; ctx's own.
+// Errors: *FailedError when it is in a block and failed; ErrUnknown; ctx's own, after which it may
+// still be committed; any other, such as a *fault.Error with the ledger's reason, when it is in no
+// block and will be in none.
 func (s *Sender) Send(ctx context.Context, operations ...tx.Operation) (Result, error) {
 	return s.SendMemo(ctx, nil, operations...)
 }
@@ -113,47 +139,84 @@ func (s *Sender) SendMemo(
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	c := &call{operations: operations, memo: memo, done: make(chan struct{})}
-	s.mu.Lock()
-	s.waiting = append(s.waiting, c)
-	lead := !s.leading
-	if lead {
-		s.leading = true
-	}
-	s.mu.Unlock()
-	if lead {
-		s.lead(ctx)
+	c := &call{ctx: ctx, operations: operations, memo: memo, done: make(chan struct{})}
+	if err := s.enter(c); err != nil {
+		return Result{}, err
 	}
 	select {
 	case <-c.done:
 		return c.result, c.err
 	case <-ctx.Done():
+		s.leave(c)
 		return Result{}, ctx.Err()
 	}
 }
 
-// lead submits what waits until nothing does. It goes on for others when its own ctx ends.
-func (s *Sender) lead(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
+// Close gives up what is under way, of which ErrUnknown tells where it matters, and waits for it.
+func (s *Sender) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.end()
+	s.leader.Wait()
+}
+
+// enter puts a call in the line and sees to it that somebody leads.
+func (s *Sender) enter(c *call) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return errClosed()
+	case len(s.waiting) >= MaxWaiting:
+		return fault.New(fault.ResourceExhausted, ReasonBusy,
+			"%d transactions of this account wait already; try again later", MaxWaiting)
+	}
+	s.waiting = append(s.waiting, c)
+	if !s.leading {
+		s.leading = true
+		s.leader.Go(s.lead)
+	}
+	return nil
+}
+
+// leave takes a call out of the line whose caller went away, if its turn has not come.
+func (s *Sender) leave(c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = slices.DeleteFunc(s.waiting, func(other *call) bool { return other == c })
+}
+
+func errClosed() error {
+	return fault.New(fault.Unavailable, ReasonClosed, "this process is stopping")
+}
+
+// lead submits what waits until nothing does.
+func (s *Sender) lead() {
 	for {
 		s.mu.Lock()
 		n := min(len(s.waiting), MaxGathered)
 		if n == 0 {
-			s.leading = false
+			s.leading, s.waiting = false, nil
 			s.mu.Unlock()
 			return
 		}
-		batch := s.waiting[:n:n]
-		s.waiting = s.waiting[n:]
+		batch := slices.Clone(s.waiting[:n])
+		s.waiting = slices.Delete(s.waiting, 0, n)
 		s.mu.Unlock()
-		s.submit(ctx, batch)
+		s.submit(batch)
 	}
 }
 
-// submit settles every call of the batch.
-func (s *Sender) submit(ctx context.Context, batch []*call) {
-	for range maxSigned {
-		if len(batch) == 0 {
+// submit settles every call of the batch. It works under the trace of the first, but goes on when
+// that one's caller leaves.
+func (s *Sender) submit(batch []*call) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(batch[0].ctx))
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
+	for len(batch) > 0 {
+		if s.life.Err() != nil {
+			settleAll(batch, errClosed())
 			return
 		}
 		if err := s.refresh(ctx); err != nil {
@@ -164,72 +227,130 @@ func (s *Sender) submit(ctx context.Context, batch []*call) {
 		if s.first { // the account's first transaction brings its key set: alone
 			now = batch[:1]
 		}
-		again := s.attempt(ctx, now)
-		batch = append(again, batch[len(now):]...)
+		now = s.signAll(now)
+		rest := batch[len(now):]
+		signed := slices.DeleteFunc(slices.Clone(now), (*call).settled)
+		batch = append(s.attempt(ctx, signed), rest...)
 	}
-	settleAll(batch, fault.New(fault.Aborted, "SUBMIT_CONTENDED",
-		"another process keeps using this account's nonces; stop it or use another account"))
 }
 
-// attempt signs and sends the calls, and returns those that must be signed again.
-func (s *Sender) attempt(ctx context.Context, calls []*call) (again []*call) {
-	signed := calls[:0:0]
-	for _, c := range calls {
+// signAll signs calls until they fill a submission and returns those it came to. Calls that cannot
+// be signed, or have been too often, are settled.
+func (s *Sender) signAll(calls []*call) []*call {
+	size := 0
+	for i, c := range calls {
+		if size >= maxBytes {
+			return calls[:i]
+		}
 		if err := s.sign(c); err != nil {
 			c.settle(Result{}, err)
 			continue
 		}
-		signed = append(signed, c)
+		size += len(c.signed.Append(nil))
 	}
-	if len(signed) == 0 {
+	return calls
+}
+
+// attempt sends signed calls, and returns those that must be signed again.
+func (s *Sender) attempt(ctx context.Context, calls []*call) (again []*call) {
+	if len(calls) == 0 {
 		return nil
 	}
-	results, err := s.send(ctx, signed)
+	results, err := s.send(ctx, calls)
 	if err != nil {
 		s.known = false
-		for _, c := range signed {
-			id := c.signed.ID(s.cfg.Anchor)
-			c.settle(Result{ID: id}, fmt.Errorf("%w: %s: %w", ErrUnknown, id, err))
+		for _, c := range calls {
+			s.unanswered(c, err)
 		}
 		return nil
 	}
-	for i, c := range signed {
-		if !s.judge(c, results[i]) {
+	for i, c := range calls {
+		if !s.judge(ctx, c, results[i]) {
 			again = append(again, c)
 		}
 	}
 	if len(again) > 0 {
 		s.known = false
-	} else {
-		s.first = false
+		if slices.ContainsFunc(again, func(c *call) bool {
+			return fault.ReasonOf(c.err) == reasonPoolFull
+		}) {
+			pause(ctx, firstPause)
+		}
 	}
 	return again
 }
 
-// judge settles a call by what the ledger said, unless it must be signed again.
-func (s *Sender) judge(c *call, r *ledgerv1.SubmitResult) (settled bool) {
+// unanswered settles a call whose sending failed for good.
+func (s *Sender) unanswered(c *call, err error) {
 	id := c.signed.ID(s.cfg.Anchor)
-	switch r.GetErrorReason() {
-	case "":
-		result := Result{ID: id, Height: r.GetHeight(), Receipt: r.GetReceipt()}
-		if r.GetReceipt().GetStatus() != chainv1.Status_STATUS_OK {
-			c.settle(result, &FailedError{ID: id, Receipt: r.GetReceipt()})
-		} else {
-			c.settle(result, nil)
-		}
-		return true
+	if c.lost {
+		err = fmt.Errorf("%w: %s: %w", ErrUnknown, id, err)
+	}
+	c.settle(Result{ID: id}, err)
+}
+
+// reasonPoolFull: too many transactions wait at the ledger; the same may be sent again.
+const reasonPoolFull fault.Reason = "POOL_FULL"
+
+// mendable tells whether signing anew may help against a refusal.
+func (s *Sender) mendable(reason string) bool {
+	switch reason {
 	case "NONCE_OLD", "NONCE_FUTURE", "NONCE_TAKEN", "FEE_TOO_LOW", "EXPIRED", "DROPPED",
-		"BAD_SIGNATURE": // the last: the set came into force meanwhile
-		if r.GetErrorReason() != "BAD_SIGNATURE" || s.first {
-			c.err = fault.New(fault.Aborted, fault.Reason(r.GetErrorReason()), "%s",
-				r.GetErrorMessage())
-			return false
+		string(reasonPoolFull):
+		return true
+	case "BAD_SIGNATURE":
+		return s.first // the set came into force meanwhile
+	}
+	return false
+}
+
+// judge settles a call by what the ledger said, unless it must be signed again.
+func (s *Sender) judge(ctx context.Context, c *call, r *ledgerv1.SubmitResult) (settled bool) {
+	refusal := r.GetErrorReason()
+	if refusal == "" {
+		s.first = false
+		s.commit(c, r)
+		return true
+	}
+	if c.lost { // an earlier sending of the same bytes may have had effect
+		known, err := s.lookUp(ctx, c)
+		if err != nil {
+			s.known = false
+			s.unanswered(c, err)
+			return true
+		}
+		if known != nil {
+			s.first = false
+			s.commit(c, known)
+			return true
 		}
 	}
+	c.err = fault.New(fault.FailedPrecondition, reasonOf(refusal), "%s", r.GetErrorMessage())
+	if s.mendable(refusal) && c.ctx.Err() == nil {
+		return false
+	}
 	s.known = false
-	c.settle(Result{ID: id}, fault.New(fault.FailedPrecondition,
-		fault.Reason(r.GetErrorReason()), "%s", r.GetErrorMessage()))
+	c.settle(Result{ID: c.signed.ID(s.cfg.Anchor)}, c.err)
 	return true
+}
+
+// reasonOf takes a peer's reason as ours if it is one.
+func reasonOf(text string) fault.Reason {
+	if r := fault.Reason(text); r.Valid() {
+		return r
+	}
+	return "LEDGER_REFUSED"
+}
+
+// commit settles a call that is in a block.
+func (s *Sender) commit(c *call, r *ledgerv1.SubmitResult) {
+	id := c.signed.ID(s.cfg.Anchor)
+	result := Result{ID: id, Height: r.GetHeight(), Receipt: r.GetReceipt()}
+	if r.GetReceipt().GetStatus() != chainv1.Status_STATUS_OK {
+		c.settle(result, &FailedError{ID: id, Receipt: r.GetReceipt()})
+		return
+	}
+	c.settle(result, nil)
 }
 
 func (c *call) settle(r Result, err error) {
@@ -237,40 +358,37 @@ func (c *call) settle(r Result, err error) {
 	close(c.done)
 }
 
+func (c *call) settled() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// settleAll ends calls that are in no block: each with what the ledger said of it, else with err.
 func settleAll(calls []*call, err error) {
 	for _, c := range calls {
 		if c.err != nil {
-			err = c.err
+			c.settle(Result{}, c.err)
+			continue
 		}
 		c.settle(Result{}, err)
 	}
 }
 
-// refresh reads nonce, key set and prices when they are not known.
-func (s *Sender) refresh(ctx context.Context) error {
-	if s.known {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	chain, err := s.cfg.Ledger.GetChain(ctx, &ledgerv1.GetChainRequest{Chain: s.cfg.Chain})
-	if err != nil {
-		return fmt.Errorf("read the chain's prices: %w", err)
-	}
-	account, err := s.cfg.Ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{
-		Chain: s.cfg.Chain, Account: s.cfg.Account[:],
-	})
-	if err != nil {
-		return fmt.Errorf("read the account: %w", err)
-	}
-	s.operation, s.byteFee = chain.GetOperationFee(), chain.GetByteFee()
-	s.nonce = account.GetPendingNonce()
-	s.first = account.GetAccount().GetKeys() == nil
-	s.known = true
-	return nil
-}
-
+// sign signs a call with the next nonce. Bytes of it that may still be on their way to the ledger
+// stand in the way of another signature unless their nonce is reused or used up.
 func (s *Sender) sign(c *call) error {
+	if c.signs >= maxSigned {
+		return fault.New(fault.Aborted, ReasonContended,
+			"signed %d times and refused each time; another process may be using this account",
+			maxSigned).Because(c.err)
+	}
+	if c.lost && s.nonce < c.signed.Nonce {
+		return fmt.Errorf("%w: %s: %w", ErrUnknown, c.signed.ID(s.cfg.Anchor), c.err)
+	}
 	body := tx.Body{
 		Chain: s.cfg.Chain, Account: s.cfg.Account, Nonce: s.nonce,
 		ValidUntil: tx.Millis(s.cfg.Now().Add(validFor).UnixMilli()),
@@ -282,69 +400,10 @@ func (s *Sender) sign(c *call) error {
 	set := sig.SingleKey(s.cfg.Key.Public())
 	signed, err := tx.Sign(body, s.cfg.Anchor, set, s.first, s.cfg.Key)
 	if err != nil {
-		return fault.New(fault.InvalidArgument, "BAD_OPERATIONS", "%v", err)
+		return fault.New(fault.InvalidArgument, ReasonOperations, "%v", err)
 	}
-	c.signed = signed
+	c.signed, c.lost = signed, false
+	c.signs++
 	s.nonce++
 	return nil
-}
-
-// send brings the transactions to the ledger in their order and returns its answers. It sends the
-// same bytes again while the connection breaks.
-func (s *Sender) send(ctx context.Context, calls []*call) ([]*ledgerv1.SubmitResult, error) {
-	request := &ledgerv1.SubmitStreamRequest{
-		Chain: s.cfg.Chain, Wait: ledgerv1.Finality_FINALITY_COMMITTED,
-	}
-	for _, c := range calls {
-		request.Transactions = append(request.Transactions, c.signed.Append(nil))
-	}
-	var err error
-	for try := range maxSends {
-		if try > 0 {
-			pause(ctx, 100*time.Millisecond<<try)
-		}
-		var results []*ledgerv1.SubmitResult
-		if results, err = s.sendOnce(ctx, request); err == nil {
-			return results, nil
-		}
-		if kind := fault.KindOf(err); kind == fault.InvalidArgument ||
-			kind == fault.PermissionDenied || kind == fault.Unauthenticated {
-			return nil, err
-		}
-	}
-	return nil, err
-}
-
-func (s *Sender) sendOnce(
-	ctx context.Context, request *ledgerv1.SubmitStreamRequest,
-) ([]*ledgerv1.SubmitResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	stream, err := s.cfg.Ledger.SubmitStream(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := stream.Send(request); err != nil {
-		return nil, err
-	}
-	if err := stream.CloseSend(); err != nil {
-		return nil, err
-	}
-	response, err := stream.Recv()
-	if err != nil {
-		return nil, err
-	}
-	if got, want := len(response.GetResults()), len(request.GetTransactions()); got != want {
-		return nil, fmt.Errorf("the ledger answered %d of %d transactions", got, want)
-	}
-	return response.GetResults(), nil
-}
-
-func pause(ctx context.Context, wait time.Duration) {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
