@@ -1,0 +1,321 @@
+package jobrun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/united-containers/ucn/chain/price"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/bill"
+	"github.com/united-containers/ucn/kit/fault"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
+)
+
+// closeSoon is how long it is worth waiting until an escrow can be closed.
+const closeSoon = 3 * time.Second
+
+// report tells how the job ended.
+func (f *following) report(ctx context.Context, j *schedulerv1.Job) *Report {
+	out := &Report{
+		Job: jobText(f.e.id), Name: f.e.spec.GetName(), TraceID: traceID(ctx),
+		State: stateText(j.GetState()), Result: endText(j.GetEndReason()), Reason: j.GetReason(),
+		Outputs: []Output{},
+	}
+	if out.TraceID == "" {
+		out.TraceID = j.GetTraceId()
+	}
+	o := f.outcome(j)
+	out.ExitCode, out.LogCID = o.GetExitCode(), o.GetLogCid()
+	for _, file := range o.GetOutputs() {
+		out.Outputs = append(out.Outputs, Output{
+			Path: file.GetPath(), CID: file.GetCid(), Size: file.GetSize(),
+		})
+	}
+	return out
+}
+
+// finish saves outputs, takes back what is left of the escrow and makes the bill. What goes wrong
+// becomes a warning: the job itself is over.
+func (r *Runner) finish(ctx context.Context, f *following, j *schedulerv1.Job, out *Report) {
+	r.save(ctx, f.e, out)
+	leases := leasesOf(j)
+	paid, locked := r.settleAll(ctx, f.e, leases)
+	out.Bill = r.bill(ctx, f, leases, paid)
+	out.Bill.Locked, out.Bill.Closed = amount.Amount(locked), locked == 0
+	out.Warnings = f.e.warnings
+}
+
+// leased is a lease of the job and whose it is.
+type leased struct {
+	id      tx.LeaseID
+	host    string
+	prices  price.Prices
+	placeBy tx.Millis
+}
+
+func leasesOf(j *schedulerv1.Job) (list []leased) {
+	for _, run := range j.GetRuns() {
+		for _, a := range run.GetAttempts() {
+			if len(a.GetLease()) != len(tx.LeaseID{}) {
+				continue
+			}
+			list = append(list, leased{
+				id: tx.LeaseID(a.GetLease()), host: a.GetHost(),
+				prices:  price.PricesFromPB(a.GetPrices()),
+				placeBy: tx.Millis(a.GetSignedLease().GetLease().GetPlaceBy()),
+			})
+		}
+	}
+	return list
+}
+
+func (r *Runner) save(ctx context.Context, e *errand, out *Report) {
+	for i := range out.Outputs {
+		file := &out.Outputs[i]
+		if r.Save == nil {
+			continue
+		}
+		to := e.file.LocalName(e.dir, file.Path)
+		if err := r.Save(ctx, file.CID, to); err != nil {
+			r.warn(e, "output %s is not saved: %v; get it with `ucn file get %s`", file.Path, err,
+				file.CID)
+			continue
+		}
+		file.File = to
+		r.event(e, Event{
+			Kind: KindOutput, Path: file.Path, File: to, CID: file.CID, Size: file.Size,
+		})
+	}
+}
+
+// settleAll waits for the hosts' last charges and takes the rest of the escrow back. It returns
+// what the escrow paid in all, as the chain counts, and what is still in it.
+func (r *Runner) settleAll(
+	ctx context.Context, e *errand, leases []leased,
+) (paid, locked tx.Grains) {
+	until, cancel := context.WithTimeout(ctx, r.settle())
+	defer cancel()
+	for _, l := range leases {
+		if !r.settled(until, l.id) {
+			r.warn(e, "%s has not made its last charge; what its lease reserves comes back with "+
+				"`ucn escrow close %s` later", l.host, escrowText(e.escrow))
+		}
+	}
+	escrow, err := r.escrow(ctx, e)
+	switch {
+	case errors.Is(err, fault.NotFound):
+		return 0, 0
+	case err != nil:
+		r.warn(e, "cannot read the escrow: %v", err)
+		return 0, 0
+	}
+	paid = tx.Grains(escrow.GetEscrow().GetPaid())
+	if err := r.takeBack(ctx, e, leases, escrow); err != nil {
+		r.warn(e, "cannot take the rest of the escrow back: %v; try `ucn escrow close %s`", err,
+			escrowText(e.escrow))
+	}
+	after, err := r.escrow(ctx, e)
+	switch {
+	case errors.Is(err, fault.NotFound):
+		return paid, 0
+	case err != nil:
+		after = escrow
+	}
+	return paid, tx.Grains(after.GetEscrow().GetBalance() + after.GetEscrow().GetLock())
+}
+
+// settled waits until a lease has got its last charge or is gone.
+func (r *Runner) settled(ctx context.Context, lease tx.LeaseID) bool {
+	for {
+		answer, err := r.Session.Ledger.GetLease(ctx, &ledgerv1.GetLeaseRequest{
+			Chain: r.Session.Chain, Lease: lease[:],
+		})
+		if errors.Is(err, fault.NotFound) || err == nil && answer.GetLease().GetSettled() {
+			return true
+		}
+		if !pause(ctx, r.poll()) {
+			return false
+		}
+	}
+}
+
+func (r *Runner) escrow(ctx context.Context, e *errand) (*ledgerv1.GetEscrowResponse, error) {
+	return r.Session.Ledger.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{
+		Chain: r.Session.Chain, Escrow: e.escrow[:],
+	})
+}
+
+// takeBack closes the escrow. A lease's leaf stands until its place_by is over, so soon after the
+// beginning only the unreserved money can be taken.
+func (r *Runner) takeBack(
+	ctx context.Context, e *errand, leases []leased, escrow *ledgerv1.GetEscrowResponse,
+) error {
+	free := escrow.GetUnreserved()
+	if escrow.GetEscrow().GetReserved() == 0 {
+		ops, wait := closing(e.escrow, leases, r.Session.Now())
+		if wait <= closeSoon && pause(ctx, wait) {
+			result, err := r.Session.Sender.Send(ctx, ops...)
+			e.sent(result.ID, result.Receipt)
+			if err == nil || free == 0 {
+				return err
+			}
+		}
+	}
+	if free == 0 {
+		return nil
+	}
+	result, err := r.Session.Sender.Send(ctx, &tx.Withdraw{
+		Escrow: e.escrow, Amount: tx.Grains(free),
+	})
+	e.sent(result.ID, result.Receipt)
+	return err
+}
+
+// closing returns what closes an escrow whose leases are settled, and how long it must wait.
+func closing(
+	escrow tx.EscrowID, leases []leased, now time.Time,
+) (operations []tx.Operation, wait time.Duration) {
+	settle := &tx.Settle{}
+	latest := tx.Millis(0)
+	for _, l := range leases {
+		settle.Leases = append(settle.Leases, l.id)
+		latest = max(latest, l.placeBy)
+	}
+	if len(settle.Leases) > 0 {
+		operations = append(operations, settle)
+		const after = 50 * time.Millisecond // block times are those of the proposer's clock
+		wait = max(time.UnixMilli(int64(latest)).Sub(now)+after, 0)
+	}
+	return append(operations, &tx.CloseEscrow{Escrow: escrow}), wait
+}
+
+// bill finds the charges, proves them and the owner's own transactions, and adds up.
+func (r *Runner) bill(
+	ctx context.Context, f *following, leases []leased, paid tx.Grains,
+) *Bill {
+	e := f.e
+	out := &Bill{
+		Escrow: escrowText(e.escrow), Charges: []ChargeLine{}, Fees: amount.Amount(e.fees),
+		Before: amount.Amount(e.before),
+	}
+	ledger := bill.Client{Service: r.Session.Ledger, Chain: r.Session.Chain}
+	ids := make([]tx.LeaseID, len(leases))
+	for i, l := range leases {
+		ids[i] = l.id
+	}
+	charges, err := bill.Charges(ctx, ledger, e.trust, ids, e.since)
+	if err != nil {
+		r.warn(e, "cannot find or prove the charges: %v", err)
+	}
+	for i := range charges {
+		out.Charges = append(out.Charges, f.line(&charges[i], leases))
+	}
+	out.Paid = amount.Amount(bill.Sum(charges))
+	out.Proofs = proofs(charges) + r.ownProofs(ctx, ledger, e, out)
+	if paid != 0 && err == nil && tx.Grains(out.Paid) != paid {
+		r.warn(e, "the blocks show charges of %s, the escrow says that it paid %s", out.Paid,
+			amount.Text(paid))
+	}
+	after, err := r.Session.Balance(ctx, r.Session.Account)
+	if err != nil {
+		r.warn(e, "%v", err)
+	}
+	out.After = amount.Amount(after)
+	return out
+}
+
+// proofs counts the transactions behind the charges, each of which was verified.
+func proofs(charges []bill.Charge) int {
+	seen := map[tx.ID]bool{}
+	for i := range charges {
+		seen[charges[i].Transaction] = true
+	}
+	return len(seen)
+}
+
+// ownProofs verifies the receipts of the owner's own transactions and takes the refund from them.
+func (r *Runner) ownProofs(
+	ctx context.Context, ledger bill.Client, e *errand, out *Bill,
+) (verified int) {
+	for _, id := range e.own {
+		if id == (tx.ID{}) {
+			continue
+		}
+		answer, err := ledger.Transaction(ctx, id)
+		if err != nil {
+			r.warn(e, "cannot prove an own transaction: %v", err)
+			continue
+		}
+		proven, err := bill.Verify(answer.GetProof(), e.trust)
+		if err != nil || proven.ID != id {
+			r.warn(e, "the ledger's proof of transaction %s does not hold: %v", id, err)
+			continue
+		}
+		verified++
+		out.Refunded += amount.Amount(refund(&proven.Receipt, proven.Transaction))
+	}
+	return verified
+}
+
+// refund is what a transaction brought back from an escrow.
+func refund(receipt *tx.Receipt, t *tx.Transaction) (total tx.Grains) {
+	for i := range min(len(receipt.Outcomes), len(t.Operations)) {
+		switch t.Operations[i].(type) {
+		case *tx.Withdraw, *tx.CloseEscrow:
+			total += receipt.Outcomes[i].Amount
+		}
+	}
+	return total
+}
+
+// line is a charge with what the owner knows of its usage and prices.
+func (f *following) line(c *bill.Charge, leases []leased) ChargeLine {
+	line := ChargeLine{
+		Lease: leaseText(c.Lease), Transaction: c.Transaction.String(), Block: c.Height,
+		Time: time.UnixMilli(int64(c.Time)).UTC(), Cumulative: amount.Amount(c.Note.Cumulative),
+		Paid: amount.Amount(c.Paid), Unpaid: amount.Amount(c.Unpaid), Bound: boundText(c.Bound),
+		Countersigned: c.Countersigned, Final: c.Final, ProofVerified: true,
+	}
+	for _, l := range leases {
+		if l.id == c.Lease {
+			line.Host, line.Prices = l.host, pricesOf(&l.prices)
+		}
+	}
+	for _, v := range f.order {
+		if usage, ok := v.usages[c.Note.UsageHash]; ok && v.lease == c.Lease {
+			line.Usage = usageOf(&usage)
+		} else if usage := price.UsageFromPB(v.lastUsage()); v.lease == c.Lease &&
+			usage.Hash() == c.Note.UsageHash {
+			line.Usage = usageOf(&usage)
+		}
+	}
+	return line
+}
+
+func boundText(b chainv1.Bound) string {
+	if b == chainv1.Bound_BOUND_UNSPECIFIED {
+		return ""
+	}
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(b.String(), "BOUND_"), "_", "-"))
+}
+
+func pricesOf(p *price.Prices) *Prices {
+	model := "linear"
+	if p.Model == price.Flat {
+		model = "flat"
+	} else if p.Model != price.Linear {
+		model = fmt.Sprintf("model %d", p.Model)
+	}
+	return &Prices{
+		Model: model, WallHour: amount.Amount(p.WallHour), CoreHour: amount.Amount(p.CoreHour),
+		MemoryGiBHour: amount.Amount(p.MemoryGiBHour), GiBIn: amount.Amount(p.GiBIn),
+		GiBOut: amount.Amount(p.GiBOut), DiskGiBHour: amount.Amount(p.DiskGiBHour),
+		Run: amount.Amount(p.Run),
+	}
+}
