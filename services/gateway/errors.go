@@ -1,0 +1,56 @@
+package gateway
+
+import "github.com/united-containers/ucn/kit/fault"
+
+// Reasons of the faults that the gateway itself gives.
+const (
+	// ReasonID: an id in the path or the query is not one.
+	ReasonID fault.Reason = "ID_INVALID"
+	// ReasonRequest: the body or a parameter cannot be read as what the route takes.
+	ReasonRequest fault.Reason = "REQUEST_INVALID"
+	// ReasonRoute: there is no such path.
+	ReasonRoute fault.Reason = "ROUTE_UNKNOWN"
+	// ReasonMethod: the path does not take this method.
+	ReasonMethod fault.Reason = "METHOD_NOT_ALLOWED"
+	// ReasonBodyTooLarge: the body is larger than the route takes.
+	ReasonBodyTooLarge fault.Reason = "BODY_TOO_LARGE"
+	// ReasonBodyCut: the body ended, or stopped coming, before it was whole.
+	ReasonBodyCut fault.Reason = "BODY_INCOMPLETE"
+	// ReasonRange: no byte of the file lies in the range.
+	ReasonRange fault.Reason = "RANGE_NOT_SATISFIABLE"
+	// ReasonBusy: as many streams or transfers are under way as the gateway allows.
+	ReasonBusy fault.Reason = "GATEWAY_BUSY"
+	// ReasonNoAttempt: the job has no such attempt, or none yet.
+	ReasonNoAttempt fault.Reason = "NO_ATTEMPT"
+	// ReasonNoLog: the attempt's log is neither on its host nor in storage.
+	ReasonNoLog fault.Reason = "NO_LOG"
+	// ReasonExecutor: the executor that the scheduler names is not certified.
+	ReasonExecutor fault.Reason = "EXECUTOR_NOT_CERTIFIED"
+	// ReasonLogDamaged: the stored log is not what a log is.
+	ReasonLogDamaged fault.Reason = "LOG_DAMAGED"
+
+	reasonMessageTooLarge fault.Reason = "MESSAGE_TOO_LARGE" // of kit/rpc, which links gRPC
+)
+
+// HTTP status codes that no kind of fault has.
+const (
+	statusMethodNotAllowed = 405
+	statusRequestTimeout   = 408
+	statusTooLarge         = 413
+	statusRange            = 416
+)
+
+// Status returns the HTTP status code of a fault.
+func Status(f *fault.Error) int {
+	switch f.Reason() {
+	case ReasonMethod:
+		return statusMethodNotAllowed
+	case ReasonBodyTooLarge, reasonMessageTooLarge:
+		return statusTooLarge
+	case ReasonBodyCut:
+		return statusRequestTimeout
+	case ReasonRange:
+		return statusRange
+	}
+	return f.Kind().HTTP()
+}

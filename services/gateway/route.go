@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"net/url"
+	"strings"
+
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/id"
+)
+
+// Operation is how a request is served.
+type Operation int
+
+// The operations.
+const (
+	// Call is one request and one response of the generated stubs.
+	Call Operation = iota
+	// Watch is a stream of the generated stubs.
+	Watch
+	// Logs is a job's log as server-sent events.
+	Logs
+	// PutFile stores the raw body.
+	PutFile
+	// GetFile returns raw bytes.
+	GetFile
+)
+
+// Route is a request, read.
+type Route struct {
+	Operation Operation
+	// Name is the path with its ids left out, for spans and limits.
+	Name string
+	// Path and Query have all ids in the form that the generated stubs read.
+	Path  string
+	Query url.Values
+	// Job is set for Logs.
+	Job [32]byte
+	// File is set for GetFile.
+	File cid.CID
+}
+
+// MaxPath bounds the path of a request, in bytes.
+const MaxPath = 1024
+
+const (
+	segments      = 4 // of "/v1/<collection>/<id>", with the empty one before the first slash
+	collection    = 2
+	object        = 3
+	part          = 4
+	collectJobs   = "jobs"
+	collectFiles  = "files"
+	collectBlocks = "blocks"
+)
+
+// prefixOf returns the human-readable part of the ids of a collection, empty where they have none;
+// false for a collection whose members have other names.
+func prefixOf(name string) (hrp string, known bool) {
+	switch name {
+	case "accounts":
+		return id.Account, true
+	case "escrows":
+		return id.Escrow, true
+	case "leases":
+		return id.Lease, true
+	case collectJobs:
+		return id.Job, true
+	case "transactions":
+		return "", true
+	}
+	return "", false
+}
+
+// Resolve reads method, path and query of a request under /v1. This is the one place where ids are
+// translated. Errors are faults: ID_INVALID, ROUTE_UNKNOWN for a path that is too long. A path that
+// no route has is left to the stubs, which say so.
+func Resolve(method, path string, query url.Values) (Route, error) {
+	if len(path) > MaxPath {
+		return Route{}, fault.New(fault.NotFound, ReasonRoute, "no path is this long")
+	}
+	r := Route{Path: path, Query: query}
+	at := strings.Split(path, "/")
+	r.Name = name(at)
+	if len(at) <= collection {
+		return r, nil
+	}
+	if err := r.translateQuery(at[collection]); err != nil {
+		return r, err
+	}
+	if len(at) == segments-1 && at[collection] == collectFiles {
+		if method == "PUT" || method == "POST" {
+			r.Operation = PutFile
+		}
+		return r, nil
+	}
+	if len(at) < segments || at[object] == "" {
+		return r, nil
+	}
+	return r, r.translatePath(method, at)
+}
+
+func (r *Route) translatePath(method string, at []string) error {
+	text, verb, hasVerb := strings.Cut(at[object], ":")
+	if at[collection] == collectFiles {
+		return r.file(method, text, len(at) == segments && !hasVerb)
+	}
+	hrp, known := prefixOf(at[collection])
+	if !known {
+		return nil
+	}
+	raw, err := ParseID(hrp, text)
+	if err != nil {
+		return err
+	}
+	at[object] = encode(raw[:])
+	if hasVerb {
+		at[object] += ":" + verb
+	}
+	r.Path = strings.Join(at, "/")
+	if at[collection] != collectJobs || method != "GET" {
+		return nil
+	}
+	switch {
+	case len(at) == segments && verb == "watch":
+		r.Operation = Watch
+	case len(at) == segments+1 && !hasVerb && at[part] == "logs":
+		r.Operation, r.Job = Logs, raw
+	}
+	return nil
+}
+
+// file checks the CID so that a wrong one is named as such, and never travels on.
+func (r *Route) file(method, text string, whole bool) error {
+	named, err := cid.Parse(text)
+	if err != nil {
+		return err
+	}
+	if whole && (method == "GET" || method == "HEAD") {
+		r.Operation, r.File = GetFile, named
+	}
+	return nil
+}
+
+func (r *Route) translateQuery(of string) error {
+	text := r.Query.Get("hash")
+	if of != collectBlocks || text == "" {
+		return nil
+	}
+	raw, err := ParseID("", text)
+	if err != nil {
+		return err
+	}
+	query := url.Values{}
+	for key, values := range r.Query {
+		query[key] = values
+	}
+	query.Set("hash", encode(raw[:]))
+	r.Query = query
+	return nil
+}
+
+// Name returns what a path asks for, ids left out. There are few names: strangers choose paths.
+func Name(path string) string {
+	if len(path) > MaxPath {
+		return "/v1/?"
+	}
+	return name(strings.Split(path, "/"))
+}
+
+func name(at []string) string {
+	if len(at) <= collection {
+		return "/"
+	}
+	switch at[collection] {
+	case "chains", "accounts", "escrows", "leases", "transactions", collectBlocks, "faucet",
+		"scheduler", collectJobs, "offers", collectFiles, "storage":
+	default:
+		return "/v1/?"
+	}
+	out := "/v1/" + at[collection]
+	if len(at) < segments {
+		return out
+	}
+	_, verb, _ := strings.Cut(at[object], ":")
+	out += "/{id}"
+	switch verb {
+	case "cancel", "watch", "stat":
+		out += ":" + verb
+	}
+	if len(at) > segments && at[part] == "logs" {
+		out += "/logs"
+	}
+	return out
+}

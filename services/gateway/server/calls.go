@@ -1,0 +1,124 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/rpc"
+	"github.com/united-containers/ucn/services/gateway"
+)
+
+// newCalls makes the router of the generated stubs. No header of a request reaches a service but
+// through rpc.WithToken and the trace.
+func newCalls(s *Server) *runtime.ServeMux {
+	none := func(string) (string, bool) { return "", false }
+	return runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &marshaler{&runtime.JSONPb{
+			MarshalOptions: protojson.MarshalOptions{UseProtoNames: true},
+		}}),
+		runtime.WithIncomingHeaderMatcher(none), runtime.WithOutgoingHeaderMatcher(none),
+		runtime.WithOutgoingTrailerMatcher(none), runtime.WithDisableChunkedEncoding(),
+		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler,
+			w http.ResponseWriter, r *http.Request, err error,
+		) {
+			s.fail(w, r, stubError(err))
+		}),
+		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux,
+			_ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int,
+		) {
+			s.noRoute(w, r, code)
+		}),
+		runtime.WithStreamErrorHandler(func(ctx context.Context, err error) *status.Status {
+			return rpc.Status(s.explain(ctx, err))
+		}),
+	)
+}
+
+// marshaler writes the error that ends a stream in the same shape as every other error.
+type marshaler struct{ *runtime.JSONPb }
+
+// Marshal implements runtime.Marshaler.
+func (m *marshaler) Marshal(v any) ([]byte, error) {
+	chunk, isMap := v.(map[string]proto.Message)
+	if !isMap {
+		return m.JSONPb.Marshal(v)
+	}
+	told, isError := chunk["error"].(*spb.Status)
+	if !isError {
+		return m.JSONPb.Marshal(v)
+	}
+	f := fault.From(rpc.Error("gateway", status.FromProto(told).Err()))
+	return json.Marshal(map[string]Failure{"error": failureOf(f)})
+}
+
+// call serves one request and one response.
+func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.MaxTime)
+	defer cancel()
+	r = r.WithContext(ctx)
+	if err := s.readBody(w, r); err != nil {
+		return err
+	}
+	s.calls.ServeHTTP(w, r)
+	return nil
+}
+
+// readBody takes the whole body into memory, so that a slow or endless one never holds a call.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) error {
+	limit := int64(s.cfg.MaxBody)
+	if r.ContentLength > limit {
+		return bodyTooLarge(limit)
+	}
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, newPatient(w, r.Body, s.cfg.StallTime), limit))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return bodyTooLarge(limit)
+	}
+	if err != nil {
+		return bodyCut(err)
+	}
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return nil
+}
+
+func bodyCut(err error) error {
+	return fault.New(fault.InvalidArgument, gateway.ReasonBodyCut,
+		"the body did not arrive whole").Because(err)
+}
+
+// watch serves a stream of the stubs: one JSON object per line.
+func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
+	give, err := s.streams.take("streams")
+	if err != nil {
+		return err
+	}
+	defer give()
+	ctx, cancel := s.untilDrain(r.Context())
+	defer cancel()
+	s.calls.ServeHTTP(newPatientWriter(w, s.cfg.StallTime), r.WithContext(ctx))
+	return nil
+}
+
+// untilDrain returns a context that also ends when the gateway is told to stop.
+func (s *Server) untilDrain(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	stop := context.AfterFunc(s.draining, func() { cancel(context.Cause(s.draining)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
