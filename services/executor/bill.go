@@ -91,7 +91,9 @@ func (t *attempt) acknowledge(ctx context.Context, ack Ack) error {
 		return nil
 	}
 	return t.update(ctx, "", func(r *Record) {
-		if r.Ack == nil || r.Ack.Note.Cumulative <= ack.Note.Cumulative {
+		// A program that was refused after its first note owes nothing, whatever is countersigned.
+		higher := r.Ack == nil || r.Ack.Note.Cumulative <= ack.Note.Cumulative
+		if higher && ack.Note.Cumulative <= r.Note.Note.Cumulative {
 			r.Ack, r.AckNote = &ack, note
 		}
 	})
@@ -186,17 +188,19 @@ func (t *attempt) await(ctx context.Context, done func(v *view) bool) error {
 	}
 }
 
-// lastCharge charges with final, once. A refusal that repetition cannot mend is written to the log
-// and not repeated: the chain rules over money.
+// lastCharge charges with final, until it is committed. Only when the claim window is surely over
+// is it given up: until then a ledger that is away, or an account without money for fees, may be
+// mended.
 func (t *attempt) lastCharge(ctx context.Context) error {
 	err := t.charge(ctx, true)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	if f := fault.From(err); f != nil && !f.Kind().Retryable() && f.Kind() != fault.Aborted &&
-		f.Kind() != fault.Internal && f.Kind() != fault.Unknown {
-		t.agent.deps.Log.ErrorContext(ctx, "the chain refuses the last charge", "attempt", t.id,
-			"error", err)
+	window := time.Duration(t.lease.Lease.ClaimWindow) * time.Millisecond
+	over := t.view().rec.Changed.Add(2 * window)
+	if t.agent.deps.Now().After(over) {
+		t.agent.deps.Log.ErrorContext(ctx, "the last charge is given up: the claim window is over",
+			"attempt", t.id, "error", err)
 		return nil
 	}
 	return err

@@ -62,6 +62,17 @@ func (c *Client) sender(ctx context.Context, chain string) (*submit.Sender, erro
 	return c.senders[chain], nil
 }
 
+// Close waits for submissions under way and ends the senders.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, sender := range c.senders {
+		sender.Close()
+	}
+	clear(c.senders)
+	return nil
+}
+
 func operation(c *executor.Charge) tx.Operation {
 	o := &tx.Charge{Note: *c.Note.Note.TX(), Signature: c.Note.Signature, Final: c.Final}
 	if c.Ack != nil {

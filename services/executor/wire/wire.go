@@ -233,6 +233,7 @@ func (e *Executor) dial(ctx context.Context, c Config, i *instance.Instance) (
 		return nil, nil, err
 	}
 	client := ledgerclient.New(ledgerv1.NewLedgerServiceClient(ledger), i.Identity.Key, i.Now)
+	e.closers = append(e.closers, client.Close)
 	return client, files, nil
 }
 

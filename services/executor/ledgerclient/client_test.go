@@ -1,0 +1,203 @@
+package ledgerclient_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+	"github.com/united-containers/ucn/services/executor"
+	"github.com/united-containers/ucn/services/executor/ledgerclient"
+)
+
+// ledger answers as a LedgerService does, in this process.
+type ledger struct {
+	ledgerv1.LedgerServiceClient
+	mu       sync.Mutex // guards all
+	lease    *chainv1.LeaseState
+	escrow   *chainv1.Escrow
+	keys     *chainv1.KeySet
+	nonce    uint64
+	reads    int // of accounts
+	status   chainv1.Status
+	bound    chainv1.Bound
+	taken    []*tx.Transaction
+	failWith error
+}
+
+func (l *ledger) GetChain(
+	context.Context, *ledgerv1.GetChainRequest, ...grpc.CallOption,
+) (*ledgerv1.GetChainResponse, error) {
+	return &ledgerv1.GetChainResponse{Anchor: make([]byte, 32), OperationFee: 10, ByteFee: 1}, nil
+}
+
+func (l *ledger) GetLease(
+	context.Context, *ledgerv1.GetLeaseRequest, ...grpc.CallOption,
+) (*ledgerv1.GetLeaseResponse, error) {
+	return &ledgerv1.GetLeaseResponse{Lease: l.lease}, l.failWith
+}
+
+func (l *ledger) GetEscrow(
+	context.Context, *ledgerv1.GetEscrowRequest, ...grpc.CallOption,
+) (*ledgerv1.GetEscrowResponse, error) {
+	return &ledgerv1.GetEscrowResponse{Escrow: l.escrow}, l.failWith
+}
+
+func (l *ledger) GetAccount(
+	context.Context, *ledgerv1.GetAccountRequest, ...grpc.CallOption,
+) (*ledgerv1.GetAccountResponse, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reads++
+	return &ledgerv1.GetAccountResponse{
+		Account: &chainv1.Account{Keys: l.keys, Balance: 1000}, PendingNonce: l.nonce,
+	}, l.failWith
+}
+
+func (l *ledger) take(raw []byte) *ledgerv1.SubmitResult {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t, err := tx.Decode(raw)
+	if err != nil {
+		return &ledgerv1.SubmitResult{ErrorReason: "MALFORMED", ErrorMessage: err.Error()}
+	}
+	l.taken = append(l.taken, t)
+	l.nonce++
+	receipt := &chainv1.Receipt{Status: l.status}
+	for range t.Body.Operations {
+		receipt.Outcomes = append(receipt.Outcomes, &chainv1.Outcome{Amount: 7, Bound: l.bound})
+	}
+	id := t.ID(sig.Anchor{})
+	return &ledgerv1.SubmitResult{
+		Id: id[:], Finality: ledgerv1.Finality_FINALITY_COMMITTED, Height: 3, Receipt: receipt,
+	}
+}
+
+func (l *ledger) SubmitStream(context.Context, ...grpc.CallOption) (
+	ledgerv1.LedgerService_SubmitStreamClient, error,
+) {
+	return &exchange{ledger: l}, nil
+}
+
+// exchange answers each batch.
+type exchange struct {
+	grpc.ClientStream
+	ledger  *ledger
+	answers []*ledgerv1.SubmitStreamResponse
+}
+
+func (e *exchange) Send(m *ledgerv1.SubmitStreamRequest) error {
+	answer := &ledgerv1.SubmitStreamResponse{}
+	for _, raw := range m.GetTransactions() {
+		answer.Results = append(answer.Results, e.ledger.take(raw))
+	}
+	e.answers = append(e.answers, answer)
+	return nil
+}
+
+func (e *exchange) Recv() (*ledgerv1.SubmitStreamResponse, error) {
+	if len(e.answers) == 0 {
+		return nil, io.EOF
+	}
+	first := e.answers[0]
+	e.answers = e.answers[1:]
+	return first, nil
+}
+
+func (e *exchange) CloseSend() error { return nil }
+
+func newClient(l *ledger) *ledgerclient.Client {
+	return ledgerclient.New(l, sig.FromSeed([32]byte{1}), time.Now)
+}
+
+func TestReads(t *testing.T) {
+	l := &ledger{}
+	c := newClient(l)
+	if _, err := c.Lease(t.Context(), "main", executor.LeaseID{}); !errors.Is(err,
+		executor.ErrNoLease) {
+		t.Errorf("no lease: %v", err)
+	}
+	if _, err := c.Escrow(t.Context(), "main", executor.EscrowID{}); !errors.Is(err,
+		executor.ErrNoEscrow) {
+		t.Errorf("no escrow: %v", err)
+	}
+	job, owner := executor.JobID{1}, sig.AccountID{2}
+	l.lease = &chainv1.LeaseState{From: 1000, Until: 9000, Budget: 5, Paid: 4, Settled: true}
+	l.escrow = &chainv1.Escrow{
+		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: job[:], Owner: owner[:],
+	}
+	s, err := c.Lease(t.Context(), "main", executor.LeaseID{})
+	if err != nil || s.From.UnixMilli() != 1000 || !s.End.IsZero() || !s.Settled || s.Paid != 4 {
+		t.Errorf("lease %+v, %v", s, err)
+	}
+	e, err := c.Escrow(t.Context(), "main", executor.EscrowID{})
+	if err != nil || e.Job != job || e.Owner != owner {
+		t.Errorf("escrow %+v, %v", e, err)
+	}
+	l.escrow.Purpose = chainv1.Purpose_PURPOSE_BOND
+	if e, err = c.Escrow(t.Context(), "main", executor.EscrowID{}); err != nil || e.Job == job {
+		t.Errorf("an escrow for something else names job %x, %v", e.Job, err)
+	}
+	l.failWith = fault.New(fault.Unavailable, "PEER_UNAVAILABLE", "gone")
+	if _, err := c.Lease(t.Context(), "main", executor.LeaseID{}); !errors.Is(err,
+		fault.Unavailable) {
+		t.Errorf("a ledger that is away: %v", err)
+	}
+}
+
+func TestKeySetIsRemembered(t *testing.T) {
+	held := sig.SingleKey(sig.FromSeed([32]byte{9}).Public())
+	l := &ledger{keys: held.PB()}
+	c := newClient(l)
+	for range 3 {
+		got, err := c.KeySet(t.Context(), "main", sig.AccountID{1})
+		if err != nil || !got.Equal(held) {
+			t.Fatalf("key set %v, %v", got, err)
+		}
+	}
+	if l.reads != 1 {
+		t.Errorf("asked %d times", l.reads)
+	}
+}
+
+func TestCharge(t *testing.T) {
+	l := &ledger{status: chainv1.Status_STATUS_OK, bound: chainv1.Bound_BOUND_TRUST}
+	c := newClient(l)
+	note := executor.SignedNote{
+		Note: executor.Note{Lease: executor.LeaseID{1}, Cumulative: 9}, Signature: sig.Signature{2},
+	}
+	ack := &executor.Ack{Note: note.Note, Index: 3, Signature: sig.Signature{4}}
+	got, err := c.Charge(t.Context(), "main", []executor.Charge{
+		{Note: note, Ack: ack}, {Note: note, Final: true},
+	})
+	want := executor.Charged{Paid: 7, Bound: "trust"}
+	if err != nil || len(got) != 2 || got[0] != want || got[1] != want {
+		t.Fatalf("charged %+v, %v", got, err)
+	}
+	if len(l.taken) != 1 || len(l.taken[0].Body.Operations) != 2 {
+		t.Fatalf("%d transactions", len(l.taken))
+	}
+	first := l.taken[0].Body.Operations[0].(*tx.Charge)
+	last := l.taken[0].Body.Operations[1].(*tx.Charge)
+	if first.Countersignature.Index != 3 || first.Final || !last.Final ||
+		!last.Countersignature.IsZero() || first.Note.Cumulative != 9 {
+		t.Errorf("operations %+v, %+v", first, last)
+	}
+	if l.taken[0].Body.Account != c.Account() {
+		t.Error("another account charges")
+	}
+	l.status = chainv1.Status_STATUS_FAILED
+	if _, err := c.Charge(t.Context(), "main", []executor.Charge{{Note: note}}); !errors.Is(err,
+		ledgerclient.ReasonNotCharged) {
+		t.Errorf("charges that failed in a block: %v", err)
+	}
+}
