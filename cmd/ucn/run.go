@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	broker "github.com/united-containers/ucn/kit/broker/wire"
+	"github.com/united-containers/ucn/kit/run"
 	executor "github.com/united-containers/ucn/services/executor/wire"
 	gateway "github.com/united-containers/ucn/services/gateway/wire"
 	ledger "github.com/united-containers/ucn/services/ledger/wire"
@@ -24,7 +25,9 @@ func mains() map[string]func(args []string) int {
 		"broker": broker.Main, "executor": executor.Main, "gateway": gateway.Main,
 		"scheduler": scheduler.Main, "storage": storage.Main,
 		"ledger": func(args []string) int {
-			if err := ledger.Main(context.Background(), args, os.Stdout); err != nil {
+			ctx, stop := run.Signals(context.Background(), os.Exit)
+			defer stop()
+			if err := ledger.Main(ctx, args, os.Stdout); err != nil {
 				fmt.Fprintln(os.Stderr, "ledger:", err)
 				return 1
 			}

@@ -95,6 +95,15 @@ type Storage struct {
 
 var _ instance.Service = (*Storage)(nil)
 
+// Main runs a storage service in a process of its own and returns the exit code.
+func Main(args []string) int {
+	file := &File{Config: Default()}
+	return instance.Main("storage", args, file,
+		func(ctx context.Context, i *instance.Instance) (instance.Service, error) {
+			return New(ctx, file.Config, i)
+		})
+}
+
 // New opens the directory, which removes what a crash left there. Run lets go of it; call Close if
 // Run is never called. Of the instance only the telemetry is used.
 func New(_ context.Context, c Config, i *instance.Instance) (*Storage, error) {
