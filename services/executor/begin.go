@@ -56,9 +56,7 @@ func (t *attempt) look(ctx context.Context, v *view, early bool) error {
 	case err != nil:
 		return fmt.Errorf("read the lease: %w", err)
 	}
-	if v.rec.LeaseFrom.IsZero() {
-		return t.update(ctx, "", func(r *Record) { r.LeaseFrom = state.From })
-	}
+	t.seen(state)
 	late := state.From.Add(t.agent.cfg.TaskWait)
 	switch {
 	case v.rec.Stop != nil:
@@ -71,6 +69,14 @@ func (t *attempt) look(ctx context.Context, v *view, early bool) error {
 		return t.endUnstarted(ctx, EndExpired, "no task arrived in time")
 	}
 	return t.waitChange(ctx, v, late)
+}
+
+// seen notes when the lease began. The chain tells it again after a crash, so it is written down
+// with the next change only.
+func (t *attempt) seen(s LeaseState) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rec.LeaseFrom = s.From
 }
 
 func (t *attempt) lapse() time.Time {

@@ -103,6 +103,9 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("%s is %v, allowed %v to %v", f.name, f.is, f.min, f.max)
 		}
 	}
+	if err := c.Prices.Rules().Validate(); err != nil {
+		return fmt.Errorf("prices: %w", err)
+	}
 	switch {
 	case len(c.Chains) == 0 || len(c.Chains) > 16:
 		return fmt.Errorf("chains: %d named, allowed 1 to 16", len(c.Chains))

@@ -38,11 +38,11 @@ type follower struct {
 	read  sync.Once // the log is no longer read
 }
 
-// follow tells send everything until the end. Log lines come before the status that ends it.
+// follow tells send everything until the end. Log lines come before the status that ends it. The
+// caller was counted as a reader by deliver.
 func (t *attempt) follow(ctx context.Context, offset uint64, send func(Update) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &follower{t: t, send: send}
-	t.set(func() { t.readers++ })
 	defer f.doneReading()
 	pumped := make(chan struct{})
 	close(pumped)

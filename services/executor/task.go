@@ -85,7 +85,8 @@ func allowed(r *Record, from Peer) error {
 }
 
 // deliver hands the task to the attempt's goroutine. A later delivery brings a newer token, and
-// secrets that a restart lost.
+// secrets that a restart lost. When it returns nil the caller counts as a reader of the log, and
+// must follow.
 func (t *attempt) deliver(ctx context.Context, task *Task) error {
 	r := t.view().rec
 	if err := allowed(&r, task.From); err != nil {
@@ -100,6 +101,7 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 	}
 	t.set(func() {
 		t.task = task
+		t.readers++ // before anything can run: the log waits for this client
 		if len(t.ask.Spec.Secrets) > 0 {
 			t.secrets = maps.Clone(task.Secrets)
 		}
@@ -108,11 +110,15 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 		task.StorageToken == "" {
 		return nil
 	}
-	return t.update(context.WithoutCancel(ctx), "", func(r *Record) {
+	err := t.update(context.WithoutCancel(ctx), "", func(r *Record) {
 		if r.Phase < PhaseEnded {
 			r.Token = task.StorageToken
 		}
 	})
+	if err != nil {
+		t.set(func() { t.readers-- })
+	}
+	return err
 }
 
 // checkSecrets wants exactly the names of the spec. A task without any joins an attempt whose
