@@ -18,12 +18,13 @@ import (
 const (
 	consumeBatch  = 256              // messages verified and handled together
 	maxAckPending = 4096             // messages the broker hands out without a word from us
-	ackPatience   = 15 * time.Second // after which the broker hands a message out again
+	ackPatience   = 5 * time.Second  // after which the broker hands a message out again
 	gapPatience   = 30 * time.Second // how long a line may wait for what its sender owes
 	firstHold     = 20 * time.Millisecond
 	maxHold       = 5 * time.Second
-	maxHeld       = 1024 // messages of one line that wait behind a gap
-	MaxRefetched  = 4096 // envelopes a gap hook may return at once
+	maxHeld       = 1024     // messages of one line that wait behind a gap
+	maxParked     = 64 << 20 // bytes of all messages that do
+	MaxRefetched  = 4096     // envelopes a gap hook may return at once
 )
 
 // Handler takes one event. Whatever it changes goes into tx; it may be called again for the same
@@ -67,7 +68,7 @@ type ConsumerConfig[Tx any] struct {
 type Consumer[Tx any] struct {
 	cfg     ConsumerConfig[Tx]
 	cursors map[Line]Cursor    // committed cursors, as far as read; used by Run's goroutine only
-	held    map[Line]int       // messages handed back for a while
+	parked  *park              // what came before those it follows
 	stuck   map[Line]time.Time // since when a line waits for its sender
 }
 
@@ -93,7 +94,7 @@ func NewConsumer[Tx any](cfg ConsumerConfig[Tx]) (*Consumer[Tx], error) {
 		cfg.Tracer = noop.NewTracerProvider().Tracer("")
 	}
 	return &Consumer[Tx]{
-		cfg: cfg, cursors: map[Line]Cursor{}, held: map[Line]int{}, stuck: map[Line]time.Time{},
+		cfg: cfg, cursors: map[Line]Cursor{}, parked: newPark(), stuck: map[Line]time.Time{},
 	}, nil
 }
 
@@ -144,6 +145,9 @@ func (c *Consumer[Tx]) follow(ctx context.Context) error {
 		<-reading.Closed()
 		for len(messages) > 0 {
 			c.giveBack(<-messages)
+		}
+		for _, it := range c.parked.all() {
+			c.giveBack(it.msg)
 		}
 	}()
 	return c.loop(ctx, messages, failed)

@@ -262,6 +262,30 @@ func TestReorderedAndRepeated(t *testing.T) {
 	r.expect(t, "0", "1", "2", "3", "4")
 }
 
+// TestShuffledLine: what waits for an earlier one is taken as soon as that one comes, not when the
+// broker hands it out again in some order.
+func TestShuffledLine(t *testing.T) {
+	const events = 300
+	js := open(t)
+	alice := eventtest.NewOperator(1).Instance(t, "executor")
+	line := alice.Line(t, event.TopicJob, events)
+	r := newReader(t, js, alice)
+	r.run(t)
+	put(t, js, alice, line[0])
+	var want []string
+	for n := range line {
+		want = append(want, fmt.Sprint(n))
+	}
+	for n := len(line) - 1; n > 0; n-- {
+		put(t, js, alice, line[n])
+	}
+	began := time.Now()
+	r.expect(t, want...)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("that took %s", took)
+	}
+}
+
 func TestForgedEventsChangeNothing(t *testing.T) {
 	js := open(t)
 	op := eventtest.NewOperator(1)

@@ -24,7 +24,7 @@ type intake[Tx any] struct {
 	*Consumer[Tx]
 	ordered []item
 	ahead   map[Line]Cursor // where the lines stand once ordered has taken effect
-	blocked map[Line]bool   // lines of which nothing more is taken from this batch
+	asked   map[Line]bool   // lines whose gap was met in this batch
 }
 
 // handle brings one batch to its end: every message is acknowledged, handed back or dropped.
@@ -32,7 +32,7 @@ func (c *Consumer[Tx]) handle(ctx context.Context, batch []jetstream.Msg) {
 	if len(c.cursors) > maxLines {
 		clear(c.cursors)
 	}
-	in := &intake[Tx]{Consumer: c, ahead: map[Line]Cursor{}, blocked: map[Line]bool{}}
+	in := &intake[Tx]{Consumer: c, ahead: map[Line]Cursor{}, asked: map[Line]bool{}}
 	received := make([]Received, len(batch))
 	for i, m := range batch {
 		received[i] = Received{Subject: m.Subject(), Data: m.Data()}
@@ -49,20 +49,48 @@ func (in *intake[Tx]) sort(ctx context.Context, m jetstream.Msg, v Verdict) {
 		in.refuse(ctx, m, v)
 		return
 	}
-	in.returned(m, v.Envelope.Line())
-	err := in.place(ctx, item{msg: m, in: in.incoming(v)})
+	it := item{msg: m, in: in.incoming(v)}
+	in.settle(ctx, it, in.place(ctx, it))
+}
+
+// settle says to the broker what became of an item that was to be placed.
+func (in *intake[Tx]) settle(ctx context.Context, it item, err error) {
 	var fork *ForkError
-	switch {
+	var gap *GapError
+	switch line := it.in.Line(); {
 	case err == nil:
 	case errors.Is(err, ErrDuplicate):
-		in.ack(ctx, m)
+		in.parked.remove(line, it.in.Body.Seq)
+		in.ack(ctx, it.msg)
 	case errors.As(err, &fork):
-		in.drop(ctx, m, err)
+		in.drop(ctx, it.msg, err)
 		if in.cfg.OnFork != nil {
 			in.cfg.OnFork(ctx, fork)
 		}
+	case errors.As(err, &gap):
+		in.wait(ctx, it, err)
 	default:
-		in.hold(ctx, m, v.Envelope.Line(), err)
+		in.hold(ctx, it.msg, line, err)
+	}
+}
+
+// wait keeps an item until those before it have come. The first of a line in a batch is handed
+// back as well: when it comes again, the gap hook is asked again.
+func (in *intake[Tx]) wait(ctx context.Context, it item, gap error) {
+	line := it.in.Line()
+	if in.tired(line) {
+		in.parked.remove(line, it.in.Body.Seq)
+		in.drop(ctx, it.msg, gap)
+		return
+	}
+	m := it.msg
+	first := !in.asked[line]
+	in.asked[line] = true
+	if first {
+		it.msg = nil // its copy that comes again is acknowledged
+	}
+	if !in.parked.add(it) || first {
+		in.hold(ctx, m, line, gap)
 	}
 }
 
@@ -92,33 +120,48 @@ func final(err error) bool {
 	return false
 }
 
-// place appends the item to what takes effect, after filling a gap before it if the hook can.
+// place appends the item to what takes effect, after filling a gap before it if the hook can, and
+// after it whatever waited for it.
 func (in *intake[Tx]) place(ctx context.Context, it item) error {
 	line := it.in.Line()
-	if in.blocked[line] {
-		return fmt.Errorf("%s waits behind an earlier one", line)
-	}
 	cursor, err := in.cursor(ctx, line)
 	if err != nil {
 		return err
 	}
 	err = cursor.Follows(it.in.Envelope)
 	var gap *GapError
-	if errors.As(err, &gap) {
+	if errors.As(err, &gap) && !in.asked[line] {
 		err = in.fill(ctx, gap, it)
 	}
 	if err != nil {
-		in.blocked[line] = !errors.Is(err, ErrDuplicate) && !isFork(err)
 		return err
 	}
-	in.ordered = append(in.ordered, it)
-	in.ahead[line] = at(it.in.Envelope)
+	in.take(it)
+	in.takeParked(ctx, line)
 	return nil
 }
 
-func isFork(err error) bool {
-	var fork *ForkError
-	return errors.As(err, &fork)
+func (in *intake[Tx]) take(it item) {
+	in.ordered = append(in.ordered, it)
+	in.ahead[it.in.Line()] = at(it.in.Envelope)
+}
+
+// takeParked takes what waited for the last one taken.
+func (in *intake[Tx]) takeParked(ctx context.Context, line Line) {
+	for {
+		cursor := in.ahead[line]
+		it, ok := in.parked.remove(line, cursor.Seq+1)
+		if !ok {
+			return
+		}
+		if err := cursor.Follows(it.in.Envelope); err != nil {
+			if it.msg != nil {
+				in.settle(ctx, it, err)
+			}
+			return
+		}
+		in.take(it)
+	}
 }
 
 // fill asks the hook for what is missing. It returns nil when it may be taken next.
@@ -170,8 +213,7 @@ func (in *intake[Tx]) placeFetched(ctx context.Context, gap *GapError, v Verdict
 	if err != nil {
 		return fmt.Errorf("%w; what was fetched: %v", gap, err)
 	}
-	in.ordered = append(in.ordered, item{in: in.incoming(v)})
-	in.ahead[gap.Line] = at(v.Envelope)
+	in.take(item{in: in.incoming(v)})
 	return nil
 }
 
@@ -299,16 +341,6 @@ func (in *intake[Tx]) call(ctx context.Context, tx Tx, e Incoming) error {
 	return err
 }
 
-// returned counts a message that was handed back and has come again.
-func (in *intake[Tx]) returned(m jetstream.Msg, line Line) {
-	if tries(m) > 1 && in.held[line] > 0 {
-		in.held[line]--
-	}
-	if in.held[line] == 0 {
-		delete(in.held, line)
-	}
-}
-
 // hold gives a message back for a while. If what it waits for is the sender's to do and does not
 // come, it is dropped: it would take the place of others' messages.
 func (in *intake[Tx]) hold(ctx context.Context, m jetstream.Msg, line Line, why error) {
@@ -316,14 +348,13 @@ func (in *intake[Tx]) hold(ctx context.Context, m jetstream.Msg, line Line, why 
 		in.drop(ctx, m, why)
 		return
 	}
-	in.held[line]++
 	delay := min(firstHold<<min(tries(m), 16), maxHold)
 	if err := m.NakWithDelay(delay); err != nil {
 		in.cfg.Log.WarnContext(ctx, "an event cannot be handed back", "error", err)
 	}
 }
 
-// tired tells whether a line has had its time and its room, and starts the clock if it runs not.
+// tired tells whether a line has had its time, and starts the clock if it runs not.
 func (in *intake[Tx]) tired(line Line) bool {
 	now := in.cfg.Verifier.cfg.Clock()
 	since, ok := in.stuck[line]
@@ -334,7 +365,7 @@ func (in *intake[Tx]) tired(line Line) bool {
 		in.stuck[line] = now
 		return false
 	}
-	return now.Sub(since) > gapPatience || in.held[line] >= maxHeld
+	return now.Sub(since) > gapPatience
 }
 
 // theirs tells whether the event waits for something that its sender must have done.
