@@ -35,12 +35,14 @@ func TestAskDeclines(t *testing.T) {
 			executor.DeclineInvalid, "memory_bytes"},
 		"secret name": {func(_ *world, a *executor.Ask) { a.Spec.Secrets = []string{"a b"} },
 			executor.DeclineInvalid, "secrets"},
-		"output over the program": {func(_ *world, a *executor.Ask) { a.Spec.Outputs = []string{"/usr/x"} },
-			executor.DeclineInvalid, "hide /usr"},
+		"output over the program": {func(_ *world, a *executor.Ask) {
+			a.Spec.Outputs = []string{"/usr/x"}
+		}, executor.DeclineInvalid, "hide /usr"},
 		"no disk for outputs": {func(_ *world, a *executor.Ask) { a.Spec.Resources.Disk = 1 << 20 },
 			executor.DeclineInvalid, "resources.disk"},
-		"operator denied": {func(w *world, a *executor.Ask) { a.Spec.Deny = []sig.AccountID{w.id.Operator} },
-			executor.DeclinePolicy, "placement.operators"},
+		"operator denied": {func(w *world, a *executor.Ask) {
+			a.Spec.Deny = []sig.AccountID{w.id.Operator}
+		}, executor.DeclinePolicy, "placement.operators"},
 		"operator not allowed": {func(_ *world, a *executor.Ask) { a.Spec.Allow = []sig.AccountID{{9}} },
 			executor.DeclinePolicy, "placement.operators"},
 		"holdback": {func(_ *world, a *executor.Ask) { a.Terms.Holdback = a.Terms.Budget / 2 },
