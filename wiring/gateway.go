@@ -1,0 +1,23 @@
+package wiring
+
+import (
+	"context"
+
+	gateway "github.com/united-containers/ucn/services/gateway/wire"
+)
+
+func (n *Network) addGateway(ctx context.Context) error {
+	i, err := n.open(ctx, "gateway", "gateway", Alpha)
+	if err != nil {
+		return err
+	}
+	cfg := gateway.Default()
+	cfg.HTTP.Addr, cfg.Metrics = n.cfg.REST, n.process.Handler()
+	g, err := gateway.New(ctx, cfg, i)
+	if err != nil {
+		return err
+	}
+	n.rest = g
+	n.group.Add("gateway", g, "front")
+	return nil
+}
