@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/jobfile"
+	"github.com/united-containers/ucn/kit/bus"
+	"github.com/united-containers/ucn/kit/config"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/keys"
+	"github.com/united-containers/ucn/kit/rpc"
+	"github.com/united-containers/ucn/kit/submit"
+)
+
+// exitError carries an exit code.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// usage marks an error as a wrong call.
+func usage(err error) error { return &exitError{ExitUsage, err} }
+
+func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, args...)) }
+
+// unreachable marks an error as "no network".
+func unreachable(err error) error { return &exitError{ExitUnreachable, err} }
+
+// errTold is a failure that the command's own output has told already.
+var errTold = errors.New("told already")
+
+// codeOf maps an error to the exit code.
+func codeOf(err error) int {
+	var coded *exitError
+	switch {
+	case errors.As(err, &coded):
+		return coded.code
+	case errors.Is(err, rpc.ReasonUnavailable), errors.Is(err, rpc.ReasonUnassigned):
+		return ExitUnreachable
+	case errors.Is(err, amount.ErrNotAmount), errors.Is(err, jobfile.ErrInvalid),
+		errors.Is(err, job.ErrInvalid), errors.Is(err, job.ErrNotBuilt):
+		return ExitUsage
+	}
+	return ExitFailed
+}
+
+// complain prints an error with what to do about it and returns the exit code.
+func complain(w io.Writer, cmd *cobra.Command, err error, asJSON bool) int {
+	code := codeOf(err)
+	if errors.Is(err, errTold) {
+		return code
+	}
+	hint := hintFor(cmd, err, code)
+	if asJSON {
+		told := struct {
+			Error  string `json:"error"`
+			Reason string `json:"reason,omitempty"`
+			Hint   string `json:"hint,omitempty"`
+			Code   int    `json:"exit_code"`
+		}{message(err), string(fault.ReasonOf(err)), hint, code}
+		_ = json.NewEncoder(w).Encode(told) // there is nobody else to tell
+		return code
+	}
+	_, _ = fmt.Fprintf(w, "ucn: %s\n", message(err))
+	if hint != "" {
+		_, _ = fmt.Fprintf(w, "     %s\n", hint)
+	}
+	return code
+}
+
+// message words an error for a person: of a fault its own text, with what was being done.
+func message(err error) string {
+	f := fault.From(err)
+	if f == nil {
+		return err.Error()
+	}
+	if direct, ok := err.(*fault.Error); ok && direct == f {
+		return f.Message()
+	}
+	// What was wrapped around the fault says what was being done; the fault's own text repeats
+	// its reason and local cause, which help nobody here.
+	text, inner := err.Error(), f.Error()
+	if n := len(text) - len(inner); n > 0 && text[n:] == inner {
+		return text[:n] + f.Message()
+	}
+	return text
+}
+
+// hints for what a person can do, by what is wrong.
+func hintFor(cmd *cobra.Command, err error, code int) string {
+	var typed *config.Error
+	switch {
+	case code == ExitUsage && !errors.As(err, &typed) && cmd != nil:
+		return fmt.Sprintf("see `%s --help`", cmd.CommandPath())
+	case code == ExitUnreachable:
+		return "start a network here with `ucn up --detach`, or name an operator's file with " +
+			"--network FILE"
+	case errors.Is(err, keys.ErrEncrypted), errors.Is(err, keys.ErrPassphrase):
+		return "give the passphrase at the prompt, or by --passphrase-file FILE"
+	case errors.Is(err, bus.ReasonNotConnected):
+		return "the host is away; its offers vanish within minutes"
+	case errors.Is(err, submit.ErrUnknown):
+		return "look with `ucn tx get ID` before doing it again"
+	case errors.Is(err, rpc.ReasonTokenExpired), errors.Is(err, rpc.ReasonWrongAudience):
+		return "is this machine's clock right, and the network file that of this operator?"
+	case errors.Is(err, fault.Reason("FAUCET_USED")):
+		return "the faucet gives once per wallet; make another wallet or ask for a transfer"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "it took longer than --timeout"
+	case errors.Is(err, fs.ErrPermission):
+		return "this user may not; is the data folder another user's?"
+	}
+	return ""
+}

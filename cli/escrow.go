@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/kit/id"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
+)
+
+type escrowResult struct {
+	Escrow     string        `json:"escrow"`
+	Owner      string        `json:"owner"`
+	Purpose    string        `json:"purpose"`
+	Job        string        `json:"job,omitempty"`
+	Balance    amount.Amount `json:"balance"`
+	Unreserved amount.Amount `json:"unreserved"`
+	Reserved   amount.Amount `json:"reserved"`
+	Paid       amount.Amount `json:"paid"`
+	Lock       amount.Amount `json:"lock"`
+	MaxTotal   amount.Amount `json:"max_total"`
+	MaxRate    amount.Amount `json:"max_rate"`
+	Trust      amount.Amount `json:"trust"`
+	Leases     uint32        `json:"leases"`
+	Assigner   string        `json:"assigner,omitempty"`
+	Expires    uint64        `json:"expires_ms"`
+	Height     uint64        `json:"height"`
+}
+
+func (a *app) escrowCommand() *cobra.Command {
+	return group("escrow", "Money that is promised for jobs",
+		a.escrowGet(), a.escrowTopUp(), a.escrowWithdraw(), a.escrowClose())
+}
+
+func readEscrow(ctx context.Context, l *link, text string) (
+	tx.EscrowID, *ledgerv1.GetEscrowResponse, error,
+) {
+	escrow, err := parseEscrow(text)
+	if err != nil {
+		return escrow, nil, err
+	}
+	answer, err := l.Ledger.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{
+		Chain: l.Chain, Escrow: escrow[:],
+	})
+	if err != nil {
+		return escrow, nil, fmt.Errorf("look the escrow up (one that was closed is gone): %w", err)
+	}
+	return escrow, answer, nil
+}
+
+func (a *app) escrowGet() *cobra.Command {
+	return &cobra.Command{
+		Use: "get ESCROW", Short: "Show an escrow", Example: "  ucn escrow get ucne1...",
+		Args: args(cobra.ExactArgs(1)),
+		RunE: a.session(withoutKey, func(ctx context.Context, l *link, list []string) error {
+			escrow, answer, err := readEscrow(ctx, l, list[0])
+			if err != nil {
+				return err
+			}
+			e := answer.GetEscrow()
+			result := escrowResult{
+				Escrow: escrowText(escrow), Owner: bytesText(id.Account, e.GetOwner()),
+				Purpose: reasonText(e.GetPurpose().String(), "PURPOSE_"),
+				Job:     bytesText(id.Job, e.GetSubject()), Balance: amount.Amount(e.GetBalance()),
+				Unreserved: amount.Amount(answer.GetUnreserved()),
+				Reserved:   amount.Amount(e.GetReserved()), Paid: amount.Amount(e.GetPaid()),
+				Lock: amount.Amount(e.GetLock()), Leases: e.GetLive(), Height: answer.GetHeight(),
+				MaxTotal: amount.Amount(e.GetTerms().GetMaxTotal()),
+				MaxRate:  amount.Amount(e.GetTerms().GetMaxRate()),
+				Trust:    amount.Amount(e.GetTerms().GetTrust()),
+				Assigner: bytesText(id.Account, e.GetTerms().GetAssigner()),
+				Expires:  e.GetTerms().GetExpires(),
+			}
+			return a.emit(result, result.print)
+		}),
+	}
+}
+
+func (r escrowResult) print(w io.Writer) {
+	printf(w, "escrow\t%s\nowner\t%s\npurpose\t%s %s\n", r.Escrow, r.Owner, r.Purpose, r.Job)
+	printf(w, "balance\t%s, of which %s is reserved for %d leases\n", amount.Text(r.Balance),
+		amount.Text(r.Reserved), r.Leases)
+	printf(w, "free\t%s\npaid so far\t%s of at most %s\nrate\tat most %s per hour\n",
+		amount.Text(r.Unreserved), amount.Text(r.Paid), amount.Text(r.MaxTotal),
+		amount.Text(r.MaxRate))
+	printf(w, "trust\t%s beyond what is acknowledged\ndeposit\t%s\nexpires\t%s\n",
+		amount.Text(r.Trust), amount.Text(r.Lock), stamp(r.Expires))
+}
+
+func (a *app) escrowTopUp() *cobra.Command {
+	return &cobra.Command{
+		Use: "topup ESCROW AMOUNT", Short: "Add money to an escrow; anyone may",
+		Example: "  ucn escrow topup ucne1... 5", Args: args(cobra.ExactArgs(2)),
+		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
+			escrow, err := parseEscrow(list[0])
+			if err != nil {
+				return err
+			}
+			sum, err := amount.Parse(list[1])
+			if err != nil {
+				return err
+			}
+			r, err := l.Sender.Send(ctx, &tx.TopUp{Escrow: escrow, Amount: tx.Grains(sum)})
+			return a.printSent(r, err, func(s *submitted) { s.Escrow, s.Amount = list[0], &sum })
+		}),
+	}
+}
+
+func (a *app) escrowWithdraw() *cobra.Command {
+	return &cobra.Command{
+		Use: "withdraw ESCROW [AMOUNT]", Short: "Take back what no lease has reserved",
+		Example: "  ucn escrow withdraw ucne1...\n  ucn escrow withdraw ucne1... 0.5",
+		Args:    args(cobra.RangeArgs(1, 2)),
+		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
+			escrow, answer, err := readEscrow(ctx, l, list[0])
+			if err != nil {
+				return err
+			}
+			sum := amount.Amount(answer.GetUnreserved())
+			if len(list) > 1 {
+				if sum, err = amount.Parse(list[1]); err != nil {
+					return err
+				}
+			}
+			if sum == 0 {
+				return fmt.Errorf("there is nothing to withdraw: %s is reserved for %d leases",
+					amount.Text(answer.GetEscrow().GetReserved()), answer.GetEscrow().GetLive())
+			}
+			r, err := l.Sender.Send(ctx, &tx.Withdraw{Escrow: escrow, Amount: tx.Grains(sum)})
+			return a.printSent(r, err, func(s *submitted) { s.Escrow, s.Amount = list[0], &sum })
+		}),
+	}
+}
+
+func (a *app) escrowClose() *cobra.Command {
+	return &cobra.Command{
+		Use: "close ESCROW", Short: "Close an escrow and take back all that is left",
+		Long: `Close an escrow: its rest and its deposit come back to the owner. Leases that have got their
+last charge are settled first; one that has not keeps the escrow open until its claim window is over.`,
+		Example: "  ucn escrow close ucne1...", Args: args(cobra.ExactArgs(1)),
+		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
+			escrow, answer, err := readEscrow(ctx, l, list[0])
+			if err != nil {
+				return err
+			}
+			var operations []tx.Operation
+			if answer.GetEscrow().GetLive() > 0 {
+				leases, err := leasesFor(ctx, l, answer.GetEscrow().GetSubject())
+				if err != nil {
+					return err
+				}
+				operations = append(operations, &tx.Settle{Leases: leases})
+			}
+			operations = append(operations, &tx.CloseEscrow{Escrow: escrow})
+			r, err := l.Sender.Send(ctx, operations...)
+			if outcomes := r.Receipt.GetOutcomes(); len(outcomes) > 0 {
+				last := outcomes[len(outcomes)-1].GetAmount()
+				return a.printSent(r, err, func(s *submitted) {
+					s.Escrow, s.Amount = list[0], amountOf(last)
+				})
+			}
+			return a.printSent(r, err, func(s *submitted) { s.Escrow = list[0] })
+		}),
+	}
+}
+
+// leasesFor lists the leases of a job as the scheduler knows them.
+func leasesFor(ctx context.Context, l *link, job []byte) ([]tx.LeaseID, error) {
+	answer, err := l.Scheduler.GetJob(ctx, &schedulerv1.GetJobRequest{Job: job})
+	if err != nil {
+		return nil, fmt.Errorf("ask the scheduler for the leases under the escrow: %w", err)
+	}
+	var leases []tx.LeaseID
+	for _, run := range answer.GetJob().GetRuns() {
+		for _, attempt := range run.GetAttempts() {
+			if raw := attempt.GetLease(); len(raw) == len(tx.LeaseID{}) {
+				leases = append(leases, tx.LeaseID(raw))
+			}
+		}
+	}
+	if len(leases) == 0 {
+		return nil, fmt.Errorf("the scheduler names no lease of the job, the chain holds some: " +
+			"try again in a moment")
+	}
+	return leases, nil
+}

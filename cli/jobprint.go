@@ -1,0 +1,208 @@
+package cli
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/jobrun"
+	"github.com/united-containers/ucn/cli/screen"
+	"github.com/united-containers/ucn/kit/id"
+	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
+)
+
+func jobOf(j *schedulerv1.Job) jobResult {
+	r := jobResult{
+		Job: bytesText(id.Job, j.GetId()), Escrow: bytesText(id.Escrow, j.GetEscrow()),
+		Name:  screen.Clean(j.GetRevision().GetRevision().GetSpec().GetName()),
+		State: reasonText(j.GetState().String(), "STATE_"), Reason: j.GetReason(),
+		Submitted: j.GetSubmitted(), TraceID: j.GetTraceId(), Attempts: []attemptResult{},
+	}
+	if j.GetState() == jobv1.State_STATE_ENDED {
+		r.Result = reasonText(j.GetEndReason().String(), "END_REASON_")
+	}
+	for _, run := range j.GetRuns() {
+		for _, a := range run.GetAttempts() {
+			r.Attempts = append(r.Attempts, attemptOf(a))
+		}
+	}
+	return r
+}
+
+func attemptOf(a *schedulerv1.Attempt) attemptResult {
+	status := a.GetStatus()
+	r := attemptResult{
+		Attempt: hex.EncodeToString(a.GetId()), Reason: a.GetReason(),
+		State: reasonText(a.GetState().String(), "STATE_"), Host: screen.Clean(a.GetHost()),
+		Operator: bytesText(id.Account, a.GetExecutor().GetBody().GetOperator()),
+		Lease:    bytesText(id.Lease, a.GetLease()), Created: a.GetCreated(), Ended: a.GetEnded(),
+		Amount:   amount.Format(tx.Grains(status.GetAmount())),
+		ExitCode: status.GetOutcome().GetExitCode(), LogCID: status.GetOutcome().GetLogCid(),
+	}
+	if u := status.GetUsage(); u != nil {
+		r.Usage = &jobrun.Usage{
+			WallMS: u.GetWallMs(), CPUNS: u.GetCpuNs(), MemoryKiBMS: u.GetMemoryKibMs(),
+			MemoryPeak: u.GetMemoryPeak(), BytesIn: u.GetBytesIn(), BytesOut: u.GetBytesOut(),
+			DiskKiBMS: u.GetDiskKibMs(), Runs: u.GetRuns(), Unmeasured: u.GetUnmeasured(),
+		}
+	}
+	for _, file := range status.GetOutcome().GetOutputs() {
+		r.Outputs = append(r.Outputs, jobrun.Output{
+			Path: file.GetPath(), CID: file.GetCid(), Size: file.GetSize(),
+		})
+	}
+	return r
+}
+
+func (r jobResult) print(w io.Writer) {
+	printf(w, "job\t%s\nname\t%s\nstate\t%s\n", r.Job, r.Name, first(r.Result, r.State))
+	if r.Reason != "" {
+		printf(w, "why\t%s\n", screen.Clean(r.Reason))
+	}
+	printf(w, "submitted\t%s\nescrow\t%s\n", stamp(r.Submitted), r.Escrow)
+	if r.TraceID != "" {
+		printf(w, "trace\t%s\n", r.TraceID)
+	}
+	for i, a := range r.Attempts {
+		took := ""
+		if a.Ended != 0 {
+			took = " after " + screen.Elapsed(between(a.Created, a.Ended))
+		}
+		printf(w, "attempt %d\t%s on %s%s: %s\n", i+1, a.State, a.Host, took,
+			screen.Clean(a.Reason))
+		printf(w, "\t%s UCN for %s\n", a.Amount, usageText(a.Usage))
+		for _, out := range a.Outputs {
+			printf(w, "\t%s (%s): %s\n", screen.Clean(out.Path), screen.Bytes(out.Size), out.CID)
+		}
+		if a.LogCID != "" {
+			printf(w, "\tlog %s\n", a.LogCID)
+		}
+	}
+}
+
+func printDetached(w io.Writer, r *jobrun.Report) {
+	printf(w, "job\t%s\nescrow\t%s\n", r.Job, r.Bill.Escrow)
+	if r.TraceID != "" {
+		printf(w, "trace\t%s\n", r.TraceID)
+	}
+	printf(w, "\nNobody countersigns while you are away: the host is trusted with the whole budget.\n")
+	printf(w, "Watch it with: ucn job attach %s\n", r.Job)
+	printWarnings(w, r)
+}
+
+// usageText words usage in a line.
+func usageText(u *jobrun.Usage) string {
+	if u == nil {
+		return "usage that was not seen here"
+	}
+	parts := []string{
+		fmt.Sprintf("%.1f s", float64(u.WallMS)/1e3),
+		fmt.Sprintf("%.2f core·s", float64(u.CPUNS)/1e9),
+	}
+	if u.MemoryKiBMS > 0 {
+		parts = append(parts, fmt.Sprintf("%.3f GiB·s memory", float64(u.MemoryKiBMS)/(1<<20)/1e3))
+	}
+	if u.DiskKiBMS > 0 {
+		parts = append(parts, fmt.Sprintf("%.3f GiB·s disk", float64(u.DiskKiBMS)/(1<<20)/1e3))
+	}
+	if u.BytesIn+u.BytesOut > 0 {
+		parts = append(parts, screen.Bytes(u.BytesIn)+" in", screen.Bytes(u.BytesOut)+" out")
+	}
+	if u.Runs > 0 {
+		parts = append(parts, fmt.Sprintf("%d run", u.Runs))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// priceText words the prices that are not 0.
+func priceText(p *jobrun.Prices) string {
+	if p == nil {
+		return "-"
+	}
+	var parts []string
+	for _, one := range []struct {
+		price amount.Amount
+		unit  string
+	}{
+		{p.CoreHour, "core·h"}, {p.MemoryGiBHour, "GiB·h memory"}, {p.DiskGiBHour, "GiB·h disk"},
+		{p.WallHour, "h"}, {p.GiBIn, "GiB in"}, {p.GiBOut, "GiB out"}, {p.Run, "run"},
+	} {
+		if one.price > 0 {
+			parts = append(parts, one.price.String()+"/"+one.unit)
+		}
+	}
+	if len(parts) == 0 {
+		return "free"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// printReport prints result, outputs, bill and proofs.
+func printReport(w io.Writer, r *jobrun.Report) {
+	printf(w, "\nresult\t%s", r.Result)
+	if r.ExitCode != 0 {
+		printf(w, " (exit code %d)", r.ExitCode)
+	}
+	if r.Reason != "" {
+		printf(w, ": %s", screen.Clean(r.Reason))
+	}
+	printf(w, "\n")
+	for _, out := range r.Outputs {
+		at := out.File
+		if at == "" {
+			at = out.CID
+		}
+		printf(w, "output\t%s -> %s (%s)\n", screen.Clean(out.Path), at, screen.Bytes(out.Size))
+	}
+	if r.LogCID != "" {
+		printf(w, "log\t%s\n", r.LogCID)
+	}
+	if r.Bill != nil {
+		printBill(w, r.Bill)
+	}
+	if r.TraceID != "" {
+		printf(w, "trace\t%s\n", r.TraceID)
+	}
+	printWarnings(w, r)
+}
+
+func printWarnings(w io.Writer, r *jobrun.Report) {
+	for _, text := range r.Warnings {
+		printf(w, "warning\t%s\n", screen.Clean(text))
+	}
+}
+
+func printBill(w io.Writer, b *jobrun.Bill) {
+	printf(w, "\nbill\tescrow %s\n", b.Escrow)
+	for i, c := range b.Charges {
+		note := ""
+		if c.Final {
+			note = ", final"
+		}
+		if c.Bound != "" {
+			note += ", bound by " + c.Bound
+		}
+		printf(w, "charge %d\t%s to %s in block %d%s\n", i+1, amount.Text(c.Paid),
+			screen.Clean(c.Host), c.Block, note)
+		printf(w, "\tusage so far: %s\n", usageText(c.Usage))
+		printf(w, "\tprices in UCN: %s\n", priceText(c.Prices))
+		if c.ProofVerified {
+			printf(w, "\tproof verified: %s\n", c.Transaction)
+		}
+	}
+	printf(w, "paid\t%s in %d charges\nrefunded\t%s\n", amount.Text(b.Paid), len(b.Charges),
+		amount.Text(b.Refunded))
+	if b.Closed {
+		printf(w, "escrow\tclosed\n")
+	} else {
+		printf(w, "escrow\tholds %s; take it back later: ucn escrow close %s\n",
+			amount.Text(b.Locked), b.Escrow)
+	}
+	printf(w, "fees\t%s\nbalance\t%s before, %s after\n", amount.Text(b.Fees),
+		amount.Text(b.Before), amount.Text(b.After))
+	printf(w, "proof\tverified: %d receipts against certified headers\n", b.Proofs)
+}

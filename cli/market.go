@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"encoding/hex"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/jobfile"
+	"github.com/united-containers/ucn/cli/screen"
+	"github.com/united-containers/ucn/kit/id"
+	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
+)
+
+type offerResult struct {
+	Host      string        `json:"host"`
+	Operator  string        `json:"operator"`
+	Executor  string        `json:"executor"`
+	Offer     string        `json:"offer"`
+	Model     string        `json:"model"`
+	CoreHour  amount.Amount `json:"core_hour"`
+	Memory    amount.Amount `json:"memory_gib_hour"`
+	Disk      amount.Amount `json:"disk_gib_hour"`
+	Run       amount.Amount `json:"run"`
+	FreeCPU   jobfile.Cores `json:"free_cores"`
+	FreeMem   uint64        `json:"free_memory"`
+	FreeDisk  uint64        `json:"free_disk"`
+	Platforms []string      `json:"platforms"`
+	Isolation []string      `json:"isolation"`
+	Expires   uint64        `json:"expires_ms"`
+	Draining  bool          `json:"draining"`
+}
+
+func (a *app) marketCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "market", Short: "List what hosts offer, cheapest core first",
+		Example: "  ucn market\n  ucn market --json", Args: args(cobra.NoArgs),
+		RunE: a.session(withoutKey, func(ctx context.Context, l *link, _ []string) error {
+			offers := []offerResult{}
+			token := ""
+			for range maxPages {
+				answer, err := l.Scheduler.ListOffers(ctx, &schedulerv1.ListOffersRequest{
+					PageToken: token,
+				})
+				if err != nil {
+					return err
+				}
+				for _, posted := range answer.GetOffers() {
+					offers = append(offers, offerOf(posted))
+				}
+				if token = answer.GetNextPageToken(); token == "" {
+					break
+				}
+			}
+			return a.emit(offers, func(w io.Writer) { printOffers(w, offers) })
+		}),
+	}
+}
+
+// maxPages bounds how many pages a listing fetches.
+const maxPages = 100
+
+func offerOf(posted *schedulerv1.PostedOffer) offerResult {
+	o := posted.GetOffer()
+	r := offerResult{
+		Host: screen.Clean(o.GetHost()), Operator: bytesText(id.Account, o.GetOperator()),
+		Executor: hex.EncodeToString(o.GetExecutor()), Offer: hex.EncodeToString(posted.GetHash()),
+		Model:    reasonText(o.GetPrices().GetModel().String(), "PRICE_MODEL_"),
+		CoreHour: amount.Amount(o.GetPrices().GetCoreHour()),
+		Memory:   amount.Amount(o.GetPrices().GetMemoryGibHour()),
+		Disk:     amount.Amount(o.GetPrices().GetDiskGibHour()),
+		Run:      amount.Amount(o.GetPrices().GetRun()),
+		FreeCPU:  jobfile.Cores(o.GetFree().GetCpuMilli()),
+		FreeMem:  o.GetFree().GetMemory(), FreeDisk: o.GetFree().GetDisk(),
+		Platforms: o.GetPlatforms(), Expires: o.GetExpires(), Draining: o.GetDraining(),
+	}
+	for _, class := range o.GetIsolation() {
+		r.Isolation = append(r.Isolation, reasonText(class.String(), "ISOLATION_"))
+	}
+	return r
+}
+
+func printOffers(w io.Writer, offers []offerResult) {
+	if len(offers) == 0 {
+		printf(w, "no host offers anything at the moment\n")
+		return
+	}
+	printf(w, "HOST\tUCN/CORE·H\tUCN/GiB·H\tUCN/RUN\tFREE\tPLATFORM\tOPERATOR\n")
+	for _, o := range offers {
+		note := ""
+		if o.Draining {
+			note = " (draining)"
+		}
+		printf(w, "%s%s\t%s\t%s\t%s\t%s cores, %s\t%s\t%s…\n", o.Host, note, o.CoreHour, o.Memory,
+			o.Run, o.FreeCPU, screen.Bytes(o.FreeMem), strings.Join(o.Platforms, " "),
+			screen.Clean(o.Operator)[:min(16, len(o.Operator))])
+	}
+}

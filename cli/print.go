@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/id"
+)
+
+// emit prints a result: as JSON, or by text for people.
+func (a *app) emit(v any, text func(w io.Writer)) error {
+	if a.flags.json {
+		encoder := json.NewEncoder(a.Out)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(v)
+	}
+	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
+	text(w)
+	return w.Flush()
+}
+
+// rawJSON is a message in the JSON form of protobuf, for a field of a result.
+func rawJSON(m proto.Message) (json.RawMessage, error) {
+	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("write JSON: %w", err)
+	}
+	return raw, nil
+}
+
+// printf writes to a buffer that cannot fail: tabwriter keeps errors for Flush.
+func printf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
+
+// args wraps a check of arguments so that what it refuses is a wrong call.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, list []string) error {
+		if err := check(cmd, list); err != nil {
+			return usage(err)
+		}
+		return nil
+	}
+}
+
+func accountText(a [32]byte) string { return id.Bech32(id.Account, a) }
+func escrowText(e [32]byte) string  { return id.Bech32(id.Escrow, e) }
+func jobText(j [32]byte) string     { return id.Bech32(id.Job, j) }
+
+// bytesText is the text of an id that came as bytes; empty for none.
+func bytesText(kind string, raw []byte) string {
+	if len(raw) != 32 {
+		return ""
+	}
+	return id.Bech32(kind, [32]byte(raw))
+}
+
+func parseAccount(text string) (sig.AccountID, error) {
+	account, err := id.ParseBech32(id.Account, text)
+	if err != nil {
+		return sig.AccountID{}, usagef("account: %w", err)
+	}
+	return account, nil
+}
+
+func parseEscrow(text string) (tx.EscrowID, error) {
+	escrow, err := id.ParseBech32(id.Escrow, text)
+	if err != nil {
+		return tx.EscrowID{}, usagef("escrow: %w", err)
+	}
+	return escrow, nil
+}
+
+func parseJob(text string) ([32]byte, error) {
+	job, err := id.ParseBech32(id.Job, text)
+	if err != nil {
+		return job, usagef("job: %w", err)
+	}
+	return job, nil
+}
+
+func stamp(ms uint64) string {
+	if ms == 0 {
+		return "-"
+	}
+	return time.UnixMilli(int64(ms)).Local().Format("2006-01-02 15:04:05")
+}
+
+// reasonText is the name of a proto enum for people.
+func reasonText(name, prefix string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, prefix), "_", "-"))
+}
+
+// group is a command that only has commands below it.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short,
+		Args: args(func(cmd *cobra.Command, list []string) error {
+			if len(list) > 0 {
+				return fmt.Errorf("there is no command %q below %q", list[0], cmd.CommandPath())
+			}
+			return nil
+		}),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}

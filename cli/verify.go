@@ -1,0 +1,330 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/proof"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/bill"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+)
+
+// saved is a proof as `ucn tx get --proof -o` writes it: all that a verifier needs beside the
+// anchor it trusts. The anchor is the genesis' hash, so the genesis need not be trusted.
+type saved struct {
+	Proof   json.RawMessage `json:"proof"`
+	Genesis []byte          `json:"genesis"` // canonical bytes
+}
+
+// maxProof bounds a proof's file: a genesis may be 8 MiB, and JSON makes it longer.
+const maxProof = 16 << 20
+
+// errNoGenesis: the validators follow from the genesis, whose hash is the anchor.
+var errNoGenesis = errors.New("the proof comes without the chain's genesis: give --genesis FILE, " +
+	"or use a proof that `ucn tx get ID --proof -o FILE` saved")
+
+type txResult struct {
+	Transaction string          `json:"transaction"`
+	Block       uint64          `json:"block"`
+	Time        uint64          `json:"time_ms"`
+	Status      string          `json:"status"`
+	Reason      string          `json:"reason,omitempty"`
+	Fee         amount.Amount   `json:"fee"`
+	Account     string          `json:"account"`
+	Proven      bool            `json:"proof_verified"`
+	Operations  int             `json:"operations"`
+	Body        json.RawMessage `json:"body,omitempty"`
+	Receipt     json.RawMessage `json:"receipt,omitempty"`
+}
+
+func (a *app) txGet() *cobra.Command {
+	prove, out := false, ""
+	cmd := &cobra.Command{
+		Use: "get ID", Short: "Show a transaction and its receipt, with proof if you want one",
+		Example: "  ucn tx get 5e...\n  ucn tx get 5e... --proof -o proof.json && ucn verify proof.json",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: a.session(withoutKey, func(ctx context.Context, l *link, list []string) error {
+			id, err := hexID("transaction", list[0])
+			if err != nil {
+				return err
+			}
+			answer, err := l.Ledger.GetTransaction(ctx, &ledgerv1.GetTransactionRequest{
+				Chain: l.Chain, Id: id[:], Prove: prove || out != "",
+			})
+			if err != nil {
+				return err
+			}
+			result, err := transactionOf(id, answer)
+			if err != nil {
+				return err
+			}
+			if prove || out != "" {
+				genesis, err := l.Genesis(ctx)
+				if err != nil {
+					return err
+				}
+				proven, err := bill.Verify(answer.GetProof(), proof.TrustOf(genesis))
+				if err != nil {
+					return err
+				}
+				if proven.ID != id {
+					return fmt.Errorf("%w: it is about another transaction", bill.ErrLies)
+				}
+				result.Proven = true
+				if out != "" {
+					if err := saveProof(out, answer.GetProof(), genesis); err != nil {
+						return err
+					}
+				}
+			}
+			return a.emit(result, result.print)
+		}),
+	}
+	cmd.Flags().BoolVar(&prove, "proof", false, "have it proven and verify the proof")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "save the proof to this file, for ucn verify")
+	return cmd
+}
+
+func transactionOf(id tx.ID, answer *ledgerv1.GetTransactionResponse) (*txResult, error) {
+	receipt := answer.GetResult().GetReceipt()
+	r := &txResult{
+		Transaction: id.String(), Block: answer.GetResult().GetHeight(), Time: answer.GetTime(),
+		Status: reasonText(receipt.GetStatus().String(), "STATUS_"),
+		Fee:    amount.Amount(receipt.GetFee()), Account: bytesText("ucn",
+			answer.GetTransaction().GetBody().GetAccount()),
+		Operations: len(answer.GetTransaction().GetBody().GetOperations()),
+	}
+	if reason := receipt.GetReason(); reason != chainv1.Reason_REASON_UNSPECIFIED {
+		r.Reason = reasonText(reason.String(), "REASON_")
+	}
+	var err1, err2 error
+	r.Body, err1 = rawJSON(answer.GetTransaction().GetBody())
+	r.Receipt, err2 = rawJSON(receipt)
+	return r, errors.Join(err1, err2)
+}
+
+func (r *txResult) print(w io.Writer) {
+	printf(w, "transaction\t%s\nby\t%s\n", r.Transaction, r.Account)
+	status := r.Status
+	if r.Reason != "" {
+		status += ": " + r.Reason
+	}
+	printf(w, "status\t%s, committed in block %d at %s\n", status, r.Block, stamp(r.Time))
+	printf(w, "fee\t%s\noperations\t%d\n", amount.Text(r.Fee), r.Operations)
+	if r.Proven {
+		printf(w, "proof\tverified\n")
+	}
+}
+
+func saveProof(path string, m *chainv1.TransactionProof, g *block.Genesis) error {
+	raw, err := rawJSON(m)
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(saved{raw, g.Append(nil)}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the proof: %w", err)
+	}
+	return writeFile(path, append(text, '\n'))
+}
+
+// writeFile puts text into a file as a whole or not at all.
+func writeFile(path string, text []byte) (err error) {
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".ucn-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(temporary.Name()) // the error that counts is the first
+		}
+	}()
+	_, err = temporary.Write(text)
+	if err = errors.Join(err, temporary.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temporary.Name(), path)
+}
+
+// trusting are the flags of verify.
+type trusting struct{ anchor, genesis string }
+
+type verifyResult struct {
+	Verified    bool          `json:"verified"`
+	Transaction string        `json:"transaction"`
+	Chain       string        `json:"chain"`
+	Anchor      string        `json:"anchor"`
+	Block       uint64        `json:"block"`
+	BlockHash   string        `json:"block_hash"`
+	Time        time.Time     `json:"time"`
+	Status      string        `json:"status"`
+	Fee         amount.Amount `json:"fee"`
+	Signatures  int           `json:"signatures_needed"`
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	t := trusting{}
+	cmd := &cobra.Command{
+		Use: "verify FILE|TRANSACTION", Short: "Verify a receipt's proof, offline if it is a file",
+		Long: `Verify that a transaction and its receipt stand in a block that the chain's validators
+certified. A file that ` + "`ucn tx get ID --proof -o FILE`" + ` saved is verified without any network. What is
+trusted is the anchor alone: of --anchor, of --genesis, or of the network file. The genesis in the
+file must hash to it.`,
+		Example: "  ucn verify proof.json\n  ucn verify proof.json --anchor 3f...\n  ucn verify 5e...",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, list []string) error {
+			if _, err := os.Stat(list[0]); err == nil || list[0] == "-" {
+				return a.verifyFile(list[0], &t)
+			}
+			if _, err := hexID("transaction", list[0]); err != nil {
+				return usagef("%s is neither a file nor a transaction id", list[0])
+			}
+			return a.session(withoutKey, a.verifyOnline)(cmd, list)
+		},
+	}
+	cmd.Flags().StringVar(&t.anchor, "anchor", "", "anchor to trust, 64 hexadecimal digits")
+	cmd.Flags().StringVar(&t.genesis, "genesis", "", "file of the genesis to trust, canonical bytes")
+	return cmd
+}
+
+func (a *app) verifyOnline(ctx context.Context, l *link, list []string) error {
+	id, err := hexID("transaction", list[0])
+	if err != nil {
+		return err
+	}
+	genesis, err := l.Genesis(ctx)
+	if err != nil {
+		return err
+	}
+	answer, err := l.Ledger.GetTransaction(ctx, &ledgerv1.GetTransactionRequest{
+		Chain: l.Chain, Id: id[:], Prove: true,
+	})
+	if err != nil {
+		return err
+	}
+	return a.verified(answer.GetProof(), genesis, (*tx.ID)(&id))
+}
+
+func (a *app) verifyFile(path string, t *trusting) error {
+	text, err := a.readSmall(path, maxProof)
+	if err != nil {
+		return err
+	}
+	m, genesis, err := parseProof(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if t.genesis != "" {
+		if genesis, err = a.readGenesis(t.genesis); err != nil {
+			return err
+		}
+	}
+	if genesis == nil {
+		return errNoGenesis
+	}
+	anchor, err := a.trustedAnchor(t, genesis)
+	if err != nil {
+		return err
+	}
+	if genesis.Anchor() != anchor {
+		return fmt.Errorf("the proof is of another network: its genesis has the anchor %x, trusted "+
+			"is %x", genesis.Anchor(), anchor)
+	}
+	return a.verified(m, genesis, nil)
+}
+
+// parseProof reads a saved proof, or the bare JSON of a TransactionProof.
+func parseProof(text []byte) (*chainv1.TransactionProof, *block.Genesis, error) {
+	var s saved
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	bare := d.Decode(&s) != nil || s.Proof == nil
+	raw := []byte(s.Proof)
+	if bare {
+		raw = text
+	}
+	m := &chainv1.TransactionProof{}
+	if err := protojson.Unmarshal(raw, m); err != nil {
+		return nil, nil, fmt.Errorf("this is no proof of a transaction: %w", err)
+	}
+	if bare || len(s.Genesis) == 0 {
+		return m, nil, nil
+	}
+	g, err := block.DecodeGenesis(s.Genesis)
+	return m, g, err
+}
+
+func (a *app) readGenesis(path string) (*block.Genesis, error) {
+	raw, err := a.readSmall(path, block.MaxGenesis)
+	if err != nil {
+		return nil, err
+	}
+	g, err := block.DecodeGenesis(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s is no genesis: %w", path, err)
+	}
+	return g, nil
+}
+
+// trustedAnchor is that of the flags, or else of the network file.
+func (a *app) trustedAnchor(t *trusting, g *block.Genesis) (sig.Anchor, error) {
+	if t.anchor != "" {
+		raw, err := hexID("anchor", t.anchor)
+		return raw, err
+	}
+	if t.genesis != "" {
+		return g.Anchor(), nil // the user handed it over
+	}
+	f, err := a.network()
+	if err != nil {
+		return sig.Anchor{}, usagef("nothing says which anchor to trust: give --anchor or --genesis")
+	}
+	return f.AnchorID()
+}
+
+// verified verifies against a genesis that is trusted by now and prints what is proven.
+func (a *app) verified(m *chainv1.TransactionProof, g *block.Genesis, want *tx.ID) error {
+	if err := g.Validate(); err != nil {
+		return err
+	}
+	trust := proof.TrustOf(g)
+	proven, err := bill.Verify(m, trust)
+	if err != nil {
+		return fmt.Errorf("NOT verified: %w", err)
+	}
+	if want != nil && proven.ID != *want {
+		return fmt.Errorf("NOT verified: %w: it is about another transaction", bill.ErrLies)
+	}
+	anchor, hash := g.Anchor(), proven.Header.Hash(g.Anchor())
+	result := verifyResult{
+		Verified: true, Transaction: proven.ID.String(), Chain: g.Chain,
+		Anchor: hex.EncodeToString(anchor[:]), Block: proven.Header.Height,
+		BlockHash: hash.String(), Time: time.UnixMilli(int64(proven.Header.Time)).UTC(),
+		Status: reasonText(proven.Receipt.Status.String(), "STATUS_"),
+		Fee:    amount.Amount(proven.Receipt.Fee), Signatures: trust.Need,
+	}
+	return a.emit(result, func(w io.Writer) {
+		printf(w, "proof verified\ntransaction\t%s\n", result.Transaction)
+		printf(w, "receipt\t%s, fee %s\nblock\t%d %s\n", result.Status, amount.Text(result.Fee),
+			result.Block, result.BlockHash)
+		printf(w, "time\t%s\nchain\t%s, anchor %s\n", result.Time.Local().Format(time.RFC3339),
+			result.Chain, result.Anchor)
+		printf(w, "certified\tby %d of the genesis' validators\n", result.Signatures)
+	})
+}
