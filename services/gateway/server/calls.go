@@ -40,6 +40,9 @@ func newCalls(s *Server) *runtime.ServeMux {
 			s.noRoute(w, r, code)
 		}),
 		runtime.WithStreamErrorHandler(func(ctx context.Context, err error) *status.Status {
+			if holder, ok := ctx.Value(failedKey{}).(*error); ok {
+				*holder = err
+			}
 			return rpc.Status(s.explain(ctx, err))
 		}),
 	)
@@ -100,7 +103,11 @@ func bodyCut(err error) error {
 		"the body did not arrive whole").Because(err)
 }
 
-// watch serves a stream of the stubs: one JSON object per line.
+// failedKey finds where the error that ended a stream goes.
+type failedKey struct{}
+
+// watch serves a stream of the stubs: one JSON object per line, {"result": ...} or, at last,
+// {"error": ...}. A failure before the first is an ordinary one.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
 	give, err := s.streams.take("streams")
 	if err != nil {
@@ -109,8 +116,36 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
 	defer give()
 	ctx, cancel := s.untilDrain(r.Context())
 	defer cancel()
-	s.calls.ServeHTTP(newPatientWriter(w, s.cfg.StallTime), r.WithContext(ctx))
+	var failed error
+	ctx = context.WithValue(ctx, failedKey{}, &failed)
+	out := &streamWriter{patientWriter: newPatientWriter(w, s.cfg.StallTime), failed: &failed}
+	s.calls.ServeHTTP(out, r.WithContext(ctx))
+	if out.refused {
+		return failed
+	}
 	return nil
+}
+
+// streamWriter drops what the stubs write about a stream that failed before it began.
+type streamWriter struct {
+	*patientWriter
+	failed  *error
+	refused bool
+}
+
+// WriteHeader implements http.ResponseWriter. The stubs call it for such a failure only.
+func (w *streamWriter) WriteHeader(code int) {
+	if w.refused = *w.failed != nil; !w.refused {
+		w.patientWriter.WriteHeader(code)
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (w *streamWriter) Write(b []byte) (int, error) {
+	if w.refused {
+		return len(b), nil
+	}
+	return w.patientWriter.Write(b)
 }
 
 // untilDrain returns a context that also ends when the gateway is told to stop.

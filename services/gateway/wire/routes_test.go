@@ -1,0 +1,330 @@
+package wire_test
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/id"
+	"github.com/united-containers/ucn/kit/keys"
+	"github.com/united-containers/ucn/kit/token"
+	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
+	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
+)
+
+// anID has bytes that base64 and base64url write differently.
+func anID() [32]byte {
+	raw := [32]byte{0xfb, 0xff, 0xfe, 1, 2, 3}
+	raw[31] = 0xff
+	return raw
+}
+
+// route is a request and the call that it must become.
+type route struct {
+	method, path, body string
+	call               string
+	want               proto.Message
+}
+
+func routes(t *testing.T, file cid.CID) []route {
+	t.Helper()
+	raw := anID()
+	b, digits := raw[:], hex.EncodeToString(raw[:])
+	std := base64.StdEncoding.EncodeToString(b)
+	text := func(hrp string) string { return id.Bech32(hrp, raw) }
+	return []route{
+		{"GET", "/v1/chains/main", "", "GetChain", &ledgerv1.GetChainRequest{Chain: "main"}},
+		{"POST", "/v1/transactions",
+			`{"chain":"main","transaction":"AQID","wait":"FINALITY_ACCEPTED"}`, "Submit",
+			&ledgerv1.SubmitRequest{Chain: "main", Transaction: []byte{1, 2, 3},
+				Wait: ledgerv1.Finality_FINALITY_ACCEPTED}},
+		{"GET", "/v1/transactions/" + digits + "?prove=true", "", "GetTransaction",
+			&ledgerv1.GetTransactionRequest{Id: b, Prove: true}},
+		{"GET", "/v1/accounts/" + text(id.Account) + "?chain=main&prove=true", "", "GetAccount",
+			&ledgerv1.GetAccountRequest{Account: b, Chain: "main", Prove: true}},
+		{"GET", "/v1/escrows/" + text(id.Escrow), "", "GetEscrow",
+			&ledgerv1.GetEscrowRequest{Escrow: b}},
+		{"GET", "/v1/leases/" + text(id.Lease), "", "GetLease",
+			&ledgerv1.GetLeaseRequest{Lease: b}},
+		{"GET", "/v1/blocks/12?header_only=true", "", "GetBlock",
+			&ledgerv1.GetBlockRequest{Height: 12, HeaderOnly: true}},
+		{"GET", "/v1/blocks?hash=" + digits, "", "GetBlock", &ledgerv1.GetBlockRequest{Hash: b}},
+		{"POST", "/v1/faucet", `{"chain":"main"}`, "RequestFaucet",
+			&ledgerv1.RequestFaucetRequest{Chain: "main"}},
+		{"GET", "/v1/scheduler", "", "GetScheduler", &schedulerv1.GetSchedulerRequest{}},
+		{"GET", "/v1/offers?page_size=3&page_token=x", "", "ListOffers",
+			&schedulerv1.ListOffersRequest{PageSize: 3, PageToken: "x"}},
+		{"POST", "/v1/jobs", `{"escrow":"` + std + `","delivery":"DELIVERY_SCHEDULER"}`,
+			"SubmitJob", &schedulerv1.SubmitJobRequest{Escrow: b,
+				Delivery: schedulerv1.Delivery_DELIVERY_SCHEDULER}},
+		{"GET", "/v1/jobs?page_size=2&state=STATE_RUNNING", "", "ListJobs",
+			&schedulerv1.ListJobsRequest{PageSize: 2, State: jobv1.State_STATE_RUNNING}},
+		{"GET", "/v1/jobs/" + text(id.Job), "", "GetJob", &schedulerv1.GetJobRequest{Job: b}},
+		{"GET", "/v1/jobs/" + base64.RawURLEncoding.EncodeToString(b), "", "GetJob",
+			&schedulerv1.GetJobRequest{Job: b}},
+		{"GET", "/v1/jobs/" + base64.URLEncoding.EncodeToString(b), "", "GetJob",
+			&schedulerv1.GetJobRequest{Job: b}},
+		{"POST", "/v1/jobs/" + digits + ":cancel", `{"reason":"enough"}`, "CancelJob",
+			&schedulerv1.CancelJobRequest{Job: b, Reason: "enough"}},
+		{"GET", "/v1/files?page_size=5", "", "List", &storagev1.ListRequest{PageSize: 5}},
+		{"GET", "/v1/files/" + file.String() + ":stat?image=true", "", "Stat",
+			&storagev1.StatRequest{Cid: file.String(), Image: true}},
+		{"DELETE", "/v1/files/" + file.String(), "", "Remove",
+			&storagev1.RemoveRequest{Cid: file.String()}},
+		{"GET", "/v1/storage/usage", "", "Usage", &storagev1.UsageRequest{}},
+	}
+}
+
+func TestEveryRouteBecomesItsCall(t *testing.T) {
+	w := newWorld(t, nil)
+	file := w.files.add(t, cid.File, []byte("x"))
+	for _, r := range routes(t, file) {
+		t.Run(r.method+" "+r.path, func(t *testing.T) {
+			got, body := w.do(t, request{method: r.method, path: r.path,
+				body: strings.NewReader(r.body)})
+			if got.StatusCode != http.StatusOK || !json.Valid(body) ||
+				got.Header.Get("Content-Type") != "application/json" {
+				t.Fatalf("status %d, %s", got.StatusCode, body)
+			}
+			asked := w.calls.take()
+			if len(asked) != 1 || asked[0].method != r.call {
+				t.Fatalf("became %v", asked)
+			}
+			if diff := cmp.Diff(r.want, asked[0].request, protocmp.Transform()); diff != "" {
+				t.Error(diff)
+			}
+			public := r.call == "GetChain" || r.call == "GetAccount"
+			if !public && asked[0].account != w.user.Account {
+				t.Errorf("made by %x, not by the user", asked[0].account)
+			}
+		})
+	}
+}
+
+// TestRoutesCoverTheRules keeps the table above, the OpenAPI document and http.yaml together.
+func TestRoutesCoverTheRules(t *testing.T) {
+	w := newWorld(t, nil)
+	rules, err := os.ReadFile("../../../proto/http.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, body := w.do(t, request{method: "GET", path: "/openapi.json", anonymous: true})
+	var document struct {
+		Paths       map[string]map[string]struct{ Responses map[string]any }
+		Definitions map[string]any
+	}
+	if err := json.Unmarshal(body, &document); err != nil || got.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %v", got.StatusCode, err)
+	}
+	named := regexp.MustCompile(`(?m)^ +(?:- )?(get|post|put|delete): (/\S+)$`).
+		FindAllStringSubmatch(string(rules), -1)
+	if len(named) < 20 {
+		t.Fatalf("found %d rules", len(named))
+	}
+	selectors := regexp.MustCompile(`selector: \S+\.(\w+)`).FindAllStringSubmatch(string(rules), -1)
+	tested := map[string]bool{"WatchJob": true} // below
+	for _, r := range routes(t, w.files.add(t, cid.File, nil)) {
+		tested[r.call] = true
+	}
+	for _, s := range selectors {
+		if !tested[s[1]] {
+			t.Errorf("the rule of %s has no test", s[1])
+		}
+	}
+	named = append(named, []string{"", "post", "/v1/files"}, []string{"", "get", "/v1/files/{cid}"},
+		[]string{"", "get", "/v1/jobs/{job}/logs"})
+	for _, rule := range named {
+		operation, has := document.Paths[rule[2]][rule[1]]
+		if !has {
+			t.Errorf("the document lacks %s %s", rule[1], rule[2])
+		}
+		if operation.Responses["default"] == nil {
+			t.Errorf("%s %s says nothing of errors", rule[1], rule[2])
+		}
+	}
+	for _, ref := range regexp.MustCompile(`#/definitions/([^"]+)`).FindAllSubmatch(body, -1) {
+		if document.Definitions[string(ref[1])] == nil {
+			t.Errorf("the document does not define %s", ref[1])
+		}
+	}
+}
+
+func TestAnswersUseProtoNamesAndBase64(t *testing.T) {
+	w := newWorld(t, nil)
+	raw := anID()
+	_, body := w.do(t, request{method: "GET", path: "/v1/accounts/" + id.Bech32(id.Account, raw),
+		anonymous: true})
+	var got map[string]any
+	if err := json.Unmarshal(body, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"id": base64.StdEncoding.EncodeToString(raw[:]), "height": "7",
+		"pending_nonce": "9"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// refusal is a request and how it must be refused.
+type refusal struct {
+	name   string
+	r      request
+	status int
+	reason string
+	header string // that must be set
+}
+
+func TestRefusals(t *testing.T) {
+	w := newWorld(t, nil)
+	raw := anID()
+	job := "/v1/jobs/" + id.Bech32(id.Job, raw)
+	bearer := func(change func(*token.Claims)) map[string]string {
+		return map[string]string{"Authorization": "Bearer " + w.token(t, change)}
+	}
+	other := *w
+	other.user = keys.SingleSigner(sig.FromSeed([32]byte{98}))
+	forged := w.token(t, nil)
+	forged = forged[:len(forged)-8] + "AAAAAAAA"
+	tests := []refusal{
+		{"no token", request{method: "GET", path: job, anonymous: true}, 401, "TOKEN_MISSING",
+			"WWW-Authenticate"},
+		{"no token for a stream", request{method: "GET", path: job + ":watch", anonymous: true},
+			401, "TOKEN_MISSING", "WWW-Authenticate"},
+		{"no token for a log", request{method: "GET", path: job + "/logs", anonymous: true}, 401,
+			"TOKEN_MISSING", "WWW-Authenticate"},
+		{"no token for a file", request{method: "PUT", path: "/v1/files", anonymous: true,
+			body: strings.NewReader("x")}, 401, "TOKEN_MISSING", "WWW-Authenticate"},
+		{"expired", request{method: "GET", path: job, header: bearer(func(c *token.Claims) {
+			c.NotBefore, c.NotAfter = time.UnixMilli(1000), time.UnixMilli(2000)
+		})}, 401, "TOKEN_EXPIRED", "WWW-Authenticate"},
+		{"for another operator", request{method: "GET", path: job,
+			header: bearer(func(c *token.Claims) { c.Audience = sig.AccountID{5} })}, 401,
+			"TOKEN_WRONG_AUDIENCE", "WWW-Authenticate"},
+		{"forged", request{method: "GET", path: job,
+			header: map[string]string{"Authorization": "Bearer " + forged}}, 401, "", ""},
+		{"not a bearer", request{method: "GET", path: job,
+			header: map[string]string{"Authorization": "Basic eDp5"}}, 401, "TOKEN_MALFORMED",
+			"WWW-Authenticate"},
+		{"no such path", request{method: "GET", path: "/v1/nonsense"}, 404, "ROUTE_UNKNOWN", ""},
+		{"nothing here", request{method: "GET", path: "/nonsense"}, 404, "ROUTE_UNKNOWN", ""},
+		{"long path", request{method: "GET", path: "/v1/" + strings.Repeat("x", 2000)}, 404,
+			"ROUTE_UNKNOWN", ""},
+		{"wrong method", request{method: "DELETE", path: "/v1/faucet"}, 405,
+			"METHOD_NOT_ALLOWED", ""},
+		{"another kind of id", request{method: "GET",
+			path: "/v1/jobs/" + id.Bech32(id.Account, raw)}, 400, "ID_INVALID", ""},
+		{"mistyped id", request{method: "GET", path: job[:len(job)-1] + "b"}, 400, "ID_INVALID",
+			""},
+		{"no CID", request{method: "GET", path: "/v1/files/../x"}, 404, "ROUTE_UNKNOWN", ""},
+		{"bad CID", request{method: "GET", path: "/v1/files/Qmx"}, 400, "BAD_CID", ""},
+		{"bad hash", request{method: "GET", path: "/v1/blocks?hash=zz"}, 400, "ID_INVALID", ""},
+		{"bad number", request{method: "GET", path: "/v1/blocks/x"}, 400, "REQUEST_INVALID", ""},
+		{"bad JSON", request{method: "POST", path: "/v1/faucet", body: strings.NewReader("{")},
+			400, "REQUEST_INVALID", ""},
+		{"unknown parameter", request{method: "GET", path: "/v1/chains/main?nonsense.x=1"}, 0, "",
+			""},
+		{"large body", request{method: "POST", path: "/v1/transactions",
+			body: strings.NewReader(strings.Repeat("x", 1<<20+1))}, 413, "BODY_TOO_LARGE", ""},
+		{"large body of unknown length", request{method: "POST", path: "/v1/transactions",
+			body: struct{ *strings.Reader }{strings.NewReader(strings.Repeat("x", 1<<20+1))}},
+			413, "BODY_TOO_LARGE", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { refused(t, w, tt) })
+	}
+}
+
+func refused(t *testing.T, w *world, tt refusal) {
+	t.Helper()
+	got, body := w.do(t, tt.r)
+	if tt.status == 0 {
+		if got.StatusCode >= http.StatusInternalServerError {
+			t.Errorf("status %d: %s", got.StatusCode, body)
+		}
+		return
+	}
+	if got.StatusCode != tt.status {
+		t.Fatalf("status %d, want %d: %s", got.StatusCode, tt.status, body)
+	}
+	f := failureOf(t, body)
+	if tt.reason != "" && f.Reason != tt.reason {
+		t.Errorf("reason %s, want %s", f.Reason, tt.reason)
+	}
+	if tt.header != "" && got.Header.Get(tt.header) == "" {
+		t.Errorf("no %s", tt.header)
+	}
+	if got.Header.Get("X-Request-Id") == "" {
+		t.Error("no request id")
+	}
+}
+
+func TestFaultsOfServicesArrive(t *testing.T) {
+	w := newWorld(t, nil)
+	job := "/v1/jobs/" + id.Bech32(id.Job, anID())
+	tests := []struct {
+		err    error
+		status int
+		want   failure
+	}{
+		{fault.New(fault.PermissionDenied, "SCOPE_MISSING", "make one").With("scope", "job"), 403,
+			failure{"PERMISSION_DENIED", "SCOPE_MISSING", "make one",
+				map[string]string{"scope": "job"}, 0}},
+		{fault.New(fault.NotFound, "NO_JOB", "none"), 404,
+			failure{"NOT_FOUND", "NO_JOB", "none", nil, 0}},
+		{fault.New(fault.ResourceExhausted, "RATE_LIMITED", "slow").WithRetry(2500 *
+			time.Millisecond), 429, failure{"RESOURCE_EXHAUSTED", "RATE_LIMITED", "slow", nil, 2500}},
+	}
+	for _, tt := range tests {
+		w.calls.fail(tt.err)
+		for _, path := range []string{job, job + ":watch", job + "/logs"} {
+			got, body := w.do(t, request{method: "GET", path: path})
+			if diff := cmp.Diff(tt.want, failureOf(t, body)); diff != "" ||
+				got.StatusCode != tt.status {
+				t.Errorf("%s: status %d, %s", path, got.StatusCode, diff)
+			}
+			if tt.status == 429 && got.Header.Get("Retry-After") != "3" {
+				t.Errorf("%s: Retry-After %q", path, got.Header.Get("Retry-After"))
+			}
+		}
+	}
+	w.calls.fail(os.ErrPermission) // a secret of a service
+	got, body := w.do(t, request{method: "GET", path: job})
+	if f := failureOf(t, body); got.StatusCode != 500 || f.Reason != "INTERNAL" ||
+		strings.Contains(f.Message, "permission") {
+		t.Errorf("status %d: %+v", got.StatusCode, f)
+	}
+}
+
+func TestHeadersDoNotReachServices(t *testing.T) {
+	w := newWorld(t, nil)
+	got, _ := w.do(t, request{method: "GET", path: "/v1/scheduler", anonymous: true,
+		header: map[string]string{"Grpc-Metadata-Authorization": "Bearer " + w.token(t, nil)}})
+	if got.StatusCode != http.StatusUnauthorized {
+		t.Errorf("status %d: a metadata header was passed on", got.StatusCode)
+	}
+	for name := range maps.Keys(got.Header) {
+		if strings.HasPrefix(name, "Grpc-") {
+			t.Errorf("header %s came back", name)
+		}
+	}
+	if !slices.Contains(got.Header.Values("X-Content-Type-Options"), "nosniff") {
+		t.Error("content types may be guessed")
+	}
+}
