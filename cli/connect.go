@@ -42,9 +42,7 @@ func first(texts ...string) string {
 	return ""
 }
 
-func (a *app) data() string {
-	return first(a.flags.data, a.Env("UCN_DATA"), network.DefaultDir())
-}
+func (a *app) data() string { return a.flags.data }
 
 func (a *app) settings() (settings, error) {
 	var s settings
