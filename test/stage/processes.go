@@ -21,6 +21,7 @@ import (
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/submit"
 	executorwire "github.com/united-containers/ucn/services/executor/wire"
+	gatewaywire "github.com/united-containers/ucn/services/gateway/wire"
 	ledgerwire "github.com/united-containers/ucn/services/ledger/wire"
 	schedulerwire "github.com/united-containers/ucn/services/scheduler/wire"
 	storagewire "github.com/united-containers/ucn/services/storage/wire"
@@ -105,7 +106,7 @@ func (p *plan) prepare() error {
 		}
 	}
 	steps := []func() error{
-		p.ledger, p.broker, p.storage, p.scheduler,
+		p.ledger, p.broker, p.storage, p.scheduler, p.gateway,
 		func() error { return p.executor(HostAlpha, wiring.Alpha, UCN) },
 		func() error { return p.executor(HostBeta, wiring.Beta, UCN*12/10) },
 	}
@@ -116,7 +117,7 @@ func (p *plan) prepare() error {
 	}
 	anchor := p.genesis.Anchor()
 	p.File = network.File{
-		API: p.addrs[Ledger], Bus: "nats://" + p.addrs["bus"], Chain: p.genesis.Chain,
+		API: p.addrs[Ledger], REST: "http://" + p.addrs["rest"], Bus: "nats://" + p.addrs["bus"], Chain: p.genesis.Chain,
 		Services: map[string]string{Storage: p.addrs[Storage], Scheduler: p.addrs[Scheduler]},
 		Anchor:   hex.EncodeToString(anchor[:]), Operator: id.Bech32(id.Account, p.alpha),
 		Genesis: filepath.Join(p.Dir, "genesis.bin"),
@@ -136,7 +137,7 @@ func (p *plan) run(ctx context.Context) error {
 	if err := p.fund(ctx); err != nil {
 		return err
 	}
-	for _, name := range []string{Broker, Storage, Scheduler, HostAlpha, HostBeta} {
+	for _, name := range []string{Broker, Storage, Scheduler, HostAlpha, HostBeta, Gateway} {
 		if err := p.Services[name].Start(ctx); err != nil {
 			return err
 		}
@@ -284,6 +285,16 @@ func (p *plan) scheduler() error {
 		return err
 	}
 	return p.write(Scheduler, schedulerwire.File{Config: c})
+}
+
+func (p *plan) gateway() error {
+	c := gatewaywire.Default()
+	var err error
+	if c.Instance, err = p.instance(Gateway, wiring.Alpha, Ledger, Storage, Scheduler); err != nil {
+		return err
+	}
+	c.HTTP.Addr = p.addrs["rest"]
+	return p.write(Gateway, gatewaywire.File{Config: c})
 }
 
 func (p *plan) executor(name, operator string, core tx.Grains) error {
