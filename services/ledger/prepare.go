@@ -54,10 +54,11 @@ func (p *preparation) prepare(i int, raw []byte) {
 		o.refusal = malformed(err)
 		return
 	}
+	keys := p.keysOf(t)
 	prepared, err := p.chain.state.Prepare(t)
 	c := newCandidate(prepared, raw)
 	o.entry = &entry[*candidate]{
-		id: Hash(prepared.ID), from: signer{Hash(t.Account), t.Signer}, nonce: t.Nonce,
+		id: Hash(prepared.ID), from: signerOf(t), nonce: t.Nonce,
 		operations: len(t.Operations), bytes: len(raw), payload: c,
 	}
 	if p.chain.pool.lookup(o.entry.id) {
@@ -72,17 +73,17 @@ func (p *preparation) prepare(i int, raw []byte) {
 			return
 		}
 	}
-	o.refusal = p.sign(o, err)
+	o.refusal = p.sign(o, keys, err)
 }
+
+func signerOf(t *tx.Transaction) signer { return signer{Hash(t.Account), t.Signer} }
 
 // sign adds the transaction's signatures to the claims. unfit is why the committed state's key
 // set cannot judge it.
-func (p *preparation) sign(o *offer[*candidate], unfit error) *fault.Error {
+func (p *preparation) sign(o *offer[*candidate], keys inForce, unfit error) *fault.Error {
 	c := o.entry.payload
 	t := c.prepared.Tx
-	committed := p.chain.state.Keys(t.Account)
-	held := p.held(o.entry, committed)
-	known := held.Equal(committed)
+	held, known := keys.held, keys.held.Equal(keys.committed)
 	if known && unfit != nil {
 		return badSignature(p.chain.name, unfit)
 	}
@@ -123,16 +124,25 @@ func (p *preparation) claimAnew(o *offer[*candidate], set sig.KeySet) {
 	}
 }
 
-// held returns the set in force for a transaction when its turn comes: what the transactions
-// before it leave, in this submission, in the pool, or in the state.
-func (p *preparation) held(e *entry[*candidate], committed sig.KeySet) sig.KeySet {
-	if set, ok := p.sets[e.payload.prepared.Tx.Account]; ok {
-		return set
+// inForce is the key set that judges a transaction when its turn comes, and the committed one.
+type inForce struct{ held, committed sig.KeySet }
+
+// keysOf returns what the transactions before this one leave, in this submission, in the pool, or
+// in the state. What leaves the pool is in the state by then, so the pool is asked first, then the
+// state, and Prepare reads the state last: none of them can miss a block that comes between.
+func (p *preparation) keysOf(t *tx.Transaction) inForce {
+	set, follows := p.sets[t.Account]
+	if !follows {
+		var before *candidate
+		if before, follows = p.chain.pool.before(signerOf(t), t.Nonce); follows {
+			set = before.after
+		}
 	}
-	if before, ok := p.chain.pool.before(e.from, e.nonce); ok {
-		return before.after
+	committed := p.chain.state.Keys(t.Account)
+	if !follows {
+		set = committed
 	}
-	return committed
+	return inForce{set, committed}
 }
 
 // follow notes the key set that a transaction leaves behind. set is the one that judges it, or
