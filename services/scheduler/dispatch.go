@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
@@ -21,6 +22,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) error {
 	defer e.end()
 	defer close(e.stopped)
 	e.began = e.deps.Now()
+	e.hear()
 	q := &queue{store: e.deps.Store}
 	if err := q.load(ctx); err != nil {
 		return fmt.Errorf("load the queue: %w", err)
@@ -40,8 +42,8 @@ func (e *Engine) Run(ctx context.Context, ready func()) error {
 			q.add(in.owner, in.ref)
 		case <-e.wake:
 		case <-timer.C:
-			e.sweep(ctx)
 		}
+		e.sweep(ctx)
 		e.drainInbox(q) // first: whoever just came has a turn too
 		next, err := e.dispatch(ctx, q, slots)
 		if err != nil {
@@ -68,7 +70,7 @@ func (e *Engine) dispatch(
 ) (time.Duration, error) {
 	next := e.policy.Tick
 	for {
-		taken, due, err := q.turn(ctx, e.deps.Now(), func(ref Ref) bool {
+		taken, due, err := q.turn(ctx, e.deps.Now(), func(ref Ref) verdict {
 			return e.try(ctx, ref, slots)
 		})
 		if err != nil {
@@ -83,65 +85,86 @@ func (e *Engine) dispatch(
 	}
 }
 
-// try starts the placing of a run if a host fits and a slot is free. It reports whether the run
-// is out of the queue.
-func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) bool {
+// try starts the placing of a run if a host fits and a slot is free.
+func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict {
+	if len(slots) == cap(slots) {
+		return nobodyNow
+	}
 	if e.isInflight(ref.Run) {
-		return true
+		return gone
 	}
 	j, err := e.deps.Store.Job(ctx, ref.Job)
 	if errors.Is(err, ErrNotFound) {
-		return true
+		return gone
 	} else if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot read a waiting job", "job", ref.Job, "error", err)
-		return false
+		return notNow
 	}
-	if held, waits := j.WaitingSince(); !waits || held.Run != ref.Run {
-		return true
+	now := e.deps.Now()
+	held, waits := j.WaitingSince()
+	if !waits || held.Run != ref.Run || held.Time.After(ref.Time) {
+		return gone // what it waits for now stands elsewhere in the line
 	}
-	live := e.book.Live(e.deps.Now())
-	fit, reason := Match(&j.Spec, math.MaxUint64, live, j.skips(e.deps.Now()))
-	if len(fit) == 0 {
-		e.setWaiting(j.ID, ref.Run, reason)
-		return false
+	live := e.book.Live(now)
+	fit, reason := Match(&j.Spec, math.MaxUint64, live, e.skips(j, now))
+	expired := !j.Expires.IsZero() && !j.Expires.After(now)
+	if len(fit) == 0 && !expired {
+		e.setWaiting(j.ID, ref.Run, e.explain(j, reason, now))
+		return notNow
 	}
-	select {
-	case slots <- struct{}{}:
-	default:
-		return false
+	e.begin(ctx, j, fit[:min(len(fit), maxCandidates)], slots)
+	return taken
+}
+
+// begin places a run beside the dispatcher. Only the dispatcher fills slots, so one is free.
+func (e *Engine) begin(ctx context.Context, j *Job, fit []Candidate, slots chan struct{}) {
+	slots <- struct{}{}
+	run := j.Current().ID
+	if len(fit) > 0 { // held here, so that the next run is matched with what this one leaves
+		e.book.Hold(fit[0].Offer.Host.Executor, j.Spec.Resources)
 	}
-	// Held here, so that the next run is matched with what this one leaves.
-	fit = fit[:min(len(fit), maxCandidates)]
-	e.book.Hold(fit[0].Offer.Host.Executor, j.Spec.Resources)
-	e.setInflight(ref.Run, true)
+	e.setInflight(run, true)
 	e.tasks.Go(func() {
 		defer func() { <-slots; e.poke() }()
 		e.place(ctx, j, fit)
-		e.setInflight(ref.Run, false)
+		e.setInflight(run, false)
 		e.requeue(ctx, j.ID)
 	})
-	return true
+}
+
+// explain adds a host's own words to the reason when hosts that would fit declined lately.
+func (e *Engine) explain(j *Job, reason string, now time.Time) string {
+	words, waits := strings.CutPrefix(j.Current().Reason, "waiting: ")
+	if len(e.notes.avoids(j.Current().ID, now)) == 0 || !waits || words == "just submitted" {
+		return reason
+	}
+	return reason + " (" + words + ")"
 }
 
 // avoidFor is how long a host that failed or declined a run is not asked for it again.
 const avoidFor = 30 * time.Second
 
-// skips names hosts that failed this run lately: another one is tried first.
-func (j *Job) skips(now time.Time) func(*Offer) bool {
+// skips names hosts that failed or declined this run lately: another one is tried first.
+func (e *Engine) skips(j *Job, now time.Time) func(*Offer) bool {
 	attempts := j.Current().Attempts
+	avoid := e.notes.avoids(j.Current().ID, now)
 	return func(o *Offer) bool {
-		return slices.ContainsFunc(attempts, func(a Attempt) bool {
+		return avoid[o.Host.Executor] || slices.ContainsFunc(attempts, func(a Attempt) bool {
 			hostsFault := a.End != Failed && a.End != Completed
 			return hostsFault && a.Host.Executor == o.Host.Executor && now.Sub(a.Ended) < avoidFor
 		})
 	}
 }
 
+// requeueAgain is how long a run that could not be read waits for the next try.
+const requeueAgain = time.Second
+
 // requeue puts the job's newest run back in its line if it still waits.
 func (e *Engine) requeue(ctx context.Context, id job.ID) {
 	j, err := e.deps.Store.Job(ctx, id)
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot read a job to queue it again", "job", id, "error", err)
+		e.later(requeueAgain, func(ctx context.Context) { e.requeue(ctx, id) })
 		return
 	}
 	select {

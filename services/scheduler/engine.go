@@ -1,12 +1,14 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
@@ -14,7 +16,8 @@ import (
 	"github.com/united-containers/ucn/chain/tx"
 )
 
-// Policy are the scheduler's own numbers. Zero fields take the defaults of DefaultPolicy.
+// Policy are the scheduler's own numbers. Zero fields take the defaults of DefaultPolicy, but for
+// DeliverGrace and HostRetries.
 type Policy struct {
 	// Asks is how many hosts are asked at the same time.
 	Asks int
@@ -48,6 +51,19 @@ func DefaultPolicy() Policy {
 	}
 }
 
+// orDefault fills zero fields, but for a grace of zero and for no retries, which mean what they say.
+func (p Policy) orDefault() Policy {
+	d := DefaultPolicy()
+	return Policy{
+		Asks: cmp.Or(p.Asks, d.Asks), AskTimeout: cmp.Or(p.AskTimeout, d.AskTimeout),
+		PlaceWithin: cmp.Or(p.PlaceWithin, d.PlaceWithin),
+		ClaimWindow: cmp.Or(p.ClaimWindow, d.ClaimWindow), DeliverGrace: p.DeliverGrace,
+		StartWithin: cmp.Or(p.StartWithin, d.StartWithin),
+		LostAfter:   cmp.Or(p.LostAfter, d.LostAfter), HostRetries: p.HostRetries, Overhead: cmp.Or(p.Overhead, d.Overhead),
+		Tick: cmp.Or(p.Tick, d.Tick),
+	}
+}
+
 // Deps are what the engine stands on.
 type Deps struct {
 	Store  Store
@@ -78,9 +94,8 @@ type Engine struct {
 
 	watchers watchers
 
-	// waiting explains to readers why a pending run waits; lost at a restart, found again soon.
-	waitingMu sync.Mutex
-	waiting   map[RunID]string
+	// notes are what is known of runs that wait; lost at a restart, found again soon.
+	notes notes
 
 	// inflight are runs that are being placed; changed by the dispatcher and its placers.
 	inflightMu sync.Mutex
@@ -89,6 +104,14 @@ type Engine struct {
 	// inbox brings runs to the dispatcher; wake tells it that offers changed.
 	inbox chan queued
 	wake  chan struct{}
+
+	// chores are what is being done about attempts beside the dispatcher, so that none is begun
+	// twice at once.
+	choresMu sync.Mutex
+	chores   map[chore]bool
+
+	// heard is when any host was last heard, ms since 1970.
+	heard atomic.Int64
 
 	// life ends when Run is told to stop: what runs beside the dispatcher ends with it.
 	life context.Context
@@ -116,8 +139,8 @@ func New(policy Policy, deps Deps) *Engine {
 	life, end := context.WithCancel(context.Background())
 	return &Engine{
 		life: life, end: end,
-		deps: deps, policy: policy, book: NewBook(),
-		waiting: map[RunID]string{}, inflight: map[RunID]bool{},
+		deps: deps, policy: policy.orDefault(), book: NewBook(),
+		inflight: map[RunID]bool{}, chores: map[chore]bool{},
 		inbox: make(chan queued, maxInbox), wake: make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 	}
@@ -126,35 +149,68 @@ func New(policy Policy, deps Deps) *Engine {
 // Book returns the live offers.
 func (e *Engine) Book() *Book { return e.book }
 
-// Submit queues a job. Submitting it again with the same escrow returns what became of it.
+// Submit queues a job. Submitting it again with the same escrow returns what became of it, and
+// leaves the newer storage token.
 //
 // Errors: ErrEscrow (the text says why), ErrConflict, or the store's and the ledger's own.
 func (e *Engine) Submit(ctx context.Context, j *Job) (*Job, error) {
+	held, err := e.deps.Store.Job(ctx, j.ID)
+	if errors.Is(err, ErrNotFound) {
+		// Before the lock: a ledger that hangs holds up no other job.
+		if err := e.judgeEscrow(ctx, j); err != nil {
+			return nil, err
+		}
+		held, err = e.insert(ctx, j)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("take the job: %w", err)
+	case held.Escrow != j.Escrow:
+		return nil, ErrConflict
+	case held == j:
+		e.enqueue(j)
+		return j, nil
+	}
+	return e.change(ctx, j.ID, func(held *Job) (string, bool) {
+		renew := j.StorageToken != "" && j.StorageToken != held.StorageToken &&
+			held.Current().State != Ended
+		if renew {
+			held.StorageToken = j.StorageToken
+		}
+		return "job.renewed", renew
+	})
+}
+
+// judgeEscrow looks whether the job's escrow pays for it, and until when.
+func (e *Engine) judgeEscrow(ctx context.Context, j *Job) error {
+	escrow, err := e.deps.Ledger.Escrow(ctx, j.Escrow)
+	if errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("%w: the chain holds no such escrow", ErrEscrow)
+	} else if err != nil {
+		return fmt.Errorf("look the escrow up: %w", err)
+	}
+	j.Expires = e.lastLease(escrow)
+	return e.checkEscrow(j, escrow, e.deps.Now())
+}
+
+// lastLease is when the escrow does not pay for a lease any more.
+func (e *Engine) lastLease(s Escrow) time.Time { return s.Expires.Add(-e.policy.ClaimWindow) }
+
+// insert saves a new job, unless another call was quicker; then it returns that one's.
+func (e *Engine) insert(ctx context.Context, j *Job) (*Job, error) {
 	lock := e.lock(j.ID)
 	lock.Lock()
 	defer lock.Unlock()
 	held, err := e.deps.Store.Job(ctx, j.ID)
 	switch {
-	case err == nil && held.Escrow != j.Escrow:
-		return nil, ErrConflict
 	case err == nil:
 		return held, nil
 	case !errors.Is(err, ErrNotFound):
 		return nil, fmt.Errorf("look the job up: %w", err)
 	}
-	escrow, err := e.deps.Ledger.Escrow(ctx, j.Escrow)
-	if errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("%w: the chain holds no such escrow", ErrEscrow)
-	} else if err != nil {
-		return nil, fmt.Errorf("look the escrow up: %w", err)
-	}
-	now := e.deps.Now()
-	if err := e.checkEscrow(j, escrow, now); err != nil {
-		return nil, err
-	}
-	j.Submitted = now
+	j.Submitted = e.deps.Now()
 	j.Runs = []Run{{
-		State: Pending, Reason: "waiting: just submitted", Created: now,
+		State: Pending, Reason: "waiting: just submitted", Created: j.Submitted,
 		Retries: j.Spec.Retries, Backoff: j.Spec.Backoff,
 	}}
 	if _, err := io.ReadFull(e.deps.Random, j.Runs[0].ID[:]); err != nil {
@@ -163,7 +219,6 @@ func (e *Engine) Submit(ctx context.Context, j *Job) (*Job, error) {
 	if err := e.save(ctx, Change{Job: j, Event: e.event("job.submitted", j)}); err != nil {
 		return nil, err
 	}
-	e.enqueue(j)
 	return j, nil
 }
 
@@ -225,30 +280,21 @@ func (e *Engine) explainTo(j *Job) {
 	if r.State != Pending {
 		return
 	}
-	e.waitingMu.Lock()
-	defer e.waitingMu.Unlock()
-	if why, ok := e.waiting[r.ID]; ok {
+	if why := e.notes.why(r.ID); why != "" {
 		r.Reason = why
 	}
 }
 
-// setWaiting changes the reason a pending run waits for; empty forgets it.
+// setWaiting changes the reason a pending run waits for.
 func (e *Engine) setWaiting(id job.ID, run RunID, why string) {
-	e.waitingMu.Lock()
-	changed := e.waiting[run] != why
-	if why == "" {
-		delete(e.waiting, run)
-	} else {
-		e.waiting[run] = why
-	}
-	e.waitingMu.Unlock()
-	if changed && why != "" {
+	if e.notes.explain(run, shorten(why), e.deps.Now()) {
 		e.watchers.notify(id)
 	}
 }
 
 // Offer takes a host's verified offer.
 func (e *Engine) Offer(o *Offer) {
+	e.hear()
 	if e.book.Post(o, e.deps.Now()) {
 		e.poke()
 	}
@@ -281,7 +327,7 @@ func (e *Engine) save(ctx context.Context, c Change) error {
 		return fmt.Errorf("save job: %w", err)
 	}
 	if r := c.Job.Current(); r.State != Pending {
-		e.setWaiting(c.Job.ID, r.ID, "")
+		e.notes.forget(r.ID)
 	}
 	e.watchers.notify(c.Job.ID)
 	return nil

@@ -16,6 +16,12 @@ var (
 	ErrDeclined = errors.New("declined")
 	// ErrUnreachable: a host does not answer.
 	ErrUnreachable = errors.New("host does not answer")
+	// ErrAbsent: the way to a host works, but it is not there. Comes with ErrUnreachable.
+	ErrAbsent = errors.New("host is not connected")
+	// ErrForgotten: a host does not know the attempt that it was asked for.
+	ErrForgotten = errors.New("host does not know the attempt")
+	// ErrNotPlaced: a lease is in no block, for reasons that are neither its host's nor the chain's.
+	ErrNotPlaced = errors.New("the lease could not be sent to the chain")
 	// ErrLeaseRefused: the chain did not take a lease; the text names its reason.
 	ErrLeaseRefused = errors.New("lease refused by the chain")
 	// ErrBadLease: a host signed something else than what it was asked.

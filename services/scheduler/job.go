@@ -102,9 +102,12 @@ type Job struct {
 	Traceparent  string
 	// Epoch of the newest lease that was asked for; rises before every lease.
 	Epoch uint64
-	// CancelReason is set once the owner asked for the end.
+	// CancelReason is set once the owner asked for the end, Cancelled is when.
 	CancelReason string
-	Runs         []Run
+	Cancelled    time.Time
+	// Expires is when the escrow as it was last seen does not pay for a new lease any more.
+	Expires time.Time
+	Runs    []Run
 }
 
 // Run is one execution that was asked for.
@@ -140,10 +143,16 @@ type Attempt struct {
 	Prices    price.Prices
 	Created   time.Time
 	Ended     time.Time
+	// Told tells that the host itself reported the end.
+	Told bool
+	// Began tells that the program was seen to run.
+	Began bool
 	// Status is the newest report of the host, canonical AttemptStatus; nil before the first.
 	Status []byte
-	// Reported is when the newest report was made, by the host's clock.
+	// Reported is when the newest report was made, by the host's clock; Heard is when the host
+	// was last heard of this attempt, by ours.
 	Reported time.Time
+	Heard    time.Time
 }
 
 // SignedLease is a lease with its agent's signature.

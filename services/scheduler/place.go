@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
@@ -21,32 +22,60 @@ func (e *Engine) place(ctx context.Context, j *Job, fit []Candidate) {
 	var err error
 	defer func() { done(err) }()
 	var escrow Escrow
-	escrow, err = e.deps.Ledger.Escrow(ctx, j.Escrow)
-	if err != nil {
-		e.book.Release(fit[0].Offer.Host.Executor, j.Spec.Resources)
+	if escrow, err = e.deps.Ledger.Escrow(ctx, j.Escrow); err != nil {
+		e.release(j, fit[:min(len(fit), 1)])
 		e.escrowTrouble(ctx, j, err)
 		return
 	}
-	for i, c := range fit {
-		if i > 0 {
-			e.book.Hold(c.Offer.Host.Executor, j.Spec.Resources)
-		}
-		if err = e.placeOn(ctx, j, c.Offer, escrow); err == nil {
-			return
-		}
-		e.book.Release(c.Offer.Host.Executor, j.Spec.Resources)
-		e.deps.Log.InfoContext(ctx, "host does not take the run",
-			"job", j.ID, "host", c.Offer.Host.Name, "error", err)
-		if ctx.Err() != nil || errors.Is(err, errNotWaiting) {
-			return
-		}
-		e.setWaiting(j.ID, j.Current().ID, fmt.Sprintf("waiting: %s: %v", c.Offer.Host.Name, err))
+	j.Expires = e.lastLease(escrow)
+	if !j.Expires.After(e.deps.Now()) {
+		e.release(j, fit[:min(len(fit), 1)])
+		e.endWaiting(ctx, j.ID, Expired, fmt.Sprintf("its escrow expires at %s, too soon for a lease",
+			escrow.Expires.UTC().Format(time.RFC3339)))
+		return
 	}
-	e.holdBack(ctx, j.ID, err)
+	if err = e.placeOnOne(ctx, j, fit, escrow); !errors.Is(err, errSettled) {
+		e.holdBack(ctx, j, err)
+	}
 }
 
-// errNotWaiting: the run was cancelled or placed meanwhile.
-var errNotWaiting = errors.New("the run does not wait any more")
+// errSettled: the run is none of the caller's business any more: it has an attempt, or was
+// cancelled, or what comes next is written down.
+var errSettled = errors.New("the run does not wait for this")
+
+// placeOnOne returns errSettled, or the last candidate's answer when none took the run.
+func (e *Engine) placeOnOne(ctx context.Context, j *Job, fit []Candidate, escrow Escrow) error {
+	var last error
+	for i, c := range fit {
+		host := c.Offer.Host
+		if i > 0 {
+			e.book.Hold(host.Executor, j.Spec.Resources)
+		}
+		err := e.placeOn(ctx, j, c.Offer, escrow)
+		if err == nil {
+			return errSettled
+		}
+		e.release(j, fit[i:i+1])
+		e.deps.Log.InfoContext(ctx, "host does not take the run",
+			"job", j.ID, "host", host.Name, "error", err)
+		if ctx.Err() != nil || errors.Is(err, errSettled) {
+			return errSettled
+		}
+		if !errors.Is(err, ErrEscrow) {
+			e.notes.decline(j.Current().ID, host.Executor, e.deps.Now())
+		}
+		last = fmt.Errorf("%s: %w", host.Name, err)
+		e.setWaiting(j.ID, j.Current().ID, "waiting: "+last.Error())
+	}
+	return last
+}
+
+// release takes back what was held of the candidates for the job.
+func (e *Engine) release(j *Job, held []Candidate) {
+	for _, c := range held {
+		e.book.Release(c.Offer.Host.Executor, j.Spec.Resources)
+	}
+}
 
 func (e *Engine) placeOn(ctx context.Context, j *Job, o *Offer, s Escrow) error {
 	terms, err := e.terms(j, o, s)
@@ -83,21 +112,21 @@ func (e *Engine) terms(j *Job, o *Offer, s Escrow) (Terms, error) {
 	budget := min(s.Unreserved, j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, s.Used))
 	rate, _ := o.draws(j.Spec.Resources)
 	switch {
-	case budget == 0:
+	case budget == 0 || s.Unreserved < s.Floor:
 		return Terms{}, fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
 	case rate > s.MaxRate-min(s.MaxRate, s.Rate):
 		return Terms{}, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour",
 			ErrEscrow, rate)
 	}
+	if len(s.Payees) > 0 && !slices.Contains(s.Payees, o.Payee) {
+		return Terms{}, fmt.Errorf("%w: its payees do not include the host's", ErrEscrow)
+	}
 	until := now.Add(maxLeaseTime)
 	if j.Spec.RunTime > 0 {
 		until = now.Add(j.Spec.RunTime + e.policy.Overhead)
 	}
-	if latest := s.Expires.Add(-e.policy.ClaimWindow); until.After(latest) {
+	if latest := e.lastLease(s); until.After(latest) {
 		until = latest
-	}
-	if !until.After(now) {
-		return Terms{}, fmt.Errorf("%w: it expires too soon", ErrEscrow)
 	}
 	return Terms{
 		Escrow: j.Escrow, Subject: j.ID, Epoch: j.Epoch + 1, Budget: budget,
@@ -179,18 +208,47 @@ func (e *Engine) commit(ctx context.Context, id job.ID, run RunID, attempt Attem
 		return "attempt.asked", waits
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: write the attempt down: %w", errSettled, err) // it may be
 	}
 	if !waits {
-		return errNotWaiting
+		return errSettled
 	}
-	if err := e.deps.Ledger.PlaceLease(ctx, attempt.Lease); err != nil {
-		if errors.Is(err, ErrLeaseRefused) {
-			e.endAttempt(ctx, id, attempt.ID, Refused, err.Error())
+	err = e.deps.Ledger.PlaceLease(ctx, attempt.Lease)
+	switch {
+	case err == nil:
+		err = e.leased(ctx, id, attempt.ID)
+	case errors.Is(err, ErrLeaseRefused):
+		e.endAttempt(ctx, id, attempt.ID, Refused, err.Error())
+	case errors.Is(err, ErrNotPlaced):
+		e.withdraw(ctx, id, attempt.ID, err)
+	} // otherwise unknown: resume or the sweep finds out
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSettled, err)
+	}
+	return nil
+}
+
+// withdrawn is how long a run waits after its lease could not be sent.
+const withdrawn = 5 * time.Second
+
+// withdraw takes an attempt back whose lease is in no block through no fault of its host.
+func (e *Engine) withdraw(ctx context.Context, id job.ID, attempt AttemptID, cause error) {
+	_, err := e.change(ctx, id, func(j *Job) (string, bool) {
+		r := j.Current()
+		if a := r.Current(); a == nil || a.ID != attempt || a.Placed || a.State != Pending {
+			return "", false
 		}
-		return err // otherwise unknown: resume or the sweep finds out
+		r.Attempts = r.Attempts[:len(r.Attempts)-1]
+		if j.CancelReason != "" {
+			r.finish(Cancelled, j.CancelReason, e.deps.Now())
+			return "job.ended", true
+		}
+		r.NotBefore, r.Reason = e.deps.Now().Add(withdrawn), shorten("waiting: "+cause.Error())
+		return "job.waiting", true
+	})
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot take an attempt back", "job", id, "error", err)
 	}
-	return e.leased(ctx, id, attempt.ID)
 }
 
 // leased records that the lease is on the chain and sees to the delivery.
@@ -199,15 +257,15 @@ func (e *Engine) leased(ctx context.Context, id job.ID, attempt AttemptID) error
 	j, err := e.change(ctx, id, func(j *Job) (string, bool) {
 		r := j.Current()
 		a := r.Attempt(attempt)
-		if a == nil || a.Placed || a.State == Ended {
+		if a == nil || a.Placed {
 			return "", false
 		}
-		a.Placed = true
+		a.Placed = true // also of one that has ended: a quick host's report came first
 		if a.State == Pending {
 			a.State, a.Reason = Leased, "leased to "+a.Host.Name
 			r.State, r.Reason = Leased, a.Reason
 		}
-		cancelled = j.CancelReason != ""
+		cancelled = j.CancelReason != "" && a.State != Ended
 		return "attempt.leased", true
 	})
 	if err != nil {
@@ -269,16 +327,21 @@ func (e *Engine) deliverOnce(ctx context.Context, j *Job, r *Run, a *Attempt) (e
 		Revision: j.Revision, Run: r.ID, Attempt: a.ID, Lease: a.Lease.ID,
 		StorageToken: j.StorageToken,
 	}
-	if err := e.deps.Hosts.Deliver(ctx, a.Host, task); err != nil {
+	told, err := e.deps.Hosts.Deliver(ctx, a.Host, task)
+	if err != nil {
 		return err
 	}
+	e.hear()
 	_, err = e.change(ctx, j.ID, func(j *Job) (string, bool) {
 		held := j.Current().Attempt(a.ID)
-		if held == nil || held.Delivered {
+		if held == nil || held.State == Ended {
 			return "", false
 		}
-		held.Delivered = true
+		held.Delivered, held.Heard = true, e.deps.Now()
 		return "attempt.delivered", true
 	})
+	if err == nil && told != nil {
+		err = e.Report(ctx, *told)
+	}
 	return err
 }

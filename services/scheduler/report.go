@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +11,10 @@ import (
 )
 
 // Report folds what a host tells of an attempt into its job. It is idempotent: a report that is
-// older, repeated, of an attempt that ended, of an unknown job, or by another host changes nothing.
+// older, repeated, of an unknown job, or by another host changes nothing. Of an attempt that ended
+// without its host's word only the host's account of the end is kept, for people.
 func (e *Engine) Report(ctx context.Context, rep Report) error {
+	e.hear()
 	ended := false
 	j, err := e.change(ctx, rep.Job, func(j *Job) (string, bool) {
 		r := j.Run(rep.Run)
@@ -19,11 +22,21 @@ func (e *Engine) Report(ctx context.Context, rep Report) error {
 			return "", false
 		}
 		a := r.Attempt(rep.Attempt)
-		if a == nil || a.Host.Executor != rep.Executor || a.State == Ended ||
-			rep.State < a.State && rep.State != Running || rep.Time.Before(a.Reported) {
+		if a == nil || a.Host.Executor != rep.Executor || rep.Time.Before(a.Reported) {
 			return "", false
 		}
-		e.fold(r, a, rep)
+		if a.State == Ended {
+			late := rep.State == Ended && !a.Told
+			if late {
+				a.Status, a.Reported, a.Told = rep.Raw, rep.Time, true
+			}
+			return "attempt.told", late
+		}
+		if rep.State < a.State && rep.State != Running ||
+			rep.State == a.State && bytes.Equal(rep.Raw, a.Status) && rep.Raw != nil {
+			return "", false
+		}
+		e.fold(j, r, a, rep)
 		ended = a.State == Ended
 		return "attempt." + a.State.String(), true
 	})
@@ -39,37 +52,47 @@ func (e *Engine) Report(ctx context.Context, rep Report) error {
 }
 
 // fold writes a report into the attempt and its run.
-func (e *Engine) fold(r *Run, a *Attempt, rep Report) {
-	a.Delivered = true
-	a.State, a.Reason, a.Status, a.Reported = rep.State, rep.Reason, rep.Raw, rep.Time
+func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
+	a.Delivered, a.Heard = true, e.deps.Now()
+	a.Began = a.Began || rep.Ran || rep.State == Running || rep.State == Asleep
+	a.State, a.Reason, a.Status, a.Reported = rep.State, shorten(rep.Reason), rep.Raw, rep.Time
 	if rep.State != Ended {
-		r.State, r.Reason = rep.State, rep.Reason
+		r.State = rep.State
+		if j.CancelReason == "" {
+			r.Reason = a.Reason
+		}
 		return
 	}
-	a.finish(rep.End, rep.Reason, e.deps.Now())
-	e.settleRun(r, a)
+	a.Told = true
+	a.finish(rep.End, a.Reason, e.deps.Now())
+	e.settleRun(j, r, a)
 }
 
 // settleRun decides what an ended attempt means for its run: the one retry policy.
 //
 //   - completed, cancelled, exhausted, expired, fraud: the run ends so.
 //   - failed: tried again up to limits.retries times, then failed.
-//   - refused, evicted, host-lost: the host's affair; tried again elsewhere up to HostRetries
-//     times, then ended so.
+//   - refused, evicted, host-lost, and expired before the program ran: the host's or the
+//     network's affair; tried again elsewhere up to HostRetries times, then ended so.
 //
-// A further attempt waits backoff x 2^n, at most maxBackoff.
-func (e *Engine) settleRun(r *Run, a *Attempt) {
+// Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
+// maxBackoff.
+func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
 	if r.State == Ended {
 		return
 	}
 	now := e.deps.Now()
 	again := false
-	switch a.End {
-	case Failed:
+	switch {
+	case a.End == Failed:
 		r.Failures++
 		again = r.Failures <= r.Retries
-	case Refused, Evicted, HostLost:
+	case a.End == Refused, a.End == Evicted, a.End == HostLost, a.End == Expired && !a.Began:
 		again = uint32(len(r.Attempts))-r.Failures <= e.policy.HostRetries
+	}
+	if again && j.CancelReason != "" {
+		r.finish(Cancelled, j.CancelReason, now)
+		return
 	}
 	if !again || len(r.Attempts) >= MaxAttempts {
 		r.finish(a.End, a.Reason, now)
@@ -77,7 +100,7 @@ func (e *Engine) settleRun(r *Run, a *Attempt) {
 	}
 	r.State = Pending
 	r.NotBefore = now.Add(r.backoff())
-	r.Reason = fmt.Sprintf("waiting: attempt %d %s: %s", len(r.Attempts), a.End, a.Reason)
+	r.Reason = shorten(fmt.Sprintf("waiting: attempt %d %s: %s", len(r.Attempts), a.End, a.Reason))
 }
 
 const (
@@ -113,8 +136,8 @@ func (e *Engine) endAttempt(
 		if j.CancelReason != "" {
 			end, reason = Cancelled, j.CancelReason
 		}
-		a.finish(end, reason, e.deps.Now())
-		e.settleRun(r, a)
+		a.finish(end, shorten(reason), e.deps.Now())
+		e.settleRun(j, r, a)
 		return "attempt.ended", true
 	})
 	if err != nil {
@@ -133,7 +156,7 @@ func (e *Engine) Cancel(ctx context.Context, j *Job, reason string) (*Job, error
 			live = r.Live()
 			return "", false
 		}
-		j.CancelReason = reason
+		j.CancelReason, j.Cancelled = reason, e.deps.Now()
 		if live = r.Live(); !live {
 			r.finish(Cancelled, reason, e.deps.Now())
 		} else {
@@ -158,12 +181,12 @@ const stopGrace = 10 * time.Second
 func (e *Engine) stop(ctx context.Context, j *Job) {
 	a := j.Current().Current()
 	if a == nil || a.State == Ended || !a.Placed {
-		return // not placed: leased() or resume() will stop it
+		return // not placed: leased() or the sweep will stop it
 	}
 	id, host := j.ID, a.Host
 	s := Stop{Job: j.ID, Attempt: a.ID, Reason: j.CancelReason, Grace: stopGrace}
 	lease, delivered := a.Lease.ID, a.Delivered
-	e.later(0, func(ctx context.Context) {
+	e.once(a.ID, stopping, func(ctx context.Context) {
 		stopCtx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
 		defer cancel()
 		err := e.deps.Hosts.Stop(stopCtx, host, s)
@@ -179,63 +202,44 @@ func (e *Engine) stop(ctx context.Context, j *Job) {
 }
 
 // holdBack makes a run that no candidate took wait a little before it is offered again.
-func (e *Engine) holdBack(ctx context.Context, id job.ID, cause error) {
-	_, err := e.change(ctx, id, func(j *Job) (string, bool) {
+func (e *Engine) holdBack(ctx context.Context, j *Job, cause error) {
+	expires := j.Expires
+	_, err := e.change(ctx, j.ID, func(j *Job) (string, bool) {
 		r := j.Current()
 		if r.State != Pending || r.Live() {
 			return "", false
 		}
-		r.NotBefore = e.deps.Now().Add(time.Second)
+		r.NotBefore, j.Expires = e.deps.Now().Add(time.Second), expires
 		if cause != nil {
-			r.Reason = "waiting: " + cause.Error()
+			r.Reason = shorten("waiting: " + cause.Error())
 		}
 		return "job.waiting", true
 	})
 	if err != nil {
-		e.deps.Log.ErrorContext(ctx, "cannot hold a run back", "job", id, "error", err)
+		e.deps.Log.ErrorContext(ctx, "cannot hold a run back", "job", j.ID, "error", err)
 	}
 }
 
 // escrowTrouble ends a run whose escrow is gone, and holds it back when the ledger is away.
 func (e *Engine) escrowTrouble(ctx context.Context, j *Job, cause error) {
 	if !errors.Is(cause, ErrNotFound) {
-		e.holdBack(ctx, j.ID, fmt.Errorf("the ledger does not answer: %w", cause))
+		e.holdBack(ctx, j, fmt.Errorf("the ledger does not answer: %w", cause))
 		return
 	}
-	_, err := e.change(ctx, j.ID, func(j *Job) (string, bool) {
+	e.endWaiting(ctx, j.ID, Exhausted, "its escrow was closed")
+}
+
+// endWaiting ends a run that has no attempt.
+func (e *Engine) endWaiting(ctx context.Context, id job.ID, end EndReason, reason string) {
+	_, err := e.change(ctx, id, func(j *Job) (string, bool) {
 		r := j.Current()
 		if r.State != Pending || r.Live() {
 			return "", false
 		}
-		r.finish(Exhausted, "its escrow was closed", e.deps.Now())
+		r.finish(end, reason, e.deps.Now())
 		return "job.ended", true
 	})
 	if err != nil {
-		e.deps.Log.ErrorContext(ctx, "cannot end a run", "job", j.ID, "error", err)
-	}
-}
-
-// later runs fn after a wait, unless the engine goes down first; what was left undone is taken up
-// by resume.
-func (e *Engine) later(wait time.Duration, fn func(ctx context.Context)) {
-	e.tasks.Go(func() {
-		if e.pause(e.life, wait) {
-			fn(e.life)
-		}
-	})
-}
-
-// pause waits and reports whether ctx still stands.
-func (e *Engine) pause(ctx context.Context, wait time.Duration) bool {
-	if wait <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
+		e.deps.Log.ErrorContext(ctx, "cannot end a run", "job", id, "error", err)
 	}
 }

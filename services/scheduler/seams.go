@@ -13,7 +13,8 @@ import (
 // Ledger is what the scheduler needs of the chain.
 //
 // Retry: every method may be repeated. Errors: ErrNotFound when the chain does not hold what is
-// asked; ErrLeaseRefused (with the chain's reason) from PlaceLease; anything else may pass.
+// asked; from PlaceLease ErrLeaseRefused (with the chain's reason), and ErrNotPlaced when no block
+// holds the lease and none will for what was sent; anything else may pass, and nothing is known.
 type Ledger interface {
 	Escrow(ctx context.Context, id tx.EscrowID) (Escrow, error)
 	// Lease tells whether the lease is on the chain and when it ends (zero = by its until).
@@ -31,7 +32,8 @@ type Escrow struct {
 	Subject    [32]byte
 	Assigner   sig.AccountID
 	AckKeys    []sig.PublicKey
-	Unreserved uint64 // grains
+	Payees     []sig.AccountID // empty = any
+	Unreserved uint64          // grains
 	Floor      uint64
 	MaxRate    uint64
 	Rate       uint64 // in use
@@ -83,13 +85,14 @@ type Task struct {
 
 // Hosts speaks to executors.
 //
-// Errors: ErrDeclined with the host's words; ErrUnreachable when nobody answers in time; anything
-// else may pass. Retry: Deliver and Stop may be repeated; Ask with the same attempt returns the
-// same lease or a decline.
+// Errors: ErrDeclined with the host's words; ErrUnreachable when nobody answers in time, which also
+// is ErrAbsent when the way there works and nobody is at its end; anything else may pass. Retry:
+// Deliver and Stop may be repeated; Ask with the same attempt returns the same lease or a decline.
 type Hosts interface {
 	Ask(ctx context.Context, h Host, a Ask) (SignedLease, error)
-	// Deliver returns once the host has confirmed that it holds the task.
-	Deliver(ctx context.Context, h Host, t Task) error
+	// Deliver returns once the host has confirmed that it holds the task, with what it says of the
+	// attempt, which may be an earlier state or the end. nil: it said nothing of that.
+	Deliver(ctx context.Context, h Host, t Task) (*Report, error)
 	Stop(ctx context.Context, h Host, s Stop) error
 }
 
@@ -111,5 +114,7 @@ type Report struct {
 	End      EndReason
 	Reason   string
 	Time     time.Time
-	Raw      []byte // canonical AttemptStatus
+	// Ran tells that the program was seen to run.
+	Ran bool
+	Raw []byte // canonical AttemptStatus
 }

@@ -34,8 +34,7 @@ func (e *Engine) takeUp(j *Job) {
 	switch {
 	case a == nil || a.State == Ended:
 	case !a.Placed:
-		id := j.ID
-		e.later(0, func(ctx context.Context) { e.findLease(ctx, id) })
+		e.findLease(j.ID, a.ID)
 	case j.CancelReason != "":
 		e.stop(e.life, j)
 	case !a.Delivered:
@@ -43,37 +42,53 @@ func (e *Engine) takeUp(j *Job) {
 	}
 }
 
+// placeSlack is how long after its place_by a lease that was sent may still turn up on the chain,
+// by this clock: clocks differ, and a block may be on its way.
+const placeSlack = 10 * time.Second
+
+// errDoubt: whether the lease will be on the chain is not known yet.
+var errDoubt = errors.New("the lease may still be placed")
+
 // findLease looks whether a lease that was sent is on the chain, and sends it again while it may
 // still be placed.
-func (e *Engine) findLease(ctx context.Context, id job.ID) {
-	j, err := e.deps.Store.Job(ctx, id)
-	if err != nil {
-		e.deps.Log.ErrorContext(ctx, "cannot read a job", "job", id, "error", err)
-		return
-	}
-	a := j.Current().Current()
-	if a == nil || a.Placed || a.State == Ended || e.isInflight(j.Current().ID) {
-		return
-	}
-	_, err = e.deps.Ledger.Lease(ctx, a.Lease.ID)
-	if errors.Is(err, ErrNotFound) {
-		err = e.placeAgain(ctx, a)
-	}
-	switch {
-	case err == nil:
-		if err := e.leased(ctx, id, a.ID); err != nil {
-			e.deps.Log.ErrorContext(ctx, "cannot record a lease", "job", id, "error", err)
+func (e *Engine) findLease(id job.ID, attempt AttemptID) {
+	e.once(attempt, findingLease, func(ctx context.Context) {
+		j, err := e.deps.Store.Job(ctx, id)
+		if err != nil {
+			e.deps.Log.ErrorContext(ctx, "cannot read a job", "job", id, "error", err)
+			return
 		}
-	case errors.Is(err, ErrLeaseRefused):
-		e.endAttempt(ctx, id, a.ID, Refused, err.Error())
-	default:
-		e.deps.Log.WarnContext(ctx, "cannot find out about a lease", "job", id, "error", err)
-	}
+		a := j.Current().Current()
+		if a == nil || a.ID != attempt || a.Placed || a.State == Ended ||
+			e.isInflight(j.Current().ID) {
+			return
+		}
+		_, err = e.deps.Ledger.Lease(ctx, a.Lease.ID)
+		if errors.Is(err, ErrNotFound) {
+			err = e.placeAgain(ctx, j, a)
+		}
+		switch {
+		case err == nil:
+			if err := e.leased(ctx, id, a.ID); err != nil {
+				e.deps.Log.ErrorContext(ctx, "cannot record a lease", "job", id, "error", err)
+			}
+		case errors.Is(err, ErrLeaseRefused):
+			e.endAttempt(ctx, id, a.ID, Refused, err.Error())
+		case !errors.Is(err, errDoubt):
+			e.deps.Log.WarnContext(ctx, "cannot find out about a lease", "job", id, "error", err)
+		}
+	})
 }
 
-func (e *Engine) placeAgain(ctx context.Context, a *Attempt) error {
-	if uint64(a.Lease.Lease.PlaceBy) < millis(e.deps.Now()) {
+// placeAgain sends a lease once more that is not on the chain. For a job that was cancelled it
+// waits until the lease cannot come any more.
+func (e *Engine) placeAgain(ctx context.Context, j *Job, a *Attempt) error {
+	now, placeBy := e.deps.Now(), time.UnixMilli(int64(a.Lease.Lease.PlaceBy))
+	switch {
+	case now.After(placeBy.Add(placeSlack)):
 		return fmt.Errorf("%w: its time to be placed is over", ErrLeaseRefused)
+	case now.After(placeBy), j.CancelReason != "":
+		return errDoubt
 	}
 	return e.deps.Ledger.PlaceLease(ctx, a.Lease)
 }
@@ -87,6 +102,7 @@ func (e *Engine) sweep(ctx context.Context) {
 	}
 	e.swept = now
 	e.book.Sweep(now, e.policy.LostAfter)
+	e.notes.sweep(now)
 	ids, err := e.deps.Store.Live(ctx)
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot list live attempts", "error", err)
@@ -99,53 +115,98 @@ func (e *Engine) sweep(ctx context.Context) {
 	}
 }
 
-// look decides about one live attempt.
+// cancelWithin is how long a host has to report the end of what was cancelled before the chain
+// ends its pay.
+const cancelWithin = time.Minute
+
+// look decides about one live attempt. What this process could not hear while it was not running
+// is held against nobody.
 func (e *Engine) look(j *Job, now time.Time) {
 	a := j.Current().Current()
 	if a == nil || a.State == Ended {
 		return
 	}
-	id := j.ID
+	id, attempt := j.ID, *a
+	cancelled := now.Sub(latest(j.Cancelled, e.began))
 	switch {
 	case !a.Placed:
 		if now.Sub(a.Created) > 2*e.policy.AskTimeout {
-			e.later(0, func(ctx context.Context) { e.findLease(ctx, id) })
+			e.findLease(id, a.ID)
 		}
-	case j.CancelReason != "" && now.Sub(a.Created) > 2*stopGrace:
+	case j.CancelReason != "" && cancelled > cancelWithin:
+		e.once(a.ID, looking, func(ctx context.Context) {
+			e.giveUp(ctx, id, &attempt, Cancelled, j.CancelReason)
+		})
+	case j.CancelReason != "" && cancelled > 2*stopGrace:
 		e.stop(e.life, j)
-	case a.Reported.IsZero() && now.Sub(a.Created) > e.policy.StartWithin:
-		e.giveUp(j, a, Refused, a.Host.Name+" did not begin in time")
-	case e.silent(a, now):
-		e.giveUp(j, a, HostLost, fmt.Sprintf("%s has been silent for %s", a.Host.Name,
+	case a.Reported.IsZero() && now.Sub(latest(a.Created, e.began)) > e.policy.StartWithin:
+		e.once(a.ID, looking, func(ctx context.Context) {
+			e.giveUp(ctx, id, &attempt, Refused, a.Host.Name+" did not begin in time")
+		})
+	case now.Sub(latest(a.Created, a.Heard, e.began)) > e.policy.LostAfter:
+		e.once(a.ID, looking, func(ctx context.Context) { e.lookAfter(ctx, id, attempt.ID) })
+	}
+}
+
+func latest(first time.Time, more ...time.Time) time.Time {
+	for _, t := range more {
+		if t.After(first) {
+			first = t
+		}
+	}
+	return first
+}
+
+// lookAfter asks a host for an attempt of which nothing was heard for long: its last report may be
+// lost. A host that is not there, or has lost the attempt, is given up; so is one that does not
+// answer and makes no offers while others do. When nobody is heard at all it is this end that is
+// cut off, and what runs goes on.
+func (e *Engine) lookAfter(ctx context.Context, id job.ID, attempt AttemptID) {
+	j, err := e.deps.Store.Job(ctx, id)
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot read a job", "job", id, "error", err)
+		return
+	}
+	r := j.Current()
+	a := r.Attempt(attempt)
+	if a == nil || a.State == Ended {
+		return
+	}
+	now := e.deps.Now()
+	silent := e.silent(a, now)
+	asked := e.deliverOnce(ctx, j, r, a)
+	over := now.After(time.UnixMilli(int64(a.Lease.Lease.Until)).Add(e.policy.LostAfter))
+	if asked == nil {
+		if j, err = e.deps.Store.Job(ctx, id); err != nil || !j.Current().Live() {
+			return // it told the end
+		}
+	}
+	switch {
+	case over && asked == nil:
+		e.giveUp(ctx, id, a, Expired, "its lease is over")
+	case asked == nil:
+	case over, errors.Is(asked, ErrForgotten), errors.Is(asked, ErrAbsent) && silent,
+		errors.Is(asked, ErrUnreachable) && silent && !e.deaf(now):
+		e.giveUp(ctx, id, a, HostLost, fmt.Sprintf("%s has been silent for %s", a.Host.Name,
 			e.policy.LostAfter))
 	}
 }
 
-// silent tells whether neither offer nor report has come from the host for LostAfter, or its
-// lease is long over.
+// silent tells whether neither offer nor report has come from the host for LostAfter.
 func (e *Engine) silent(a *Attempt, now time.Time) bool {
-	last := a.Reported
-	for _, t := range []time.Time{a.Created, e.began} { // after a restart offers must come in first
-		if t.After(last) {
-			last = t
-		}
+	last := latest(a.Created, a.Heard, e.began)
+	if o, ok := e.book.Get(a.Host.Executor); ok {
+		last = latest(last, o.Posted)
 	}
-	if o, ok := e.book.Get(a.Host.Executor); ok && o.Posted.After(last) {
-		last = o.Posted
-	}
-	over := time.UnixMilli(int64(a.Lease.Lease.Until)).Add(e.policy.LostAfter)
-	return now.Sub(last) > e.policy.LostAfter || now.After(over)
+	return now.Sub(last) > e.policy.LostAfter
 }
 
 // giveUp ends the lease of a host that does not answer, so that no interval is paid twice, and
-// then the attempt.
-func (e *Engine) giveUp(j *Job, a *Attempt, end EndReason, reason string) {
-	id, attempt, lease := j.ID, a.ID, a.Lease.ID
-	e.later(0, func(ctx context.Context) {
-		if err := e.deps.Ledger.EndLease(ctx, lease); err != nil {
-			e.deps.Log.ErrorContext(ctx, "cannot end a lease", "job", id, "error", err)
-			return
-		}
-		e.endAttempt(ctx, id, attempt, end, reason)
-	})
+// then the attempt. What fails is tried again by the next sweep.
+func (e *Engine) giveUp(ctx context.Context, id job.ID, a *Attempt, end EndReason, reason string) {
+	if err := e.deps.Ledger.EndLease(ctx, a.Lease.ID); err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot end a lease", "job", id, "error", err)
+		return
+	}
+	e.endAttempt(ctx, id, a.ID, end, reason)
 }

@@ -3,13 +3,19 @@
 package hostbus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/united-containers/ucn/chain/canon"
+	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/cert"
@@ -57,7 +63,7 @@ func (h *Hosts) Ask(
 	}
 	if d := response.GetDeclined(); d != nil {
 		return scheduler.SignedLease{}, fmt.Errorf("%w: %s: %s", scheduler.ErrDeclined,
-			d.GetCode(), d.GetMessage())
+			printable(d.GetCode(), maxCode), printable(d.GetMessage(), maxWords))
 	}
 	return signedLease(response.GetLease())
 }
@@ -89,29 +95,101 @@ func termsPB(t scheduler.Terms) *marketv1.LeaseTerms {
 	}
 }
 
-// Deliver implements scheduler.Hosts: it sends the task and leaves once the host has said the
-// first thing about it.
-func (h *Hosts) Deliver(ctx context.Context, host scheduler.Host, t scheduler.Task) error {
+// maxUpdates is how many updates are read in search of the host's word on the attempt: an attempt
+// that is over is told with its last note first.
+const maxUpdates = 4
+
+// Deliver implements scheduler.Hosts: it sends the task and leaves once the host has said how the
+// attempt stands.
+func (h *Hosts) Deliver(
+	ctx context.Context, host scheduler.Host, t scheduler.Task,
+) (*scheduler.Report, error) {
 	target, err := targetOf(host)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	revision, err := decodeRevision(t.Revision)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	stream, err := h.client.Stream(ctx, target, methodTask, &executorv1.TaskRequest{
 		Revision: revision, Run: t.Run[:], Attempt: t.Attempt[:], Lease: t.Lease[:],
-		StorageToken: t.StorageToken,
+		StorageToken: t.StorageToken, LogOffset: math.MaxUint64, // logs are the client's
 	})
 	if err != nil {
-		return translate(host, err)
+		return nil, translate(host, err)
 	}
 	defer stream.Close()
-	if err := stream.Next(&executorv1.TaskUpdate{}); err != nil {
-		return translate(host, err)
+	for n := range maxUpdates {
+		update := &executorv1.TaskUpdate{}
+		err := stream.Next(update)
+		switch {
+		case err != nil && n > 0:
+			return nil, nil // it has confirmed already
+		case errors.Is(err, fault.NotFound):
+			return nil, fmt.Errorf("%w: %s", scheduler.ErrForgotten, host.Name)
+		case err != nil:
+			return nil, translate(host, err)
+		}
+		if status := update.GetStatus(); status != nil {
+			return reportOf(status, host, t)
+		}
 	}
-	return nil
+	return nil, nil
+}
+
+// reportOf reads what a host says of an attempt; nil when it is nothing that changes anything, or
+// is of another attempt.
+func reportOf(
+	m *jobv1.AttemptStatus, host scheduler.Host, t scheduler.Task,
+) (*scheduler.Report, error) {
+	out := &scheduler.Report{
+		Run: t.Run, Attempt: t.Attempt, Executor: host.Executor, State: scheduler.State(m.GetState()),
+		Reason: printable(m.GetReason(), maxWords), Time: timeOf(m.GetTime()),
+		Ran: m.GetUsage().GetWallMs() > 0 || m.GetOutcome().GetUsage().GetWallMs() > 0,
+	}
+	if len(m.GetJob()) != len(out.Job) || !bytes.Equal(m.GetRun(), t.Run[:]) ||
+		!bytes.Equal(m.GetAttempt(), t.Attempt[:]) ||
+		out.State < scheduler.Starting || out.State > scheduler.Ended {
+		return nil, nil
+	}
+	out.Job = job.ID(m.GetJob())
+	if out.State == scheduler.Ended {
+		out.End = scheduler.EndReason(m.GetOutcome().GetReason())
+		if out.End < scheduler.Completed || out.End > scheduler.Fraud {
+			return nil, nil
+		}
+		if text := m.GetOutcome().GetMessage(); text != "" {
+			out.Reason = printable(text, maxWords)
+		}
+	}
+	raw, err := canon.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode the status of %s: %w", host.Name, err)
+	}
+	out.Raw = raw
+	return out, nil
+}
+
+// Bounds of what hosts say.
+const (
+	maxCode  = 64
+	maxWords = 400
+	// maxTime is the last time that is told apart, in the year 9999, so that it can be written down.
+	maxTime = 253_402_300_799_000
+)
+
+func timeOf(ms uint64) time.Time { return time.UnixMilli(int64(min(ms, maxTime))) }
+
+// printable cuts a stranger's words and leaves out what would steer a terminal.
+func printable(text string, most int) string {
+	text = strings.ToValidUTF8(text[:min(len(text), most)], "")
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // Stop implements scheduler.Hosts.
@@ -139,11 +217,14 @@ func (h *Hosts) call(
 func translate(host scheduler.Host, err error) error {
 	var told *fault.Error
 	switch {
+	case errors.Is(err, bus.ReasonNotConnected):
+		return fmt.Errorf("%w: %s: %w", scheduler.ErrUnreachable, host.Name, scheduler.ErrAbsent)
 	case errors.Is(err, fault.Unavailable), errors.Is(err, fault.DeadlineExceeded),
 		errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: %s", scheduler.ErrUnreachable, host.Name)
 	case errors.As(err, &told):
-		return fmt.Errorf("%w: %w", scheduler.ErrDeclined, told)
+		return fmt.Errorf("%w: %s: %s", scheduler.ErrDeclined, told.Reason(),
+			printable(told.Message(), maxWords))
 	}
 	return fmt.Errorf("ask %s: %w", host.Name, err)
 }

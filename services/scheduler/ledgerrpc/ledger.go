@@ -49,11 +49,12 @@ func (l *Ledger) Escrow(ctx context.Context, id tx.EscrowID) (scheduler.Escrow, 
 	}
 	out := scheduler.Escrow{
 		Owner: s.Owner, ForJob: s.Purpose == chainv1.Purpose_PURPOSE_JOB,
-		AckKeys: s.Terms.AckKeys, Unreserved: r.GetUnreserved(), Floor: uint64(s.Terms.Floor),
+		AckKeys: s.Terms.AckKeys, Payees: s.Payees,
+		Unreserved: r.GetUnreserved(), Floor: uint64(s.Terms.Floor),
 		MaxRate: uint64(s.Terms.MaxRate), Rate: uint64(s.Rate),
 		MaxTotal: uint64(s.Terms.MaxTotal), Used: uint64(s.Paid) + uint64(s.Reserved),
 		Trust: uint64(s.Terms.Trust), Risk: uint64(s.Risk),
-		Expires: time.UnixMilli(int64(s.Terms.Expires)),
+		Expires: timeOf(uint64(s.Terms.Expires)),
 	}
 	if len(s.Subject) == len(out.Subject) {
 		out.Subject = [32]byte(s.Subject)
@@ -70,12 +71,17 @@ func (l *Ledger) Lease(ctx context.Context, id tx.LeaseID) (scheduler.LeaseState
 	} else if err != nil {
 		return scheduler.LeaseState{}, fmt.Errorf("read lease: %w", err)
 	}
-	state := scheduler.LeaseState{Until: time.UnixMilli(int64(r.GetLease().GetUntil()))}
+	state := scheduler.LeaseState{Until: timeOf(r.GetLease().GetUntil())}
 	if end := r.GetLease().GetEnd(); end != 0 {
-		state.Ended = time.UnixMilli(int64(end))
+		state.Ended = timeOf(end)
 	}
 	return state, nil
 }
+
+// maxTime is the last time that is told apart, in the year 9999, so that it can be written down.
+const maxTime = 253_402_300_799_000
+
+func timeOf(ms uint64) time.Time { return time.UnixMilli(int64(min(ms, maxTime))) }
 
 // PlaceLease implements scheduler.Ledger.
 func (l *Ledger) PlaceLease(ctx context.Context, s scheduler.SignedLease) error {
@@ -89,8 +95,10 @@ func (l *Ledger) PlaceLease(ctx context.Context, s scheduler.SignedLease) error 
 			return nil
 		}
 		return fmt.Errorf("%w: %s", scheduler.ErrLeaseRefused, failed.Receipt.GetReason())
+	case errors.Is(err, submit.ErrUnknown), ctx.Err() != nil:
+		return fmt.Errorf("place lease: %w", err) // it may be in a block
 	}
-	return fmt.Errorf("place lease: %w", err)
+	return fmt.Errorf("%w: %w", scheduler.ErrNotPlaced, err)
 }
 
 // EndLease implements scheduler.Ledger.

@@ -162,7 +162,9 @@ type Hosts struct {
 	OnAsk func(h scheduler.Host, a scheduler.Ask, l *tx.Lease) error
 	// OnDeliver and OnStop are called for each delivery and stop.
 	OnDeliver func(h scheduler.Host, t scheduler.Task) error
-	OnStop    func(h scheduler.Host, s scheduler.Stop) error
+	// OnTell is what a host says of an attempt when it is given the task.
+	OnTell func(h scheduler.Host, t scheduler.Task) *scheduler.Report
+	OnStop func(h scheduler.Host, s scheduler.Stop) error
 
 	mu     sync.Mutex
 	offers map[sig.PublicKey]*scheduler.Offer
@@ -216,11 +218,18 @@ func (f *Hosts) Ask(
 }
 
 // Deliver implements scheduler.Hosts.
-func (f *Hosts) Deliver(_ context.Context, h scheduler.Host, t scheduler.Task) error {
+func (f *Hosts) Deliver(
+	_ context.Context, h scheduler.Host, t scheduler.Task,
+) (*scheduler.Report, error) {
 	if f.OnDeliver != nil {
-		return f.OnDeliver(h, t)
+		if err := f.OnDeliver(h, t); err != nil {
+			return nil, err
+		}
 	}
-	return nil
+	if f.OnTell != nil {
+		return f.OnTell(h, t), nil
+	}
+	return nil, nil
 }
 
 // Stop implements scheduler.Hosts.

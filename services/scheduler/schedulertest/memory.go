@@ -101,9 +101,13 @@ func (m *Memory) Jobs(
 	_ context.Context, owner sig.AccountID, after scheduler.Cursor, limit int,
 ) ([]*scheduler.Job, error) {
 	jobs, err := m.all()
-	slices.Reverse(jobs)
+	slices.SortStableFunc(jobs, func(a, b *scheduler.Job) int {
+		return cmp.Or(b.Submitted.Compare(a.Submitted), bytes.Compare(a.ID[:], b.ID[:]))
+	})
 	jobs = slices.DeleteFunc(jobs, func(j *scheduler.Job) bool {
-		return j.Owner != owner || !after.IsZero() && !j.Submitted.Before(after.Time)
+		behind := j.Submitted.Before(after.Time) ||
+			j.Submitted.Equal(after.Time) && bytes.Compare(j.ID[:], after.Job[:]) > 0
+		return j.Owner != owner || !after.IsZero() && !behind
 	})
 	return jobs[:min(len(jobs), limit)], err
 }

@@ -81,6 +81,9 @@ func testListing(t *testing.T, s scheduler.Store) {
 	for n := range 5 {
 		save(t, s, NewJob(1, n), NewJob(2, n))
 	}
+	twin := NewJob(1, 4) // submitted at the same time as another
+	twin.ID[1] = 1
+	save(t, s, twin)
 	var got []job.ID
 	var after scheduler.Cursor
 	for {
@@ -96,7 +99,7 @@ func testListing(t *testing.T, s scheduler.Store) {
 			after = scheduler.Cursor{Time: j.Submitted, Job: j.ID}
 		}
 	}
-	want := []job.ID{{1, 0, 4}, {1, 0, 3}, {1, 0, 2}, {1, 0, 1}, {1, 0, 0}}
+	want := []job.ID{{1, 0, 4}, {1, 1, 4}, {1, 0, 3}, {1, 0, 2}, {1, 0, 1}, {1, 0, 0}}
 	if !slices.Equal(got, want) {
 		t.Errorf("listed %v, want %v", got, want)
 	}

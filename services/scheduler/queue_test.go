@@ -1,0 +1,265 @@
+package scheduler
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/sig"
+)
+
+// pendings is a store's index of waiting runs.
+type pendings struct {
+	refs map[sig.AccountID][]Ref
+}
+
+func (p *pendings) Jobs(context.Context, sig.AccountID, Cursor, int) ([]*Job, error) {
+	return nil, nil
+}
+
+func (p *pendings) Live(context.Context) ([]job.ID, error) { return nil, nil }
+
+func (p *pendings) Owners(context.Context) (owners []sig.AccountID, _ error) {
+	for owner, refs := range p.refs {
+		if len(refs) > 0 {
+			owners = append(owners, owner)
+		}
+	}
+	slices.SortFunc(owners, sig.AccountID.Compare)
+	return owners, nil
+}
+
+func (p *pendings) Pending(
+	_ context.Context, owner sig.AccountID, after Cursor, limit int,
+) (page []Ref, _ error) {
+	for _, ref := range p.refs[owner] {
+		last := Ref{Time: after.Time, Job: after.Job}
+		if (after.IsZero() || compareRefs(ref, last) > 0) && len(page) < limit {
+			page = append(page, ref)
+		}
+	}
+	return page, nil
+}
+
+func (p *pendings) put(owner sig.AccountID, ref Ref) {
+	at, _ := slices.BinarySearchFunc(p.refs[owner], ref, compareRefs)
+	p.refs[owner] = slices.Insert(p.refs[owner], at, ref)
+}
+
+func (p *pendings) drop(owner sig.AccountID, run RunID) {
+	p.refs[owner] = slices.DeleteFunc(p.refs[owner], func(r Ref) bool { return r.Run == run })
+}
+
+// shop is a queue with a store behind it, in which some runs fit nowhere.
+type shop struct {
+	t      *rapid.T
+	store  *pendings
+	queue  *queue
+	owners map[RunID]sig.AccountID
+	unfit  map[RunID]bool
+	now    time.Time
+	made   int
+	// served counts placements; since is at which count an owner was last served or began to have
+	// a run that fits.
+	served int
+	since  map[sig.AccountID]int
+}
+
+func newShop(t *rapid.T) *shop {
+	store := &pendings{refs: map[sig.AccountID][]Ref{}}
+	return &shop{
+		t: t, store: store, queue: &queue{store: store}, owners: map[RunID]sig.AccountID{},
+		unfit: map[RunID]bool{}, now: time.Unix(1_800_000_000, 0), since: map[sig.AccountID]int{},
+	}
+}
+
+func (s *shop) come(owner sig.AccountID, unfit bool) {
+	s.made++
+	s.now = s.now.Add(time.Millisecond)
+	ref := Ref{Time: s.now, Run: RunID{byte(s.made >> 8), byte(s.made)}}
+	ref.Job = job.ID{owner[0], byte(s.made >> 8), byte(s.made)}
+	if !unfit && !s.waits(owner) {
+		s.since[owner] = s.served
+	}
+	s.owners[ref.Run], s.unfit[ref.Run] = owner, unfit
+	s.store.put(owner, ref)
+	s.queue.add(owner, ref)
+}
+
+// waits tells whether the owner has a run that fits.
+func (s *shop) waits(owner sig.AccountID) bool {
+	return slices.ContainsFunc(s.store.refs[owner], func(r Ref) bool { return !s.unfit[r.Run] })
+}
+
+// serve makes rounds until n runs are placed or none can be.
+func (s *shop) serve(n int) {
+	idle := 0
+	for n > 0 && idle <= s.made/window+2 {
+		got, _, err := s.queue.turn(context.Background(), s.now, func(ref Ref) verdict {
+			owner := s.owners[ref.Run]
+			switch {
+			case n == 0:
+				return nobodyNow
+			case !slices.Contains(s.store.refs[owner], ref):
+				return gone
+			case s.unfit[ref.Run]:
+				return notNow
+			}
+			n--
+			s.placed(owner, ref)
+			return taken
+		})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if idle++; got > 0 {
+			idle = 0
+		}
+	}
+}
+
+func (s *shop) placed(owner sig.AccountID, ref Ref) {
+	s.served++
+	s.store.drop(owner, ref.Run)
+	s.since[owner] = s.served
+}
+
+func (s *shop) check() {
+	for owner := range s.store.refs {
+		if s.hopeless(owner) > window/2 {
+			continue // those that fit come up once the window has passed over the others
+		}
+		if waited := s.served - s.since[owner]; s.waits(owner) && waited > s.bound() {
+			s.t.Fatalf("owner %d has waited for %d placements, bound %d", owner[0], waited, s.bound())
+		}
+	}
+}
+
+// hopeless counts an owner's runs that fit nowhere.
+func (s *shop) hopeless(owner sig.AccountID) (n int) {
+	for _, ref := range s.store.refs[owner] {
+		if s.unfit[ref.Run] {
+			n++
+		}
+	}
+	return n
+}
+
+// maxOwners of a shop.
+const maxOwners = 6
+
+// bound: every other owner once in the round that goes on and once in the next.
+func (s *shop) bound() int { return 2 * maxOwners }
+
+// TestQueueIsFair: whoever comes and goes, and however many of their runs fit nowhere, an owner
+// with few enough of those waits for a round or two, and in the end everything that fits is placed.
+func TestQueueIsFair(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := newShop(t)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			owner := sig.AccountID{byte(rapid.IntRange(1, maxOwners).Draw(t, "owner"))}
+			switch rapid.IntRange(0, 4).Draw(t, "what") {
+			case 0:
+				for range rapid.IntRange(1, 150).Draw(t, "many") {
+					s.come(owner, false)
+				}
+			case 1:
+				for range rapid.IntRange(1, 2*window).Draw(t, "unfit") {
+					s.come(owner, true)
+				}
+			case 2:
+				s.come(owner, false)
+			default:
+				places := rapid.IntRange(1, 3).Draw(t, "places")
+				for range rapid.IntRange(1, 30).Draw(t, "times") {
+					s.serve(places)
+					s.check()
+				}
+			}
+			s.check()
+			for _, l := range s.queue.lines {
+				if len(l.refs) > 2*window {
+					t.Fatalf("a line holds %d refs in memory", len(l.refs))
+				}
+			}
+		}
+		s.serve(s.made)
+		for owner, refs := range s.store.refs {
+			if s.waits(owner) {
+				t.Fatalf("owner %d: something that fits is left among %d", owner[0], len(refs))
+			}
+		}
+	})
+}
+
+// TestQueueIsLoadedWhole: after a restart each run comes up once, oldest first.
+func TestQueueIsLoadedWhole(t *testing.T) {
+	store := &pendings{refs: map[sig.AccountID][]Ref{}}
+	now := time.Unix(1_800_000_000, 0)
+	for n := range 300 {
+		id := [2]byte{byte(n >> 8), byte(n)}
+		ref := Ref{Run: RunID(append(id[:], make([]byte, 14)...)), Time: now.Add(-time.Hour)}
+		copy(ref.Job[:], id[:])
+		store.put(sig.AccountID{byte(n % 3)}, ref)
+	}
+	q := &queue{store: store}
+	if err := q.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	last, seen := map[byte]Ref{}, map[RunID]bool{}
+	for range 1000 {
+		got, _, err := q.turn(t.Context(), now, func(ref Ref) verdict {
+			owner := byte((int(ref.Run[0])<<8 | int(ref.Run[1])) % 3)
+			before := last[owner].Job
+			if seen[ref.Run] || bytes.Compare(before[:], ref.Job[:]) > 0 {
+				t.Fatalf("run %x comes twice or too late", ref.Run[:2])
+			}
+			seen[ref.Run], last[owner] = true, ref
+			store.drop(sig.AccountID{owner}, ref.Run)
+			return taken
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got == 0 {
+			break
+		}
+	}
+	if len(seen) != 300 || len(q.lines) != 0 {
+		t.Errorf("%d of 300 runs came up, %d lines are left", len(seen), len(q.lines))
+	}
+}
+
+// TestHeldBack: a run that is held back comes up when it is due, and its new place counts.
+func TestHeldBack(t *testing.T) {
+	store := &pendings{refs: map[sig.AccountID][]Ref{}}
+	now := time.Unix(1_800_000_000, 0)
+	q := &queue{store: store}
+	early := Ref{Run: RunID{1}, Time: now}
+	late := Ref{Run: RunID{1}, Time: now.Add(time.Minute)}
+	q.add(sig.AccountID{1}, early)
+	q.add(sig.AccountID{1}, late)
+	var tried []string
+	try := func(ref Ref) verdict {
+		tried = append(tried, fmt.Sprint(ref.Time.Sub(now)))
+		return taken
+	}
+	for _, at := range []time.Duration{0, time.Minute} {
+		_, due, err := q.turn(t.Context(), now.Add(at), try)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at == 0 && !due.Equal(late.Time) {
+			t.Errorf("due at %s, want %s", due, late.Time)
+		}
+	}
+	if !slices.Equal(tried, []string{"1m0s"}) {
+		t.Errorf("tried %v, want once, when it is due", tried)
+	}
+}
