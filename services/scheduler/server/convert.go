@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/united-containers/ucn/chain/canon"
@@ -25,7 +26,10 @@ func millis(t time.Time) uint64 {
 	return uint64(t.UnixMilli())
 }
 
-func fromMillis(ms uint64) time.Time { return time.UnixMilli(int64(ms)) }
+// maxTime is the last time that is told apart, in the year 9999, so that it can be written down.
+const maxTime = 253_402_300_799_000
+
+func fromMillis(ms uint64) time.Time { return time.UnixMilli(int64(min(ms, maxTime))) }
 
 func accounts(list [][]byte) []sig.AccountID {
 	var out []sig.AccountID
@@ -115,17 +119,27 @@ func jobPB(j *scheduler.Job) (*schedulerv1.Job, error) {
 	if err := canon.Unmarshal(j.Revision, out.Revision); err != nil {
 		return nil, fmt.Errorf("decode a stored revision: %w", err)
 	}
-	for i := range j.Runs {
-		for k := range j.Runs[i].Attempts {
-			a, err := attemptPB(&j.Runs[i].Attempts[k])
+	room := maxStatuses
+	for i := len(j.Runs) - 1; i >= 0; i-- {
+		for k := len(j.Runs[i].Attempts) - 1; k >= 0; k-- {
+			a := j.Runs[i].Attempts[k]
+			if room -= len(a.Status); room < 0 {
+				a.Status = nil
+			}
+			told, err := attemptPB(&a)
 			if err != nil {
 				return nil, err
 			}
-			out.Runs[i].Attempts = append(out.Runs[i].Attempts, a)
+			out.Runs[i].Attempts = append(out.Runs[i].Attempts, told)
 		}
+		slices.Reverse(out.Runs[i].Attempts)
 	}
 	return out, nil
 }
+
+// maxStatuses bounds the bytes of hosts' statuses in one answer, newest first; older ones are left
+// out, since an answer that is too large is none.
+const maxStatuses = 1 << 20
 
 func attemptPB(a *scheduler.Attempt) (*schedulerv1.Attempt, error) {
 	out := &schedulerv1.Attempt{

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
+	"unicode"
 
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/job"
@@ -34,6 +37,23 @@ const (
 	maxLabels = 64
 	maxName   = 128
 )
+
+// Bounds of what an attempt's status may hold.
+const (
+	maxStatus = 128 << 10 // bytes
+	maxWords  = 400       // bytes of what people read; more is cut
+)
+
+// printable cuts a stranger's words and leaves out what would steer a terminal.
+func printable(text string, most int) string {
+	text = strings.ToValidUTF8(text[:min(len(text), most)], "")
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, text)
+}
 
 // handle takes one verified event of a host. What it does is idempotent. A payload that makes no
 // sense is refused for good.
@@ -69,7 +89,7 @@ func offerOf(m *marketv1.Offer, in event.Incoming) (*scheduler.Offer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	c, _, err := cert.Decode(raw)
+	c, id, err := cert.Decode(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -80,15 +100,19 @@ func offerOf(m *marketv1.Offer, in event.Incoming) (*scheduler.Offer, error) {
 	switch {
 	case string(m.GetExecutor()) != string(in.Body.GetInstanceKey()):
 		return nil, fmt.Errorf("is of another executor than its envelope")
-	case c.InstanceKey != sig.PublicKey(in.Body.GetInstanceKey()) || c.Operator != in.Operator:
+	case string(in.Body.GetCertificateId()) != string(id[:]) ||
+		c.InstanceKey != sig.PublicKey(in.Body.GetInstanceKey()) || c.Operator != in.Operator:
 		return nil, fmt.Errorf("its certificate is another's")
 	case string(m.GetOperator()) != string(in.Operator[:]):
 		return nil, fmt.Errorf("names another operator than its certificate")
 	case len(m.GetPayee()) != len(sig.AccountID{}):
 		return nil, fmt.Errorf("payee must be an account id of 32 bytes")
 	case len(m.GetImages()) > maxHeld, len(m.GetFiles()) > maxHeld,
-		len(m.GetLabels()) > maxLabels, len(m.GetHost()) > maxName:
+		len(m.GetLabels()) > maxLabels, len(m.GetHost()) > maxName,
+		len(m.GetPlatforms()) > maxLabels, len(m.GetChains()) > maxLabels:
 		return nil, fmt.Errorf("lists too much")
+	case !within(m.GetTotal(), m.GetFree()):
+		return nil, fmt.Errorf("has more free than there is")
 	}
 	prices := price.PricesFromPB(m.GetPrices())
 	if err := prices.Validate(); err != nil {
@@ -96,7 +120,7 @@ func offerOf(m *marketv1.Offer, in event.Incoming) (*scheduler.Offer, error) {
 	}
 	out := &scheduler.Offer{
 		Host: scheduler.Host{
-			Executor: c.InstanceKey, Operator: c.Operator, Name: m.GetHost(),
+			Executor: c.InstanceKey, Operator: c.Operator, Name: printable(m.GetHost(), maxName),
 			Subject: target.RPC(), Certificate: raw,
 		},
 		Payee: sig.AccountID(m.GetPayee()), Posted: in.Time(), Prices: prices,
@@ -116,12 +140,26 @@ func offerOf(m *marketv1.Offer, in event.Incoming) (*scheduler.Offer, error) {
 	return out, nil
 }
 
+// within tells whether part is no more than whole.
+func within(whole, part *jobv1.Resources) bool {
+	return part.GetCpuMilli() <= whole.GetCpuMilli() && part.GetMemory() <= whole.GetMemory() &&
+		part.GetDisk() <= whole.GetDisk() && part.GetNetwork() <= whole.GetNetwork()
+}
+
 // reportOf reads an attempt's status. Who may report is for the engine to judge.
 func reportOf(m *jobv1.AttemptStatus, in event.Incoming) (scheduler.Report, error) {
 	out := scheduler.Report{
-		Executor: sig.PublicKey(in.Body.GetInstanceKey()), Reason: m.GetReason(),
-		State: scheduler.State(m.GetState()), Time: fromMillis(m.GetTime()),
+		Executor: sig.PublicKey(in.Body.GetInstanceKey()),
+		Reason:   printable(m.GetReason(), maxWords),
+		State:    scheduler.State(m.GetState()), Time: fromMillis(m.GetTime()),
+		Ran: m.GetUsage().GetWallMs() > 0 || m.GetOutcome().GetUsage().GetWallMs() > 0,
 		Raw: in.Body.GetPayload(),
+	}
+	switch {
+	case len(out.Raw) > maxStatus:
+		return out, fmt.Errorf("has %d bytes, at most %d", len(out.Raw), maxStatus)
+	case out.Time.After(in.Time().Add(time.Minute)):
+		return out, fmt.Errorf("is of a time after its event's")
 	}
 	if len(m.GetJob()) != len(job.ID{}) || len(m.GetRun()) != len(out.Run) ||
 		len(m.GetAttempt()) != len(out.Attempt) {
@@ -138,7 +176,7 @@ func reportOf(m *jobv1.AttemptStatus, in event.Incoming) (scheduler.Report, erro
 			return out, fmt.Errorf("ended for no reason")
 		}
 		if text := m.GetOutcome().GetMessage(); text != "" {
-			out.Reason = text
+			out.Reason = printable(text, maxWords)
 		}
 	}
 	return out, nil

@@ -3,6 +3,8 @@ package server
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 
 	"github.com/united-containers/ucn/chain/canon"
@@ -29,13 +31,11 @@ func parseOfferCursor(text string) (o offerCursor, err error) {
 	if text == "" {
 		return o, nil
 	}
-	var host []byte
-	n, err := fmt.Sscanf(text, "%16x%x", &o.price, &host)
-	if err != nil || n != 2 || len(host) != len(o.host) {
+	raw, err := hex.DecodeString(text)
+	if err != nil || len(raw) != 8+len(o.host) {
 		return o, badCursor()
 	}
-	copy(o.host[:], host)
-	return o, nil
+	return offerCursor{binary.BigEndian.Uint64(raw), sig.PublicKey(raw[8:])}, nil
 }
 
 func compareOffers(a, b scheduler.Candidate) int {

@@ -33,6 +33,9 @@ const (
 	defaultJobs   = 50
 	defaultOffers = 100
 	maxPage       = 1000
+	maxScanned    = 10_000    // jobs looked at for one page of those in some state
+	maxRevision   = 256 << 10 // canonical bytes; it must also fit a request on the bus
+	maxOfferBytes = 2 << 20   // of one page of offers, the last one beyond
 )
 
 // Reasons that this service refuses with.
@@ -113,15 +116,30 @@ func (s *Server) readJob(
 	if err != nil {
 		return nil, fault.New(fault.InvalidArgument, ReasonSpec, "revision: %v", err)
 	}
-	delivery := scheduler.ByClient
-	if r.GetDelivery() == schedulerv1.Delivery_DELIVERY_SCHEDULER {
-		delivery = scheduler.ByScheduler
+	if len(raw) > maxRevision {
+		return nil, fault.New(fault.InvalidArgument, ReasonSpec,
+			"revision has %d bytes, at most %d", len(raw), maxRevision)
+	}
+	delivery, err := deliveryOf(r.GetDelivery())
+	if err != nil {
+		return nil, err
 	}
 	return &scheduler.Job{
 		ID: id, Owner: caller, Escrow: tx.EscrowID(r.GetEscrow()), Revision: raw,
 		Spec: specOf(spec), StorageToken: r.GetStorageToken(), Delivery: delivery,
 		Traceparent: telemetry.Inject(ctx),
 	}, nil
+}
+
+func deliveryOf(d schedulerv1.Delivery) (scheduler.Delivery, error) {
+	switch d {
+	case schedulerv1.Delivery_DELIVERY_UNSPECIFIED, schedulerv1.Delivery_DELIVERY_CLIENT:
+		return scheduler.ByClient, nil
+	case schedulerv1.Delivery_DELIVERY_SCHEDULER:
+		return scheduler.ByScheduler, nil
+	}
+	return 0, fault.New(fault.Unimplemented, ReasonNotBuilt,
+		"delivery: %d is not served by this network yet", d)
 }
 
 // GetJob implements SchedulerServiceServer.
@@ -173,7 +191,7 @@ func (s *Server) ListJobs(
 	}
 	response := &schedulerv1.ListJobsResponse{}
 	// Pages are filled past jobs of other states, up to a bound per call.
-	for range maxPage {
+	for scanned := 0; scanned < maxScanned; scanned += size {
 		page, err := s.engine.Jobs(ctx, caller, after, size)
 		if err != nil {
 			return nil, err
@@ -278,8 +296,9 @@ func (s *Server) ListOffers(
 	}
 	at, _ := slices.BinarySearchFunc(live, start, compareToCursor)
 	response := &schedulerv1.ListOffersResponse{}
+	bytes := 0
 	for _, c := range live[at:] {
-		if len(response.Offers) == size {
+		if len(response.Offers) == size || bytes > maxOfferBytes {
 			response.NextPageToken = cursorOf(c).String()
 			break
 		}
@@ -287,6 +306,7 @@ func (s *Server) ListOffers(
 		if err != nil {
 			return nil, err
 		}
+		bytes += len(c.Offer.Raw)
 		response.Offers = append(response.Offers, posted)
 	}
 	return response, nil
@@ -352,9 +372,9 @@ func translate(err error) error {
 	case errors.Is(err, scheduler.ErrConflict):
 		return fault.New(fault.AlreadyExists, ReasonConflict, "%v", err)
 	case errors.Is(err, scheduler.ErrNotFound):
-		return fault.New(fault.NotFound, ReasonNotFound, "%v", err)
+		return fault.New(fault.NotFound, ReasonNotFound, "there is no such job of this account")
 	case errors.Is(err, scheduler.ErrFull):
-		return fault.New(fault.ResourceExhausted, ReasonFull, "%v", err)
+		return fault.New(fault.ResourceExhausted, ReasonFull, "too many watch this job already")
 	}
 	return err
 }

@@ -8,7 +8,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 
 	db "github.com/cockroachdb/pebble/v2"
 	"github.com/nats-io/nats.go"
@@ -99,6 +101,9 @@ func New(_ context.Context, c Config, i *instance.Instance) (_ *Scheduler, err e
 			err = errors.Join(fmt.Errorf("scheduler: %w", err), s.close())
 		}
 	}()
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil { // it will hold its owners' tokens
+		return nil, fmt.Errorf("make the store's folder: %w", err)
+	}
 	cache := db.NewCache(memoryOfStore)
 	defer cache.Unref()
 	s.store, err = db.Open(filepath.Join(c.Dir, "jobs"), &db.Options{
@@ -180,6 +185,7 @@ func (s *Scheduler) ledger(i *instance.Instance) (*ledgerrpc.Ledger, error) {
 	sender := submit.New(submit.Config{
 		Ledger: client, Key: i.Identity.Key, Chain: i.Chain, Anchor: i.Anchor, Now: i.Now,
 	})
+	s.conns = append(s.conns, func() error { sender.Close(); return nil })
 	return ledgerrpc.New(client, sender, i.Chain, i.Anchor), nil
 }
 
@@ -234,7 +240,7 @@ func (s *Scheduler) Run(ctx context.Context, ready func()) error {
 
 func (s *Scheduler) close() error {
 	var all []error
-	for _, end := range s.conns {
+	for _, end := range slices.Backward(s.conns) {
 		all = append(all, end())
 	}
 	s.conns = nil
