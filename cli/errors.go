@@ -86,13 +86,10 @@ func message(err error) string {
 	if f == nil {
 		return err.Error()
 	}
-	if direct, ok := err.(*fault.Error); ok && direct == f {
-		return f.Message()
-	}
 	// What was wrapped around the fault says what was being done; the fault's own text repeats
 	// its reason and local cause, which help nobody here.
 	text, inner := err.Error(), f.Error()
-	if n := len(text) - len(inner); n > 0 && text[n:] == inner {
+	if n := len(text) - len(inner); n >= 0 && text[n:] == inner {
 		return text[:n] + f.Message()
 	}
 	return text

@@ -174,10 +174,10 @@ func (f *following) see(ctx context.Context, j *schedulerv1.Job) {
 	}
 	for _, run := range j.GetRuns() {
 		for i, a := range run.GetAttempts() {
-			e.Host, e.Attempt = a.GetHost(), i+1
 			if len(a.GetLease()) != len(tx.LeaseID{}) {
-				continue
+				continue // it was asked and has not promised anything
 			}
+			e.Host, e.Attempt = a.GetHost(), i+1
 			e.Lease = leaseText(tx.LeaseID(a.GetLease()))
 			f.visitOnce(ctx, run.GetId(), a)
 		}
