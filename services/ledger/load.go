@@ -99,8 +99,7 @@ func (c *Chain) again(ctx context.Context, r Record) error {
 	if err != nil {
 		return fmt.Errorf("block %d: %w", r.Height, err)
 	}
-	err = b.Certificate.Verify(&b.Header, c.anchor, c.genesis.Validators, c.genesis.Quorum())
-	if err != nil {
+	if err := c.genuine(b, r.Hash); err != nil {
 		return fmt.Errorf("block %d: %w", r.Height, err)
 	}
 	if err := c.execute(ctx, b, true); err != nil {
@@ -126,6 +125,14 @@ func (c *Chain) again(ctx context.Context, r Record) error {
 	return nil
 }
 
+// genuine checks that a block of the log is certified, and has the hash that the log gives it.
+func (c *Chain) genuine(b *block.Block, hash Hash) error {
+	if own := Hash(b.Header.Hash(c.anchor)); own != hash {
+		return fmt.Errorf("%w: the header's hash is %x, the log says %x", ErrCorrupt, own, hash)
+	}
+	return b.Certificate.Verify(&b.Header, c.anchor, c.genesis.Validators, c.genesis.Quorum())
+}
+
 // A snapshot's content: number of header hashes (8 bytes), their list's nodes (32 bytes each), and
 // the state.
 
@@ -140,6 +147,9 @@ func (c *Chain) restore(ctx context.Context, height uint64, r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	if err := c.genuine(b, record.Hash); err != nil {
+		return err
+	}
 	history, err := readHistory(r, height)
 	if err != nil {
 		return err
@@ -148,7 +158,9 @@ func (c *Chain) restore(ctx context.Context, height uint64, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if tx.Hash(s.Root()) != b.Header.StateRoot || s.Head().Height != height {
+	// The state root does not cover height and clocks.
+	head := state.Head{Height: height, Time: b.Header.Time, Accrual: b.Header.Accrual}
+	if tx.Hash(s.Root()) != b.Header.StateRoot || s.Head() != head {
 		return errors.New("the snapshot is not the state after its block")
 	}
 	if history.Root() != b.Header.HistoryRoot {
