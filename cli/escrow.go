@@ -2,13 +2,16 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
@@ -155,6 +158,9 @@ last charge are settled first; one that has not keeps the escrow open until its 
 				if err != nil {
 					return err
 				}
+				if err := awaitSettled(ctx, l, leases); err != nil {
+					return err
+				}
 				operations = append(operations, &tx.Settle{Leases: leases})
 			}
 			operations = append(operations, &tx.CloseEscrow{Escrow: escrow})
@@ -189,4 +195,48 @@ func leasesFor(ctx context.Context, l *link, job []byte) ([]tx.LeaseID, error) {
 			"try again in a moment")
 	}
 	return leases, nil
+}
+
+// closeWait is how long closing waits for a lease that will soon be removable.
+const closeWait = 20 * time.Second
+
+// awaitSettled waits until the leases can be removed, so that closing does not fail and cost a fee:
+// each has got its last charge, and the time by which it had to be placed is over.
+func awaitSettled(ctx context.Context, l *link, leases []tx.LeaseID) error {
+	latest := time.Time{}
+	for _, lease := range leases {
+		answer, err := l.Ledger.GetLease(ctx, &ledgerv1.GetLeaseRequest{
+			Chain: l.Chain, Lease: lease[:],
+		})
+		switch {
+		case errors.Is(err, fault.NotFound):
+			continue
+		case err != nil:
+			return fmt.Errorf("look a lease up: %w", err)
+		case !answer.GetLease().GetSettled():
+			return fmt.Errorf("lease %s has not got its last charge: cancel the job, or wait until "+
+				"its claim window is over", id.Bech32(id.Lease, lease))
+		}
+		placeBy := time.UnixMilli(int64(answer.GetLease().GetLease().GetPlaceBy()))
+		if placeBy.After(latest) {
+			latest = placeBy
+		}
+	}
+	const after = 100 * time.Millisecond // block times are those of the proposer's clock
+	wait := latest.Sub(l.Now()) + after
+	switch {
+	case latest.IsZero() || wait <= 0:
+		return nil
+	case wait > closeWait:
+		return fmt.Errorf("a lease must stand until %s: close the escrow after that",
+			latest.Local().Format("15:04:05"))
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -99,11 +99,7 @@ func (a *app) finished(report *jobrun.Report, err error, detached bool) error {
 	if report == nil {
 		return err
 	}
-	if a.flags.json && detached {
-		if err := a.emit(report, nil); err != nil {
-			return err
-		}
-	} else if !a.flags.json {
+	if !a.flags.json { // else the report was the last event
 		if err := a.emit(report, func(w io.Writer) {
 			switch {
 			case detached:

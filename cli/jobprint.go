@@ -85,7 +85,7 @@ func (r jobResult) print(w io.Writer) {
 }
 
 func printDetached(w io.Writer, r *jobrun.Report) {
-	printf(w, "job\t%s\nescrow\t%s\n", r.Job, r.Bill.Escrow)
+	printf(w, "job\t%s\nescrow\t%s\n", r.Job, r.Escrow)
 	if r.TraceID != "" {
 		printf(w, "trace\t%s\n", r.TraceID)
 	}

@@ -77,6 +77,7 @@ type Usage struct {
 type Report struct {
 	Job     string `json:"job"`
 	Name    string `json:"name"`
+	Escrow  string `json:"escrow"`
 	TraceID string `json:"trace_id,omitempty"`
 	State   string `json:"state"`
 	// Result is how it ended, such as "completed", Reason a sentence about it.

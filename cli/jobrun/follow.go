@@ -29,6 +29,7 @@ type following struct {
 	order   []*visit // as they were begun
 	shown   Event    // the state that was shown last
 	asked   bool     // the job was cancelled here
+	over    bool     // the scheduler says that it has ended
 }
 
 // report is what a visit has to tell; one field is set.
@@ -170,7 +171,7 @@ func (f *following) see(ctx context.Context, j *schedulerv1.Job) {
 		Kind: KindState, State: stateText(j.GetState()), Reason: j.GetReason(),
 	}
 	if j.GetState() == jobv1.State_STATE_ENDED {
-		e.State = endText(j.GetEndReason())
+		e.State, f.over = endText(j.GetEndReason()), true
 	}
 	for _, run := range j.GetRuns() {
 		for i, a := range run.GetAttempts() {
@@ -215,7 +216,8 @@ func (f *following) take(rep *report) {
 		v.done = true
 	case rep.status != nil:
 		v.status = rep.status
-		if rep.status.GetState() != jobv1.State_STATE_ENDED { // the job's end is the scheduler's word
+		// The job's end is the scheduler's word.
+		if rep.status.GetState() != jobv1.State_STATE_ENDED && !f.over {
 			e := f.shown
 			e.State, e.Reason = stateText(rep.status.GetState()), rep.status.GetReason()
 			e.Host = v.host

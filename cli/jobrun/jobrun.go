@@ -91,11 +91,12 @@ func (r *Runner) Run(ctx context.Context, q Request) (*Report, error) {
 		return nil, err
 	}
 	if q.Detach {
-		return &Report{
+		report := &Report{
 			Job: jobText(e.id), Name: e.spec.GetName(), State: "pending", Warnings: e.warnings,
-			TraceID: traceID(ctx), Outputs: []Output{},
-			Bill: &Bill{Escrow: escrowText(e.escrow), Charges: []ChargeLine{}},
-		}, nil
+			Escrow: escrowText(e.escrow), TraceID: traceID(ctx), Outputs: []Output{},
+		}
+		r.event(e, Event{Kind: KindResult, Report: report})
+		return report, nil
 	}
 	return r.see(ctx, e)
 }
