@@ -169,7 +169,8 @@ func (p *pool[T]) admit(e *entry[T], committed func(signer) uint64) *fault.Error
 }
 
 // front returns waiting entries in order, without removing them, until one would exceed the
-// operations or bytes.
+// operations or bytes. The first comes even if it alone exceeds them: it would wait for ever, and
+// all others with it.
 func (p *pool[T]) front(operations, bytes int) []*entry[T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -178,7 +179,7 @@ func (p *pool[T]) front(operations, bytes int) []*entry[T] {
 		if e.gone {
 			continue
 		}
-		if e.operations > operations || e.bytes > bytes {
+		if len(taken) > 0 && (e.operations > operations || e.bytes > bytes) {
 			break
 		}
 		operations -= e.operations

@@ -108,6 +108,9 @@ func TestPoolFrontKeepsWithinLimits(t *testing.T) {
 	if n := len(p.front(100, 250)); n != 2 {
 		t.Errorf("%d within 250 bytes", n)
 	}
+	if n := len(p.front(4, 1)); n != 1 {
+		t.Errorf("%d where even the first is too large: nothing would ever be committed", n)
+	}
 }
 
 // TestPoolFrontIsExecutable compares the pool with a model while it is filled and emptied at
