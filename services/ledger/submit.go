@@ -109,8 +109,9 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 			s.ticket.settle(o.at.slot, c.refused(o))
 		}
 	}
+	// They are in the pool: the orderer must know, also of a caller who has just left.
 	batch := Batch{Transactions: n, Operations: operations, Bytes: size}
-	if err := c.orderer.Submit(ctx, batch); err != nil {
+	if err := c.orderer.Submit(context.WithoutCancel(ctx), batch); err != nil {
 		return nil, err
 	}
 	return s, nil
