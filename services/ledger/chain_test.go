@@ -98,3 +98,34 @@ func TestRefusesALogOfAnotherGenesis(t *testing.T) {
 		t.Errorf("open: %v", err)
 	}
 }
+
+// TestIndexIsNotBelieved: an index that is wrong must not make another transaction's receipt out
+// to be the one that was asked for.
+func TestIndexIsNotBelieved(t *testing.T) {
+	n := network(t, 1, 2)
+	disk, index := &ledgertest.Disk{}, &ledgertest.Index{}
+	c, stop := ledgertest.Start(t, config(), deps(n, disk.Open()))
+	r := submit(t, c, n.Transfer(0, 1, 0, 5))[0]
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	never := ledger.Hash{1, 2, 3}
+	err := index.Put(t.Context(), []ledger.IndexEntry{
+		{Height: 1, Transactions: []ledger.Hash{r.ID}},
+		{Height: 1, Transactions: []ledger.Hash{never}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := deps(n, disk.Open())
+	d.Index = index
+	if c, err = ledger.Open(t.Context(), config(), d); err != nil {
+		t.Fatal(err)
+	}
+	if known, err := c.Transaction(t.Context(), r.ID); err != nil || known.ID != r.ID {
+		t.Errorf("a good entry: %v, %v", known, err)
+	}
+	if known, err := c.Transaction(t.Context(), never); err == nil {
+		t.Errorf("a transaction that never was is committed at %v", known.At)
+	}
+}

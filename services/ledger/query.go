@@ -125,7 +125,12 @@ func (c *Chain) Transaction(ctx context.Context, id Hash) (*Known, error) {
 		if err != nil {
 			return nil, fmt.Errorf("block %d, transaction %d: %w", at.Height, i, err)
 		}
-		entry := block.TransactionEntry(t.ID(c.anchor), t.Witness())
+		own := t.ID(c.anchor)
+		if i == int(at.Index) && Hash(own) != id {
+			return nil, fmt.Errorf("the index takes transaction %s in block %d for %x", own,
+				at.Height, id)
+		}
+		entry := block.TransactionEntry(own, t.Witness())
 		k.leaves[i] = block.LeafHash(entry[:])
 	}
 	return k, nil
