@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,38 +13,60 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/united-containers/ucn/wiring"
 )
 
 func downCommand() *cobra.Command {
-	return &cobra.Command{
+	wipe := false
+	cmd := &cobra.Command{
 		Use:   "down",
 		Short: "Stop the local network of the data folder",
 		Long: "Stop the local network of the data folder (--data). Containers that run go on, paid,\n" +
-			"and the next `ucn up` takes them up again.",
+			"and the next `ucn up` takes them up again.\n\n" +
+			"With --wipe everything is deleted afterwards: containers, images, files, the chain,\n" +
+			"and all keys and wallets in the data folder.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			data := cmd.Flag("data").Value.String()
-			pid, err := holder(data)
+			data, err := filepath.Abs(cmd.Flag("data").Value.String())
 			if err != nil {
+				return fmt.Errorf("data folder: %w", err)
+			}
+			if err := stop(cmd.OutOrStdout(), data); err != nil || !wipe {
 				return err
 			}
-			if pid == 0 {
-				fmt.Fprintf(cmd.OutOrStdout(), "no network runs on %s\n", data)
-				return nil
+			if err := wiring.Wipe(cmd.Context(), data); err != nil {
+				return err
 			}
-			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-				return fmt.Errorf("stop process %d: %w", pid, err)
-			}
-			for deadline := time.Now().Add(downWithin); time.Now().Before(deadline); {
-				if now, err := holder(data); err == nil && now == 0 {
-					fmt.Fprintln(cmd.OutOrStdout(), "the network is down")
-					return nil
-				}
-				time.Sleep(pollEvery)
-			}
-			return fmt.Errorf("process %d has not stopped within %s", pid, downWithin)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is deleted\n", data)
+			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&wipe, "wipe", false, "then delete everything, keys and wallets too")
+	return cmd
+}
+
+// stop ends the process that runs on the data folder, if there is one, and waits for its end.
+func stop(out io.Writer, data string) error {
+	pid, err := holder(data)
+	if err != nil {
+		return err
+	}
+	if pid == 0 {
+		fmt.Fprintf(out, "no network runs on %s\n", data)
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop process %d: %w", pid, err)
+	}
+	for deadline := time.Now().Add(downWithin); time.Now().Before(deadline); {
+		if now, err := holder(data); err == nil && now == 0 {
+			fmt.Fprintln(out, "the network is down")
+			return nil
+		}
+		time.Sleep(pollEvery)
+	}
+	return fmt.Errorf("process %d has not stopped within %s", pid, downWithin)
 }
 
 // holder returns the process that runs on the data folder, 0 for none.

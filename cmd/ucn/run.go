@@ -46,7 +46,8 @@ func runCommand() *cobra.Command {
 			"  -config FILE   the configuration (YAML)\n" +
 			"  -check         check the configuration and exit\n" +
 			"  -defaults      print the default configuration and exit",
-		Example:            "  ucn run scheduler -defaults > scheduler.yaml\n  ucn run scheduler -config scheduler.yaml",
+		Example: "  ucn run scheduler -defaults > scheduler.yaml\n" +
+			"  ucn run scheduler -config scheduler.yaml",
 		DisableFlagParsing: true,
 		ValidArgs:          names,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 ucn=bin/ucn
 out=${DEMO_OUT:-$PWD/render.png}
 work=$(mktemp -d "${TMPDIR:-/tmp}/ucn-demo-XXXXXX")
+chmod 711 "$work" # containers read their inputs as users that own nothing
 export UCN_DATA=$work/data
 
 finish() {
@@ -15,9 +16,13 @@ finish() {
   trap - EXIT INT TERM
   if [ -d "$UCN_DATA" ]; then
     [ "$code" -eq 0 ] || { echo; echo "demo failed; the end of the log:"; tail -n 40 "$UCN_DATA/ucn.log" 2>/dev/null || true; } >&2
-    "$ucn" down || true
+    if [ -n "${DEMO_KEEP:-}" ]; then
+      "$ucn" down; echo "data kept in $work"
+    else
+      "$ucn" down --wipe || code=1
+    fi
   fi
-  [ -n "${DEMO_KEEP:-}" ] && echo "data kept in $work" || rm -rf "$work"
+  [ -n "${DEMO_KEEP:-}" ] || rm -rf "$work"
   exit "$code"
 }
 trap finish EXIT

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/services/executor"
-	"github.com/united-containers/ucn/services/executor/cgroup"
+	"github.com/united-containers/ucn/services/executor/podman/cgroup"
 )
 
 // Instance is a podman of our own in one directory. Drivers of several executors of one process

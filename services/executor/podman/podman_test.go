@@ -3,18 +3,14 @@ package podman
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/united-containers/ucn/services/executor"
-	"github.com/united-containers/ucn/services/executor/cgroup"
 	"github.com/united-containers/ucn/services/executor/executortest"
+	"github.com/united-containers/ucn/services/executor/podman/cgroup"
 )
 
 // newConfig is an instance in a directory of its own. Nothing of it outlives the test: neither
@@ -45,50 +41,13 @@ func newConfigBeside(t testing.TB, neighbour *Config) Config {
 
 // wipe removes every trace of an instance that is closed.
 func wipe(cfg Config) error {
-	i, err := Open(cfg)
-	if err != nil {
-		return errors.Join(err, os.RemoveAll(cfg.Dir))
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	var errs []error
-	names, err := os.ReadDir(i.path("attempts"))
-	errs = append(errs, err)
-	for _, n := range names {
-		d, err := i.Driver(n.Name())
-		if err != nil {
-			return errors.Join(err, i.Close())
-		}
-		list, err := d.List(ctx)
-		errs = append(errs, err)
-		for _, c := range list {
-			errs = append(errs, c.Remove(ctx))
-		}
+	err := Wipe(ctx, cfg)
+	if groups, found := cgroup.Detect(cgroup.DefaultMount); found == nil {
+		err = errors.Join(err, groups.Kill(ctx, cfg.Cgroup), groups.Remove(cfg.Cgroup))
 	}
-	errs = append(errs, i.Close(), i.groups.Kill(ctx, cfg.Cgroup), i.groups.Remove(cfg.Cgroup))
-	errs = append(errs, unmountBelow(cfg.Dir), os.RemoveAll(cfg.Dir))
-	return errors.Join(errs...)
-}
-
-// unmountBelow unmounts what the engine keeps mounted: overlay itself, shm of crashed containers.
-func unmountBelow(dir string) error {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	var points []string
-	for l := range strings.Lines(string(b)) {
-		if f := strings.Fields(l); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			points = append(points, f[4])
-		}
-	}
-	for n := len(points) - 1; n >= 0; n-- {
-		err := unix.Unmount(points[n], unix.MNT_DETACH)
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(err, os.RemoveAll(cfg.Dir))
 }
 
 // host is an instance over several lives of its executor.

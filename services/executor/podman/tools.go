@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/united-containers/ucn/services/executor"
-	"github.com/united-containers/ucn/services/executor/cgroup"
+	"github.com/united-containers/ucn/services/executor/podman/cgroup"
 )
 
 // Install is the command that installs what this package needs on Debian and Ubuntu.

@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -98,4 +99,11 @@ func OpenEngine(c EngineConfig, log *slog.Logger) (*podman.Instance, error) {
 		return nil, fmt.Errorf("open the container engine: %w", err)
 	}
 	return engine, nil
+}
+
+// WipeEngine removes an engine that no process has open, with its containers and images.
+func WipeEngine(ctx context.Context, c EngineConfig) error {
+	return podman.Wipe(ctx, podman.Config{
+		Dir: c.Dir, RunDir: c.RunDir, Podman: c.Podman, Runtime: c.Runtime,
+	})
 }
