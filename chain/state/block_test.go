@@ -59,6 +59,17 @@ func TestFeeFromProceeds(t *testing.T) {
 		t.Errorf("Check cannot know the proceeds, yet %v", err)
 	}
 	m.excluded(state.ErrCannotPay, again)
+	for name, o := range map[string]tx.Operation{
+		"lease of others":  m.acked(id, m.now(), 90_000),
+		"lease of nobody":  m.acked(tx.LeaseID{7}, m.now(), 90_000),
+		"settle of others": &tx.Settle{Leases: []tx.LeaseID{{7}, id}},
+	} {
+		free := m.sign(newcomer(), 0, o)
+		if err := m.s.Check(free, m.now()); !errors.Is(err, state.ErrCannotPay) {
+			t.Errorf("%s: Check lets a stranger without money in: %v", name, err)
+		}
+		m.excluded(state.ErrCannotPay, free)
+	}
 	mixed := m.sign(agent(), 0, m.acked(id, m.now(), 90_000), &tx.End{Lease: id})
 	m.excluded(state.ErrCannotPay, mixed)
 	if err := m.s.Check(mixed, m.now()); !errors.Is(err, state.ErrCannotPay) {

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"slices"
+
 	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
@@ -28,7 +30,8 @@ type proceed struct {
 
 // Check tells cheaply whether a transaction could stand in a block of that time on top of the
 // committed state. It verifies no signature, and admits a transaction that would pay its fee
-// from its proceeds on trust. Errors: those of exclusion.go but ErrFull.
+// from its proceeds on trust if it is about a lease that pays its sender. Errors: those of
+// exclusion.go but ErrFull.
 func (s *State) Check(t *tx.Transaction, time tx.Millis) error {
 	if err := s.genesis.admit(t, time); err != nil {
 		return err
@@ -38,10 +41,32 @@ func (s *State) Check(t *tx.Transaction, time tx.Millis) error {
 	if err != nil {
 		return err
 	}
-	if (!exists || account.Balance < fee) && !paysFromProceeds(t) {
+	if (!exists || account.Balance < fee) && !(paysFromProceeds(t) && s.mayEarn(t)) {
 		return ErrCannotPay
 	}
 	return nil
+}
+
+// mayEarn tells whether an operation names a committed lease whose payee or agent the sender is.
+// Without one nothing comes in: a stranger without money must not keep blocks busy for nothing.
+func (s *State) mayEarn(t *tx.Transaction) bool {
+	party := func(id tx.LeaseID) bool {
+		l, ok := s.Lease(id)
+		return ok && (l.Lease.Payee == t.Account || sig.AccountOfKey(l.Lease.AgentKey) == t.Account)
+	}
+	for _, operation := range t.Operations {
+		switch o := operation.(type) {
+		case *tx.Charge:
+			if party(o.Note.Lease) {
+				return true
+			}
+		case *tx.Settle:
+			if slices.ContainsFunc(o.Leases, party) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // admit checks what needs no state.
