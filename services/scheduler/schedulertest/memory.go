@@ -71,6 +71,13 @@ func (m *Memory) Save(_ context.Context, c scheduler.Change) error {
 	return failure
 }
 
+// SetFail makes each Save fail with err until it is nil; nothing is kept meanwhile.
+func (m *Memory) SetFail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.Fail = func(scheduler.Change) error { return err }
+}
+
 // Events returns the types of the events that were saved, in order.
 func (m *Memory) Events() []string {
 	m.mu.Lock()
