@@ -12,15 +12,30 @@ func ReserveHook(c Config, hook func() error) Config {
 	return c
 }
 
+// WriteHook makes a log call written with what it writes, and synced before each fdatasync.
+func WriteHook(c Config, written func([]byte), synced func() error) Config {
+	c.disk = hooked{hook: synced, written: written}
+	return c
+}
+
 type hooked struct {
 	local
 	hook     func() error
 	reserved func() error
+	written  func([]byte)
 }
 
 type hookedFile struct {
 	file
-	hook func() error
+	hook    func() error
+	written func([]byte)
+}
+
+func (f hookedFile) WriteAt(b []byte, at int64) (int, error) {
+	if f.written != nil {
+		f.written(b)
+	}
+	return f.file.WriteAt(b, at)
 }
 
 func (h hooked) open(path string, fresh bool) (file, error) {
@@ -28,7 +43,7 @@ func (h hooked) open(path string, fresh bool) (file, error) {
 	if err != nil || h.hook == nil {
 		return f, err
 	}
-	return hookedFile{f, h.hook}, nil
+	return hookedFile{f, h.hook, h.written}, nil
 }
 
 func (h hooked) reserve(f file, size int64) error {

@@ -1,6 +1,7 @@
 package segment_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -346,6 +347,38 @@ func TestFullDiskLosesNothingAcknowledged(t *testing.T) {
 		if err := l.Append(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestUnsyncedBlockIsWrittenAgain: after a sync that failed, the kernel shows what it may have lost
+// and takes it for written. A second sync alone would not bring it to the disk.
+func TestUnsyncedBlockIsWrittenAgain(t *testing.T) {
+	dir, records := t.TempDir(), ledgertest.Records(13, 3, 500)
+	failing := false
+	l := open(t, segment.SyncHook(small(dir), func() error {
+		if failing {
+			return unix.EIO
+		}
+		return nil
+	}))
+	for i, r := range records {
+		failing = i == 2
+		if err := l.Append(t.Context(), r); (err != nil) != failing {
+			t.Fatalf("block %d: %v", i, err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var pending, durable []byte
+	l = open(t, segment.WriteHook(small(dir),
+		func(b []byte) { pending = bytes.Clone(b) },
+		func() error { durable = pending; return nil }))
+	if head, _ := l.Head(); head.Height != 2 {
+		t.Fatalf("head is at %d", head.Height)
+	}
+	if !bytes.HasSuffix(durable, records[2].Bytes) || int64(len(durable)) != recordSize(records[2]) {
+		t.Errorf("built on a block of which %d bytes were written again", len(durable))
 	}
 }
 

@@ -11,6 +11,7 @@ type part struct {
 	path  string
 	seed  uint32  // the salt's checksum, with which every record's begins
 	count uint64  // records
+	last  int64   // offset of the last record
 	end   int64   // offset after the last record
 	marks []int64 // offset of every stride-th record, from the first
 }
@@ -27,6 +28,7 @@ func (p *part) add(offset, length int64) {
 		p.marks = append(p.marks, offset)
 	}
 	p.count++
+	p.last = offset
 	p.end = offset + length
 }
 

@@ -40,7 +40,7 @@ func (l *Log) recover() error {
 	if len(names) == 0 {
 		return nil
 	}
-	return l.resume(torn, int64(len(buf)))
+	return l.resume(torn, buf)
 }
 
 func list(dir string) (segments, aside []string, err error) {
@@ -144,9 +144,9 @@ func (l *Log) tail(p *part, b []byte, at int, last bool, cause error) (torn bool
 	return true, nil
 }
 
-// resume opens the last segment to grow, with a clean and reserved rest.
-func (l *Log) resume(torn bool, size int64) error {
-	p := l.parts[len(l.parts)-1]
+// resume opens the last segment, whose content is b, to grow, with a clean and reserved rest.
+func (l *Log) resume(torn bool, b []byte) error {
+	p, size := l.parts[len(l.parts)-1], int64(len(b))
 	f, err := l.config.disk.open(p.path, false)
 	if err != nil {
 		return fmt.Errorf("open the block log: %w", err)
@@ -163,7 +163,13 @@ func (l *Log) resume(torn bool, size int64) error {
 			return fmt.Errorf("reserve space for the block log: %w", err)
 		}
 	}
-	// What was read may have been in memory only: make it durable before it is built on.
+	// What was read may be in the kernel's memory only: make it durable before it is built on. If a
+	// sync of the last record failed, the kernel takes it for written: only writing it again helps.
+	if p.count > 0 {
+		if _, err := f.WriteAt(b[p.last:p.end], p.last); err != nil {
+			return fmt.Errorf("write the last block of the log again: %w", err)
+		}
+	}
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync the block log: %w", err)
 	}
