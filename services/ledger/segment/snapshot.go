@@ -42,20 +42,47 @@ func OpenSnapshots(dir string) *Snapshots {
 	return &Snapshots{dir: dir, table: crc32.MakeTable(crc32.Castagnoli)}
 }
 
-// Save implements ledger.Snapshots. It deletes all but the newest keepSnapshots.
+// Save implements ledger.Snapshots. It deletes all but the newest keepSnapshots up to the height:
+// those beyond it are of a log that was put back from an older copy. What a crash left unfinished
+// goes, too.
 func (s *Snapshots) Save(ctx context.Context, height uint64, write func(io.Writer) error) error {
 	path := filepath.Join(s.dir, snapshotName(height))
 	if err := s.save(ctx, path, write); err != nil {
 		_ = os.Remove(path + asideSuffix)
 		return fmt.Errorf("save the snapshot of height %d: %w", height, err)
 	}
+	if err := s.tidy(height); err != nil {
+		return fmt.Errorf("remove an old snapshot: %w", err)
+	}
+	return nil
+}
+
+func (s *Snapshots) tidy(newest uint64) error {
 	heights, err := s.heights()
 	if err != nil {
-		return fmt.Errorf("list snapshots: %w", err)
+		return err
 	}
-	for _, old := range heights[min(keepSnapshots, len(heights)):] {
-		if err := os.Remove(filepath.Join(s.dir, snapshotName(old))); err != nil {
-			return fmt.Errorf("remove an old snapshot: %w", err)
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	var gone []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), snapshotSuffix+asideSuffix) {
+			gone = append(gone, e.Name())
+		}
+	}
+	kept := 0
+	for _, height := range heights {
+		if height <= newest && kept < keepSnapshots {
+			kept++
+			continue
+		}
+		gone = append(gone, snapshotName(height))
+	}
+	for _, name := range gone {
+		if err := os.Remove(filepath.Join(s.dir, name)); err != nil {
+			return err
 		}
 	}
 	return nil

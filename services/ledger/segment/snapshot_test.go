@@ -98,3 +98,31 @@ func TestFailedSaveLeavesNothing(t *testing.T) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 }
+
+// TestSaveTidiesUp: neither what kill -9 left half written nor what is beyond a log that was put
+// back from an older copy fills the disk or takes the place of good snapshots.
+func TestSaveTidiesUp(t *testing.T) {
+	dir := t.TempDir()
+	s := segment.OpenSnapshots(dir)
+	save(t, s, 100, []byte("beyond"))
+	save(t, s, 200, []byte("beyond"))
+	half := filepath.Join(dir, "00000000000000000007.snapshot.new")
+	if err := os.WriteFile(half, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	save(t, s, 10, []byte("ten"))
+	save(t, s, 20, []byte("twenty"))
+	save(t, s, 30, []byte("thirty"))
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	want := []string{"00000000000000000020.snapshot", "00000000000000000030.snapshot"}
+	if d := cmp.Diff(want, names); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+}
