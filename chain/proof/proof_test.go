@@ -229,7 +229,8 @@ func tamper(t *testing.T, name string, whole proto.Message, at protoreflect.Mess
 		had := at.Has(f)
 		switch {
 		case f.IsList():
-			tamperList(t, path, whole, at.Mutable(f).List(), verify, refused)
+			inner := func(path string, m protoreflect.Message) { tamper(t, path, whole, m, verify) }
+			tamperList(path, at.Mutable(f).List(), inner, refused)
 			continue
 		case f.Message() != nil:
 			if had {
@@ -252,15 +253,17 @@ func tamper(t *testing.T, name string, whole proto.Message, at protoreflect.Mess
 	}
 }
 
-func tamperList(t *testing.T, path string, whole proto.Message, list protoreflect.List,
-	verify func([]byte) error, refused func(string)) {
-	t.Helper()
+// tamperList changes a list; inner is called for each element that is a message.
+func tamperList(
+	path string, list protoreflect.List, inner func(string, protoreflect.Message),
+	refused func(string),
+) {
 	if list.Len() == 0 {
 		return
 	}
 	if _, ok := list.Get(0).Interface().(protoreflect.Message); ok {
 		for i := range list.Len() {
-			tamper(t, fmt.Sprintf("%s[%d]", path, i), whole, list.Get(i).Message(), verify)
+			inner(fmt.Sprintf("%s[%d]", path, i), list.Get(i).Message())
 		}
 	} else {
 		for i := range list.Len() {

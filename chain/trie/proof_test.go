@@ -30,8 +30,10 @@ func tamperAll(t *testing.T, root trie.Hash, name string, good *chainv1.StatePro
 		tamperBytes(t, root, name+" "+field, good, bytes)
 	}
 	for what, change := range map[string]func(*chainv1.StateProof){
-		"sibling removed":  func(p *chainv1.StateProof) { p.Siblings = p.Siblings[1:] },
-		"sibling added":    func(p *chainv1.StateProof) { p.Siblings = append(p.Siblings, make([]byte, 32)) },
+		"sibling removed": func(p *chainv1.StateProof) { p.Siblings = p.Siblings[1:] },
+		"sibling added": func(p *chainv1.StateProof) {
+			p.Siblings = append(p.Siblings, make([]byte, 32))
+		},
 		"siblings swapped": func(p *chainv1.StateProof) { s := p.Siblings; s[0], s[1] = s[1], s[0] },
 		"bitmap too long":  func(p *chainv1.StateProof) { p.Bitmap = make([]byte, 33); p.Bitmap[32] = 1 },
 		"becomes exclusion": func(p *chainv1.StateProof) {

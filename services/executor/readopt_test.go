@@ -26,10 +26,10 @@ import (
 	events "github.com/united-containers/ucn/kit/event/pebble"
 	"github.com/united-containers/ucn/services/executor"
 	"github.com/united-containers/ucn/services/executor/agenttest"
-	"github.com/united-containers/ucn/services/executor/podman/cgroup"
 	"github.com/united-containers/ucn/services/executor/executortest"
 	"github.com/united-containers/ucn/services/executor/journal"
 	"github.com/united-containers/ucn/services/executor/podman"
+	"github.com/united-containers/ucn/services/executor/podman/cgroup"
 	"github.com/united-containers/ucn/services/executor/server"
 )
 

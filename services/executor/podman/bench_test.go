@@ -46,7 +46,8 @@ func BenchmarkPodmanRun(b *testing.B) {
 		b.Fatal(err)
 	}
 	args := []string{
-		"--root", i.path("root"), "--runroot", i.runPath("run"), "--tmpdir", i.runPath("tmp"), "run", "--rm",
+		"--root", i.path("root"), "--runroot", i.runPath("run"), "--tmpdir", i.runPath("tmp"),
+		"run", "--rm",
 		"--network=none", "--uidmap=0:1879048192:65536", "--cap-drop=all", "--memory=64m",
 		"--pids-limit=64", "--cpus=2", "--security-opt=no-new-privileges",
 		"--security-opt=seccomp=" + i.path("seccomp.json"), "--ulimit=nproc=1024:1024",

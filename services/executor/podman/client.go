@@ -44,6 +44,12 @@ type client struct {
 	ensure func(ctx context.Context) error
 }
 
+// request says what is asked of the service.
+type request struct {
+	method, path string
+	query        url.Values
+}
+
 // maxIdleConns is how many connections to the service are kept.
 const maxIdleConns = 8
 
@@ -67,7 +73,7 @@ func noService(err error) bool {
 }
 
 // call sends in as JSON, if not nil, and decodes the answer into out, if not nil.
-func (c *client) call(ctx context.Context, method, path string, q url.Values, in, out any) error {
+func (c *client) call(ctx context.Context, r request, in, out any) error {
 	var body []byte
 	if in != nil {
 		var err error
@@ -76,7 +82,7 @@ func (c *client) call(ctx context.Context, method, path string, q url.Values, in
 		}
 	}
 	req := func() (*http.Response, error) {
-		return c.send(ctx, method, path, q, "application/json", bytes.NewReader(body))
+		return c.send(ctx, r, "application/json", bytes.NewReader(body))
 	}
 	res, err := req()
 	if noService(err) {
@@ -93,21 +99,21 @@ func (c *client) call(ctx context.Context, method, path string, q url.Values, in
 
 // upload streams body and decodes the answer into out. The service must be up.
 func (c *client) upload(ctx context.Context, path string, body io.Reader, out any) error {
-	res, err := c.send(ctx, http.MethodPost, path, nil, "application/x-tar", body)
+	res, err := c.send(ctx, request{http.MethodPost, path, nil}, "application/x-tar", body)
 	if err != nil {
 		return fmt.Errorf("uploading to podman: %w", err)
 	}
 	return answer(res, out)
 }
 
-func (c *client) send(ctx context.Context, method, path string, q url.Values, kind string,
-	body io.Reader,
+func (c *client) send(
+	ctx context.Context, r request, kind string, body io.Reader,
 ) (*http.Response, error) {
-	u := "http://podman/v4.0.0/libpod" + path
-	if len(q) > 0 {
-		u += "?" + q.Encode()
+	u := "http://podman/v4.0.0/libpod" + r.path
+	if len(r.query) > 0 {
+		u += "?" + r.query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, u, body)
+	req, err := http.NewRequestWithContext(ctx, r.method, u, body)
 	if err != nil {
 		return nil, err
 	}

@@ -97,7 +97,7 @@ type inspection struct {
 // inspect asks the engine. A container that it does not know is executor.ErrNotFound.
 func (c *container) inspect(ctx context.Context) (*inspection, error) {
 	var in inspection
-	err := c.i.api.call(ctx, http.MethodGet, "/containers/"+c.name+"/json", nil, nil, &in)
+	err := c.i.api.call(ctx, request{http.MethodGet, "/containers/" + c.name + "/json", nil}, nil, &in)
 	if noContainer(err) {
 		return nil, fmt.Errorf("%w: %s", executor.ErrNotFound, c.id)
 	}
@@ -202,7 +202,7 @@ func (c *container) Start(ctx context.Context) error {
 	} else if err := c.dir.write("started", c.i.bootID); err != nil {
 		return err
 	}
-	err := c.i.api.call(ctx, http.MethodPost, "/containers/"+c.name+"/start", nil, nil, nil)
+	err := c.i.api.call(ctx, request{http.MethodPost, "/containers/" + c.name + "/start", nil}, nil, nil)
 	if detail, refused := programRefused(err); refused {
 		return c.refuse(detail)
 	}
@@ -409,7 +409,7 @@ func (c *container) delete(ctx context.Context) error {
 	tick := time.NewTicker(deletePause)
 	defer tick.Stop()
 	for try := 1; ; try++ {
-		err := c.i.api.call(ctx, http.MethodDelete, "/containers/"+c.name, q, nil, nil)
+		err := c.i.api.call(ctx, request{http.MethodDelete, "/containers/" + c.name, q}, nil, nil)
 		switch {
 		case err == nil || noContainer(err):
 			return nil

@@ -208,7 +208,7 @@ func (d *Driver) create(ctx context.Context, c *container, g *specgen) error {
 	var made struct {
 		ID string `json:"Id"`
 	}
-	err := d.i.api.call(ctx, http.MethodPost, "/containers/create", nil, g, &made)
+	err := d.i.api.call(ctx, request{http.MethodPost, "/containers/create", nil}, g, &made)
 	if err == nil {
 		c.setEngineID(made.ID)
 	}
@@ -277,7 +277,7 @@ func (d *Driver) List(ctx context.Context) ([]executor.Container, error) {
 	}
 	var found []listed
 	q := url.Values{"all": {"true"}, "filters": {string(filter)}}
-	err = d.i.api.call(ctx, http.MethodGet, "/containers/json", q, nil, &found)
+	err = d.i.api.call(ctx, request{http.MethodGet, "/containers/json", q}, nil, &found)
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}

@@ -79,7 +79,7 @@ func (i *Instance) record(digest string) string {
 func (i *Instance) inspectImage(ctx context.Context, config string) (engineImage, error) {
 	var img engineImage
 	hex := strings.TrimPrefix(config, "sha256:")
-	err := i.api.call(ctx, http.MethodGet, "/images/"+hex+"/json", nil, nil, &img)
+	err := i.api.call(ctx, request{http.MethodGet, "/images/" + hex + "/json", nil}, nil, &img)
 	if err == nil && img.ID != hex {
 		err = fmt.Errorf("%w: podman answers %s for image %s", executor.ErrImageMismatch, img.ID, hex)
 	}
@@ -181,7 +181,7 @@ func (i *Instance) admit(ctx context.Context, id executor.ImageID, digest, confi
 		return executor.Image{}, err
 	}
 	q := url.Values{"repo": {repository}, "tag": {strings.TrimPrefix(digest, "sha256:")}}
-	if err := i.api.call(ctx, http.MethodPost, "/images/"+img.ID+"/tag", q, nil, nil); err != nil {
+	if err := i.api.call(ctx, request{http.MethodPost, "/images/" + img.ID + "/tag", q}, nil, nil); err != nil {
 		return executor.Image{}, fmt.Errorf("naming image %s: %w", id, err)
 	}
 	b, err := json.Marshal(heldImage{ID: id, Config: config})
@@ -229,7 +229,7 @@ func (i *Instance) removeImage(ctx context.Context, id executor.ImageID) error {
 	delete(i.configs, id)
 	i.mu.Unlock()
 	name := repository + ":" + strings.TrimPrefix(digest, "sha256:")
-	err = i.api.call(ctx, http.MethodDelete, "/images/"+name, nil, nil, nil)
+	err = i.api.call(ctx, request{http.MethodDelete, "/images/" + name, nil}, nil, nil)
 	switch {
 	case status(err) == http.StatusConflict:
 		return fmt.Errorf("%w: %s", executor.ErrImageInUse, id)

@@ -213,7 +213,7 @@ func (i *Instance) Close() error {
 
 // ready starts the service if it is not up.
 func (i *Instance) ready(ctx context.Context) error {
-	err := i.api.call(ctx, "GET", "/_ping", nil, nil, nil)
+	err := i.api.call(ctx, request{"GET", "/_ping", nil}, nil, nil)
 	if err != nil {
 		return fmt.Errorf("reaching podman: %w", err)
 	}

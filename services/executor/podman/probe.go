@@ -65,7 +65,7 @@ type engineInfo struct {
 
 func (i *Instance) probeEngine(ctx context.Context, a *executor.Abilities) error {
 	var info engineInfo
-	if err := i.api.call(ctx, http.MethodGet, "/info", nil, nil, &info); err != nil {
+	if err := i.api.call(ctx, request{http.MethodGet, "/info", nil}, nil, &info); err != nil {
 		return fmt.Errorf("asking podman about itself: %w", err)
 	}
 	a.Engine = "podman " + info.Version.Version

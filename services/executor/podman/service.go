@@ -68,7 +68,7 @@ func (s *service) ensure(ctx context.Context) error {
 }
 
 func (s *service) answers(ctx context.Context) bool {
-	res, err := s.i.api.send(ctx, "GET", "/_ping", nil, "", nil)
+	res, err := s.i.api.send(ctx, request{"GET", "/_ping", nil}, "", nil)
 	if err != nil {
 		return false
 	}

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -128,10 +129,8 @@ func spin(a []string) {
 	}
 }
 
-// eaten keeps what eat allocated.
-var eaten [][]byte
-
 func eat(a []string) {
+	var eaten [][]byte
 	for range number(a[0]) {
 		b := make([]byte, 1<<20)
 		for i := 0; i < len(b); i += 4096 {
@@ -139,6 +138,7 @@ func eat(a []string) {
 		}
 		eaten = append(eaten, b)
 	}
+	runtime.KeepAlive(eaten)
 }
 
 func read(a []string) {
