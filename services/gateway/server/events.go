@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 )
@@ -37,8 +38,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, source prod
 	err, finished := out.pump(queue, done, s.cfg.KeepAlive)
 	cancel()
 	if !finished { // the client is gone
-		<-done
-		s.wrote(r, err)
+		s.wrote(r, errors.Join(err, <-done))
 		return nil
 	}
 	if err == nil || !out.begun {

@@ -198,10 +198,12 @@ func TestSlowHeadersAndBodiesAreCutOff(t *testing.T) {
 		c.HTTP.HeaderTime, c.HTTP.StallTime = 100*time.Millisecond, 100*time.Millisecond
 	})
 	address := strings.TrimPrefix(w.url, "http://")
+	const rest = " HTTP/1.1\r\nHost: x\r\n"
 	for text, want := range map[string]string{
-		"GET /v1/chains/main HTTP/1.1\r\nHost: x\r\n":                                                                      "",
-		"POST /v1/faucet HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{":                                                "408",
-		"PUT /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nAuthorization: Bearer " + w.token(t, nil) + "\r\n\r\nx": "408",
+		"GET /v1/chains/main" + rest:                            "",
+		"POST /v1/faucet" + rest + "Content-Length: 9\r\n\r\n{": "408",
+		"PUT /v1/files" + rest + "Authorization: Bearer " + w.token(t, nil) +
+			"\r\nContent-Length: 9\r\n\r\nx": "408",
 	} {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
