@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/united-containers/ucn/services/executor/cgroup"
 	"github.com/united-containers/ucn/services/executor/podman"
+	"github.com/united-containers/ucn/services/executor/podman/cgroup"
 )
 
 // cleanWithin bounds the removal of what one engine left.
