@@ -95,6 +95,8 @@ func (l *Ledger) PlaceLease(ctx context.Context, s scheduler.SignedLease) error 
 			return nil
 		}
 		return fmt.Errorf("%w: %s", scheduler.ErrLeaseRefused, failed.Receipt.GetReason())
+	case errors.Is(err, submit.ReasonOperations): // the host's doing: nobody could place it
+		return fmt.Errorf("%w: %w", scheduler.ErrLeaseRefused, err)
 	case errors.Is(err, submit.ErrUnknown), ctx.Err() != nil:
 		return fmt.Errorf("place lease: %w", err) // it may be in a block
 	}

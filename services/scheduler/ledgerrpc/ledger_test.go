@@ -1,0 +1,259 @@
+package ledgerrpc_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/submit"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+	"github.com/united-containers/ucn/services/scheduler"
+	"github.com/united-containers/ucn/services/scheduler/ledgerrpc"
+)
+
+// fake is a ledger that answers what a test says.
+type fake struct {
+	ledgerv1.LedgerServiceClient
+	escrow *ledgerv1.GetEscrowResponse
+	lease  *ledgerv1.GetLeaseResponse
+	err    error
+	result *ledgerv1.SubmitResult
+	lost   bool
+	sent   []*tx.Transaction
+}
+
+func (f *fake) GetEscrow(
+	context.Context, *ledgerv1.GetEscrowRequest, ...grpc.CallOption,
+) (*ledgerv1.GetEscrowResponse, error) {
+	return f.escrow, f.err
+}
+
+func (f *fake) GetLease(
+	context.Context, *ledgerv1.GetLeaseRequest, ...grpc.CallOption,
+) (*ledgerv1.GetLeaseResponse, error) {
+	return f.lease, f.err
+}
+
+func (f *fake) GetChain(
+	context.Context, *ledgerv1.GetChainRequest, ...grpc.CallOption,
+) (*ledgerv1.GetChainResponse, error) {
+	return &ledgerv1.GetChainResponse{}, f.err
+}
+
+func (f *fake) GetAccount(
+	context.Context, *ledgerv1.GetAccountRequest, ...grpc.CallOption,
+) (*ledgerv1.GetAccountResponse, error) {
+	return &ledgerv1.GetAccountResponse{}, f.err
+}
+
+func (f *fake) SubmitStream(
+	context.Context, ...grpc.CallOption,
+) (grpc.BidiStreamingClient[ledgerv1.SubmitStreamRequest, ledgerv1.SubmitStreamResponse], error) {
+	return &stream{fake: f}, f.err
+}
+
+type stream struct {
+	grpc.BidiStreamingClient[ledgerv1.SubmitStreamRequest, ledgerv1.SubmitStreamResponse]
+	fake *fake
+}
+
+func (s *stream) Send(r *ledgerv1.SubmitStreamRequest) error {
+	for _, raw := range r.GetTransactions() {
+		t, err := tx.Decode(raw)
+		if err != nil {
+			return err
+		}
+		s.fake.sent = append(s.fake.sent, t)
+	}
+	return nil
+}
+
+func (s *stream) CloseSend() error { return nil }
+
+func (s *stream) Recv() (*ledgerv1.SubmitStreamResponse, error) {
+	if s.fake.lost {
+		return nil, away()
+	}
+	return &ledgerv1.SubmitStreamResponse{Results: []*ledgerv1.SubmitResult{s.fake.result}}, nil
+}
+
+func away() error { return fault.New(fault.Unavailable, "PEER_UNAVAILABLE", "away") }
+
+func open(f *fake) (*ledgerrpc.Ledger, *submit.Sender) {
+	sender := submit.New(submit.Config{
+		Ledger: f, Key: sig.FromSeed([32]byte{1}), Chain: "main", Now: time.Now,
+	})
+	return ledgerrpc.New(f, sender, "main", sig.Anchor{1}), sender
+}
+
+func lease() tx.Lease {
+	return tx.Lease{
+		Escrow: tx.EscrowID{1}, Subject: make([]byte, 32), Epoch: 1, Payee: sig.AccountID{2},
+		AgentKey: sig.FromSeed([32]byte{2}).Public(), Rate: 5, Budget: 7, Trust: 1,
+		AckKeys:     []sig.PublicKey{sig.FromSeed([32]byte{3}).Public()},
+		ClaimWindow: 86_400_000, PriceHash: tx.Hash{1}, OfferHash: tx.Hash{2}, PlaceBy: 1, Until: 2,
+	}
+}
+
+func signed() scheduler.SignedLease {
+	l := lease()
+	return scheduler.SignedLease{
+		Lease: l, Signature: sig.FromSeed([32]byte{2}).Sign(l.Preimage(sig.Anchor{1})),
+	}
+}
+
+func receipt(r chainv1.Reason) *ledgerv1.SubmitResult {
+	s := chainv1.Status_STATUS_OK
+	if r != 0 {
+		s = chainv1.Status_STATUS_FAILED
+	}
+	return &ledgerv1.SubmitResult{Height: 1, Receipt: &chainv1.Receipt{Status: s, Reason: r}}
+}
+
+func refusal(reason string) *ledgerv1.SubmitResult {
+	return &ledgerv1.SubmitResult{ErrorReason: reason}
+}
+
+func TestPlaceAndEnd(t *testing.T) {
+	tests := map[string]struct {
+		fake       fake
+		place, end error // nil = success; errAny = an error that says nothing
+	}{
+		"committed":      {fake{result: receipt(0)}, nil, nil},
+		"there already":  {fake{result: receipt(chainv1.Reason_REASON_LEASE_EXISTS)}, nil, errAny},
+		"ended already":  {fake{result: receipt(chainv1.Reason_REASON_LEASE_ENDED)}, refused, nil},
+		"leaf is gone":   {fake{result: receipt(chainv1.Reason_REASON_LEASE_UNKNOWN)}, refused, nil},
+		"too late":       {fake{result: receipt(chainv1.Reason_REASON_LEASE_LATE)}, refused, errAny},
+		"above max_rate": {fake{result: receipt(chainv1.Reason_REASON_MAX_RATE)}, refused, errAny},
+		"cannot pay":     {fake{result: refusal("CANNOT_PAY")}, notPlaced, errAny},
+		"ledger is away": {fake{err: away()}, notPlaced, errAny},
+		"answer is lost": {fake{lost: true}, errAny, errAny},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, sender := open(&tt.fake)
+				defer sender.Close()
+				check(t, "PlaceLease", l.PlaceLease(t.Context(), signed()),
+					tt.place)
+				check(t, "EndLease", l.EndLease(t.Context(), tx.LeaseID{1}), tt.end)
+			})
+		})
+	}
+}
+
+var (
+	refused   = scheduler.ErrLeaseRefused
+	notPlaced = scheduler.ErrNotPlaced
+	errAny    = errors.New("any")
+)
+
+func check(t *testing.T, what string, err, want error) {
+	t.Helper()
+	says := errors.Is(err, refused) || errors.Is(err, notPlaced)
+	switch {
+	case want == nil && err != nil, want == errAny && (err == nil || says && what == "PlaceLease"),
+		want != nil && want != errAny && !errors.Is(err, want):
+		t.Errorf("%s = %v, want %v", what, err, want)
+	}
+}
+
+// TestCallerThatLeaves does not know whether the lease is placed.
+func TestCallerThatLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, sender := open(&fake{lost: true})
+		defer sender.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		err := l.PlaceLease(ctx, signed())
+		if err == nil || errors.Is(err, refused) || errors.Is(err, notPlaced) {
+			t.Errorf("PlaceLease = %v, want an error that says nothing", err)
+		}
+	})
+}
+
+// TestLeaseThatNobodyCanPlace is its host's doing.
+func TestLeaseThatNobodyCanPlace(t *testing.T) {
+	l, sender := open(&fake{})
+	defer sender.Close()
+	s := signed()
+	s.Signature = sig.Signature{}
+	if err := l.PlaceLease(t.Context(), s); !errors.Is(err, refused) {
+		t.Errorf("PlaceLease = %v, want %v", err, refused)
+	}
+}
+
+func TestReads(t *testing.T) {
+	owner, assigner := sig.AccountID{5}, sig.AccountID{6}
+	key := sig.FromSeed([32]byte{3}).Public()
+	escrow := &chainv1.Escrow{
+		Owner: owner[:], Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: make([]byte, 32),
+		Balance: 100, Payees: [][]byte{owner[:]}, Reserved: 7, Rate: 8, Risk: 9, Paid: 10,
+		Terms: &chainv1.Terms{
+			Floor: 1, MaxRate: 2, MaxTotal: 3, Trust: 4, AckKeys: [][]byte{key[:]},
+			Assigner: assigner[:], Expires: math.MaxUint64,
+		},
+	}
+	f := &fake{
+		escrow: &ledgerv1.GetEscrowResponse{Escrow: escrow, Unreserved: 50},
+		lease:  &ledgerv1.GetLeaseResponse{Lease: &chainv1.LeaseState{Until: 5000, End: 4000}},
+	}
+	l, _ := open(f)
+	got, err := l.Escrow(t.Context(), tx.EscrowID{1})
+	if err != nil || got.Owner != owner || got.Assigner != assigner || !got.ForJob ||
+		got.Unreserved != 50 || got.Used != 17 || got.Rate != 8 || got.Risk != 9 ||
+		len(got.Payees) != 1 || len(got.AckKeys) != 1 || got.Floor != 1 || got.Trust != 4 {
+		t.Errorf("Escrow = %+v, %v", got, err)
+	}
+	if _, err := got.Expires.MarshalJSON(); err != nil {
+		t.Errorf("an escrow that never expires cannot be written down: %v", err)
+	}
+	state, err := l.Lease(t.Context(), tx.LeaseID{1})
+	if err != nil || state.Until.UnixMilli() != 5000 || state.Ended.UnixMilli() != 4000 {
+		t.Errorf("Lease = %+v, %v", state, err)
+	}
+	f.escrow.Escrow.Owner = owner[1:]
+	if _, err := l.Escrow(t.Context(), tx.EscrowID{1}); err == nil {
+		t.Error("an owner of 31 bytes is believed")
+	}
+	for name, err := range map[string]error{
+		"not found": fault.New(fault.NotFound, "LEDGER_NOT_FOUND", "none"), "away": away(),
+	} {
+		f.err = err
+		_, errEscrow := l.Escrow(t.Context(), tx.EscrowID{1})
+		_, errLease := l.Lease(t.Context(), tx.LeaseID{1})
+		for _, got := range []error{errEscrow, errLease} {
+			if got == nil || errors.Is(got, scheduler.ErrNotFound) != (name == "not found") {
+				t.Errorf("%s: %v", name, got)
+			}
+		}
+	}
+}
+
+func TestVerifyLease(t *testing.T) {
+	l, _ := open(&fake{})
+	s := signed()
+	id, err := l.VerifyLease(&s.Lease, s.Signature)
+	if err != nil || id != s.Lease.ID(sig.Anchor{1}) {
+		t.Errorf("VerifyLease = %v, %v", id, err)
+	}
+	elsewhere := sig.FromSeed([32]byte{2}).Sign(s.Lease.Preimage(sig.Anchor{2}))
+	stranger := sig.FromSeed([32]byte{9}).Sign(s.Lease.Preimage(sig.Anchor{1}))
+	for name, forged := range map[string]sig.Signature{
+		"of another chain": elsewhere, "of a stranger": stranger, "none": {},
+	} {
+		if _, err := l.VerifyLease(&s.Lease, forged); err == nil || !strings.Contains(err.Error(), "agent") {
+			t.Errorf("signature %s: %v", name, err)
+		}
+	}
+}
