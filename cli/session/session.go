@@ -82,6 +82,7 @@ type Session struct {
 	Sender *submit.Sender
 
 	tokens *token.Source
+	hosts  *token.Source // for executors
 	conns  []*grpc.ClientConn
 	nats   *nats.Conn
 }
@@ -90,6 +91,10 @@ type Session struct {
 func scopes() []string {
 	return []string{"ledger:submit", "job", "file:read", "file:write", "bus"}
 }
+
+// hostScopes are all that a host may see a token for: whoever runs it could use the token at its
+// operator's other services.
+func hostScopes() []string { return []string{"job"} }
 
 // Open prepares a session. It connects to nothing.
 func Open(ctx context.Context, cfg Config) (*Session, error) {
@@ -111,6 +116,9 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		s.tokens = &token.Source{
 			Signer: keys.SingleSigner(cfg.Key), Chain: s.Chain, Scopes: scopes(),
 			AnyService: s.Operator, Now: cfg.Now,
+		}
+		s.hosts = &token.Source{
+			Signer: keys.SingleSigner(cfg.Key), Chain: s.Chain, Scopes: hostScopes(), Now: cfg.Now,
 		}
 		deps.Tokens = s.tokens
 	}
@@ -149,13 +157,15 @@ func (s *Session) dial(ctx context.Context, deps rpc.ClientDeps) error {
 	return nil
 }
 
-// peers are all at the one address of the operator's API.
+// peers are at the operator's API unless the network file has addresses of their own for them.
 func (s *Session) peers() rpc.ClientConfig {
 	cfg := rpc.DefaultClient()
 	cfg.MaxMessage = rpc.MaxMessage // blocks come whole
-	peer := rpc.Peer{Addr: s.cfg.Network.API, TLS: s.cfg.Network.TLS, CA: s.cfg.Network.CA}
-	cfg.Peers = map[string]rpc.Peer{
-		ledgerService: peer, schedulerService: peer, storageService: peer,
+	cfg.Peers = map[string]rpc.Peer{}
+	for _, service := range []string{ledgerService, schedulerService, storageService} {
+		cfg.Peers[service] = rpc.Peer{
+			Addr: s.cfg.Network.Addr(service), TLS: s.cfg.Network.TLS, CA: s.cfg.Network.CA,
+		}
 	}
 	return cfg
 }
@@ -208,7 +218,7 @@ func (s *Session) Bus() (*bus.Client, error) {
 		}
 		s.nats = conn
 	}
-	return bus.NewClient(s.nats, bus.TokenProof(s.tokens.TokenFor), bus.ClientOptions{
+	return bus.NewClient(s.nats, bus.TokenProof(s.hosts.TokenFor), bus.ClientOptions{
 		Tracer: s.Tracer(), Clock: s.cfg.Now,
 	}), nil
 }

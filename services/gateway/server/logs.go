@@ -17,6 +17,7 @@ import (
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/rpc"
+	"github.com/united-containers/ucn/kit/token"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	identityv1 "github.com/united-containers/ucn/proto/ucn/identity/v1"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
@@ -28,7 +29,8 @@ const (
 	executorService = "executor"
 	methodLogs      = "executor.v1/Logs"
 	// executorTokenHeader carries the token for a host whose operator is not the gateway's: tokens
-	// name the operator that they are for. Without it the host sees the ordinary token.
+	// name the operator that they are for. Without it the host sees the ordinary token, if that is
+	// for its operator.
 	executorTokenHeader = "Ucn-Executor-Token"
 	// settleTime is how long the outcome of an attempt, with its stored log, may take to reach the
 	// scheduler after the host let go of the log.
@@ -238,6 +240,9 @@ func (a *logAsk) live(
 	if err != nil {
 		return err
 	}
+	if err := meantFor(a.token, target.Operator); err != nil {
+		return forOtherOperator(err, target)
+	}
 	client := bus.NewClient(a.server.deps.Bus, bus.TokenProof(
 		func(context.Context, sig.AccountID) (string, error) { return a.token, nil },
 	), bus.ClientOptions{Tracer: a.server.deps.Tracers.Tracer(
@@ -257,6 +262,24 @@ func (a *logAsk) live(
 		if err := tell(a.event(linesOf(chunk))); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// meantFor holds back a token that is for another operator: a token is good for whoever has it, so
+// a host must never see one that opens somebody else's doors.
+func meantFor(text string, operator sig.AccountID) error {
+	if text == "" {
+		return nil // the host says that one is missing
+	}
+	claims, err := token.Decode(text)
+	if err != nil {
+		return err
+	}
+	if claims.Audience != operator {
+		return fault.New(fault.Unauthenticated, rpc.ReasonWrongAudience,
+			"the host of this attempt is another operator's: send a token for %s as well",
+			id.Bech32(id.Account, operator))
 	}
 	return nil
 }

@@ -287,6 +287,7 @@ func TestLogRefusals(t *testing.T) {
 	})
 	stranger := eventtest.NewOperator(9).Instance(t, "scheduler") // certified, but no executor
 	offline := eventtest.NewOperator(2).Instance(t, "executor")
+	for2 := w.token(t, func(c *token.Claims) { c.Audience = offline.Cert.Operator })
 	damaged := w.files.add(t, cid.File, []byte("{}\nnonsense\n")).String()
 	own := w.host.Identity.Certificate
 	tests := []struct {
@@ -314,7 +315,11 @@ func TestLogRefusals(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w.jobs.set(tt.job)
-			got, body := w.do(t, request{method: "GET", path: logsPath(tt.query)})
+			ask := request{method: "GET", path: logsPath(tt.query)}
+			if tt.name == "host away" {
+				ask.header = map[string]string{"Ucn-Executor-Token": for2}
+			}
+			got, body := w.do(t, ask)
 			if f := failureOf(t, body); got.StatusCode != tt.status || f.Reason != tt.reason {
 				t.Errorf("status %d, %+v", got.StatusCode, f)
 			}
@@ -345,6 +350,11 @@ func TestHostOfAnotherOperator(t *testing.T) {
 	got, body := w.do(t, request{method: "GET", path: logsPath(""),
 		header: map[string]string{"Ucn-Executor-Token": other}})
 	f := failureOf(t, body)
+	for _, c := range w.calls.take() {
+		if c.method == "Logs" {
+			t.Error("the host saw a token that is for another operator")
+		}
+	}
 	if got.StatusCode != 401 || f.Reason != "TOKEN_WRONG_AUDIENCE" ||
 		f.Metadata["audience"] != id.Bech32(id.Account, w.audience) {
 		t.Errorf("status %d, %+v", got.StatusCode, f)
