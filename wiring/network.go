@@ -51,6 +51,7 @@ type Network struct {
 	front *rpc.Server
 	rest  restServer
 	group run.Group
+	ran   bool
 	// closers let go of what several services share, in reverse order.
 	closers []func() error
 }
@@ -133,6 +134,9 @@ func (n *Network) openBroker() error {
 	n.broker, err = broker.New(cfg, broker.Deps{
 		Tokens: n.tokens(Alpha), Instances: cert.Verifier{
 			Chains: []string{n.home.genesis.Chain}, Now: n.now,
+		},
+		Operators: func(operator sig.AccountID) bool {
+			return operator == n.home.operator(Alpha) || operator == n.home.operator(Beta)
 		},
 		Log: told.Log,
 	})
@@ -257,12 +261,19 @@ func ledgerClient(ctx context.Context, i *instance.Instance) (
 
 // Run runs the network until ctx ends. ready is called when clients may come.
 func (n *Network) Run(ctx context.Context, ready func()) error {
+	n.ran = true // services let go of what they hold when their own Run ends
 	return errors.Join(n.group.Run(ctx, ready), n.Close())
 }
 
-// Close lets go of the data folder. It must not be called while Run goes on.
+// Close lets go of everything that New opened. It must not be called while Run goes on.
 func (n *Network) Close() error {
 	var all []error
+	for _, r := range slices.Backward(n.rooms) {
+		if c, ok := r.service.(io.Closer); ok && !n.ran {
+			all = append(all, c.Close())
+		}
+	}
+	n.rooms = nil
 	for _, end := range slices.Backward(n.closers) {
 		all = append(all, end())
 	}

@@ -98,7 +98,7 @@ func New(_ context.Context, c Config, i *instance.Instance) (_ *Scheduler, err e
 	s := &Scheduler{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("scheduler: %w", err), s.close())
+			err = errors.Join(fmt.Errorf("scheduler: %w", err), s.Close())
 		}
 	}()
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil { // it will hold its owners' tokens
@@ -213,7 +213,8 @@ func (s *Scheduler) follow(
 	}
 	directory := event.NewDirectory(event.JudgeBy(i.Judge()), i.Now, event.Announced(js))
 	return event.NewConsumer(event.ConsumerConfig[*db.Batch]{
-		JetStream: js, Service: "executor", Topics: server.Topics(), Durable: "scheduler",
+		JetStream: js, Service: "executor", Topics: server.Topics(),
+		Durable:  event.DurableName(i.Service, i.Identity.Key.Public()),
 		Verifier: event.NewVerifier(event.VerifierConfig{Certificates: directory, Clock: i.Now}),
 		Cursors:  cursors,
 		Handle: func(ctx context.Context, _ *db.Batch, in event.Incoming) error {
@@ -235,10 +236,11 @@ func (s *Scheduler) PublicMethods() []string { return server.PublicMethods() }
 
 // Run places runs until ctx ends, then closes the store.
 func (s *Scheduler) Run(ctx context.Context, ready func()) error {
-	return errors.Join(s.server.Run(ctx, ready), s.close())
+	return errors.Join(s.server.Run(ctx, ready), s.Close())
 }
 
-func (s *Scheduler) close() error {
+// Close lets go of the store and the connections; for a Scheduler that was never run.
+func (s *Scheduler) Close() error {
 	var all []error
 	for _, end := range slices.Backward(s.conns) {
 		all = append(all, end())
