@@ -62,19 +62,22 @@ func (s *Server) SubmitStream(stream ledgerv1.LedgerService_SubmitStreamServer) 
 	waiting := make(chan pending, window)
 	ended := make(chan error, 1)
 	go func() {
-		err := s.answer(ctx, stream, waiting)
-		cancel(err) // the reading side may wait for room
-		for p := range waiting {
-			p.done(ledger.Timing{}, err)
-		}
+		err := s.read(ctx, stream, waiting)
+		close(waiting)
 		ended <- err
 	}()
-	err := s.read(ctx, stream, waiting)
-	close(waiting)
-	if e := <-ended; e != nil {
-		return e
+	if err := s.answer(ctx, stream, waiting); err != nil {
+		// The reading side may wait for room, or for a caller who waits for an answer in turn: it
+		// ends when this returns, not before.
+		cancel(err)
+		go func() {
+			for p := range waiting {
+				p.done(ledger.Timing{}, err)
+			}
+		}()
+		return err
 	}
-	return err
+	return <-ended
 }
 
 // read takes batches into the chain until the caller has sent all.
