@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -143,10 +144,6 @@ func Open(
 	if err != nil {
 		return nil, err
 	}
-	judge := cert.Verifier{Chains: []string{genesis.Chain}}
-	if _, _, err := judge.Verify(ctx, identity.Certificate); err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", c.Certificate, err)
-	}
 	told, err := process.Service(service)
 	if err != nil {
 		return nil, fmt.Errorf("telemetry: %w", err)
@@ -180,5 +177,24 @@ func Open(
 		}
 		i.Sets = LedgerSets{Ledger: ledgerv1.NewLedgerServiceClient(conn)}
 	}
+	if err := i.judgeOwn(ctx); err != nil {
+		return nil, fmt.Errorf("certificate %s: %w", c.Certificate, err)
+	}
 	return i, nil
+}
+
+// judgeTimeout bounds asking the ledger for the operator's key set at the start.
+const judgeTimeout = 5 * time.Second
+
+// judgeOwn judges the instance's own certificate, so that a wrong one is told here and not by
+// peers. A ledger that is away is no reason not to start: peers judge for themselves.
+func (i *Instance) judgeOwn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, judgeTimeout)
+	defer cancel()
+	_, _, err := i.Judge().Verify(ctx, i.Identity.Certificate)
+	if errors.Is(err, keys.ErrLookup) {
+		i.Telemetry.Log.WarnContext(ctx, "cannot judge the own certificate now", "error", err)
+		return nil
+	}
+	return err
 }

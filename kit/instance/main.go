@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -43,7 +44,9 @@ func Main(service string, args []string, into FileConfig, build Build) int {
 	path := flags.String("config", "", "configuration file (YAML)")
 	check := flags.Bool("check", false, "check the configuration and exit")
 	defaults := flags.Bool("defaults", false, "print the default configuration and exit")
-	if err := flags.Parse(args); err != nil {
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
 		return exitUsage
 	}
 	ctx, stop := run.Signals(context.Background(), os.Exit)
