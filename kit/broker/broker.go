@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/kit/rpc"
@@ -26,6 +27,7 @@ const (
 	maxPending    = 32 << 20 // bytes that wait for a slow client before it is cut off
 	maxControl    = 16 << 10 // bytes of a login; a token or certificate has at most 6 KiB
 	maxSubjects   = 16       // tokens of a subject
+	maxListens    = 8192     // subscriptions of one connection
 	startTimeout  = 30 * time.Second
 	authTimeout   = 5 * time.Second // a key set may have to be looked up
 	pingEvery     = 30 * time.Second
@@ -39,6 +41,9 @@ type Deps struct {
 	Tokens rpc.Authenticator
 	// Instances judges certificates of instances; nil lets none in by certificate.
 	Instances bus.Instances
+	// Operators says whose instances are let in; nil lets in those of every account, and every
+	// account can certify instances.
+	Operators func(operator sig.AccountID) bool
 	// TLS of the listener; required off loopback.
 	TLS *tls.Config
 	Log *slog.Logger // nil logs nothing
@@ -83,11 +88,12 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 		JetStreamMaxMemory: b.cfg.Memory, JetStreamMaxStore: b.cfg.Disk,
 		SyncAlways: b.cfg.SyncAlways, SyncInterval: syncEvery,
 		MaxConn: b.cfg.Connections, MaxPayload: maxPayload, MaxPending: maxPending,
-		MaxControlLine: maxControl, MaxSubTokens: maxSubjects, PingInterval: pingEvery, MaxPingsOut: 2,
+		MaxSubs: maxListens, MaxControlLine: maxControl, MaxSubTokens: maxSubjects, PingInterval: pingEvery, MaxPingsOut: 2,
 		WriteDeadline: writeDeadline, AuthTimeout: authTimeout.Seconds(),
 		AlwaysEnableNonce: true,
 		CustomClientAuthentication: &gate{
-			secret: b.secret, tokens: deps.Tokens, instances: deps.Instances, log: deps.Log,
+			secret: b.secret, tokens: deps.Tokens, instances: deps.Instances,
+			accept: deps.Operators, log: deps.Log,
 		},
 	}
 	if b.cfg.Listen == "" {

@@ -305,6 +305,25 @@ func TestInstancesSpeakForThemselvesOnly(t *testing.T) {
 		{"delete a stream", func() error {
 			return conn.Publish("$JS.API.STREAM.DELETE.UCN_executor", nil)
 		}, false},
+		{"make a stream that takes all", func() error {
+			return conn.Publish("$JS.API.STREAM.CREATE.UCN_executor", nil)
+		}, false},
+	}
+	others := event.DurableName("executor", other.Instance)
+	for _, on := range []string{
+		"$JS.API.CONSUMER.CREATE.UCN_executor." + others,
+		"$JS.API.CONSUMER.CREATE.UCN_executor." + others + ".ucn.>",
+		"$JS.API.CONSUMER.CREATE.UCN_executor",
+		"$JS.API.CONSUMER.DURABLE.CREATE.UCN_executor." + others,
+		"$JS.API.CONSUMER.MSG.NEXT.UCN_executor." + others,
+		"$JS.ACK.UCN_executor." + others + ".1.1.1.1.0", "$JS.API.CONSUMER.DELETE.UCN_executor." +
+			event.DurableName("executor", own.Instance),
+	} {
+		cases = append(cases, struct {
+			name    string
+			act     func() error
+			allowed bool
+		}{on, func() error { return conn.Publish(on, nil) }, false})
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -320,6 +339,7 @@ func TestInstancesSpeakForThemselvesOnly(t *testing.T) {
 	if _, err := js.Publish(t.Context(), own.Event("job", "attempt.changed"), nil); err != nil {
 		t.Errorf("publish an own event: %v", err)
 	}
+	readsOwn(t, js, event.DurableName("executor", own.Instance))
 	if _, err := bus.InstanceLogin(otherKey, raw); err == nil {
 		t.Error("a login with another's certificate was made")
 	}
@@ -340,6 +360,51 @@ func TestInstancesSpeakForThemselvesOnly(t *testing.T) {
 		return nil
 	}
 	refused(t, b, thief)
+}
+
+// readsOwn reads one event through the instance's own consumer, as kit/event does.
+func readsOwn(t *testing.T, js jetstream.JetStream, name string) {
+	t.Helper()
+	for _, filters := range [][]string{
+		{"ucn.v1.*.executor.*.job.>"}, {"ucn.v1.*.executor.*.job.>", "ucn.v1.*.executor.*.money.>"},
+	} {
+		consumer, err := js.CreateOrUpdateConsumer(t.Context(), "UCN_executor",
+			jetstream.ConsumerConfig{Durable: name, FilterSubjects: filters,
+				AckPolicy: jetstream.AckExplicitPolicy})
+		if err != nil {
+			t.Fatalf("open the own consumer: %v", err)
+		}
+		if len(filters) == 1 {
+			continue
+		}
+		m, err := consumer.Next()
+		if err != nil {
+			t.Fatalf("read through the own consumer: %v", err)
+		}
+		if err := m.DoubleAck(t.Context()); err != nil {
+			t.Errorf("acknowledge: %v", err)
+		}
+	}
+}
+
+func TestOnlyKnownOperatorsAreLetIn(t *testing.T) {
+	key, raw, own := instance(t, 1)
+	strangerKey, strangerRaw, _ := instance(t, 2)
+	b := start(t, config(t), broker.Deps{
+		Instances: cert.Verifier{Chains: []string{"main"}},
+		Operators: func(operator sig.AccountID) bool { return operator == own.Operator },
+	})
+	login, err := bus.InstanceLogin(key, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := connect(t, b, login).Flush(); err != nil {
+		t.Errorf("an instance of a known operator: %v", err)
+	}
+	if login, err = bus.InstanceLogin(strangerKey, strangerRaw); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, b, login)
 }
 
 func TestValidate(t *testing.T) {

@@ -27,6 +27,7 @@ var (
 	errNoLogin   = errors.New("no login that is accepted here")
 	errScope     = errors.New("the token does not allow scope " + Scope)
 	errSignature = errors.New("the nonce is not signed by the certificate's instance")
+	errOperator  = errors.New("instances of this operator are not let in here")
 )
 
 // gate decides who gets in and what they may do.
@@ -34,6 +35,7 @@ type gate struct {
 	secret    string
 	tokens    rpc.Authenticator
 	instances bus.Instances
+	accept    func(operator sig.AccountID) bool // nil accepts all
 	log       *slog.Logger
 }
 
@@ -105,18 +107,12 @@ func (g *gate) instance(
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cert.ErrMalformed, err)
 	}
+	if err := g.proves(raw, nonce, o.Sig); err != nil {
+		return nil, err
+	}
 	c, _, err := g.instances.Verify(ctx, raw)
 	if err != nil {
 		return nil, err
-	}
-	signed, err := base64.RawURLEncoding.DecodeString(o.Sig)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errSignature, err)
-	}
-	signature, err := sig.ParseSignature(signed)
-	if err != nil || len(nonce) == 0 ||
-		!sig.Verify(c.InstanceKey, bus.LoginPreimage(nonce), signature) {
-		return nil, errSignature
 	}
 	return &server.User{
 		Username: subject.Instance(c.InstanceKey), ConnectionDeadline: c.NotAfter.Add(time.Second),
@@ -124,15 +120,37 @@ func (g *gate) instance(
 	}, nil
 }
 
+// proves checks what costs nothing but a signature, before anybody is asked about the certificate:
+// that the operator is let in, and that the peer holds the instance's key.
+func (g *gate) proves(certificate, nonce []byte, text string) error {
+	c, _, err := cert.Decode(certificate)
+	if err != nil {
+		return err
+	}
+	if g.accept != nil && !g.accept(c.Operator) {
+		return errOperator
+	}
+	signed, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errSignature, err)
+	}
+	signature, err := sig.ParseSignature(signed)
+	if err != nil || len(nonce) == 0 ||
+		!sig.Verify(c.InstanceKey, bus.LoginPreimage(nonce), signature) {
+		return errSignature
+	}
+	return nil
+}
+
 // instanceRights: ask and answer anyone, publish own events, read any stream, and hear what is
-// meant for this instance alone. Streams and consumers cannot be deleted.
+// meant for this instance alone. Streams are the broker's owner's to make; consumers are touched by
+// the instance that they are named for and nobody else, or it could pause them and take their
+// messages.
 func instanceRights(c cert.Certificate) *server.Permissions {
 	publish := []string{
 		subject.AllRequests, subject.AllReplies, subject.AllJobs,
 		"$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES",
 		"$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>",
-		"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DURABLE.CREATE.>",
-		"$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>", "$JS.ACK.>", "$JS.FC.>",
 	}
 	hear := []string{
 		subject.AllReplies, subject.AllJobs, bus.InboxOf(c.InstanceKey) + ".>",
@@ -140,7 +158,11 @@ func instanceRights(c cert.Certificate) *server.Permissions {
 	for _, service := range c.Services {
 		own := subject.Address{Operator: c.Operator, Service: service, Instance: c.InstanceKey}
 		hear = append(hear, own.RPC())
-		publish = append(publish, "$JS.API.STREAM.CREATE."+event.StreamName(service))
+		named := "*." + event.DurableName(service, c.InstanceKey)
+		publish = append(publish,
+			"$JS.API.CONSUMER.CREATE."+named, "$JS.API.CONSUMER.CREATE."+named+".>",
+			"$JS.API.CONSUMER.DURABLE.CREATE."+named, "$JS.API.CONSUMER.INFO."+named,
+			"$JS.API.CONSUMER.MSG.NEXT."+named, "$JS.ACK."+named+".>")
 		for _, topic := range event.Topics() {
 			publish = append(publish, own.Event(string(topic), ">"))
 		}

@@ -48,7 +48,8 @@ type ConsumerConfig[Tx any] struct {
 	// Topics to follow; empty means all. Whole topics only: the line of a topic has no gaps, a
 	// selection of its types has.
 	Topics []Topic
-	// Durable names this consumer at the broker; letters, digits, '-' and '_'. Required.
+	// Durable names this consumer at the broker: what DurableName returns, or an instance that logs
+	// in with its certificate is not let through. Required.
 	Durable  string
 	Verifier *Verifier   // required
 	Cursors  Cursors[Tx] // required

@@ -28,6 +28,12 @@ const (
 // StreamName returns the name of the JetStream stream that holds the events of a service kind.
 func StreamName(service string) string { return "UCN_" + service }
 
+// DurableName returns the name of the consumers of an instance at a broker. Each instance has its
+// own: brokers let others not touch them, and two that shared one would each see half the events.
+func DurableName(service string, instance [32]byte) string {
+	return service + "-" + subject.Instance(instance)
+}
+
 // EnsureStream creates the stream of a service kind unless it exists. An existing one keeps its
 // limits: they are the broker's owner's to change.
 func EnsureStream(

@@ -11,8 +11,10 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/broker"
 	"github.com/united-containers/ucn/kit/config"
+	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/instance"
 )
 
@@ -26,6 +28,9 @@ type File struct {
 	// Listen is host:port for services and clients. Off loopback TLS is needed. Default
 	// 127.0.0.1:7622.
 	Listen string `yaml:"listen"`
+	// Operators are the accounts (ucn1...) whose instances are let in. Empty, the default: every
+	// account's, and everybody can have an account.
+	Operators []string `yaml:"operators"`
 	// TLSCert and TLSKey are PEM files, both or neither. They are read at each connection, so
 	// certificates can be renewed without a restart.
 	TLSCert string            `yaml:"tls_cert"`
@@ -66,11 +71,30 @@ func (f *File) Validate() error {
 	case (f.TLSCert == "") != (f.TLSKey == ""):
 		return config.Invalid("tls_cert", "tls_cert and tls_key go together: set both or neither")
 	}
+	if _, err := f.operators(); err != nil {
+		return err
+	}
 	if _, has := f.Instance.Client.Peers["ledger"]; !has {
 		return config.Invalid("instance.client.peers.ledger",
 			"name a ledger: it says which keys of an account are in force")
 	}
 	return f.config().Validate()
+}
+
+// operators says whose instances are let in, nil for everybody's.
+func (f *File) operators() (func(sig.AccountID) bool, error) {
+	if len(f.Operators) == 0 {
+		return nil, nil
+	}
+	known := map[sig.AccountID]bool{}
+	for i, text := range f.Operators {
+		account, err := id.ParseBech32(id.Account, text)
+		if err != nil {
+			return nil, config.Invalid(fmt.Sprintf("operators[%d]", i), "%v", err)
+		}
+		known[account] = true
+	}
+	return func(operator sig.AccountID) bool { return known[operator] }, nil
 }
 
 func (f *File) config() broker.Config {
@@ -126,8 +150,13 @@ func build(f *File, i *instance.Instance) (instance.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
+	operators, err := f.operators()
+	if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
 	b, err := broker.New(f.config(), broker.Deps{
-		Tokens: i.Tokens(), Instances: i.Judge(), TLS: secure, Log: i.Telemetry.Log,
+		Tokens: i.Tokens(), Instances: i.Judge(), Operators: operators, TLS: secure,
+		Log: i.Telemetry.Log,
 	})
 	if err != nil {
 		return nil, err
