@@ -32,6 +32,7 @@ func AllInOne(ctx context.Context, logs io.Writer) (_ *Network, err error) {
 	cfg := wiring.Default()
 	cfg.Data, cfg.API, cfg.REST, cfg.Bus = n.Dir, anyPort, anyPort, anyPort
 	n.Engines = []string{filepath.Join(n.Dir, "engine")}
+	n.StorageDir = filepath.Join(n.Dir, "storage")
 	if err := n.start(ctx, cfg, wiring.Options{Logs: logs, Spans: spans}); err != nil {
 		return nil, err
 	}

@@ -32,6 +32,8 @@ type Network struct {
 	Operators map[string]sig.PrivateKey
 	// Services in processes of their own by name; nil when all are in this one.
 	Services map[string]*Service
+	// StorageDir is where the storage keeps its blobs.
+	StorageDir string
 	// Engines are the folders of the hosts' container engines.
 	Engines []string
 

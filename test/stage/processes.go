@@ -272,6 +272,7 @@ func (p *plan) storage() error {
 	if c.Dir, err = p.dir(Storage); err != nil {
 		return err
 	}
+	p.StorageDir = c.Dir
 	return p.write(Storage, storagewire.File{Config: c})
 }
 

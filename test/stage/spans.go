@@ -10,6 +10,7 @@ import (
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	metricsv1 "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 
@@ -54,6 +55,7 @@ func newSpans(ctx context.Context) (*Spans, error) {
 	}
 	s.Endpoint = listener.Addr().String()
 	collectorv1.RegisterTraceServiceServer(s.server, s)
+	metricsv1.RegisterMetricsServiceServer(s.server, noMetrics{})
 	go func() { _ = s.server.Serve(listener) }() // ends with close, which waits for it
 	s.telemetry, err = telemetry.New(ctx, telemetry.Default(), telemetry.Options{Spans: s})
 	return s, err
@@ -111,6 +113,18 @@ func (s *Spans) Export(
 		}
 	}
 	return &collectorv1.ExportTraceServiceResponse{}, nil
+}
+
+// noMetrics takes metrics and forgets them.
+type noMetrics struct {
+	metricsv1.UnimplementedMetricsServiceServer
+}
+
+// Export implements the OTLP collector's service.
+func (noMetrics) Export(
+	context.Context, *metricsv1.ExportMetricsServiceRequest,
+) (*metricsv1.ExportMetricsServiceResponse, error) {
+	return &metricsv1.ExportMetricsServiceResponse{}, nil
 }
 
 func (s *Spans) add(span Span) {
