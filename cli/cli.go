@@ -101,7 +101,8 @@ func (a *app) persistent(root *cobra.Command) {
 		"file says; env UCN_API)")
 	p.StringVar(&a.flags.data, "data", first(a.Env("UCN_DATA"), network.DefaultDir()),
 		"data folder (env UCN_DATA)")
-	p.StringVar(&a.flags.wallet, "wallet", "", "wallet that acts (default \"default\"; env UCN_WALLET)")
+	p.StringVar(&a.flags.wallet, "wallet", "",
+		"wallet that acts (default \"default\"; env UCN_WALLET)")
 	p.StringVar(&a.flags.network, "network", "", "network file of an operator (default: "+
 		"network.json in the data folder; env UCN_NETWORK)")
 	p.StringVar(&a.flags.passphraseFile, "passphrase-file", "",

@@ -5,6 +5,6 @@
 // work and print its result, for people or with --json for programs. The same command always gives
 // the same field names; ids are bech32 or hexadecimal text, amounts text in UCN.
 //
-// Exit codes: 0 done, 1 failed, 2 called wrongly, 3 the job ended other than completed, 4 no network
-// can be reached, 130 interrupted twice.
+// Exit codes: 0 done, 1 failed, 2 called wrongly, 3 the job ended other than completed, 4 no
+// network can be reached, 130 interrupted twice.
 package cli

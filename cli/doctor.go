@@ -12,8 +12,8 @@ import (
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "doctor", Short: "Say what this machine can and cannot do, and the fix",
-		Long: `Look at this machine: podman and its helpers, cgroups, user namespaces, disk, ports, clock, and
-whether a network answers. Nothing is changed. Only what runs containers here needs podman: for
+		Long: `Look at this machine: podman and its helpers, cgroups, user namespaces, disk, ports, clock,
+and whether a network answers. Nothing is changed. Only what runs containers here needs podman: for
 using a network elsewhere nothing is needed but this program. Exit code 1 when something that a
 host needs is missing.`,
 		Example: "  ucn doctor\n  ucn doctor --json", Args: args(cobra.NoArgs),

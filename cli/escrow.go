@@ -144,8 +144,9 @@ func (a *app) escrowWithdraw() *cobra.Command {
 func (a *app) escrowClose() *cobra.Command {
 	return &cobra.Command{
 		Use: "close ESCROW", Short: "Close an escrow and take back all that is left",
-		Long: `Close an escrow: its rest and its deposit come back to the owner. Leases that have got their
-last charge are settled first; one that has not keeps the escrow open until its claim window is over.`,
+		Long: `Close an escrow: its rest and its deposit come back to the owner. Leases that have got
+their last charge are settled first; one that has not keeps the escrow open until its claim window
+is over.`,
 		Example: "  ucn escrow close ucne1...", Args: args(cobra.ExactArgs(1)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			escrow, answer, err := readEscrow(ctx, l, list[0])

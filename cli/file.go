@@ -91,8 +91,8 @@ func (a *app) fileGet() *cobra.Command {
 	out := ""
 	cmd := &cobra.Command{
 		Use: "get CID", Short: "Fetch a file and verify every byte of it",
-		Long: `Fetch a file and save it under its CID, or as -o says; "-o -" writes to standard output. Every
-byte is verified against the CID here: a file is saved only if it is the right one.`,
+		Long: `Fetch a file and save it under its CID, or as -o says; "-o -" writes to standard output.
+Every byte is verified against the CID here: a file is saved only if it is the right one.`,
 		Example: "  ucn file get bafkr4i... -o picture.png",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: a.following(withKey, func(ctx context.Context, l *link, list []string) error {

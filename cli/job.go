@@ -53,9 +53,9 @@ func (a *app) jobRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [-f job.yaml] [IMAGE_CID] [-- ARGS...]",
 		Short: "Run a container on the network, see it live, get the bill",
-		Long: `Run a job: sign it, put its money into an escrow, let the market find a host, deliver it there,
-show it live, check and countersign its usage, save its outputs, take back what is left, and print the
-bill with proofs.
+		Long: `Run a job: sign it, put its money into an escrow, let the market find a host, deliver it
+there, show it live, check and countersign its usage, save its outputs, take back what is left, and
+print the bill with proofs.
 
 What the job is comes from -f, from flags, or both: flags win. Ctrl-C once cancels the job and
 waits for the bill; twice leaves at once.

@@ -66,7 +66,8 @@ func (o *jobOptions) add(cmd *cobra.Command) {
 	f.Var(&o.capIn, "max-price-in", "most per GiB received")
 	f.Var(&o.capOut, "max-price-out", "most per GiB sent")
 	f.Var(&o.capRun, "max-price-run", "most per run")
-	f.DurationVar(&o.runTime, "run-time", 0, "longest run, such as 10m (default: until the money ends)")
+	f.DurationVar(&o.runTime, "run-time", 0,
+		"longest run, such as 10m (default: until the money ends)")
 	f.Uint32Var(&o.retries, "retries", 0, "attempts after one that failed")
 	f.DurationVar(&o.backoff, "backoff", 0, "first wait between attempts; it doubles")
 	f.StringVar(&o.isolation, "isolation", "", "standard (default) or strict")

@@ -53,7 +53,6 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 func accountText(a [32]byte) string { return id.Bech32(id.Account, a) }
 func escrowText(e [32]byte) string  { return id.Bech32(id.Escrow, e) }
-func jobText(j [32]byte) string     { return id.Bech32(id.Job, j) }
 
 // bytesText is the text of an id that came as bytes; empty for none.
 func bytesText(kind string, raw []byte) string {

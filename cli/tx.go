@@ -38,10 +38,11 @@ type signing struct {
 func (a *app) txSign() *cobra.Command {
 	s := signing{}
 	cmd := &cobra.Command{
-		Use: "sign [FILE|-]", Short: "Sign operations and print a transaction for POST /v1/transactions",
-		Long: `Sign a transaction and print the base64 of its canonical bytes. Operations come from --transfer
-or from a file (or standard input) that holds a list in the JSON form of ucn.chain.v1.Operation, as
-JSON or YAML; ids may be written as bech32 (ucn1..., ucne1..., ucnl1..., ucnj1...).
+		Use:   "sign [FILE|-]",
+		Short: "Sign operations and print a transaction for POST /v1/transactions",
+		Long: `Sign a transaction and print the base64 of its canonical bytes. Operations come from
+--transfer or from a file (or standard input) that holds a list in the JSON form of ucn.chain.v1.Operation,
+as JSON or YAML; ids may be written as bech32 (ucn1..., ucne1..., ucnl1..., ucnj1...).
 
 Nonce and fee are asked of the ledger. With --nonce and --fee nothing is asked, so that a key can
 sign on a machine without network; --first then says that the account has never signed.`,
@@ -220,7 +221,8 @@ func plainIDs(v any) any {
 
 func (a *app) txSubmit() *cobra.Command {
 	return &cobra.Command{
-		Use: "submit [TRANSACTION|-]", Short: "Submit a signed transaction and wait until it is committed",
+		Use:     "submit [TRANSACTION|-]",
+		Short:   "Submit a signed transaction and wait until it is committed",
 		Example: "  ucn tx sign --transfer ucn1...=1 | ucn tx submit",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {

@@ -23,8 +23,9 @@ const closeSoon = 3 * time.Second
 // report tells how the job ended.
 func (f *following) report(ctx context.Context, j *schedulerv1.Job) *Report {
 	out := &Report{
-		Job: jobText(f.e.id), Name: f.e.spec.GetName(), TraceID: traceID(ctx), Escrow: escrowText(f.e.escrow),
-		State: stateText(j.GetState()), Result: endText(j.GetEndReason()), Reason: j.GetReason(),
+		Job: jobText(f.e.id), Name: f.e.spec.GetName(), TraceID: traceID(ctx),
+		Escrow: escrowText(f.e.escrow),
+		State:  stateText(j.GetState()), Result: endText(j.GetEndReason()), Reason: j.GetReason(),
 		Outputs: []Output{},
 	}
 	if out.TraceID == "" {

@@ -173,29 +173,37 @@ func (f *following) see(ctx context.Context, j *schedulerv1.Job) {
 	if j.GetState() == jobv1.State_STATE_ENDED {
 		e.State, f.over = endText(j.GetEndReason()), true
 	}
+	behind := false
 	for _, run := range j.GetRuns() {
 		for i, a := range run.GetAttempts() {
 			if len(a.GetLease()) != len(tx.LeaseID{}) {
+				behind = false
 				continue // it was asked and has not promised anything
 			}
 			e.Host, e.Attempt = a.GetHost(), i+1
 			e.Lease = leaseText(tx.LeaseID(a.GetLease()))
-			f.visitOnce(ctx, run.GetId(), a)
+			v := f.visitOnce(ctx, run.GetId(), a)
+			behind = v.status.GetState() > j.GetState()
 		}
 	}
-	f.show(e)
+	if !behind { // the host itself told more by now
+		f.show(e)
+	}
 }
 
-func (f *following) visitOnce(ctx context.Context, run []byte, a *schedulerv1.Attempt) {
+func (f *following) visitOnce(
+	ctx context.Context, run []byte, a *schedulerv1.Attempt,
+) *visit {
 	key := string(a.GetId())
-	if f.visits[key] != nil {
-		f.visits[key].attempt = a
-		return
+	if v := f.visits[key]; v != nil {
+		v.attempt = a
+		return v
 	}
 	v := newVisit(f, run, a)
 	f.visits[key] = v
 	f.order = append(f.order, v)
 	go v.run(ctx)
+	return v
 }
 
 // show shows a state unless it was shown last.

@@ -17,7 +17,6 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
-	"github.com/united-containers/ucn/cli/jobfile"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -47,12 +46,18 @@ func (r *Runner) submit(ctx context.Context, q Request) (*errand, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.open(ctx, e, terms); err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// From here on there is money in the escrow: what follows is done although ctx ends.
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	// From here on there is money on its way: what follows is done although ctx ends.
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*callTimeout)
 	defer cancel()
+	if err := r.open(work, e, terms); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, r.close(work, e, err)
+	}
 	delivery := schedulerv1.Delivery_DELIVERY_CLIENT
 	if q.Detach && len(e.secrets) == 0 {
 		delivery = schedulerv1.Delivery_DELIVERY_SCHEDULER
@@ -226,12 +231,18 @@ func (r *Runner) open(ctx context.Context, e *errand, terms tx.Terms) error {
 	result, err := r.Session.Sender.Send(ctx, &tx.OpenEscrow{
 		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: e.id[:], Amount: terms.MaxTotal, Terms: terms,
 	})
-	if err != nil {
-		return fmt.Errorf("open the escrow (see `ucn account get` for what became of it): %w", err)
+	if err != nil && result.ID != (tx.ID{}) {
+		return fmt.Errorf("open the escrow %s: %w", escrowText(tx.EscrowIDOf(result.ID, 0)), err)
+	} else if err != nil {
+		return fmt.Errorf("open the escrow: %w", err)
 	}
 	e.sent(result.ID, result.Receipt)
 	e.since = result.Height
 	e.escrow = tx.EscrowIDOf(result.ID, 0)
+	r.event(e, Event{
+		Kind: KindState, State: "escrow open", Escrow: escrowText(e.escrow),
+		Reason: fmt.Sprintf("%s holds %s", escrowText(e.escrow), amount.Text(terms.MaxTotal)),
+	})
 	return nil
 }
 
@@ -248,6 +259,11 @@ func (r *Runner) giveBack(ctx context.Context, e *errand, cause error) error {
 			"take the money back with `ucn escrow close %s`", cause, escrowText(e.escrow),
 			amount.Text(e.spec.GetPayment().GetMaxTotal()), jobText(e.id), escrowText(e.escrow))
 	}
+	return r.close(ctx, e, cause)
+}
+
+// close closes an escrow under which nothing was leased.
+func (r *Runner) close(ctx context.Context, e *errand, cause error) error {
 	if _, err := r.Session.Sender.Send(ctx, &tx.CloseEscrow{Escrow: e.escrow}); err != nil {
 		return errors.Join(cause, fmt.Errorf("closing its escrow %s failed too, try `ucn escrow "+
 			"close`: %w", escrowText(e.escrow), err))
@@ -279,10 +295,4 @@ func (r *Runner) heightAt(ctx context.Context, ms uint64) (uint64, error) {
 		}
 	}
 	return low, nil
-}
-
-// Describe says in a sentence what a detached job means for the owner's money.
-func Describe(f *jobfile.File) string {
-	return fmt.Sprintf("Nobody countersigns while you are away, so the host is trusted with the "+
-		"whole budget of %s.", amount.Text(f.Payment.MaxTotal))
 }
