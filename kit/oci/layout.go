@@ -22,6 +22,7 @@ const (
 
 	maxIndexDepth = 4    // index of indexes of ...
 	maxCandidates = 1000 // manifests of one archive
+	maxIndexes    = 64   // indexes of one archive, each read as often as it is named
 
 	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
 	dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -57,7 +58,7 @@ func openLayout(ctx context.Context, from files, o Options) (*Image, error) {
 	if err := decodeOne(data, &index); err != nil {
 		return nil, badArchive("%s: %v", indexFile, err)
 	}
-	offered, err := candidates(from, index, "", 0)
+	offered, err := candidates(from, index, "", 0, new(int))
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,8 @@ func imageOf(ctx context.Context, from files, raw []byte, o Options) (*Image, er
 }
 
 // candidates walks an index of indexes down to manifests.
-func candidates(from files, index v1.Index, name string, depth int) ([]candidate, error) {
+func candidates(from files, index v1.Index, name string, depth int, indexes *int,
+) ([]candidate, error) {
 	if depth >= maxIndexDepth {
 		return nil, badArchive("indexes nested more than %d deep", maxIndexDepth)
 	}
@@ -117,6 +119,9 @@ func candidates(from files, index v1.Index, name string, depth int) ([]candidate
 		case v1.MediaTypeImageManifest, dockerManifest:
 			found = append(found, candidate{d, called})
 		case v1.MediaTypeImageIndex, dockerManifestList:
+			if *indexes++; *indexes > maxIndexes {
+				return nil, badArchive("more than %d indexes", maxIndexes)
+			}
 			var inner v1.Index
 			raw, err := loadBlob(from, d, MaxManifest)
 			if err != nil {
@@ -125,7 +130,7 @@ func candidates(from files, index v1.Index, name string, depth int) ([]candidate
 			if err := decodeOne(raw, &inner); err != nil {
 				return nil, badArchive("index %s: %v", d.Digest, err)
 			}
-			below, err := candidates(from, inner, called, depth+1)
+			below, err := candidates(from, inner, called, depth+1, indexes)
 			if err != nil {
 				return nil, err
 			}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -238,6 +239,10 @@ func TestBrokenInputIsRefusedByName(t *testing.T) {
 			oci.ReasonBadArchive, "index.json"},
 		{"huge index", edited(func(l layout) { l["index.json"] = make([]byte, oci.MaxManifest+1) }),
 			oci.ReasonBadArchive, "at most"},
+		{"index of many indexes", edited(func(l layout) {
+			inner := l.blob(v1.MediaTypeImageIndex, []byte("{}"))
+			l.index(t, slices.Repeat([]v1.Descriptor{inner}, 65)...)
+		}), oci.ReasonBadArchive, "more than 64 indexes"},
 		{"no images", edited(func(l layout) { l.index(t) }), oci.ReasonPlatform, "none"},
 		{"traversal", tarOf(t, entry{name: "../../etc/passwd"}), oci.ReasonBadArchive, "leads out"},
 		{"device", tarOf(t, entry{name: "dev", kind: '3'}), oci.ReasonBadArchive, "of type"},
@@ -250,7 +255,7 @@ func TestBrokenInputIsRefusedByName(t *testing.T) {
 			for len(m.Layers) <= oci.MaxLayers {
 				m.Layers = append(m.Layers, m.Layers[0])
 			}
-		}), oci.ReasonNotImage, "129 layers"},
+		}), oci.ReasonNotImage, "more than 128 layers"},
 		{"encrypted layer", manifest(func(m *v1.Manifest) {
 			m.Layers[0].MediaType = "application/vnd.oci.image.layer.v1.tar+encrypted"
 		}), oci.ReasonNotImage, "encrypted"},
