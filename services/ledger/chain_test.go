@@ -1,7 +1,9 @@
 package ledger_test
 
 import (
+	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/united-containers/ucn/chain/tx"
@@ -127,5 +129,39 @@ func TestIndexIsNotBelieved(t *testing.T) {
 	}
 	if known, err := c.Transaction(t.Context(), never); err == nil {
 		t.Errorf("a transaction that never was is committed at %v", known.At)
+	}
+}
+
+// counted counts the blocks that are read.
+type counted struct {
+	ledger.Store
+	reads atomic.Int32
+}
+
+func (s *counted) Read(ctx context.Context, height uint64) (ledger.Record, error) {
+	s.reads.Add(1)
+	return s.Store.Read(ctx, height)
+}
+
+// TestRepeatedBatchReadsItsBlockOnce: a client who lost the answer sends everything again, and must
+// not wait for a block to be read per transaction.
+func TestRepeatedBatchReadsItsBlockOnce(t *testing.T) {
+	n := network(t, 1, 200)
+	store := &counted{Store: (&ledgertest.Disk{}).Open()}
+	c, _ := ledgertest.Start(t, config(), deps(n, store))
+	var all [][]byte
+	for i := range n.Keys {
+		all = append(all, n.Transfer(i, 0, 0, 5))
+	}
+	first := submit(t, c, all...)
+	before := store.reads.Load()
+	for i, r := range submit(t, c, all...) {
+		if r.ID != first[i].ID || r.At != first[i].At {
+			t.Errorf("transaction %d was at %v, is at %v", i, first[i].At, r.At)
+		}
+	}
+	blocks := int32(first[len(first)-1].At.Height - first[0].At.Height + 1)
+	if got := store.reads.Load() - before; got > blocks {
+		t.Errorf("%d reads for %d blocks", got, blocks)
 	}
 }

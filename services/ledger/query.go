@@ -83,28 +83,59 @@ type Known struct {
 	Raw  []byte
 	Time tx.Millis
 	Tip  Tip
-	// leaves and receipts are what proofs are made of.
-	leaves   []tx.Hash
-	receipts [][]byte
+	// found is its block, anchor the chain's: what proofs are made of.
+	found  *Found
+	anchor sig.Anchor
 }
 
-// Prove returns the proofs of the transaction and of its receipt.
-func (k *Known) Prove() (transaction, receipt block.ListProof) {
-	leaves := make([]tx.Hash, len(k.receipts))
-	for i := range k.receipts {
-		leaves[i] = block.LeafHash(k.receipts[i])
+// Prove returns the proofs of the transaction and of its receipt. It takes time: every transaction
+// of the block is decoded and hashed.
+func (k *Known) Prove() (transaction, receipt block.ListProof, err error) {
+	raw := k.found.Block.Body.Transactions
+	leaves, receipts := make([]tx.Hash, len(raw)), make([]tx.Hash, len(raw))
+	for i := range raw {
+		t, err := tx.Decode(raw[i])
+		if err != nil {
+			return transaction, receipt, fmt.Errorf("block %d, transaction %d: %w", k.At.Height, i, err)
+		}
+		entry := block.TransactionEntry(t.ID(k.anchor), t.Witness())
+		leaves[i], receipts[i] = block.LeafHash(entry[:]), block.LeafHash(k.found.Receipts[i])
 	}
-	return block.Prove(k.leaves, int(k.At.Index)), block.Prove(leaves, int(k.At.Index))
+	at := int(k.At.Index)
+	return block.Prove(leaves, at), block.Prove(receipts, at), nil
 }
 
 // Transaction returns a committed transaction. Faults: ReasonNotFound; ReasonLag when it may be in
 // a block that the index has not come to.
 func (c *Chain) Transaction(ctx context.Context, id Hash) (*Known, error) {
+	return c.transaction(ctx, id, &lastBlock{})
+}
+
+// lastBlock is the block that was read last: who asks for many transactions mostly finds them in
+// few blocks.
+type lastBlock struct {
+	height uint64
+	found  *Found
+}
+
+func (l *lastBlock) read(ctx context.Context, c *Chain, height uint64) (*Found, error) {
+	if l.found != nil && l.height == height {
+		return l.found, nil
+	}
+	found, err := c.Block(ctx, height)
+	if err != nil {
+		return nil, err
+	}
+	l.height, l.found = height, found
+	return found, nil
+}
+
+func (c *Chain) transaction(ctx context.Context, id Hash, last *lastBlock) (*Known, error) {
 	at, err := c.locate(id)
 	if err != nil {
 		return nil, err
 	}
-	found, err := c.Block(ctx, at.Height)
+	found, err := last.read(ctx, c, at.Height)
 	if err != nil {
 		return nil, err
 	}
@@ -112,28 +143,23 @@ func (c *Chain) Transaction(ctx context.Context, id Hash) (*Known, error) {
 	if int(at.Index) >= len(body.Transactions) {
 		return nil, fmt.Errorf("transaction %x is indexed beyond the end of block %d", id, at.Height)
 	}
-	k := &Known{
+	raw := body.Transactions[at.Index]
+	t, err := tx.Decode(raw)
+	if err != nil {
+		return nil, fmt.Errorf("block %d, transaction %d: %w", at.Height, at.Index, err)
+	}
+	if own := t.ID(c.anchor); Hash(own) != id {
+		return nil, fmt.Errorf("the index takes transaction %s in block %d for %x", own,
+			at.Height, id)
+	}
+	return &Known{
 		Result: Result{
 			ID: id, Finality: Committed, At: at, Receipt: found.Receipts[at.Index],
 		},
-		Raw: body.Transactions[at.Index], Time: found.Block.Header.Time,
-		Tip:      Tip{found.Block.Header, found.Hash, found.Block.Certificate},
-		receipts: found.Receipts, leaves: make([]tx.Hash, len(body.Transactions)),
-	}
-	for i, raw := range body.Transactions {
-		t, err := tx.Decode(raw)
-		if err != nil {
-			return nil, fmt.Errorf("block %d, transaction %d: %w", at.Height, i, err)
-		}
-		own := t.ID(c.anchor)
-		if i == int(at.Index) && Hash(own) != id {
-			return nil, fmt.Errorf("the index takes transaction %s in block %d for %x", own,
-				at.Height, id)
-		}
-		entry := block.TransactionEntry(own, t.Witness())
-		k.leaves[i] = block.LeafHash(entry[:])
-	}
-	return k, nil
+		Raw: raw, Time: found.Block.Header.Time,
+		Tip:   Tip{found.Block.Header, found.Hash, found.Block.Certificate},
+		found: found, anchor: c.anchor,
+	}, nil
 }
 
 // locate finds a transaction in memory or in the index.

@@ -104,9 +104,10 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 		o.at, o.acceptedOnly = place{s.ticket, i}, wait == Accepted
 	}
 	n, operations, size := c.pool.add(p.offers, c.nonce)
+	last := &lastBlock{}
 	for _, o := range p.offers {
 		if o.refusal != nil {
-			s.ticket.settle(o.at.slot, c.refused(o))
+			s.ticket.settle(o.at.slot, c.refused(ctx, o, last))
 		}
 	}
 	// They are in the pool: the orderer must know, also of a caller who has just left.
@@ -124,7 +125,7 @@ func (c *Chain) nonce(s signer) uint64 {
 }
 
 // refused makes the result of a refused offer: what became of it, if it is in a block already.
-func (c *Chain) refused(o *offer[*candidate]) Result {
+func (c *Chain) refused(ctx context.Context, o *offer[*candidate], last *lastBlock) Result {
 	r := Result{Err: o.refusal}
 	if o.entry == nil {
 		return r
@@ -133,7 +134,7 @@ func (c *Chain) refused(o *offer[*candidate]) Result {
 	if !repeatable(o.refusal.Reason()) {
 		return r
 	}
-	if known, err := c.Transaction(context.Background(), r.ID); err == nil {
+	if known, err := c.transaction(context.WithoutCancel(ctx), r.ID, last); err == nil {
 		return known.Result
 	}
 	return r

@@ -151,19 +151,22 @@ func (s *Server) GetTransaction(ctx context.Context, r *ledgerv1.GetTransactionR
 		return nil, err
 	}
 	if r.GetProve() {
-		out.Proof = transactionProof(c, known)
+		out.Proof, err = transactionProof(c, known)
 	}
-	return out, nil
+	return out, err
 }
 
-func transactionProof(c *ledger.Chain, known *ledger.Known) *chainv1.TransactionProof {
+func transactionProof(c *ledger.Chain, known *ledger.Known) (*chainv1.TransactionProof, error) {
 	anchor := c.Anchor()
-	transaction, receipt := known.Prove()
+	transaction, receipt, err := known.Prove()
+	if err != nil {
+		return nil, err
+	}
 	return &chainv1.TransactionProof{
 		Header: known.Tip.Header.PB(), Certificate: known.Tip.Certificate.PB(),
 		Validators: c.Genesis().Validators.PB(), Transaction: known.Raw, Receipt: known.Receipt,
 		TransactionProof: transaction.PB(), ReceiptProof: receipt.PB(), Anchor: anchor[:],
-	}
+	}, nil
 }
 
 // GetBlock implements the service.
