@@ -31,7 +31,8 @@ func (a *app) imagePush() *cobra.Command {
 		Use: "push ARCHIVE|LAYOUT_DIR|NAME", Short: "Push an image and print its CID",
 		Long: `Push an image to the network: an OCI or docker archive, an OCI layout folder, or the name
 of an image of your podman or docker. A docker archive is converted to OCI; layers that the network
-holds for you already are not sent again. The last line of standard output is the CID for ucn job run.`,
+holds for you already are not sent again. The last line of standard output is the CID for
+ucn job run.`,
 		Example: `  ucn image push localhost/render:latest
   docker save render | ucn image push /dev/stdin
   ucn job run $(ucn image push render.tar)`,

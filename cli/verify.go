@@ -184,8 +184,8 @@ func (a *app) verifyCommand() *cobra.Command {
 		Use: "verify FILE|TRANSACTION", Short: "Verify a receipt's proof, offline if it is a file",
 		Long: `Verify that a transaction and its receipt stand in a block that the chain's validators
 certified. A file that "ucn tx get ID --proof -o FILE" saved is verified without any network.
-What is trusted is the anchor alone: of --anchor, of --genesis, or of the network file. The genesis in the
-file must hash to it.`,
+What is trusted is the anchor alone: of --anchor, of --genesis, or of the network file. The
+genesis in the file must hash to it.`,
 		Example: "  ucn verify proof.json\n  ucn verify proof.json --anchor 3f...\n  ucn verify 5e...",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {
