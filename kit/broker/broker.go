@@ -88,7 +88,8 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 		JetStreamMaxMemory: b.cfg.Memory, JetStreamMaxStore: b.cfg.Disk,
 		SyncAlways: b.cfg.SyncAlways, SyncInterval: syncEvery,
 		MaxConn: b.cfg.Connections, MaxPayload: maxPayload, MaxPending: maxPending,
-		MaxSubs: maxListens, MaxControlLine: maxControl, MaxSubTokens: maxSubjects, PingInterval: pingEvery, MaxPingsOut: 2,
+		MaxSubs: maxListens, MaxControlLine: maxControl, MaxSubTokens: maxSubjects,
+		PingInterval: pingEvery, MaxPingsOut: 2,
 		WriteDeadline: writeDeadline, AuthTimeout: authTimeout.Seconds(),
 		AlwaysEnableNonce: true,
 		CustomClientAuthentication: &gate{

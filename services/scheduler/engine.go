@@ -51,7 +51,8 @@ func DefaultPolicy() Policy {
 	}
 }
 
-// orDefault fills zero fields, but for a grace of zero and for no retries, which mean what they say.
+// orDefault fills zero fields, but for a grace of zero and for no retries, which mean what they
+// say.
 func (p Policy) orDefault() Policy {
 	d := DefaultPolicy()
 	return Policy{
@@ -59,8 +60,9 @@ func (p Policy) orDefault() Policy {
 		PlaceWithin: cmp.Or(p.PlaceWithin, d.PlaceWithin),
 		ClaimWindow: cmp.Or(p.ClaimWindow, d.ClaimWindow), DeliverGrace: p.DeliverGrace,
 		StartWithin: cmp.Or(p.StartWithin, d.StartWithin),
-		LostAfter:   cmp.Or(p.LostAfter, d.LostAfter), HostRetries: p.HostRetries, Overhead: cmp.Or(p.Overhead, d.Overhead),
-		Tick: cmp.Or(p.Tick, d.Tick),
+		LostAfter:   cmp.Or(p.LostAfter, d.LostAfter), HostRetries: p.HostRetries,
+		Overhead: cmp.Or(p.Overhead, d.Overhead),
+		Tick:     cmp.Or(p.Tick, d.Tick),
 	}
 }
 

@@ -60,8 +60,9 @@ var denied = []string{
 	"add_key", "bpf", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick",
 	"io_uring_enter", "io_uring_register", "io_uring_setup", "keyctl", "kexec_load",
 	"kexec_file_load", "mount", "mount_setattr", "move_mount", "name_to_handle_at",
-	"open_by_handle_at", "open_tree", "perf_event_open", "pidfd_getfd", "pivot_root", "quotactl", "reboot",
-	"request_key", "setns", "swapoff", "swapon", "syslog", "umount", "umount2", "unshare", "userfaultfd",
+	"open_by_handle_at", "open_tree", "perf_event_open", "pidfd_getfd", "pivot_root", "quotactl",
+	"reboot", "request_key", "setns", "swapoff", "swapon", "syslog", "umount", "umount2",
+	"unshare", "userfaultfd",
 }
 
 // cloneNewFlags are the CLONE_NEW* flags: clone may not make namespaces.

@@ -252,7 +252,8 @@ func TestVerifyLease(t *testing.T) {
 	for name, forged := range map[string]sig.Signature{
 		"of another chain": elsewhere, "of a stranger": stranger, "none": {},
 	} {
-		if _, err := l.VerifyLease(&s.Lease, forged); err == nil || !strings.Contains(err.Error(), "agent") {
+		_, err := l.VerifyLease(&s.Lease, forged)
+		if err == nil || !strings.Contains(err.Error(), "agent") {
 			t.Errorf("signature %s: %v", name, err)
 		}
 	}

@@ -242,7 +242,8 @@ func TestListJobs(t *testing.T) {
 		want = append([][]byte{m.submit(alice, n)}, want...)
 		m.submit(bob, n)
 	}
-	if _, err := alice.CancelJob(t.Context(), &schedulerv1.CancelJobRequest{Job: want[3]}); err != nil {
+	cancel := &schedulerv1.CancelJobRequest{Job: want[3]}
+	if _, err := alice.CancelJob(t.Context(), cancel); err != nil {
 		t.Fatal(err)
 	}
 	read := func(r *schedulerv1.ListJobsRequest) (ids [][]byte) {
@@ -305,7 +306,9 @@ func TestWatchers(t *testing.T) {
 	m := newMarket(t)
 	alice := m.user(1, "job")
 	id := m.submit(alice, 1)
-	open := func(ctx context.Context) (grpc.ServerStreamingClient[schedulerv1.WatchJobResponse], error) {
+	open := func(ctx context.Context) (
+		grpc.ServerStreamingClient[schedulerv1.WatchJobResponse], error,
+	) {
 		stream, err := alice.WatchJob(ctx, &schedulerv1.WatchJobRequest{Job: id})
 		if err == nil {
 			_, err = stream.Recv()
