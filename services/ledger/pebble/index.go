@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
+	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/services/ledger"
 )
@@ -38,6 +39,11 @@ const (
 	keyGranted     = 'g'
 )
 
+// minFree is the space in bytes below which nothing is put: Pebble ends the whole process when a
+// disk runs full under it, and a ledger must not die of its index. Memory tables, their flushing
+// and a compaction fit many times.
+const minFree = 8 * memTableBytes
+
 // Config says where an index is and whose it is.
 type Config struct {
 	// Dir is the directory, made if missing. Everything in it is Pebble's.
@@ -48,19 +54,51 @@ type Config struct {
 	Head ledger.Record
 	// Log is told when the index is built anew; nil for nobody.
 	Log *slog.Logger
+
+	free func(dir string) (uint64, error) // replaced by tests
 }
 
 // Index implements ledger.Index.
 type Index struct {
-	db *pebble.DB
+	db   *pebble.DB
+	dir  string
+	free func(dir string) (uint64, error)
 }
 
 var _ ledger.Index = (*Index)(nil)
 
+// freeSpace returns how many bytes may still be written to the file system of a directory.
+func freeSpace(dir string) (uint64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, fmt.Errorf("ask for the free space of %s: %w", dir, err)
+	}
+	return s.Bavail * uint64(max(s.Bsize, 0)), nil
+}
+
+// enough refuses a disk that may run full under the index.
+func enough(dir string, free func(string) (uint64, error)) error {
+	left, err := free(dir)
+	if err == nil && left < minFree {
+		err = fmt.Errorf("the disk of %s has %d bytes left, the index needs %d: %w", dir, left,
+			uint64(minFree), unix.ENOSPC)
+	}
+	return err
+}
+
 // Open opens the index, deleting it first when it is damaged or of another chain.
 func Open(c Config) (*Index, error) {
+	if c.free == nil {
+		c.free = freeSpace
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the index's directory: %w", err)
+	}
+	if err := enough(c.Dir, c.free); err != nil {
+		return nil, fmt.Errorf("open the index: %w", err)
 	}
 	index, err := open(c)
 	if err == nil {
@@ -91,7 +129,7 @@ func open(c Config) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the index: %w", err)
 	}
-	index := &Index{db: db}
+	index := &Index{db: db, dir: c.Dir, free: c.free}
 	err = index.claim(c.Anchor)
 	if err == nil {
 		err = index.within(c.Head)
@@ -162,10 +200,13 @@ func key(kind byte, hash ledger.Hash) []byte {
 	return append(append(make([]byte, 0, 1+len(hash)), kind), hash[:]...)
 }
 
-// Put implements ledger.Index.
+// Put implements ledger.Index. It refuses while the disk is nearly full.
 func (x *Index) Put(ctx context.Context, entries []ledger.IndexEntry) error {
 	if len(entries) == 0 || ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if err := enough(x.dir, x.free); err != nil {
+		return fmt.Errorf("write the index: %w", err)
 	}
 	batch := x.db.NewBatch()
 	var err error

@@ -1,9 +1,12 @@
 package pebble_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/services/ledger"
 	"github.com/united-containers/ucn/services/ledger/ledgertest"
@@ -103,5 +106,33 @@ func TestDamagedIndexIsBuiltAnew(t *testing.T) {
 	defer closed(t, x)
 	if _, found, err := x.Height(); found || err != nil {
 		t.Errorf("a damaged index was kept: %v, %v", found, err)
+	}
+}
+
+// TestFullDiskMakesTheIndexWait: Pebble would end the process, and the ledger with it.
+func TestFullDiskMakesTheIndexWait(t *testing.T) {
+	free := uint64(1 << 40)
+	c := pebble.Config{Dir: t.TempDir(), Head: ledger.Record{Height: 1000}}
+	x, err := pebble.Open(pebble.FreeHook(c, func(string) (uint64, error) { return free, nil }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, x)
+	entry := []ledger.IndexEntry{{Height: 3, Hash: ledger.Hash{3}}}
+	free = 1 << 20
+	if err := x.Put(t.Context(), entry); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("put on a full disk: %v", err)
+	}
+	if _, found, err := x.Height(); found || err != nil {
+		t.Errorf("it was put all the same: %v, %v", found, err)
+	}
+	free = 1 << 40
+	if err := x.Put(t.Context(), entry); err != nil {
+		t.Error(err)
+	}
+	none := func(string) (uint64, error) { return 0, nil }
+	_, err = pebble.Open(pebble.FreeHook(pebble.Config{Dir: t.TempDir()}, none))
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("open on a full disk: %v", err)
 	}
 }
