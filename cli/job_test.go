@@ -14,6 +14,7 @@ import (
 	"github.com/united-containers/ucn/cli"
 	"github.com/united-containers/ucn/cli/clitest"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/network"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 )
 
@@ -233,5 +234,61 @@ func TestDamagedOutputIsNotSaved(t *testing.T) {
 	left, err := os.ReadDir(filepath.Dir(to))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestDetachAndAttach: a detached job trusts its host with the budget; attaching bills it.
+func TestDetachAndAttach(t *testing.T) {
+	u := started(t, honest)
+	begun := result(t, u.must("job", "run", imageCID, "--detach", "--json", "--max-total", "0.5"))
+	var escrow map[string]any
+	out := u.must("escrow", "get", begun["escrow"].(string), "--json")
+	if err := json.Unmarshal([]byte(out), &escrow); err != nil {
+		t.Fatal(err)
+	}
+	if escrow["balance"] != "0.5" || escrow["job"] != begun["job"] || escrow["trust"] != "8" {
+		t.Errorf("the escrow is %v", escrow)
+	}
+	if !strings.Contains(u.must("job", "get", begun["job"].(string)), "leased on alpha-1") {
+		t.Error("the job is not shown as leased")
+	}
+	report := result(t, u.must("job", "attach", begun["job"].(string), "--no-outputs", "--json"))
+	bill := report["bill"].(map[string]any)
+	if report["result"] != "completed" || bill["paid"] != "0.001" || len(u.net.Market.Acks()) != 1 {
+		t.Errorf("got %v, bill %v", report["result"], bill)
+	}
+}
+
+// TestForeignNetwork: nothing is signed for a chain that is not the network file's.
+func TestForeignNetwork(t *testing.T) {
+	u := started(t, honest)
+	f := u.net.File()
+	f.Anchor = strings.Repeat("00", 32)
+	if err := network.Save(network.Path(u.data), f); err != nil {
+		t.Fatal(err)
+	}
+	_, complaint, code := u.run("job", "run", imageCID)
+	if code != cli.ExitFailed || !strings.Contains(complaint, "another network") {
+		t.Errorf("exit code %d, %q", code, complaint)
+	}
+}
+
+// TestSecretsReachTheHostOnly: the values go with the task, the specification holds the names.
+func TestSecretsReachTheHostOnly(t *testing.T) {
+	got := ""
+	u := newUser(t, func(v *clitest.Visit) *jobv1.Outcome {
+		for _, s := range v.Task.GetSecrets() {
+			got += s.GetName() + "=" + string(s.GetValue())
+		}
+		if strings.Contains(v.Task.GetRevision().String(), "hush") {
+			got += " in the specification"
+		}
+		note := v.Note(once(), runPrice, true)
+		v.Charge(note, v.AwaitAck(note), true)
+		return &jobv1.Outcome{Reason: jobv1.EndReason_END_REASON_COMPLETED}
+	})
+	u.must("job", "run", imageCID, "--secret", "KEY=hush", "--quiet")
+	if got != "KEY=hush" {
+		t.Errorf("the host got %q", got)
 	}
 }

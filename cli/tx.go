@@ -42,7 +42,8 @@ func (a *app) txSign() *cobra.Command {
 		Short: "Sign operations and print a transaction for POST /v1/transactions",
 		Long: `Sign a transaction and print the base64 of its canonical bytes. Operations come from
 --transfer or from a file (or standard input) that holds a list in the JSON form of
-ucn.chain.v1.Operation, as JSON or YAML; ids may be written as bech32 (ucn1..., ucne1..., ucnl1..., ucnj1...).
+ucn.chain.v1.Operation, as JSON or YAML; ids may be written as bech32 (ucn1..., ucne1..., ucnl1...,
+ucnj1...).
 
 Nonce and fee are asked of the ledger. With --nonce and --fee nothing is asked, so that a key can
 sign on a machine without network; --first then says that the account has never signed.`,
