@@ -29,11 +29,12 @@ func checkNotBuilt(s *jobv1.JobSpec) error {
 		{"replicas", "", s.GetReplicas() > 1},
 		{"verify", "", s.GetVerify() != nil},
 		{"disconnect", "", s.GetDisconnect() != nil},
-		{"restart", "use limits.retries", s.GetRestart() > jobv1.Restart_RESTART_NEVER},
+		{"restart", "use limits.retries", beyond(s.GetRestart(), jobv1.Restart_RESTART_NEVER)},
 		{"capabilities", "", len(s.GetCapabilities()) > 0},
 		{"budget", "", s.GetBudget() != nil},
-		{"isolation", "", s.GetIsolation() > jobv1.Isolation_ISOLATION_STRICT},
-		{"egress", "containers have no network yet", s.GetEgress() > jobv1.Egress_EGRESS_NONE},
+		{"isolation", "", beyond(s.GetIsolation(), jobv1.Isolation_ISOLATION_STRICT)},
+		{"egress", "containers have no network yet",
+			beyond(s.GetEgress(), jobv1.Egress_EGRESS_NONE)},
 		{"wake", "", s.GetWake() != nil},
 		{"pause_marker", "", s.GetPauseMarker() != ""},
 		{"keeper", "", len(s.GetKeeper()) > 0},
@@ -46,3 +47,6 @@ func checkNotBuilt(s *jobv1.JobSpec) error {
 	}
 	return nil
 }
+
+// beyond tells whether an enum's value is outside 0 to last. On the wire it may be negative.
+func beyond[T ~int32](value, last T) bool { return value < 0 || value > last }
