@@ -93,6 +93,7 @@ func (s *Session) grant(scope string) {
 // when the token names a single one.
 func (s *Session) Put(ctx context.Context, p Put, body io.Reader) (Stored, error) {
 	if !s.writeAll {
+		p.KeepName = true // a host adds to what the account holds and changes nothing
 		if p.Job == "" && len(s.jobs) == 1 {
 			for job := range s.jobs {
 				p.Job = job

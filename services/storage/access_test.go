@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -193,6 +194,21 @@ func TestAJobsTokenDoesNothingElse(t *testing.T) {
 		bytes.NewReader(nil))
 	if !errors.Is(err, cid.ReasonMismatch) {
 		t.Errorf("a held blob was acknowledged without its bytes: %v", err)
+	}
+}
+
+// TestAJobsTokenRenamesNothing: the host of a job must not change what its owner calls things.
+func TestAJobsTokenRenamesNothing(t *testing.T) {
+	w := newWorld(t)
+	p := storage.Put{Kind: cid.File, Name: "gone"}
+	s := w.session(t, "file:write:ucnj1x")
+	got, err := s.Put(t.Context(), p, strings.NewReader("a file"))
+	if err != nil || !got.Held || got.Ref.Name != "" {
+		t.Errorf("put what the owner holds: %+v, %v", got, err)
+	}
+	p.Name = "output"
+	if got, err = s.Put(t.Context(), p, strings.NewReader("new")); got.Ref.Name != p.Name {
+		t.Errorf("put something new: %+v, %v", got, err)
 	}
 }
 

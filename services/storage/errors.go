@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"time"
+
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
 )
@@ -30,6 +32,8 @@ const (
 	ReasonForbidden fault.Reason = "SCOPE_MISSING"
 	// ReasonBusy: the account has as many uploads under way as it may.
 	ReasonBusy fault.Reason = "TOO_MANY_UPLOADS"
+	// ReasonStalled: the writer sent too little for too long.
+	ReasonStalled fault.Reason = "UPLOAD_STALLED"
 	// ReasonClosed: the store has been closed.
 	ReasonClosed fault.Reason = "STORAGE_CLOSED"
 )
@@ -54,6 +58,12 @@ func DataLoss(c cid.CID, cause error) error {
 func Full(cause error) error {
 	return fault.New(fault.ResourceExhausted, ReasonFull,
 		"this storage is full; nothing was kept of the blob").Because(cause)
+}
+
+// Stalled says that the writer sent too little within the time.
+func Stalled(within time.Duration) error {
+	return fault.New(fault.DeadlineExceeded, ReasonStalled,
+		"the upload made no progress for %s and was given up: put the blob again", within)
 }
 
 // Closed says that the store no longer takes calls.

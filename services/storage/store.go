@@ -66,6 +66,8 @@ type Put struct {
 	// SkipHeld allows Put to return without reading body when the account already holds Expect.
 	// Without it a writer proves that it has the bytes.
 	SkipHeld bool
+	// KeepName leaves the name of a reference that the account holds already as it is.
+	KeepName bool
 }
 
 // Validate checks p against its bounds and the largest blob.

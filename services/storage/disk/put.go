@@ -15,11 +15,9 @@ import (
 	"github.com/united-containers/ucn/services/storage"
 )
 
-const (
-	writeBuffer = 256 << 10
-	// roomStep is how many bytes are written between two looks at the free space.
-	roomStep = 16 << 20
-)
+// writeBuffer is also how far an upload may write past the reserve: all at once stay within
+// MinReserve.
+const writeBuffer = MinReserve / maxWriters
 
 // Put implements storage.Blobs.
 func (d *Disk) Put(ctx context.Context, p storage.Put, body io.Reader) (storage.Stored, error) {
@@ -104,10 +102,9 @@ type upload struct {
 	free     bool  // the account holds the blob already: no quota is needed
 	reserved int64 // bytes of d.pending that are ours
 
-	tmp     *os.File
-	tree    cid.Hasher
-	sha     hash.Hash // for OCI blobs
-	checked int64     // bytes written when free space was last looked at
+	tmp  *os.File
+	tree cid.Hasher
+	sha  hash.Hash // for OCI blobs
 
 	cid  cid.CID
 	blob blob
@@ -233,11 +230,8 @@ func (u *upload) write(p []byte) error {
 	if err := u.reserve(size); err != nil {
 		return err
 	}
-	if size-u.checked >= roomStep {
-		u.checked = size
-		if err := u.d.room(int64(len(p)), u.d.cfg.Reserve); err != nil {
-			return err
-		}
+	if err := u.d.room(int64(len(p)), u.d.cfg.Reserve); err != nil {
+		return err
 	}
 	err := u.d.step(stepWrite)
 	if err == nil {
@@ -258,6 +252,9 @@ func (u *upload) identify() (err error) {
 	u.blob.size = u.tree.Size()
 	var outboard io.WriterAt
 	if u.blob.size > cid.GroupSize {
+		if err := u.d.room(cid.OutboardSize(u.blob.size), u.d.cfg.Reserve); err != nil {
+			return err
+		}
 		if err := u.d.step(stepTree); err != nil {
 			return diskError(stepTree, err)
 		}
@@ -369,7 +366,7 @@ func (u *upload) claim() (storage.Stored, error) {
 		}
 		ref = storage.Ref{CID: u.cid, Size: u.blob.size, Name: u.p.Name, Job: u.p.Job,
 			Created: u.d.cfg.Now().Truncate(time.Millisecond)}
-	} else if u.p.Name != "" {
+	} else if u.p.Name != "" && !u.p.KeepName {
 		ref.Name = u.p.Name
 	}
 	err = u.effect(stepClaim, func() error {

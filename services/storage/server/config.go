@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"log/slog"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
@@ -15,6 +16,9 @@ const (
 	MaxChunk = 1 << 20
 	// FrameSize is the size of the chunks a reader gets, in bytes; the last one is smaller.
 	FrameSize = 256 << 10
+	// DefaultStall is how long an upload may go without progress. A gateway sends what a slow client
+	// gives it in pieces of 256 KiB, so this is longer than its own patience with four of 64 KiB.
+	DefaultStall = 5 * time.Minute
 	// DefaultUploads is how many uploads one account may have under way at once.
 	DefaultUploads = 16
 
@@ -26,12 +30,18 @@ type Config struct {
 	// Uploads bounds the uploads one account may have under way at once, so that one account's
 	// stalled streams never keep others out. 0 is DefaultUploads.
 	Uploads int
+	// Stall is how long a writer may take to send 64 KiB before its upload is given up; the time
+	// this side takes does not count. 0 is DefaultStall.
+	Stall time.Duration
 }
 
-// Validate refuses a negative bound.
+// Validate refuses negative bounds.
 func (c Config) Validate() error {
 	if c.Uploads < 0 {
 		return errors.New("uploads per account must not be negative")
+	}
+	if c.Stall < 0 {
+		return errors.New("stall must not be negative")
 	}
 	return nil
 }

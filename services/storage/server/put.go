@@ -17,7 +17,7 @@ type putStream = grpc.ClientStreamingServer[storagev1.PutRequest, storagev1.PutR
 // Put implements storagev1.StorageServiceServer.
 func (s *Server) Put(stream putStream) error {
 	ctx := stream.Context()
-	body := &putBody{stream: stream}
+	body := &putBody{from: newPatient(stream, s.cfg.Stall)}
 	stored, err := s.put(stream, body)
 	s.metrics.moved(ctx, "in", body.received)
 	if err != nil {
@@ -45,15 +45,15 @@ func (s *Server) put(stream putStream, body *putBody) (storage.Stored, error) {
 		return storage.Stored{}, err
 	}
 	defer end()
-	p, err := receiveHeader(stream)
+	p, err := receiveHeader(body.from)
 	if err != nil {
 		return storage.Stored{}, err
 	}
 	return session.Put(stream.Context(), p, body)
 }
 
-func receiveHeader(stream putStream) (storage.Put, error) {
-	first, err := stream.Recv()
+func receiveHeader(from *patient) (storage.Put, error) {
+	first, err := from.next()
 	if errors.Is(err, io.EOF) {
 		return storage.Put{}, storage.BadRequest("the stream ended before its header")
 	}
@@ -78,7 +78,7 @@ func receiveHeader(stream putStream) (storage.Put, error) {
 // putBody is the bytes of a Put as a reader. Only the client's half-close is its end: a stream that
 // breaks off is an error, and nothing is kept.
 type putBody struct {
-	stream   putStream
+	from     *patient
 	rest     []byte
 	received int64
 }
@@ -86,7 +86,7 @@ type putBody struct {
 // Read implements io.Reader.
 func (b *putBody) Read(p []byte) (int, error) {
 	if len(b.rest) == 0 {
-		m, err := b.stream.Recv()
+		m, err := b.from.next()
 		if err != nil {
 			return 0, err
 		}

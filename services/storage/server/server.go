@@ -37,6 +37,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if cfg.Uploads == 0 {
 		cfg.Uploads = DefaultUploads
 	}
+	if cfg.Stall == 0 {
+		cfg.Stall = DefaultStall
+	}
 	deps, err := deps.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("storage server: %w", err)

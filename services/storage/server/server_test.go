@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/united-containers/ucn/kit/blob"
 	"github.com/united-containers/ucn/kit/cid"
@@ -366,6 +367,45 @@ func TestUploadsPerAccount(t *testing.T) {
 	}
 	if err := one("alice", strings.NewReader("x")); err != nil {
 		t.Errorf("after the first ended: %v", err)
+	}
+}
+
+// TestStalledUploadsAreGivenUp: accounts cost nothing, and the places for uploads are few.
+func TestStalledUploadsAreGivenUp(t *testing.T) {
+	r := newRig(t, server.Config{Uploads: 1, Stall: 200 * time.Millisecond})
+	header := &storagev1.PutRequest{Part: &storagev1.PutRequest_Header{
+		Header: &storagev1.PutHeader{Kind: storagev1.Kind_KIND_FILE}}}
+	drop := &storagev1.PutRequest{Part: &storagev1.PutRequest_Chunk{Chunk: []byte{1}}}
+	for name, sent := range map[string][]*storagev1.PutRequest{
+		"no header": nil, "no bytes": {header}, "a drop": {header, drop},
+	} {
+		stream, err := r.client.Put(alice(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range sent {
+			if err := stream.Send(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := stream.RecvMsg(&storagev1.PutResponse{}); !errors.Is(err, storage.ReasonStalled) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	stream, err := r.client.Put(alice(t)) // one that drips is no better than one that stands
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = stream.Send(header)
+	for ; err == nil; err = stream.Send(drop) {
+		<-time.After(10 * time.Millisecond)
+	}
+	if _, err := stream.CloseAndRecv(); !errors.Is(err, storage.ReasonStalled) {
+		t.Errorf("a drip: %v", err)
+	}
+	if _, err := r.blobs.Put(alice(t), blob.Put{Kind: cid.File},
+		bytes.NewReader(make([]byte, 1<<20))); err != nil {
+		t.Errorf("an upload that gets on: %v", err)
 	}
 }
 

@@ -306,6 +306,10 @@ func repeatChangesOnlyTheName(t *testing.T, open Make) {
 	if again := MustPut(t, s, p, []byte("same")); !sameRef(again.Ref, first.Ref) {
 		t.Errorf("renamed: %+v", again)
 	}
+	p.Name, p.KeepName = "third", true
+	if again := MustPut(t, s, p, []byte("same")); !sameRef(again.Ref, first.Ref) {
+		t.Errorf("renamed although the name was to be kept: %+v", again)
+	}
 	wantUsage(t, s, Alice(), storage.Usage{Bytes: 4, Blobs: 1})
 }
 

@@ -176,7 +176,7 @@ func (m *Memory) claim(p storage.Put, c cid.CID) (storage.Stored, error) {
 	if !held {
 		ref = storage.Ref{CID: c, Size: int64(len(m.blobs[c].data)), Name: p.Name, Job: p.Job,
 			Created: time.Now().Truncate(time.Millisecond)}
-	} else if p.Name != "" {
+	} else if p.Name != "" && !p.KeepName {
 		ref.Name = p.Name
 	}
 	if m.refs[p.Account] == nil {
