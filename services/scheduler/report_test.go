@@ -3,6 +3,7 @@ package scheduler_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,15 +81,17 @@ func TestSilentHostIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
-		m.offer(1, 1000)
-		j := m.submit(1, 1)
-		m.report(j.ID, scheduler.Running, 0, "running")
+		var away atomic.Bool
 		m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
-			if h.Executor == (sig.PublicKey{1}) {
+			if h.Executor == (sig.PublicKey{1}) && away.Load() {
 				return scheduler.ErrUnreachable
 			}
 			return nil
 		}
+		m.offer(1, 1000)
+		j := m.submit(1, 1)
+		m.report(j.ID, scheduler.Running, 0, "running")
+		away.Store(true)
 		time.Sleep(4 * time.Minute)
 		m.want(j.ID, scheduler.Running, 0, "running")
 		m.offer(2, 2000)
@@ -144,10 +147,17 @@ func TestNobodyIsHeard(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
+				var cut atomic.Bool
+				m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
+					if cut.Load() {
+						return tt.err
+					}
+					return nil
+				}
 				m.offer(1, 1000)
 				j := m.submit(1, 1)
 				m.report(j.ID, scheduler.Running, 0, "running")
-				m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error { return tt.err }
+				cut.Store(true)
 				time.Sleep(20 * time.Minute)
 				first := m.read(j.ID).Current().Attempts[0]
 				if lost := first.End == scheduler.HostLost; lost != tt.lost {

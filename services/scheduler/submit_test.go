@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -186,7 +187,11 @@ func TestReasonsAreBounded(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
 		flood := strings.Repeat("\u00e4", 1<<20)
+		var willing atomic.Bool
 		m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
+			if willing.Load() {
+				return nil
+			}
 			return fmt.Errorf("%w: %s", scheduler.ErrDeclined, flood)
 		}
 		m.offer(1, 1000)
@@ -200,7 +205,7 @@ func TestReasonsAreBounded(t *testing.T) {
 				t.Errorf("a reason of %d bytes, %v", len(got.Current().Reason), err)
 			}
 		}
-		m.hosts.OnAsk = nil
+		willing.Store(true)
 		time.Sleep(time.Minute)
 		m.report(j.ID, scheduler.Ended, scheduler.Completed, flood)
 		if got := len(m.read(j.ID).Current().Reason); got > 500 {
