@@ -7,6 +7,8 @@ func bodies() map[string]func(*testing.T, *scene) {
 	return map[string]func(*testing.T, *scene){
 		"JobRuns": jobRuns, "ProgramFails": programFails, "ImageMissing": imageMissing,
 		"ImageDamaged": imageDamaged, "AboveCap": aboveCap, "Cancelled": cancelled, "Inputs": inputs,
+		"Strangers": strangersAreRefused, "EscrowOfAnother": escrowOfAnother, "Tokens": tokens,
+		"ForgedEvents": forgedEvents, "OneTrace": oneTrace,
 	}
 }
 
