@@ -216,11 +216,11 @@ func (s *Sender) submit(batch []*call) {
 	defer context.AfterFunc(s.life, cancel)()
 	for len(batch) > 0 {
 		if s.life.Err() != nil {
-			settleAll(batch, errClosed())
+			s.settleAll(batch, errClosed())
 			return
 		}
 		if err := s.refresh(ctx); err != nil {
-			settleAll(batch, err)
+			s.settleAll(batch, err)
 			return
 		}
 		now := batch
@@ -367,14 +367,19 @@ func (c *call) settled() bool {
 	}
 }
 
-// settleAll ends calls that are in no block: each with what the ledger said of it, else with err.
-func settleAll(calls []*call, err error) {
+// settleAll ends calls that will not be sent again: each with what the ledger said of it, else with
+// err. What is lost may still come to the ledger, as in sign.
+func (s *Sender) settleAll(calls []*call, err error) {
 	for _, c := range calls {
+		said := err
 		if c.err != nil {
-			c.settle(Result{}, c.err)
+			said = c.err
+		}
+		if c.signed == nil {
+			c.settle(Result{}, said)
 			continue
 		}
-		c.settle(Result{}, err)
+		s.unanswered(c, said)
 	}
 }
 

@@ -148,6 +148,15 @@ func TestUnknownOnlyWhenUnknown(t *testing.T) {
 				return nil
 			}
 		}, true, fault.Unavailable},
+		"refused for now after a lost answer, and then the ledger is away": {func(c *chain) {
+			c.before, c.judge = times(1, errBroken), first(9, "POOL_FULL")
+			c.reading = func(method string) error {
+				if method == "GetAccount" {
+					return errBroken
+				}
+				return nil
+			}
+		}, true, fault.Reason("POOL_FULL")},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
