@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -74,6 +75,9 @@ func TestCommitsAndRestartsFromTheLog(t *testing.T) {
 	before := c.Tip()
 	if err := stop(); err != nil {
 		t.Fatal(err)
+	}
+	if err := c.Err(); err == nil || strings.Contains(err.Error(), "storage") {
+		t.Errorf("an orderly end is told as %v", err)
 	}
 	d.Store = disk.Open()
 	c, _ = ledgertest.Start(t, config(), d)

@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"errors"
+
 	"github.com/united-containers/ucn/kit/fault"
 )
 
@@ -39,7 +41,7 @@ const (
 	ReasonBatch fault.Reason = "BAD_BATCH"
 	// ReasonChainUnknown: this ledger holds no such chain.
 	ReasonChainUnknown fault.Reason = "CHAIN_UNKNOWN"
-	// ReasonChainStopped: the chain takes nothing because its storage failed.
+	// ReasonChainStopped: the chain takes nothing because its storage failed, or it is shutting down.
 	ReasonChainStopped fault.Reason = "CHAIN_STOPPED"
 	// ReasonNotFound: no such transaction, block, escrow or lease.
 	ReasonNotFound fault.Reason = "LEDGER_NOT_FOUND"
@@ -90,6 +92,11 @@ func poolFull(what string) *fault.Error {
 }
 
 func stopped(cause error) *fault.Error {
+	if errors.Is(cause, errEnded) {
+		return fault.New(fault.Unavailable, ReasonChainStopped,
+			"this ledger is shutting down; submit the same bytes again when it is back").
+			Because(cause)
+	}
 	return fault.New(fault.Unavailable, ReasonChainStopped,
 		"this chain takes no transactions: its storage failed and the operator must look").
 		Because(cause)
