@@ -93,7 +93,10 @@ func ConnectOptions(name string, log *slog.Logger) []nats.Option {
 		nats.ReconnectJitter(reconnectWait, reconnectWait), nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectBufSize(outboxBytes), nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(2), nats.SyncQueueLen(pendingReplies),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+		nats.DisconnectErrHandler(func(c *nats.Conn, err error) {
+			if c.IsClosed() { // by ourselves
+				return
+			}
 			log.Warn("the broker is away", "connection", name, "error", err)
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {

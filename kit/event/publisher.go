@@ -66,6 +66,10 @@ func (p *Publisher) Run(ctx context.Context, ready func()) error {
 	ready()
 	retry, poll := firstRetry, idlePoll
 	for ctx.Err() == nil {
+		if !p.cfg.JetStream.Conn().IsConnected() { // whoever made the connection tells of it
+			sleep(ctx, firstRetry)
+			continue
+		}
 		worked, err := p.step(ctx)
 		switch {
 		case errors.Is(err, errCorrupt):

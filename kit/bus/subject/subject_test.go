@@ -78,7 +78,7 @@ func TestIsReply(t *testing.T) {
 			t.Errorf("IsReply(%q) = %v", text, !want)
 		}
 	}
-	if subject.Reply() == subject.Reply() {
+	if first, second := subject.Reply(), subject.Reply(); first == second {
 		t.Error("two replies share a subject")
 	}
 }
