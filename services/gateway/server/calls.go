@@ -29,6 +29,8 @@ func newCalls(s *Server) *runtime.ServeMux {
 		}}),
 		runtime.WithIncomingHeaderMatcher(none), runtime.WithOutgoingHeaderMatcher(none),
 		runtime.WithOutgoingTrailerMatcher(none), runtime.WithDisableChunkedEncoding(),
+		// Or a POST of a form could become a GET, such as a watch, behind the back of the routes.
+		runtime.WithDisablePathLengthFallback(),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler,
 			w http.ResponseWriter, r *http.Request, err error,
 		) {

@@ -72,8 +72,13 @@ func (s *Server) guarded(next http.Handler) http.Handler {
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "no-referrer")
 		control := http.NewResponseController(w)
-		// Neither fails on a connection of net/http; calls end well before this one.
-		_ = control.SetReadDeadline(time.Time{})
+		// Neither fails on a connection of net/http; calls end well before this one. A body that no
+		// route reads is read by net/http before the answer leaves: it must come as well.
+		due := time.Time{}
+		if r.ContentLength != 0 {
+			due = time.Now().Add(s.cfg.StallTime)
+		}
+		_ = control.SetReadDeadline(due)
 		_ = giveTime(control, s.cfg.MaxTime+s.cfg.StallTime)
 		defer func() { _ = giveTime(control, s.cfg.StallTime) }() // for what is still buffered
 		defer s.recovered(w, r)

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -294,5 +295,49 @@ func TestConfigIsRefused(t *testing.T) {
 	c.HTTP.Addr, c.HTTP.Insecure = "0.0.0.0:7680", true
 	if err := c.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBodiesThatNeverCome: a request whose body is announced and never sent must not hold its
+// connection, whether or not the route reads bodies, and whatever the size of the answer.
+func TestBodiesThatNeverCome(t *testing.T) {
+	w := newWorld(t, func(c *wire.Config) { c.HTTP.StallTime = 300 * time.Millisecond })
+	address := strings.TrimPrefix(w.url, "http://")
+	for _, line := range []string{"GET /healthz", "GET /openapi.json", "GET /nowhere",
+		"GET /v1/chains/main", "GET /v1/jobs/x/logs", "PUT /v1/files", "POST /v1/transactions"} {
+		for _, length := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n",
+				line, length); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s, %s: the connection is still open", line, length)
+			}
+			if err := conn.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestAPostStaysAPost: a form must not turn into another method behind the routes, which decide
+// what is counted as a stream and for how long it may go on.
+func TestAPostStaysAPost(t *testing.T) {
+	w := newWorld(t, func(c *wire.Config) { c.HTTP.MaxTime = time.Second })
+	for _, override := range []string{"", "GET", "DELETE"} {
+		got, body := w.do(t, request{method: "POST", path: watchPath(), header: map[string]string{
+			"Content-Type":           "application/x-www-form-urlencoded",
+			"X-HTTP-Method-Override": override,
+		}})
+		if got.StatusCode != 405 && got.StatusCode != 404 {
+			t.Errorf("override %q: status %d, %s", override, got.StatusCode, body)
+		}
 	}
 }
