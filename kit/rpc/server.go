@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/tap"
 
 	"github.com/united-containers/ucn/kit/telemetry"
 )
@@ -48,13 +49,14 @@ type ServerDeps struct {
 
 // Server is a gRPC server. Make it with NewServer, register services, then call Run once.
 type Server struct {
-	cfg    ServerConfig
-	deps   ServerDeps
-	log    *slog.Logger
-	public publicMethods
-	limit  Limiter // nil without limit
-	grpc   *grpc.Server
-	health *health.Server
+	cfg     ServerConfig
+	deps    ServerDeps
+	log     *slog.Logger
+	public  publicMethods
+	limit   Limiter // nil without limit
+	grpc    *grpc.Server
+	health  *health.Server
+	unaries map[string]bool // full names of methods; written before serving
 
 	draining context.Context // ends when streams must end
 	drain    context.CancelCauseFunc
@@ -126,6 +128,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		s.grpc.Stop()
 		return err
 	}
+	s.unaries = unaryMethods(s.grpc.GetServiceInfo())
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(listener) }()
 	s.health.Resume()
@@ -196,9 +199,32 @@ func (s *Server) options() []grpc.ServerOption {
 			MinTime: minClientPing, PermitWithoutStream: true,
 		}),
 		grpc.StatsHandler(otelgrpc.NewServerHandler(s.traceOptions()...)),
-		grpc.ChainUnaryInterceptor(s.unary),
+		grpc.InTapHandle(s.tap), grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 	}
+}
+
+// tap bounds the time of a unary call before its request is read: interceptors see it only once it
+// is there, and a client may announce one and never send it.
+func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if !s.unaries[info.FullMethodName] {
+		return ctx, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.MaxTime)
+	_ = cancel // the end of the stream, whose context is the parent, does the same
+	return ctx, nil
+}
+
+func unaryMethods(services map[string]grpc.ServiceInfo) map[string]bool {
+	names := map[string]bool{}
+	for service, info := range services {
+		for _, method := range info.Methods {
+			if !method.IsClientStream && !method.IsServerStream {
+				names["/"+service+"/"+method.Name] = true
+			}
+		}
+	}
+	return names
 }
 
 func (s *Server) traceOptions() []otelgrpc.Option {

@@ -303,3 +303,23 @@ func TestReflectionListsServices(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestARequestThatNeverComes: the call is given up although no interceptor ever saw it.
+func TestARequestThatNeverComes(t *testing.T) {
+	r := newRig(t, &echo{call: shout}, func(c *rpc.ServerConfig, _ *rpc.ServerDeps) {
+		c.MaxTime = 100 * time.Millisecond
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, method := range []string{echoCall, "/grpc.health.v1.Health/Check"} {
+		stream, err := r.conn.NewStream(ctx, &grpc.StreamDesc{
+			ClientStreams: true, ServerStreams: true,
+		}, method)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.RecvMsg(new(wrapperspb.StringValue)); err == nil || ctx.Err() != nil {
+			t.Fatalf("%s: the server still waits: %v", method, err)
+		}
+	}
+}
