@@ -10,7 +10,7 @@ import (
 // TestPipelinedTransactionsSeeEachBlockThatComesBetween sends what follows an account's first
 // transaction while that one moves from the pool into a block.
 func TestPipelinedTransactionsSeeEachBlockThatComesBetween(t *testing.T) {
-	n := network(t, 1, 2000)
+	n := network(t, 1, 1000)
 	c, _ := ledgertest.Start(t, config(), deps(n, (&ledgertest.Disk{}).Open()))
 	for i := range n.Keys {
 		first, err := c.Enqueue(t.Context(), [][]byte{n.Transfer(i, 0, 0, 5)}, ledger.Committed)
