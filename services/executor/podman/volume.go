@@ -16,7 +16,7 @@ import (
 
 // Writable mounts are file systems of their own, so that the kernel enforces their quota: an ext4
 // image on a loop device where the host has both, else a tmpfs, which counts as the container's
-// memory. Small scratch is always a tmpfs.
+// memory. So does one for which no loop device can be had. Small scratch is always a tmpfs.
 const smallScratch = 16 << 20
 
 // Ways to make a volume, as Abilities name them.
@@ -35,7 +35,7 @@ func (a attempt) image(n int) string  { return a.volume(n) + ".img" }
 // volumeKind tells how this host enforces quotas.
 func volumeKind() string {
 	_, mkfs := find("", "mkfs.ext4")
-	if mkfs && exists("/dev/loop-control") {
+	if mkfs && exists(loopControl) {
 		return volumeLoop
 	}
 	return volumeTmpfs
@@ -68,11 +68,17 @@ func (a attempt) makeVolume(n int, bytes uint64, how string, owner uint32) error
 	if mounted(dir) {
 		return nil
 	}
-	if how == volumeTmpfs {
-		opts := fmt.Sprintf("size=%d,mode=0755,uid=%d,gid=%d", bytes, owner, owner)
-		return unix.Mount("ucn", dir, "tmpfs", volumeFlags, opts)
+	if how == volumeLoop {
+		err := a.makeImage(n, bytes, owner)
+		if !errors.Is(err, errNoLoop) {
+			return err
+		}
+		if err := os.Remove(a.image(n)); err != nil { // or remount would mount the empty image
+			return err
+		}
 	}
-	return a.makeImage(n, bytes, owner)
+	opts := fmt.Sprintf("size=%d,mode=0755,uid=%d,gid=%d", bytes, owner, owner)
+	return unix.Mount("ucn", dir, "tmpfs", volumeFlags, opts)
 }
 
 // makeImage makes a sparse ext4 image and mounts it.
@@ -107,13 +113,19 @@ func (a attempt) makeImage(n int, bytes uint64, owner uint32) error {
 const imageOverhead = 1 << 20
 
 // loopTries bounds how often another process may snatch the free loop device from us.
-const loopTries = 16
+const loopTries = 64
+
+// loopControl hands out loop devices. The kernel makes more of them when all are taken.
+const loopControl = "/dev/loop-control"
+
+// errNoLoop says that this host has no loop device for us: none is free and no more can be made.
+var errNoLoop = errors.New("no loop device")
 
 // mountImage mounts the image on a loop device that goes away with the mount.
 func mountImage(img, dir string) error {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR|unix.O_CLOEXEC, 0)
+	control, err := os.OpenFile(loopControl, os.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoLoop, err)
 	}
 	defer func() { _ = control.Close() }() // nothing was written
 	back, err := os.OpenFile(img, os.O_RDWR|unix.O_CLOEXEC, 0)
@@ -126,14 +138,14 @@ func mountImage(img, dir string) error {
 	for range loopTries {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
-			return fmt.Errorf("finding a loop device: %w", err)
+			return fmt.Errorf("%w: %w", errNoLoop, err)
 		}
 		err = mountLoop(n, config, dir)
 		if !errors.Is(err, unix.EBUSY) {
 			return err
 		}
 	}
-	return fmt.Errorf("finding a loop device: %w", unix.EBUSY)
+	return fmt.Errorf("%w: %w", errNoLoop, unix.EBUSY)
 }
 
 func mountLoop(n int, config *unix.LoopConfig, dir string) error {
@@ -141,12 +153,12 @@ func mountLoop(n int, config *unix.LoopConfig, dir string) error {
 	if !exists(name) { // no udev here
 		err := unix.Mknod(name, unix.S_IFBLK|0o660, int(unix.Mkdev(loopMajor, uint32(n))))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("making %s: %w", name, err)
+			return fmt.Errorf("%w: making %s: %w", errNoLoop, name, err)
 		}
 	}
 	dev, err := os.OpenFile(name, os.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("opening a loop device: %w", err)
+		return fmt.Errorf("%w: %w", errNoLoop, err)
 	}
 	defer func() { _ = dev.Close() }() // the mount holds it
 	if err := unix.IoctlLoopConfigure(int(dev.Fd()), config); err != nil {
