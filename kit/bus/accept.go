@@ -51,7 +51,7 @@ func (s *Server) open(ctx context.Context, sealed []byte) *Call {
 	if err != nil {
 		return s.ignore(ctx, err)
 	}
-	within, cancel := context.WithTimeout(ctx, until.Sub(now)+s.opt.Skew)
+	within, cancel := context.WithTimeout(ctx, min(until.Sub(now)+s.opt.Skew, authTimeout))
 	defer cancel()
 	who, err := s.auth.authenticate(within, r, body)
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *Server) admit(
 			return s.refuse(ctx, b, err)
 		}
 	}
-	fresh, full := s.replays.add(requestID(b.Id), now)
+	fresh, full := s.replays.add(requestID(b.Id), who.name, now)
 	if full {
 		return s.refuse(ctx, b, busy())
 	}
@@ -89,14 +89,33 @@ func (s *Server) admit(
 		return s.refuse(ctx, b, fault.New(fault.Unimplemented, rpc.ReasonUnimplemented,
 			"the instance does not have method %q: it may be older than the client", b.Method))
 	}
-	select {
-	case s.slots <- struct{}{}:
-	default:
+	if !s.takeSlot(who.name) {
 		return s.refuse(ctx, b, busy())
 	}
 	c := s.newCall(b)
 	c.method, c.who = m, who
 	return c
+}
+
+// takeSlot takes one of the slots, unless all are taken or the caller has its share of them.
+func (s *Server) takeSlot(who string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken >= s.opt.Concurrent || s.takenBy[who] >= max(s.opt.Concurrent/slotShare, 1) {
+		return false
+	}
+	s.taken++
+	s.takenBy[who]++
+	return true
+}
+
+func (s *Server) giveSlot(who string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken--
+	if s.takenBy[who]--; s.takenBy[who] == 0 {
+		delete(s.takenBy, who)
+	}
 }
 
 func busy() error {
@@ -129,7 +148,7 @@ func (s *Server) control(now time.Time, b *busv1.RequestBody, who proven) {
 	s.mu.Unlock()
 	switch {
 	case c == nil && b.Method == methodCancel:
-		_, _ = s.replays.add(about.stream, now)
+		_, _ = s.replays.add(about.stream, who.name, now)
 	case c == nil || c.who.name != who.name:
 	case b.Method == methodCancel:
 		c.stop(errLeft)
@@ -140,7 +159,7 @@ func (s *Server) control(now time.Time, b *busv1.RequestBody, who proven) {
 
 // serve runs the handler and sends the last reply.
 func (s *Server) serve(ctx context.Context, c *Call) {
-	defer func() { <-s.slots }()
+	defer s.giveSlot(c.who.name)
 	ctx = telemetry.Extract(c.who.mark(ctx), c.traceparent)
 	ctx, span := s.opt.Tracer.Start(ctx, "bus "+c.name,
 		trace.WithSpanKind(trace.SpanKindServer),

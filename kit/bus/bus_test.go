@@ -304,6 +304,40 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestOneCallerLeavesRoom: a caller that takes all it can keeps nobody else out.
+func TestOneCallerLeavesRoom(t *testing.T) {
+	h := build(t, bus.Options{Concurrent: 4, Requests: 64})
+	greedy := h.client(t, bus.ClientOptions{})
+	h.user = keys.SingleSigner(sig.FromSeed([32]byte{98}))
+	other := h.client(t, bus.ClientOptions{})
+	for n := range 3 {
+		r, err := greedy.Stream(t.Context(), h.server.Target(), "Forever", &text{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if err := r.Next(&text{}); (n == 2) != errors.Is(err, bus.ReasonBusy) {
+			t.Errorf("stream %d: %v", n, err)
+		}
+	}
+	if err := other.Call(t.Context(), h.server.Target(), "Echo", &text{}, &text{}); err != nil {
+		t.Errorf("another caller beside many streams: %v", err)
+	}
+	var err error
+	for n := 0; n < 64 && err == nil; n++ { // an unknown method takes no slot
+		err = greedy.Call(t.Context(), h.server.Target(), "None", &text{}, &text{})
+		if errors.Is(err, rpc.ReasonUnimplemented) {
+			err = nil
+		}
+	}
+	if !errors.Is(err, bus.ReasonBusy) {
+		t.Errorf("many requests of one caller: %v", err)
+	}
+	if err := other.Call(t.Context(), h.server.Target(), "Echo", &text{}, &text{}); err != nil {
+		t.Errorf("another caller beside many requests: %v", err)
+	}
+}
+
 func TestOneTrace(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test")

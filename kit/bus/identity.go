@@ -176,14 +176,19 @@ func (a Authenticator) instance(
 	if err != nil {
 		return cert.Certificate{}, proofInvalid("the certificate is malformed", err)
 	}
+	claimed, _, err := cert.Decode(raw)
+	if err != nil {
+		return cert.Certificate{}, proofInvalid("the certificate is malformed", err)
+	}
+	// First what asks nobody: a certificate is public, and judging it may take a call to a ledger.
+	signature, err := sig.ParseSignature(p.GetSignature())
+	preimage := sig.Preimage(sig.DomainRequest, nil, body)
+	if err != nil || !sig.Verify(claimed.InstanceKey, preimage, signature) {
+		return cert.Certificate{}, proofInvalid("the request is not signed by the instance", err)
+	}
 	c, _, err := a.Instances.Verify(ctx, raw)
 	if err != nil {
 		return cert.Certificate{}, proofInvalid("the certificate is not accepted", err)
-	}
-	signature, err := sig.ParseSignature(p.GetSignature())
-	preimage := sig.Preimage(sig.DomainRequest, nil, body)
-	if err != nil || !sig.Verify(c.InstanceKey, preimage, signature) {
-		return cert.Certificate{}, proofInvalid("the request is not signed by the instance", err)
 	}
 	return c, nil
 }

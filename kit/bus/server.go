@@ -20,13 +20,16 @@ const (
 	MaxAhead          = 2 * time.Minute  // how far not_after may be ahead
 	DefaultSkew       = 5 * time.Second  // that clocks of callers may differ
 	DefaultConcurrent = 256              // calls handled at once
-	DefaultRequests   = 1 << 16          // request ids remembered per MaxAhead
+	DefaultRequests   = 1 << 18          // request ids remembered per MaxAhead
 	DefaultKeepEvery  = 5 * time.Second  // silence after which a stream says that it lives
 	DefaultPatience   = 30 * time.Second // silence after which the other end is taken for dead
 	DefaultGrace      = 5 * time.Second  // for calls in flight when the server stops
 	Window            = 256              // replies of a stream on their way at once
 	WindowBytes       = 4 << 20          // and their bytes
 	flushTimeout      = 2 * time.Second  // of one try to reach the broker
+	authTimeout       = 10 * time.Second // for one proof, look-up of key sets included
+	slotShare         = 2                // one caller may have a half of the calls at once
+	callerShare       = 8                // and an eighth of the request ids
 	maxOpening        = 32               // requests opened and authenticated at once
 	maxWaiting        = 1024             // requests that wait for that in memory
 	maxWaitingBytes   = 64 << 20         // and their bytes; beyond, requests are dropped
@@ -34,9 +37,11 @@ const (
 
 // Options bound a server. The zero value means the defaults.
 type Options struct {
-	// Concurrent is how many calls are handled at once; further ones get INSTANCE_BUSY.
+	// Concurrent is how many calls are handled at once, at most half of them one caller's; further
+	// ones get INSTANCE_BUSY.
 	Concurrent int
-	// Requests is how many request ids are remembered per MaxAhead; further ones get INSTANCE_BUSY.
+	// Requests is how many request ids are remembered per MaxAhead, at most an eighth of them one
+	// caller's; further ones get INSTANCE_BUSY.
 	Requests int
 	// Skew that clocks of callers may differ.
 	Skew time.Duration
@@ -96,9 +101,10 @@ type Server struct {
 	handlers map[string]method // not changed once Run has begun
 	replays  *replays
 	opening  chan struct{} // one token per request being opened
-	slots    chan struct{} // one token per call being handled
 
 	mu       sync.Mutex // guards what follows
+	taken    int        // slots: calls being handled, or about to be
+	takenBy  map[string]int
 	calls    map[requestID]*Call
 	stopping bool
 	running  sync.WaitGroup // every goroutine of the server
@@ -119,7 +125,7 @@ func NewServer(
 		handlers: map[string]method{},
 		replays:  newReplays(opt.Requests, MaxAhead+2*opt.Skew),
 		opening:  make(chan struct{}, maxOpening),
-		slots:    make(chan struct{}, opt.Concurrent),
+		takenBy:  map[string]int{},
 		calls:    map[requestID]*Call{},
 	}, nil
 }
