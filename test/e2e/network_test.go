@@ -9,12 +9,19 @@ func bodies() map[string]func(*testing.T, *scene) {
 		"ImageDamaged": imageDamaged, "AboveCap": aboveCap, "Cancelled": cancelled, "Inputs": inputs,
 		"Strangers": strangersAreRefused, "EscrowOfAnother": escrowOfAnother, "Tokens": tokens,
 		"ForgedEvents": forgedEvents, "OneTrace": oneTrace,
+		"CommandLine": commandLine, "ClientDisappears": clientDisappears, "Detached": detached,
 	}
 }
 
-func TestAllInOne(t *testing.T) { runBodies(t, allInOne(t)) }
+func TestAllInOne(t *testing.T) {
+	t.Parallel()
+	runBodies(t, allInOne(t))
+}
 
-func TestProcesses(t *testing.T) { runBodies(t, processes(t)) }
+func TestProcesses(t *testing.T) {
+	t.Parallel()
+	runBodies(t, processes(t))
+}
 
 func runBodies(t *testing.T, s *scene) {
 	t.Run("bodies", func(t *testing.T) {

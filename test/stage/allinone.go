@@ -26,7 +26,7 @@ func AllInOne(ctx context.Context, logs io.Writer) (_ *Network, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if n.Dir, err = newDir(); err != nil {
+	if n.Dir, err = NewDir(); err != nil {
 		return nil, err
 	}
 	cfg := wiring.Default()

@@ -20,8 +20,8 @@ import (
 // cleanWithin bounds the removal of what one engine left.
 const cleanWithin = time.Minute
 
-// wipe removes the containers, processes, mounts and run state of an engine that nobody uses.
-func wipe(dir string) error {
+// Wipe removes the containers, processes, mounts and run state of an engine that nobody uses.
+func Wipe(dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -129,7 +129,7 @@ func (n *Network) Close() error {
 	}
 	n.closers = nil
 	for _, dir := range n.Engines {
-		all = append(all, wipe(dir))
+		all = append(all, Wipe(dir))
 	}
 	return errors.Join(append(all, os.RemoveAll(n.Dir))...)
 }
@@ -147,8 +147,8 @@ func (n *Network) openBank(ctx context.Context) error {
 	return nil
 }
 
-// newDir makes a data folder that containers can pass through.
-func newDir() (string, error) {
+// NewDir makes a data folder that containers can pass through.
+func NewDir() (string, error) {
 	dir, err := os.MkdirTemp("", "ucn-stage-")
 	if err != nil {
 		return "", fmt.Errorf("make a data folder: %w", err)

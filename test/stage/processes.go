@@ -78,7 +78,7 @@ func Processes(ctx context.Context, binary string) (_ *Network, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if n.Dir, err = newDir(); err != nil {
+	if n.Dir, err = NewDir(); err != nil {
 		return nil, err
 	}
 	p := &plan{Network: n, binary: binary, addrs: map[string]string{}}
