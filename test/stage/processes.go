@@ -257,6 +257,8 @@ func (p *plan) broker() error {
 		return err
 	}
 	c.Listen = p.addrs["bus"]
+	beta := sig.AccountOfKey(p.Operators[wiring.Beta].Public())
+	c.Operators = []string{id.Bech32(id.Account, beta)}
 	if c.Dir, err = p.dir(Broker); err != nil {
 		return err
 	}

@@ -28,8 +28,9 @@ type File struct {
 	// Listen is host:port for services and clients. Off loopback TLS is needed. Default
 	// 127.0.0.1:7622.
 	Listen string `yaml:"listen"`
-	// Operators are the accounts (ucn1...) whose instances are let in. Empty, the default: every
-	// account's, and everybody can have an account.
+	// Operators are the accounts (ucn1...) whose instances are let in besides our own operator's.
+	// Name only those you trust with your streams: an instance can make the broker lose them. Nobody
+	// has to be trusted with what they say. Default none.
 	Operators []string `yaml:"operators"`
 	// TLSCert and TLSKey are PEM files, both or neither. They are read at each connection, so
 	// certificates can be renewed without a restart.
@@ -81,11 +82,8 @@ func (f *File) Validate() error {
 	return f.config().Validate()
 }
 
-// operators says whose instances are let in, nil for everybody's.
-func (f *File) operators() (func(sig.AccountID) bool, error) {
-	if len(f.Operators) == 0 {
-		return nil, nil
-	}
+// operators returns whose instances are let in besides our own.
+func (f *File) operators() (map[sig.AccountID]bool, error) {
 	known := map[sig.AccountID]bool{}
 	for i, text := range f.Operators {
 		account, err := id.ParseBech32(id.Account, text)
@@ -94,7 +92,7 @@ func (f *File) operators() (func(sig.AccountID) bool, error) {
 		}
 		known[account] = true
 	}
-	return func(operator sig.AccountID) bool { return known[operator] }, nil
+	return known, nil
 }
 
 func (f *File) config() broker.Config {
@@ -154,9 +152,10 @@ func build(f *File, i *instance.Instance) (instance.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
+	operators[i.Operator()] = true
 	b, err := broker.New(f.config(), broker.Deps{
-		Tokens: i.Tokens(), Instances: i.Judge(), Operators: operators, TLS: secure,
-		Log: i.Telemetry.Log,
+		Tokens: i.Tokens(), Instances: i.Judge(), TLS: secure, Log: i.Telemetry.Log,
+		Operators: func(operator sig.AccountID) bool { return operators[operator] },
 	})
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ func TestConfiguration(t *testing.T) {
 		"half of TLS":  {good + "tls_cert: x\n", "tls_cert"},
 		"small disk":   {good + "disk: 1KiB\n", "disk"},
 		"no key":       {strings.Replace(good, "  key: k\n", "", 1), "instance.key"},
+		"bad operator": {good + "operators: [ucn1x]\n", "operators[0]"},
 		"unknown word": {good + "cluster: x\n", "cluster"},
 	}
 	for name, test := range tests {
