@@ -21,8 +21,9 @@ func (t *attempt) due(r *Record, tally *Tally) uint64 {
 	if grains, err := price.Amount(r.Prices.Rules(), tally.Used); err == nil {
 		amount = uint64(grains)
 	}
-	elapsed := time.UnixMilli(int64(upto(r, tally))).Sub(r.LeaseFrom)
 	lease := &r.Lease.Lease
+	elapsed := time.UnixMilli(int64(min(upto(r, tally), lease.Until, math.MaxInt64))).
+		Sub(r.LeaseFrom)
 	return min(amount, add(lease.Upfront, accrued(lease.Rate, elapsed)), lease.Budget)
 }
 

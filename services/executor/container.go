@@ -190,6 +190,7 @@ func (m Meter) Has(want Meter) bool { return m&want == want }
 // A field whose meter is not in Measured is zero and must not be billed.
 type Usage struct {
 	At         time.Time
+	Uptime     time.Duration // of the host at that moment, whatever its clock says; 0: not known
 	Epoch      string        // equal epochs: one life of the counters
 	Measured   Meter         // which fields below are true
 	CPU        time.Duration // cumulative, user and system
@@ -198,6 +199,7 @@ type Usage struct {
 	NetIn      uint64        // bytes, cumulative
 	NetOut     uint64        // bytes, cumulative
 	Disk       uint64        // bytes now: root's own writes, outputs and scratch
+	Uncounted  bool          // Disk is a lower bound: there are more files than a driver counts
 }
 
 // Abilities tells what a host can do. Missing lists, for people, what it cannot.

@@ -13,7 +13,8 @@ type Tally struct {
 	Used    Metered
 	Started time.Time // when the program began
 	At      time.Time // of the newest sample
-	Epoch   string    // life of the counters that the next three belong to
+	Epoch   string    // life of the counters that the next four belong to
+	Uptime  time.Duration
 	CPU     time.Duration
 	NetIn   uint64
 	NetOut  uint64
@@ -25,17 +26,29 @@ func (m *Tally) Begin(at time.Time) { m.Started, m.At, m.Used.Runs = at, at, 1 }
 // Add counts a sample. Samples that are older than the last one, and counters that fall within
 // one epoch, add nothing: usage never shrinks.
 func (m *Tally) Add(s Usage, reserved Resources) {
-	elapsed := uint64(0)
-	if s.At.After(m.At) {
-		elapsed = uint64(s.At.Sub(m.At).Milliseconds())
-		m.At = m.At.Add(time.Duration(elapsed) * time.Millisecond)
-	}
+	elapsed := m.elapsed(s)
+	m.At = m.At.Add(time.Duration(elapsed) * time.Millisecond)
 	m.Used.WallMS = add(m.Used.WallMS, elapsed)
 	if s.Epoch != m.Epoch {
-		m.Epoch, m.CPU, m.NetIn, m.NetOut = s.Epoch, 0, 0, 0
+		m.Epoch, m.Uptime, m.CPU, m.NetIn, m.NetOut = s.Epoch, 0, 0, 0, 0
+	}
+	if s.Uptime > 0 && m.Uptime == 0 {
+		m.Uptime = s.Uptime
+	} else {
+		m.Uptime += time.Duration(elapsed) * time.Millisecond // the rest of a ms is for the next one
 	}
 	m.count(s, reserved, elapsed)
 	m.Used.Unmeasured = union(m.Used.Unmeasured, unmeasured(s.Measured))
+}
+
+// elapsed returns the ms since the last sample: by the host's uptime when both have it, so that a
+// clock that was set bills nothing, not even over a restart of the executor.
+func (m *Tally) elapsed(s Usage) uint64 {
+	d := s.At.Sub(m.At)
+	if s.Epoch == m.Epoch && s.Uptime > 0 && m.Uptime > 0 {
+		d = s.Uptime - m.Uptime
+	}
+	return uint64(max(d.Milliseconds(), 0))
 }
 
 func (m *Tally) count(s Usage, reserved Resources, elapsed uint64) {
@@ -60,17 +73,26 @@ func (m *Tally) count(s Usage, reserved Resources, elapsed uint64) {
 	}
 }
 
-// Finish counts the last sample of a program that is over, whose wall time is exactly what the
-// engine says, and never less than what was counted before.
+// Finish counts the last sample of a program that is over. What passed between its end and the
+// sample is not counted; what passed between its start and Begin is. The engine's times are the
+// clock's, which may have been set meanwhile: they add no more than that.
 func (m *Tally) Finish(s Usage, exit Exit, reserved Resources) {
-	if s.At.After(exit.Ended) || s.At.IsZero() {
+	if s.At.IsZero() {
 		s.At = exit.Ended
 	}
-	m.Add(s, reserved)
-	if !exit.Started.IsZero() && exit.Ended.After(exit.Started) {
-		wall := uint64(exit.Ended.Sub(exit.Started).Milliseconds())
-		m.Used.WallMS = max(m.Used.WallMS, wall)
+	if late := s.At.Round(0).Sub(exit.Ended); late > 0 { // Round: both by the clock on the wall
+		s.At = s.At.Add(-late)
+		if s.Uptime > 0 {
+			s.Uptime = max(s.Uptime-late, 1)
+		}
 	}
+	m.Add(s, reserved)
+	if exit.Started.IsZero() || !exit.Ended.After(exit.Started) {
+		return
+	}
+	wall := uint64(exit.Ended.Sub(exit.Started).Milliseconds())
+	before := uint64(max(m.Started.Round(0).Sub(exit.Started).Milliseconds(), 0))
+	m.Used.WallMS = max(m.Used.WallMS, min(wall, add(m.Used.WallMS, before)))
 }
 
 // unmeasured names the usage fields whose meters are missing, ascending.

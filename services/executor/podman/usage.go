@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/united-containers/ucn/services/executor"
 )
 
@@ -36,7 +38,7 @@ func (c *container) Usage(ctx context.Context) (executor.Usage, error) {
 	}
 	// There is no network but the loopback device: nothing goes in or out, and that is measured.
 	u := executor.Usage{
-		At: time.Now().UTC(), Epoch: meter.Epoch(), Measured: executor.MeterNetwork,
+		At: time.Now().UTC(), Uptime: uptime(), Epoch: meter.Epoch(), Measured: executor.MeterNetwork,
 		CPU: s.CPU, Memory: s.Memory, MemoryPeak: s.MemoryPeak,
 	}
 	for _, m := range []struct {
@@ -50,10 +52,21 @@ func (c *container) Usage(ctx context.Context) (executor.Usage, error) {
 			u.Measured |= m.bit
 		}
 	}
-	if disk, ok := c.diskUse(ctx, r); ok {
+	disk, err := c.diskUse(ctx, r)
+	if err == nil {
 		u.Disk, u.Measured = disk, u.Measured|executor.MeterDisk
 	}
+	u.Uncounted = errors.Is(err, errTreeTooBig)
 	return u, nil
+}
+
+// uptime is the time since the host booted, 0 if unknown.
+func uptime() time.Duration {
+	var at unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &at) != nil {
+		return 0
+	}
+	return time.Duration(at.Nano())
 }
 
 func (c *container) openMeter() error {
@@ -84,18 +97,18 @@ func (c *container) closeMeter() error {
 	return m.Close()
 }
 
-// diskUse measures what root has written and what the volumes hold. ok is false when it could not
-// be measured to the end.
-func (c *container) diskUse(ctx context.Context, r *record) (uint64, bool) {
+// diskUse measures what root has written and what the volumes hold. It fails with errTreeTooBig when
+// the program made more than can be measured.
+func (c *container) diskUse(ctx context.Context, r *record) (uint64, error) {
 	c.mu.Lock()
 	upper, at, last := c.upper, c.diskAt, c.disk
 	c.mu.Unlock()
 	if !at.IsZero() && time.Since(at) < diskEvery {
-		return last, true
+		return last, nil
 	}
 	if upper == "" {
-		if !c.made(ctx) {
-			return 0, false
+		if _, err := c.inspect(ctx); err != nil {
+			return 0, err
 		}
 		c.mu.Lock()
 		upper = c.upper
@@ -103,13 +116,13 @@ func (c *container) diskUse(ctx context.Context, r *record) (uint64, bool) {
 	}
 	used, err := treeBytes(upper)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
 	used += c.dir.volumeUse(&r.Spec)
 	c.mu.Lock()
 	c.diskAt, c.disk = time.Now(), used
 	c.mu.Unlock()
-	return used, true
+	return used, nil
 }
 
 // maxTree bounds how many files are looked at: a container can make millions.
@@ -123,8 +136,11 @@ func treeBytes(dir string) (uint64, error) {
 	files := 0
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
 				return nil
+			case errors.Is(err, unix.ENAMETOOLONG): // folders in folders, on purpose
+				return errTreeTooBig
 			}
 			return err
 		}
@@ -132,6 +148,9 @@ func treeBytes(dir string) (uint64, error) {
 			return errTreeTooBig
 		}
 		info, err := d.Info()
+		if errors.Is(err, unix.ENAMETOOLONG) {
+			return errTreeTooBig
+		}
 		if err != nil {
 			return nil // gone meanwhile
 		}
