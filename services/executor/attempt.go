@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -202,6 +203,7 @@ func (t *attempt) requestStop(ctx context.Context, cause StopCause) error {
 // back when the chain holds it.
 func (t *attempt) endUnstarted(ctx context.Context, reason EndReason, message string) error {
 	v := t.view()
+	message = strings.ToValidUTF8(message, "_")
 	outcome := &Outcome{Reason: reason, Code: -1, Message: message}
 	if v.rec.LeaseFrom.IsZero() {
 		return t.update(ctx, "", func(r *Record) {

@@ -18,7 +18,10 @@ import (
 const (
 	maxOutputFiles = 1000      // of one attempt; more belong into an archive
 	maxOutputNames = 160 << 10 // bytes of their paths and CIDs: they must fit one event
+	maxOutputSeen  = 20_000    // entries of all kinds that are looked at
+	maxOutputDepth = 64        // folders within folders
 	maxTroubles    = 8         // told of one attempt
+	maxTrouble     = 300       // bytes of each
 	maxFileName    = 255       // bytes
 )
 
@@ -43,12 +46,15 @@ type harvest struct {
 	files     []OutputFile
 	bytes     uint64
 	names     int // bytes
+	seen      int // entries
 	troubles  []string
 }
 
+// trouble notes what the owner is told. Names of files are the program's choice: they are made
+// short and printable first, since an event holds text only.
 func (h *harvest) trouble(format string, args ...any) {
 	if len(h.troubles) < maxTroubles {
-		h.troubles = append(h.troubles, fmt.Sprintf(format, args...))
+		h.troubles = append(h.troubles, clip(printable(fmt.Sprintf(format, args...)), maxTrouble))
 	}
 }
 
@@ -100,16 +106,71 @@ func (h *harvest) output(dir, out string) error {
 	} else if !info.IsDir() && !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: it is a link or a device", errReadOutput)
 	}
-	return fs.WalkDir(files, name, func(p string, entry fs.DirEntry, err error) error {
+	if err := h.entry(files, dir, name, 0); !errors.Is(err, fs.SkipAll) {
+		return err
+	}
+	return nil
+}
+
+// entry stores the file with that name, or those of the folder. Only what ends the whole harvest is
+// returned. What a program can make is endless: depth and number of entries are bounded.
+func (h *harvest) entry(files fs.FS, dir, name string, depth int) error {
+	list, err := h.list(files, name)
+	switch {
+	case errors.Is(err, fs.SkipAll):
+		return err
+	case errors.Is(err, errNoFolder):
+		return h.file(files, name, path.Join(dir, name))
+	case err != nil:
+		h.trouble("output %s: cannot be read", path.Join(dir, name))
+		return nil
+	}
+	for _, e := range list {
+		p := path.Join(name, e.Name())
+		switch {
+		case e.IsDir() && depth >= maxOutputDepth:
+			h.trouble("output %.100s...: folders more than %d deep are not kept", path.Join(dir, p),
+				maxOutputDepth)
+		case e.IsDir():
+			err = h.entry(files, dir, p, depth+1)
+		case e.Type().IsRegular():
+			err = h.file(files, p, path.Join(dir, p))
+		}
 		if err != nil {
-			h.trouble("output %s: cannot be read", path.Join(dir, p))
-			return nil
+			return err
 		}
-		if !entry.Type().IsRegular() {
-			return nil
-		}
-		return h.file(files, p, path.Join(dir, p))
-	})
+	}
+	return nil
+}
+
+// errNoFolder says that a name is a file's.
+var errNoFolder = errors.New("not a folder")
+
+// list reads a folder, sorted, within what may still be looked at.
+func (h *harvest) list(files fs.FS, name string) ([]fs.DirEntry, error) {
+	f, err := files.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	if info, err := f.Stat(); err != nil || !info.IsDir() {
+		return nil, errors.Join(err, errNoFolder)
+	}
+	folder, ok := f.(fs.ReadDirFile)
+	if !ok {
+		return nil, errReadOutput
+	}
+	list, err := folder.ReadDir(maxOutputSeen - h.seen + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	h.seen += len(list)
+	if h.seen > maxOutputSeen {
+		h.trouble("outputs: more than %d files and folders; put them into an archive", maxOutputSeen)
+		return nil, fs.SkipAll
+	}
+	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return list, h.ctx.Err()
 }
 
 // file stores one file; only what ends the whole harvest is returned.
@@ -120,6 +181,9 @@ func (h *harvest) file(files fs.FS, name, full string) error {
 	case len(h.files) >= maxOutputFiles || h.names+len(full) > maxOutputNames:
 		h.trouble("only the first %d output files are kept; put them into an archive", len(h.files))
 		return fs.SkipAll
+	case !utf8.ValidString(full):
+		h.trouble("output %s: its name is not UTF-8", full)
+		return nil
 	}
 	left := h.t.need.Disk - min(h.bytes, h.t.need.Disk)
 	done := h.t.store(h.ctx, func(as FileAccess) (StoredFile, error) {
@@ -145,23 +209,31 @@ func (h *harvest) put(as FileAccess, files fs.FS, name string, left uint64) (Sto
 	if err != nil || !info.Mode().IsRegular() {
 		return StoredFile{}, fmt.Errorf("%w: it changed", errReadOutput)
 	}
+	if uint64(max(info.Size(), 0)) > left { // a sparse one: do not read terabytes of nothing
+		return StoredFile{}, ErrFileTooBig
+	}
 	body := &bounded{from: f, left: left}
 	return h.t.agent.deps.Files.Put(h.ctx, as, fileName(name), body)
 }
 
 // fileName is what a stored file is called: printable UTF-8 of at most maxFileName bytes.
 func fileName(p string) string {
-	name := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError {
-			return '_'
-		}
-		return r
-	}, strings.ToValidUTF8(path.Base(p), "_"))
+	name := printable(path.Base(p))
 	for len(name) > maxFileName {
 		_, size := utf8.DecodeLastRuneInString(name)
 		name = name[:len(name)-size]
 	}
 	return name
+}
+
+// printable puts '_' in place of what is no text.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+			return '_'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "_"))
 }
 
 // bounded fails with ErrFileTooBig instead of reading more than left bytes: a sparse file may be

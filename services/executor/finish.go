@@ -32,6 +32,7 @@ func (t *attempt) finish(ctx context.Context, c Container, exit Exit) error {
 		}
 	}
 	note := t.sign(&r, &tally, true)
+	outcome.Message = strings.ToValidUTF8(outcome.Message, "_") // or no event could hold it
 	outcome.Usage, outcome.Amount = tally.Used, note.Note.Cumulative
 	err := t.update(ctx, outcome.Message, func(r *Record) {
 		r.Phase, r.Tally, r.Outcome = PhaseEnded, tally, outcome
