@@ -90,7 +90,8 @@ func (a *Agent) checkPolicy(ask *Ask) *Decline {
 		return declined(DeclinePolicy, "placement.operators: the job does not want this operator")
 	}
 	most := a.cfg.MaxHoldbackPercent
-	if hi, lo := bits.Mul64(ask.Terms.Budget, most); hi == 0 && ask.Terms.Holdback > lo/100 {
+	hi, lo := bits.Mul64(ask.Terms.Budget, most)
+	if allowed, _ := bits.Div64(hi, lo, 100); ask.Terms.Holdback > allowed {
 		return declined(DeclinePolicy, "holdback is above %d %% of the budget", most)
 	}
 	return nil

@@ -47,6 +47,10 @@ func TestAskDeclines(t *testing.T) {
 			executor.DeclinePolicy, "placement.operators"},
 		"holdback": {func(_ *world, a *executor.Ask) { a.Terms.Holdback = a.Terms.Budget / 2 },
 			executor.DeclinePolicy, "holdback"},
+		"holdback of a huge budget": {func(_ *world, a *executor.Ask) {
+			a.Terms.Budget = 1 << 62
+			a.Terms.Holdback = a.Terms.Budget / 2
+		}, executor.DeclinePolicy, "holdback"},
 		"price cap": {func(w *world, a *executor.Ask) {
 			most := w.cfg.Prices
 			most.CoreHour--

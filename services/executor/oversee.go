@@ -10,6 +10,11 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 )
 
+const (
+	measureWait = 5 * time.Second // for one sample: bounds are kept even if the engine hangs
+	maxRunMS    = 1 << 43         // more than any run: what a duration holds
+)
+
 // watch is one life's look after a running program.
 type watch struct {
 	t         *attempt
@@ -18,10 +23,12 @@ type watch struct {
 	group     sync.WaitGroup
 	tally     Tally
 
+	sampleAt time.Time // by this life's clock; before its first sample that of the journal's last
 	noteAt   time.Time // of the last note that was signed
 	chargeAt time.Time // of the last charge that was tried
-	// stopping and charging each hold a value while their goroutine runs.
+	// stopping, hurrying and charging each hold a value while their goroutine runs.
 	stopping chan struct{}
+	hurrying chan struct{}
 	charging chan struct{}
 }
 
@@ -46,8 +53,9 @@ func (t *attempt) oversee(ctx context.Context) error {
 	now := t.agent.deps.Now()
 	w := &watch{
 		t: t, container: c, exits: make(chan exited, 1), tally: t.view().rec.Tally,
-		noteAt: now, chargeAt: now,
-		stopping: make(chan struct{}, 1), charging: make(chan struct{}, 1),
+		sampleAt: t.view().rec.Tally.At, noteAt: now, chargeAt: now,
+		stopping: make(chan struct{}, 1), hurrying: make(chan struct{}, 1),
+		charging: make(chan struct{}, 1),
 	}
 	inner, cancel := context.WithCancel(ctx)
 	defer w.group.Wait()
@@ -79,7 +87,7 @@ func (w *watch) loop(ctx context.Context) (*exited, error) {
 	for {
 		v := w.t.view()
 		if v.rec.Stop != nil {
-			w.stop(ctx, v.rec.Stop)
+			w.stop(ctx, w.stopping, v.rec.Stop)
 		}
 		select {
 		case done := <-w.exits:
@@ -95,8 +103,8 @@ func (w *watch) loop(ctx context.Context) (*exited, error) {
 
 // stop asks the container to end, in the background: metering goes on until it has. A failed try
 // is repeated at the next turn of the loop.
-func (w *watch) stop(ctx context.Context, cause *StopCause) {
-	w.once(w.stopping, func() {
+func (w *watch) stop(ctx context.Context, slot chan struct{}, cause *StopCause) {
+	w.once(slot, func() {
 		if err := w.container.Stop(ctx, cause.Grace); err != nil && ctx.Err() == nil {
 			w.t.agent.deps.Log.WarnContext(ctx, "cannot stop the program", "attempt", w.t.id,
 				"error", err)
@@ -120,29 +128,46 @@ func (w *watch) once(slot chan struct{}, f func()) {
 // made good by the next tick; the bounds are enforced even when nothing can be measured.
 func (w *watch) tick(ctx context.Context) {
 	log := w.t.agent.deps.Log
-	sample, err := w.container.Usage(ctx)
+	within, cancel := context.WithTimeout(ctx, measureWait)
+	sample, err := w.container.Usage(within)
+	cancel()
+	now := w.t.agent.deps.Now()
 	if err != nil {
 		log.WarnContext(ctx, "cannot measure", "attempt", w.t.id, "error", err)
 	} else {
 		w.tally.Add(sample, w.t.need)
+		w.sampleAt = now
 	}
 	v := w.t.view()
-	now := w.t.agent.deps.Now()
-	if v.rec.Stop == nil {
-		if cause := w.mustStop(&v.rec, sample.Disk, now); cause != nil {
-			err := w.t.update(ctx, "", func(r *Record) { r.Tally, r.Stop = w.tally, cause })
-			if err != nil {
-				log.ErrorContext(ctx, "cannot write the stop down, stopping all the same",
-					"attempt", w.t.id, "error", err)
-				w.stop(ctx, cause)
-			}
-			return
-		}
+	cause := w.mustStop(&v.rec, &sample, now)
+	switch {
+	case cause == nil:
+	case v.rec.Stop != nil && v.rec.Stop.Grace > cause.Grace:
+		// It was asked for with a long grace, which is not paid for any more.
+		w.stop(ctx, w.hurrying, cause)
+	case v.rec.Stop == nil:
+		w.end(ctx, cause)
+		return
 	}
 	if err := w.note(ctx, &v.rec, now); err != nil {
 		log.WarnContext(ctx, "cannot sign a note", "attempt", w.t.id, "error", err)
 	}
 	w.charge(ctx, now)
+}
+
+// end writes down that the program is to stop; the loop stops it then.
+func (w *watch) end(ctx context.Context, cause *StopCause) {
+	err := w.t.update(ctx, "", func(r *Record) {
+		r.Tally = w.tally
+		if r.Stop == nil {
+			r.Stop = cause
+		}
+	})
+	if err != nil {
+		w.t.agent.deps.Log.ErrorContext(ctx, "cannot write the stop down, stopping all the same",
+			"attempt", w.t.id, "error", err)
+		w.stop(ctx, w.stopping, cause)
+	}
 }
 
 // note signs usage when it is time, or when half of the trust beyond the last note is used up.
@@ -172,10 +197,7 @@ func (w *watch) charge(ctx context.Context, now time.Time) {
 		return
 	}
 	w.once(w.charging, func() {
-		err := w.t.charge(ctx, false)
-		if err == nil {
-			err = w.checkLease(ctx)
-		}
+		err := errors.Join(w.t.charge(ctx, false), w.checkLease(ctx))
 		if err != nil && ctx.Err() == nil {
 			w.t.agent.deps.Log.WarnContext(ctx, "cannot charge", "attempt", w.t.id, "error", err)
 		}
@@ -201,10 +223,13 @@ func (w *watch) checkLease(ctx context.Context) error {
 }
 
 // mustStop tells why the program may not run until the next tick, or nil.
-func (w *watch) mustStop(r *Record, disk uint64, now time.Time) *StopCause {
+func (w *watch) mustStop(r *Record, sample *Usage, now time.Time) *StopCause {
 	a, lease := w.t.agent, &r.Lease.Lease
 	ahead := now.Add(a.cfg.Tick)
-	unmeasured := max(ahead.Sub(w.tally.At), 0)
+	unmeasured := max(ahead.Sub(w.sampleAt), 0)
+	ran := time.Duration(min(w.tally.Used.WallMS, maxRunMS))*time.Millisecond + unmeasured
+	// A clock that was put back does not make the lease longer.
+	upto := max(uint64(max(ahead.UnixMilli(), 0)), upto(r, &w.tally))
 	next := add(w.t.due(r, &w.tally), accrued(lease.Rate, unmeasured))
 	grace := a.cfg.StopGrace
 	stop := func(reason EndReason, format string, args ...any) *StopCause {
@@ -212,16 +237,21 @@ func (w *watch) mustStop(r *Record, disk uint64, now time.Time) *StopCause {
 	}
 	run := r.Ask.Spec.RunTime
 	switch {
-	case uint64(ahead.UnixMilli()) > lease.Until:
+	case upto > lease.Until:
 		return stop(EndExpired, "the lease ended")
-	case run > 0 && ahead.Sub(w.tally.Started) > run+a.cfg.Tick:
+	case run > 0 && ran > run+a.cfg.Tick:
 		return stop(EndFailed, "run time limit of %v reached", run)
 	case next > lease.Budget:
 		return stop(EndExhausted, "the budget of %d grains is used up", lease.Budget)
 	case next > add(r.Acked(), lease.Trust):
 		return stop(EndExhausted, "usage is not acknowledged: the trust of %d grains beyond the "+
 			"last countersigned note is used up", lease.Trust)
-	case disk > max(r.Ask.Spec.Resources.Disk, rootQuota):
+	case sample.Uncounted:
+		grace = 0 // nothing bounds what it writes
+		return stop(EndFailed, "the root file system has more files than can be measured; write them "+
+			"to an output")
+	case sample.Disk > max(r.Ask.Spec.Resources.Disk, rootQuota):
+		grace = 0 // it would go on writing
 		return stop(EndFailed, "disk limit of %d bytes reached", r.Ask.Spec.Resources.Disk)
 	}
 	return nil

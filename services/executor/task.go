@@ -100,9 +100,12 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 		return err
 	}
 	t.set(func() {
+		if t.task != nil && task.StorageToken == "" { // whoever joins takes nothing away
+			task.StorageToken = t.task.StorageToken
+		}
 		t.task = task
 		t.readers++ // before anything can run: the log waits for this client
-		if len(t.ask.Spec.Secrets) > 0 {
+		if len(task.Secrets) > 0 {
 			t.secrets = maps.Clone(task.Secrets)
 		}
 	})
