@@ -264,6 +264,26 @@ func TestInstanceProofMustBeSigned(t *testing.T) {
 	}
 }
 
+func TestEmptyProofs(t *testing.T) {
+	h := build(t, bus.Options{})
+	a := &attacker{house: h, echo: h.server.Target()}
+	var err error
+	if a.key, err = keys.NewSealKey(); err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]*busv1.InstanceProof{
+		"nothing": {}, "no body": {Certificate: &identityv1.Certificate{}},
+		"empty body": {Certificate: &identityv1.Certificate{Body: &identityv1.CertificateBody{}},
+			Signature: make([]byte, 64)},
+	} {
+		b := a.body()
+		r := &busv1.Request{Body: b, Proof: &busv1.Request_Instance{Instance: p}}
+		if got := a.send(t, b, pack(t, a.echo.Seal, r)); got != bus.ReasonProofInvalid {
+			t.Errorf("%s: answer %q", name, got)
+		}
+	}
+}
+
 // TestForgedReplies: somebody who even reads the request, but lacks the instance's key, answers.
 func TestForgedReplies(t *testing.T) {
 	h := build(t, bus.Options{})

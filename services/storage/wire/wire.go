@@ -84,6 +84,10 @@ func (f *File) Validate() error {
 	if err := f.Instance.Validate(); err != nil {
 		return config.Under("instance", err)
 	}
+	if _, has := f.Instance.Client.Peers["ledger"]; !has {
+		return config.Invalid("instance.client.peers.ledger",
+			"name a ledger: it says which keys of an account are in force")
+	}
 	return f.Config.Validate()
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/united-containers/ucn/kit/blob"
 	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/config"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/kittest"
 	"github.com/united-containers/ucn/kit/rpc"
@@ -137,4 +138,21 @@ func BenchmarkStorage(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestAloneItNeedsALedger: without one, keys that an account has changed would go on working.
+func TestAloneItNeedsALedger(t *testing.T) {
+	f := &wire.File{Config: wire.Default()}
+	f.Dir = t.TempDir()
+	i := &f.Instance
+	i.Key, i.SealKey, i.Certificate, i.Genesis = "k", "s", "c", "g"
+	var wrong *config.Error
+	if err := f.Validate(); !errors.As(err, &wrong) ||
+		wrong.Field != "instance.client.peers.ledger" {
+		t.Errorf("got %v", err)
+	}
+	i.Client.Peers = map[string]rpc.Peer{"ledger": {Addr: "127.0.0.1:7600"}}
+	if err := f.Validate(); err != nil {
+		t.Error(err)
+	}
 }
