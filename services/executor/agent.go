@@ -199,18 +199,19 @@ func (a *Agent) enter(t *attempt, adopted bool) *Decline {
 	a.byLease[t.lease.ID] = t
 	if t.rec.Phase < PhaseEnded {
 		a.used = plus(a.used, need)
-		t.holds = true
+		t.held = need
 	}
 	return nil
 }
 
 // release gives back what the attempt reserved; repeating it does nothing.
-func (a *Agent) release(t *attempt) {
+func (a *Agent) release(t *attempt) { a.keep(t, Resources{}) }
+
+// keep gives back what the attempt reserved but for the rest, which is at most what it holds.
+func (a *Agent) keep(t *attempt, rest Resources) {
 	a.mu.Lock()
-	if t.holds {
-		t.holds = false
-		a.used = minus(a.used, t.need)
-	}
+	a.used = plus(minus(a.used, t.held), rest)
+	t.held = rest
 	a.mu.Unlock()
 	a.offerChanged()
 }

@@ -25,7 +25,7 @@ type attempt struct {
 	ask   *Ask        // never changes
 	lease SignedLease // never changes
 	need  Resources   // never changes
-	holds bool        // guarded by the agent's mutex: its resources count as used
+	held  Resources   // guarded by the agent's mutex: what of need counts as used
 
 	// mu guards what follows and orders saves. changed is closed, and replaced, at every change.
 	mu        sync.Mutex
@@ -36,6 +36,7 @@ type attempt struct {
 	task      *Task // delivered, not yet taken
 	secrets   map[string]string
 	container Container
+	streams   int // calls that listen, at most maxStreams
 	readers   int // clients that still read the log; the container waits for them a while
 
 	// stopped ends when the attempt is to be stopped: it cuts fetching and starting short.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -18,7 +19,10 @@ import (
 // errNotPlaced holds an attempt up while its lease is on its way to the chain.
 var errNotPlaced = errors.New("the lease is not on the chain yet")
 
-const maxFetches = 4 // of inputs at once, for one attempt
+const (
+	maxFetches = 4                // of inputs at once, for one attempt
+	minStart   = 10 * time.Second // for the last try to start
+)
 
 // awaitTask waits for the task, and for the lease to be on the chain; then the attempt is taken.
 // A lease that was never placed costs nobody anything; one that waits for a task in vain is given
@@ -122,12 +126,13 @@ func (t *attempt) take(ctx context.Context, task *Task) error {
 // begin makes and starts the container. Whatever an earlier life did of it is found again, since
 // the engine is asked for the same.
 func (t *attempt) begin(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	life, whole := ctx, context.WithoutCancel(ctx)
+	late := t.view().rec.Changed.Add(t.agent.cfg.StartWait)
+	ctx, cancel := context.WithTimeout(ctx, max(late.Sub(t.agent.deps.Now()), minStart))
 	defer cancel()
 	defer context.AfterFunc(t.stopped, cancel)()
 	err := t.launch(ctx)
 	v := t.view()
-	whole := context.WithoutCancel(ctx)
 	switch {
 	case v.rec.Phase != PhaseTaken:
 		return nil
@@ -135,9 +140,11 @@ func (t *attempt) begin(ctx context.Context) error {
 		return t.cutShort(whole, &v)
 	case err == nil:
 		return nil
+	case life.Err() != nil:
+		return err
 	case final(err):
 		return t.endUnstarted(whole, EndRefused, publicText(err))
-	case t.agent.deps.Now().Sub(v.rec.Changed) > t.agent.cfg.StartWait:
+	case !t.agent.deps.Now().Before(late):
 		return t.endUnstarted(whole, EndRefused, "could not be started in time: "+publicText(err))
 	}
 	return err
@@ -218,6 +225,10 @@ func (t *attempt) create(ctx context.Context, v *view) (Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	if until := t.lease.Lease.Until; uint64(max(t.agent.deps.Now().UnixMilli(), 0)) >= until {
+		return nil, fault.New(fault.FailedPrecondition, ReasonNoLease,
+			"the lease ended before the program could be started")
+	}
 	ctx, span := t.agent.tracer.Start(ctx, "executor.create")
 	defer span.End()
 	spec, err := t.agent.containerSpec(t.ask, sources, v.secrets)
@@ -271,10 +282,15 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess) error {
 	if err != nil || held {
 		return err
 	}
+	var mine atomic.Bool
 	open := func(ctx context.Context) (io.ReadCloser, error) {
+		mine.Store(true)
 		return t.agent.deps.Files.OpenImage(ctx, as, id)
 	}
 	if _, err := t.agent.deps.Driver.LoadImage(ctx, id, open); err != nil {
+		if !mine.Load() { // another's load failed, with another's token: try with ours
+			return fmt.Errorf("wait for image %s: %v", id, err)
+		}
 		return fmt.Errorf("fetch image %s: %w", id, err)
 	}
 	t.agent.offerChanged()

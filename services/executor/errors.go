@@ -16,6 +16,7 @@ const (
 	ReasonMismatch    fault.Reason = "FILE_MISMATCH"
 	ReasonFileTooBig  fault.Reason = "FILE_TOO_BIG"
 	ReasonFileDenied  fault.Reason = "FILE_DENIED"
+	ReasonStreams     fault.Reason = "TOO_MANY_STREAMS"
 	ReasonBadArgument fault.Reason = "BAD_ARGUMENT"
 )
 
@@ -42,6 +43,8 @@ var (
 		"the bytes do not match their CID")
 	ErrFileTooBig = fault.New(fault.ResourceExhausted, ReasonFileTooBig,
 		"the file is larger than allowed")
+	ErrStreams = fault.New(fault.ResourceExhausted, ReasonStreams,
+		"too many listen to this attempt already; end one of them")
 	errNotRunning = fault.New(fault.Unavailable, "NOT_RUNNING",
 		"this executor is starting or stopping: try again")
 	ErrFileDenied = fault.New(fault.PermissionDenied, ReasonFileDenied,

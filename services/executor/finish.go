@@ -27,6 +27,8 @@ func (t *attempt) finish(ctx context.Context, c Container, exit Exit) error {
 				"shown is not billed", "attempt", t.id, "error", err)
 		}
 		tally.Finish(sample, exit, t.need)
+		// Storing may take long, or wait for a token: only the disk is still in use.
+		t.agent.keep(t, Resources{Disk: t.need.Disk})
 		if err := t.collect(ctx, c, outcome); err != nil {
 			return err
 		}

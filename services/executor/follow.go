@@ -38,12 +38,16 @@ type follower struct {
 	read  sync.Once // the log is no longer read
 }
 
-// follow tells send everything until the end. Log lines come before the status that ends it. The
-// caller was counted as a reader by deliver.
-func (t *attempt) follow(ctx context.Context, offset uint64, send func(Update) error) error {
+// follow tells send everything until the end. Log lines come before the status that ends it, and to
+// the owner only. The caller was counted as a reader by deliver.
+func (t *attempt) follow(ctx context.Context, task *Task, send func(Update) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &follower{t: t, send: send}
 	defer f.doneReading()
+	log := !task.From.Account.IsZero()
+	if !log {
+		f.doneReading()
+	}
 	pumped := make(chan struct{})
 	close(pumped)
 	defer func() {
@@ -58,10 +62,10 @@ func (t *attempt) follow(ctx context.Context, offset uint64, send func(Update) e
 	}
 	for {
 		v := t.view()
-		if f.lines == nil && v.container != nil && v.rec.Phase >= PhaseRunning {
+		if log && f.lines == nil && v.container != nil && v.rec.Phase >= PhaseRunning {
 			pumped = make(chan struct{})
 			f.lines = make(chan LogEntry, logAhead)
-			go pump(ctx, v.container, offset, pumped, f.lines)
+			go pump(ctx, v.container, task.LogOffset, pumped, f.lines)
 		}
 		ended, err := f.tell(&v)
 		if err != nil || ended {
@@ -219,6 +223,11 @@ func (a *Agent) Logs(ctx context.Context, ask LogsAsk, send func(LogChunk) error
 	if t == nil {
 		return logGone(r)
 	}
+	leave, err := t.join()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return t.logs(ctx, &ask, send)
 }
 

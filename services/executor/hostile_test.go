@@ -1,6 +1,8 @@
 package executor_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +148,116 @@ func TestUncountedDiskIsStopped(t *testing.T) {
 		})
 		if o.Reason != executor.EndFailed || !strings.Contains(o.Message, "more files") {
 			t.Errorf("outcome %+v", o)
+		}
+	})
+}
+
+// TestWatchersAreBounded: one attempt's owner cannot take every stream of the host.
+func TestWatchersAreBounded(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		ask := w.ask(1, "sleep", "10s")
+		lease := w.lease(agent, ask)
+		ctx, cancel := context.WithCancel(t.Context())
+		results := make(chan error, 20)
+		for range cap(results) {
+			go func() {
+				results <- agent.Task(ctx, w.task(ask, lease.ID), func(executor.Update) error {
+					<-ctx.Done() // as slow as a reader can be
+					return ctx.Err()
+				})
+			}()
+		}
+		refused := 0
+		for range cap(results) - 8 {
+			if err := <-results; errors.Is(err, executor.ErrStreams) {
+				refused++
+			}
+		}
+		cancel()
+		for range 8 {
+			<-results
+		}
+		if refused != cap(results)-8 {
+			t.Errorf("%d of %d streams were refused", refused, cap(results))
+		}
+		if o := (&client{w: w}).run(w.task(ask, lease.ID)); o.Reason != executor.EndCompleted {
+			t.Errorf("outcome %+v", o)
+		}
+	})
+}
+
+// TestSchedulerSeesNoLog: what a program prints is for its owner.
+func TestSchedulerSeesNoLog(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		ask := w.ask(1, "out", "private", "sleep", "1s")
+		lease := w.lease(agent, ask)
+		task := w.task(ask, lease.ID)
+		task.From = w.asker
+		c := &client{w: w}
+		if o := c.run(task); o.Reason != executor.EndCompleted || len(c.lines) != 0 {
+			t.Errorf("outcome %+v, the scheduler read %q", o, c.lines)
+		}
+	})
+}
+
+// storage is what the executor fetches from.
+func (w *world) storage() executor.Files {
+	if w.hang {
+		return hanging{w.files}
+	}
+	return w.files
+}
+
+// hanging is a storage that takes calls for inputs and never answers.
+type hanging struct{ executor.Files }
+
+func (hanging) FetchInput(
+	ctx context.Context, _ executor.FileAccess, _ executor.FetchInput,
+) (string, error) {
+	<-ctx.Done()
+	return "", ctx.Err()
+}
+
+// TestHangingStorage: a storage that never answers does not hold the host for longer than a start
+// may take, and costs nothing.
+func TestHangingStorage(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.hang = true
+		agent := w.start()
+		ask := w.ask(1, "exit", "0")
+		ask.Spec.Inputs = []executor.Input{{CID: image, Path: "/in"}}
+		lease := w.lease(agent, ask)
+		o := (&client{w: w}).run(w.task(ask, lease.ID))
+		if o.Reason != executor.EndRefused || o.Amount != 0 {
+			t.Errorf("outcome %+v", o)
+		}
+		w.closed(ask.Attempt)
+	})
+}
+
+// TestWithheldTokenHoldsNoCores: a program that is over holds no cores and memory while its outputs
+// wait for a token that storage takes.
+func TestWithheldTokenHoldsNoCores(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.files.Deny("token")
+		agent := w.start()
+		ask := w.ask(1, "write", "/out/a", "x", "exit", "0")
+		lease := w.lease(agent, ask)
+		done := make(chan *executor.Outcome, 1)
+		go func() { done <- (&client{w: w}).run(w.task(ask, lease.ID)) }()
+		timer := time.NewTimer(time.Minute)
+		<-timer.C
+		if f := agent.Offer(); f.Free.CPUMilli != f.Total.CPUMilli || f.Free.Memory != f.Total.Memory {
+			t.Errorf("free %+v of %+v", f.Free, f.Total)
+		}
+		<-done
+		w.closed(ask.Attempt)
+		timer = time.NewTimer(time.Minute)
+		<-timer.C
+		if f := agent.Offer(); f.Free != f.Total {
+			t.Errorf("at the end free %+v of %+v", f.Free, f.Total)
 		}
 	})
 }

@@ -41,10 +41,33 @@ func (a *Agent) Task(ctx context.Context, task Task, send func(Update) error) er
 	if t == nil {
 		return a.tellClosed(ctx, &task, send)
 	}
+	leave, err := t.join()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if err := t.deliver(ctx, &task); err != nil {
 		return err
 	}
-	return t.follow(ctx, task.LogOffset, send)
+	return t.follow(ctx, &task, send)
+}
+
+// maxStreams bounds who listens to one attempt at once: streams are the host's, not the owner's.
+const maxStreams = 8
+
+// join counts a stream of the attempt until leave is called.
+func (t *attempt) join() (leave func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.streams >= maxStreams {
+		return nil, ErrStreams
+	}
+	t.streams++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.streams--
+	}, nil
 }
 
 // tellClosed answers for an attempt that is over.

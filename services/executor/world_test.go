@@ -50,6 +50,7 @@ type world struct {
 	dead error      // when set, every seam answers it: the life was killed
 	life *life
 	hook func(fake.Call) fake.Fault
+	hang bool // storage never answers
 }
 
 // life is one life of the executor.
@@ -114,7 +115,7 @@ func (w *world) start() *executor.Agent {
 		w.t.Fatal(err)
 	}
 	agent, err := executor.New(w.cfg, w.id, executor.Deps{
-		Driver: w.host.Driver("e"), Journal: w.journal, Ledger: w.ledger, Files: w.files,
+		Driver: w.host.Driver("e"), Journal: w.journal, Ledger: w.ledger, Files: w.storage(),
 		Encoder: encoder, Log: slog.New(slog.DiscardHandler),
 		Tracers: tracenoop.NewTracerProvider(), Meters: meternoop.NewMeterProvider(),
 		Now: time.Now,
