@@ -40,6 +40,7 @@ type Outbox struct {
 	oldest  atomic.Uint64 // no draft that waits has a lower position
 	unsent  atomic.Uint64 // last position given to an envelope
 	changed chan struct{}
+	room    func() error
 }
 
 var (
@@ -194,8 +195,17 @@ func (o *Outbox) readHeads(from db.Reader) (map[event.Topic]event.Head, error) {
 	return heads, nil
 }
 
+// KeepRoom makes the outbox ask before it writes on its own; an error of check refuses the write.
+// Call it before first use.
+func (o *Outbox) KeepRoom(check func() error) { o.room = check }
+
 // Seal implements event.Queue.
 func (o *Outbox) Seal(_ context.Context, sealed []event.Sealed) error {
+	if o.room != nil {
+		if err := o.room(); err != nil {
+			return fmt.Errorf("write envelopes: %w", err)
+		}
+	}
 	batch := o.db.NewBatch()
 	defer batch.Close()
 	for _, one := range sealed {

@@ -46,6 +46,8 @@ type Outbox = event.Outbox[*pebble.Batch]
 type Options struct {
 	// FS is where the files are; nil is the disk.
 	FS vfs.FS
+	// Room is asked before each write, and at Open; its error refuses it. Nil asks nobody.
+	Room func() error
 	// Log gets Pebble's words; nil drops them.
 	Log *slog.Logger
 }
@@ -54,6 +56,7 @@ type Options struct {
 type Journal struct {
 	db     *pebble.DB
 	outbox Outbox
+	room   func() error
 }
 
 var _ executor.Journal = (*Journal)(nil)
@@ -64,6 +67,12 @@ func Open(dir string, opt Options, outbox func(*pebble.DB) (Outbox, error)) (*Jo
 	options := &pebble.Options{
 		FS: opt.FS, Logger: logger{opt.Log}, FormatMajorVersion: pebble.FormatTableFormatV6,
 	}
+	if opt.Room == nil {
+		opt.Room = func() error { return nil }
+	}
+	if err := opt.Room(); err != nil {
+		return nil, fmt.Errorf("open the journal: %w", err)
+	}
 	db, err := pebble.Open(dir, options)
 	if err != nil {
 		return nil, fmt.Errorf("open the journal in %s: %w", dir, err)
@@ -72,7 +81,7 @@ func Open(dir string, opt Options, outbox func(*pebble.DB) (Outbox, error)) (*Jo
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the outbox: %w", err), db.Close())
 	}
-	return &Journal{db: db, outbox: box}, nil
+	return &Journal{db: db, outbox: box, room: opt.Room}, nil
 }
 
 // Close closes the store; nothing may be called after it.
@@ -112,6 +121,9 @@ func (j *Journal) Publish(ctx context.Context, events ...event.Event) error {
 }
 
 func (j *Journal) commit(events []event.Event, fill func(*pebble.Batch) error) (err error) {
+	if err := j.room(); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
 	batch := j.db.NewBatch()
 	defer func() { err = errors.Join(err, batch.Close()) }()
 	if err := fill(batch); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/run"
+	"github.com/united-containers/ucn/kit/space"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 	"github.com/united-containers/ucn/services/executor"
@@ -164,10 +165,13 @@ func (e *Executor) openJournal(c Config, i *instance.Instance) (
 	if err := os.MkdirAll(dir, privateDir); err != nil {
 		return nil, nil, fmt.Errorf("make the journal's folder: %w", err)
 	}
+	room := space.Guard{Dir: dir}.Check
 	var outbox *events.Outbox
-	j, err := journal.Open(dir, journal.Options{Log: i.Telemetry.Log},
+	j, err := journal.Open(dir, journal.Options{Log: i.Telemetry.Log, Room: room},
 		func(db *pebble.DB) (_ journal.Outbox, err error) {
-			outbox, err = events.NewOutbox(db, "out/")
+			if outbox, err = events.NewOutbox(db, "out/"); err == nil {
+				outbox.KeepRoom(room)
+			}
 			return outbox, err
 		})
 	if err != nil {

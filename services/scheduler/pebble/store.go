@@ -45,6 +45,7 @@ type AppendEvent func(b *pebble.Batch, e *scheduler.Event) error
 type Store struct {
 	db     *pebble.DB
 	append AppendEvent
+	room   func() error
 }
 
 var _ scheduler.Store = (*Store)(nil)
@@ -53,6 +54,10 @@ var _ scheduler.Store = (*Store)(nil)
 func New(db *pebble.DB, appendEvent AppendEvent) *Store {
 	return &Store{db: db, append: appendEvent}
 }
+
+// KeepRoom makes the store ask before each write; an error of check refuses it. Call it before
+// first use.
+func (s *Store) KeepRoom(check func() error) { s.room = check }
 
 // Job implements scheduler.Store.
 func (s *Store) Job(_ context.Context, id job.ID) (*scheduler.Job, error) {
@@ -76,6 +81,11 @@ func (s *Store) read(id job.ID) (*scheduler.Job, error) {
 
 // Save implements scheduler.Store.
 func (s *Store) Save(_ context.Context, c scheduler.Change) error {
+	if s.room != nil {
+		if err := s.room(); err != nil {
+			return fmt.Errorf("write job: %w", err)
+		}
+	}
 	before, err := s.read(c.Job.ID)
 	if err != nil && !errors.Is(err, scheduler.ErrNotFound) {
 		return err

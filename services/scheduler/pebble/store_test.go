@@ -64,3 +64,19 @@ func TestNoEventNoChange(t *testing.T) {
 		t.Errorf("job after a failed save: %v, want ErrNotFound", err)
 	}
 }
+
+func TestNoRoomNoWrite(t *testing.T) {
+	ctx := context.Background()
+	db := open(t, vfs.NewMem())
+	defer db.Close()
+	full := errors.New("no room")
+	s := store.New(db, nil)
+	s.KeepRoom(func() error { return full })
+	j := schedulertest.NewJob(1, 1)
+	if err := s.Save(ctx, scheduler.Change{Job: j}); !errors.Is(err, full) {
+		t.Fatalf("Save = %v, want the guard's error", err)
+	}
+	if _, err := s.Job(ctx, j.ID); !errors.Is(err, scheduler.ErrNotFound) {
+		t.Errorf("job after a refused save: %v, want ErrNotFound", err)
+	}
+}

@@ -23,6 +23,7 @@ import (
 	events "github.com/united-containers/ucn/kit/event/pebble"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/run"
+	"github.com/united-containers/ucn/kit/space"
 	"github.com/united-containers/ucn/kit/submit"
 	identityv1 "github.com/united-containers/ucn/proto/ucn/identity/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -85,6 +86,7 @@ func Main(args []string) int {
 type Scheduler struct {
 	server *server.Server
 	store  *db.DB
+	room   space.Guard
 	conns  []func() error
 }
 
@@ -103,6 +105,10 @@ func New(_ context.Context, c Config, i *instance.Instance) (_ *Scheduler, err e
 	}()
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil { // it will hold its owners' tokens
 		return nil, fmt.Errorf("make the store's folder: %w", err)
+	}
+	s.room = space.Guard{Dir: c.Dir}
+	if err := s.room.Check(); err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	cache := db.NewCache(memoryOfStore)
 	defer cache.Unref()
@@ -131,6 +137,9 @@ func (s *Scheduler) deps(i *instance.Instance, conn *nats.Conn) (server.Deps, er
 	if err != nil {
 		return out, fmt.Errorf("open the outbox: %w", err)
 	}
+	outbox.KeepRoom(s.room.Check)
+	store := pebble.New(s.store, appendTo(outbox, i.Chain))
+	store.KeepRoom(s.room.Check)
 	ledger, err := s.ledger(i)
 	if err != nil {
 		return out, err
@@ -153,7 +162,7 @@ func (s *Scheduler) deps(i *instance.Instance, conn *nats.Conn) (server.Deps, er
 	}
 	return server.Deps{
 		Engine: scheduler.Deps{
-			Store: pebble.New(s.store, appendTo(outbox, i.Chain)), Ledger: ledger,
+			Store: store, Ledger: ledger,
 			Hosts: hostbus.New(client), Assigner: i.Account(), VerifyLease: ledger.VerifyLease,
 			Now: i.Now, Random: rand.Reader, Log: i.Telemetry.Log,
 		},
@@ -207,7 +216,7 @@ func (s *Scheduler) follow(
 	i *instance.Instance, js jetstream.JetStream,
 	handle func(context.Context, event.Incoming) error,
 ) (run.Component, error) {
-	cursors, err := events.NewCursors(s.store, "in/", nil)
+	cursors, err := events.NewCursors(s.store, "in/", s.transact)
 	if err != nil {
 		return nil, fmt.Errorf("open the cursors: %w", err)
 	}
@@ -226,6 +235,22 @@ func (s *Scheduler) follow(
 		Tracer: i.Telemetry.Tracers.Tracer("github.com/united-containers/ucn/kit/event"),
 		Log:    i.Telemetry.Log,
 	})
+}
+
+// transact writes a batch of cursors while there is room.
+func (s *Scheduler) transact(_ context.Context, f func(*db.Batch) error) error {
+	if err := s.room.Check(); err != nil {
+		return err
+	}
+	b := s.store.NewBatch()
+	defer b.Close()
+	if err := f(b); err != nil {
+		return err
+	}
+	if err := b.Commit(db.Sync); err != nil {
+		return fmt.Errorf("commit cursors: %w", err)
+	}
+	return nil
 }
 
 // Register adds the scheduler's service to a gRPC server.
