@@ -294,8 +294,7 @@ func TestFlags(t *testing.T) {
 
 // TestServes runs a whole process on loopback without TLS until it is told to stop.
 func TestServes(t *testing.T) {
-	d := newDesk(t)
-	c := command(t, "-config", d.file(t, "127.0.0.1:0"))
+	c := command(t, "-config", newDesk(t).file(t, "127.0.0.1:0"))
 	logs, err := c.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -303,11 +302,17 @@ func TestServes(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	defer time.AfterFunc(30*time.Second, func() { _ = c.Process.Kill() }).Stop() // ends all below
 	lines, addr := bufio.NewScanner(logs), ""
+	var seen []string
 	for addr == "" && lines.Scan() {
-		if _, rest, found := strings.Cut(lines.Text(), "msg=serving addr="); found {
+		seen = append(seen, lines.Text())
+		if _, rest, found := strings.Cut(lines.Text(), " addr="); found {
 			addr, _, _ = strings.Cut(rest, " ")
 		}
+	}
+	if addr == "" {
+		t.Fatalf("it does not say where it serves:\n%s", strings.Join(seen, "\n"))
 	}
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
