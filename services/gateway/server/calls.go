@@ -111,7 +111,7 @@ type failedKey struct{}
 // watch serves a stream of the stubs: one JSON object per line, {"result": ...} or, at last,
 // {"error": ...}. A failure before the first is an ordinary one.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
-	give, err := s.streams.take("streams")
+	give, err := s.streams.take(r, "streams")
 	if err != nil {
 		return err
 	}

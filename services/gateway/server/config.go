@@ -23,9 +23,11 @@ type Config struct {
 	MaxBody config.Size `yaml:"max_body"`
 	// MaxFile bounds a file's bytes in one request. Default 16GiB.
 	MaxFile config.Size `yaml:"max_file"`
-	// MaxStreams bounds logs and watches under way, all clients together. Default 1024.
+	// MaxStreams bounds logs and watches under way, all clients together; one address may have half
+	// of them. Default 1024.
 	MaxStreams int `yaml:"max_streams"`
-	// MaxTransfers bounds files being sent and received, all clients together. Default 256.
+	// MaxTransfers bounds files being sent and received, all clients together; one address may have
+	// half of them. Default 256.
 	MaxTransfers int `yaml:"max_transfers"`
 	// MaxConnections bounds connections; more wait to be accepted. Default 4096.
 	MaxConnections int `yaml:"max_connections"`

@@ -29,7 +29,7 @@ type stored struct {
 
 // putFile stores the raw body: PUT or POST /v1/files?kind=file|oci&name=&job=&cid=.
 func (s *Server) putFile(w http.ResponseWriter, r *http.Request) error {
-	give, err := s.transfers.take("transfers")
+	give, err := s.transfers.take(r, "transfers")
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 // getFile answers GET and HEAD /v1/files/{cid} with the raw bytes, or with one range of them. What
 // was not verified is not sent: an answer whose end is wrong is cut off before its last bytes.
 func (s *Server) getFile(w http.ResponseWriter, r *http.Request, file cid.CID) error {
-	give, err := s.transfers.take("transfers")
+	give, err := s.transfers.take(r, "transfers")
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, job [32]byte) erro
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	give, err := s.streams.take("streams")
+	give, err := s.streams.take(r, "streams")
 	if err != nil {
 		return err
 	}

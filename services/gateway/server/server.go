@@ -72,8 +72,8 @@ type Server struct {
 	scheduler schedulerv1.SchedulerServiceClient
 	storage   storagev1.StorageServiceClient
 	blobs     *blob.Client
-	streams   slots
-	transfers slots
+	streams   *shares
+	transfers *shares
 	http      *http.Server
 
 	draining context.Context // ends when streams must end
@@ -92,7 +92,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		cfg: cfg, deps: deps, log: deps.Log, limit: deps.Limiter,
 		scheduler: schedulerv1.NewSchedulerServiceClient(deps.Scheduler.Conn),
 		storage:   storagev1.NewStorageServiceClient(deps.Storage.Conn),
-		streams:   make(slots, cfg.MaxStreams), transfers: make(slots, cfg.MaxTransfers),
+		streams:   newShares(cfg.MaxStreams), transfers: newShares(cfg.MaxTransfers),
 	}
 	s.blobs = blob.New(s.storage)
 	if s.limit == nil && cfg.RatePerSecond > 0 {
@@ -204,12 +204,41 @@ func errDraining() error {
 // slots bounds how many of something are under way.
 type slots chan struct{}
 
-// take takes a slot, or says that none is free. It never waits.
-func (s slots) take(what string) (give func(), err error) {
-	select {
-	case s <- struct{}{}:
-		return func() { <-s }, nil
-	default:
+// shares bounds how many of something are under way, and how many of them one client's: one that
+// takes all it can keeps nobody else out.
+type shares struct {
+	most int
+
+	mu    sync.Mutex // guards both
+	taken int
+	by    map[string]int
+}
+
+const shareOfOne = 2 // one client may have half
+
+func newShares(most int) *shares { return &shares{most: most, by: map[string]int{}} }
+
+// take takes a place for the client of r, or says that none is free. It never waits.
+func (s *shares) take(r *http.Request, what string) (give func(), err error) {
+	who, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		who = r.RemoteAddr
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken >= s.most || s.by[who] >= max(s.most/shareOfOne, 1) {
 		return nil, busy(what)
+	}
+	s.taken++
+	s.by[who]++
+	return func() { s.give(who) }, nil
+}
+
+func (s *shares) give(who string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken--
+	if s.by[who]--; s.by[who] == 0 {
+		delete(s.by, who)
 	}
 }
