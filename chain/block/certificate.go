@@ -39,7 +39,7 @@ func SignHeader(h *Header, anchor sig.Anchor, keys ...sig.PrivateKey) Certificat
 }
 
 // Quorum is how many of n validators make a header final: all of 1 or 2, 2 of 3, more than two
-// thirds of more (DOMAIN.md section 7).
+// thirds of more (docs/domain.md section 7).
 func Quorum(n int) int {
 	if n == 3 {
 		return 2

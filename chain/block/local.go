@@ -12,7 +12,7 @@ import (
 // UCN is one coin in grains.
 const UCN tx.Grains = 1_000_000_000
 
-// Amounts of the local network (DOMAIN.md section 8).
+// Amounts of the local network (docs/domain.md section 8).
 const (
 	LocalSupply       = 1_000_000 * UCN
 	LocalFaucet       = 900_000 * UCN

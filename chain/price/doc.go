@@ -4,5 +4,5 @@
 // amount = run price x runs + sum of floor(usage_i x price_i / unit_i); products take 128 bits and
 // what does not fit 64 is an error, never a wrapped number. The rate of a lease is the sum of
 // ceil(price_i x reserved_i per hour), so no usage within what is reserved can cost more than the
-// rate allows (DOMAIN.md section 4).
+// rate allows (docs/domain.md section 4).
 package price

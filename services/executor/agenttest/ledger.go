@@ -147,7 +147,7 @@ func (l *Ledger) Charge(
 	return results, after
 }
 
-// pay follows DOMAIN.md section 3.
+// pay follows docs/domain.md section 3.
 func (l *Ledger) pay(c *executor.Charge) (executor.Charged, error) {
 	note := c.Note.Note
 	have := l.leases[note.Lease]
