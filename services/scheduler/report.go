@@ -74,6 +74,8 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 //   - failed: tried again up to limits.retries times, then failed.
 //   - refused, evicted, host-lost, and expired before the program ran: the host's or the
 //     network's affair; tried again elsewhere up to HostRetries times, then ended so.
+//   - refused maxSameRefusals times running in the same words: the job's own fault, such as an image
+//     that is nowhere; ended so.
 //
 // Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
 // maxBackoff.
@@ -88,7 +90,8 @@ func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
 		r.Failures++
 		again = r.Failures <= r.Retries
 	case a.End == Refused, a.End == Evicted, a.End == HostLost, a.End == Expired && !a.Began:
-		again = uint32(len(r.Attempts))-r.Failures <= e.policy.HostRetries
+		again = uint32(len(r.Attempts))-r.Failures <= e.policy.HostRetries &&
+			r.sameRefusals() < maxSameRefusals
 	}
 	if again && j.CancelReason != "" {
 		r.finish(Cancelled, j.CancelReason, now)
@@ -101,6 +104,22 @@ func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
 	r.State = Pending
 	r.NotBefore = now.Add(r.backoff())
 	r.Reason = shorten(fmt.Sprintf("waiting: attempt %d %s: %s", len(r.Attempts), a.End, a.Reason))
+}
+
+// maxSameRefusals is how often a run is refused for one and the same reason before it ends: what
+// several hosts say is not a matter of the host.
+const maxSameRefusals = 3
+
+// sameRefusals counts the newest attempts that were refused with the reason of the last one.
+func (r *Run) sameRefusals() (n int) {
+	for i := len(r.Attempts) - 1; i >= 0; i-- {
+		a, last := &r.Attempts[i], &r.Attempts[len(r.Attempts)-1]
+		if a.End != Refused || a.Reason != last.Reason {
+			break
+		}
+		n++
+	}
+	return n
 }
 
 const (

@@ -3,6 +3,7 @@ package scheduler_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -53,6 +54,38 @@ func TestHostsFaultGoesElsewhere(t *testing.T) {
 		time.Sleep(time.Second)
 		m.want(j.ID, scheduler.Leased, 0, "host-2")
 	})
+}
+
+// What three hosts refuse in the same words ends; what they refuse each in its own goes on.
+func TestSameRefusalsEndTheRun(t *testing.T) {
+	for name, test := range map[string]struct {
+		reasons [3]string
+		want    scheduler.State
+	}{
+		"same":      {[3]string{"no image", "no image", "no image"}, scheduler.Ended},
+		"different": {[3]string{"no image", "disk is full", "no image"}, scheduler.Pending},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMarket(t)
+				defer m.stop()
+				for host := range len(test.reasons) {
+					m.offer(byte(host+1), uint64(host+1)*1000)
+				}
+				j := m.submit(1, 1)
+				for i, reason := range test.reasons {
+					m.want(j.ID, scheduler.Leased, 0, fmt.Sprintf("host-%d", i+1))
+					m.report(j.ID, scheduler.Ended, scheduler.Refused, reason)
+					if i < len(test.reasons)-1 {
+						time.Sleep(time.Second<<i + time.Millisecond)
+					}
+				}
+				if got := m.read(j.ID).Current().State; got != test.want {
+					t.Errorf("it is %s, want %s", got, test.want)
+				}
+			})
+		})
+	}
 }
 
 func TestHostThatNeverBegins(t *testing.T) {
