@@ -50,7 +50,8 @@ func (n *Network) addExecutors(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("host %s: %w", e.Name, err)
 		}
-		err = n.add(room{name: name, inst: i, service: s}, "scheduler rpc", "storage rpc")
+		r := room{name: name, operator: e.Operator, inst: i, service: s}
+		err = n.add(r, "scheduler rpc", "storage rpc")
 		if err != nil {
 			return err
 		}

@@ -37,47 +37,53 @@ func (n *Network) addFunding(ctx context.Context) error {
 	return nil
 }
 
-func (n *Network) fund(ctx context.Context, ledgerInstance *instance.Instance) (err error) {
-	client, done, err := ledgerClient(ctx, ledgerInstance)
+// fund brings the instances of every operator up to fundTo.
+func (n *Network) fund(ctx context.Context, from *instance.Instance) (err error) {
+	client, done, err := ledgerClient(ctx, from)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	wants := map[string][]string{Alpha: {"scheduler"}}
-	for _, e := range n.cfg.Executors {
-		wants[e.Operator] = append(wants[e.Operator], "executor-"+e.Name)
+	payers := map[string][]*instance.Instance{}
+	for _, r := range n.rooms {
+		if s := r.inst.Service; s == "scheduler" || s == "executor" {
+			payers[r.operator] = append(payers[r.operator], r.inst)
+		}
 	}
-	for operator, names := range wants {
-		var operations []tx.Operation
-		for _, name := range names {
-			i, err := n.open(ctx, name, "executor", operator)
-			if name == "scheduler" {
-				i, err = n.open(ctx, name, "scheduler", operator)
-			}
-			if err != nil {
-				return err
-			}
-			id := i.Account()
-			r, err := client.GetAccount(ctx, &ledgerv1.GetAccountRequest{
-				Chain: n.home.genesis.Chain, Account: id[:],
-			})
-			if err != nil {
-				return err
-			}
-			if r.GetAccount().GetBalance() < uint64(fundBelow) {
-				operations = append(operations, &tx.Transfer{To: id, Amount: fundTo})
-			}
-		}
-		if len(operations) == 0 {
-			continue
-		}
-		sender := submit.New(submit.Config{
-			Ledger: client, Key: n.home.operators[operator], Chain: n.home.genesis.Chain,
-			Anchor: n.home.genesis.Anchor(), Now: n.now,
-		})
-		if _, err := sender.SendMemo(ctx, []byte("fees"), operations...); err != nil {
+	for operator, instances := range payers {
+		if err := n.fundBy(ctx, client, operator, instances); err != nil {
 			return fmt.Errorf("operator %s: %w", operator, err)
 		}
 	}
 	return nil
+}
+
+// fundBy lets one operator give its instances what they lack, in one transaction.
+func (n *Network) fundBy(
+	ctx context.Context, client ledgerv1.LedgerServiceClient, operator string,
+	instances []*instance.Instance,
+) error {
+	var operations []tx.Operation
+	for _, i := range instances {
+		id := i.Account()
+		r, err := client.GetAccount(ctx, &ledgerv1.GetAccountRequest{
+			Chain: n.home.genesis.Chain, Account: id[:],
+		})
+		if err != nil {
+			return fmt.Errorf("read the account of %s: %w", i.Service, err)
+		}
+		if r.GetAccount().GetBalance() < uint64(fundBelow) {
+			operations = append(operations, &tx.Transfer{To: id, Amount: fundTo})
+		}
+	}
+	if len(operations) == 0 {
+		return nil
+	}
+	sender := submit.New(submit.Config{
+		Ledger: client, Key: n.home.operators[operator], Chain: n.home.genesis.Chain,
+		Anchor: n.home.genesis.Anchor(), Now: n.now,
+	})
+	defer sender.Close()
+	_, err := sender.SendMemo(ctx, []byte("fees"), operations...)
+	return err
 }

@@ -18,7 +18,7 @@ func (n *Network) addGateway(ctx context.Context) error {
 		return err
 	}
 	n.rest = g
-	n.rooms = append(n.rooms, room{name: "gateway", inst: i, service: g})
+	n.rooms = append(n.rooms, room{name: "gateway", operator: Alpha, inst: i, service: g})
 	n.group.Add("gateway", g, "front")
 	return nil
 }

@@ -41,5 +41,5 @@ func (n *Network) addLedger(ctx context.Context) error {
 	}
 	n.common.Sets = l.Sets()
 	i.Sets = n.common.Sets
-	return n.add(room{name: "ledger", inst: i, service: ledgerRoom{l}}, "broker")
+	return n.add(room{name: "ledger", operator: Alpha, inst: i, service: ledgerRoom{l}}, "broker")
 }

@@ -58,9 +58,10 @@ type Network struct {
 
 // room is one service with its own in-memory listener.
 type room struct {
-	name    string
-	inst    *instance.Instance
-	service instance.Service
+	name     string
+	operator string // alpha or beta
+	inst     *instance.Instance
+	service  instance.Service
 }
 
 // restServer is the gateway as far as the network needs to know it.

@@ -22,5 +22,5 @@ func (n *Network) addScheduler(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.add(room{name: "scheduler", inst: i, service: s}, "funding", "broker")
+	return n.add(room{name: "scheduler", operator: Alpha, inst: i, service: s}, "funding", "broker")
 }

@@ -22,5 +22,5 @@ func (n *Network) addStorage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.add(room{name: "storage", inst: i, service: s}, "ledger rpc")
+	return n.add(room{name: "storage", operator: Alpha, inst: i, service: s}, "ledger rpc")
 }

@@ -272,6 +272,10 @@ func (s *Session) Balance(ctx context.Context, account sig.AccountID) (tx.Grains
 // Close ends the session's connections.
 func (s *Session) Close() error {
 	var errs []error
+	if s.Sender != nil {
+		s.Sender.Close()
+		s.Sender = nil
+	}
 	for _, conn := range s.conns {
 		errs = append(errs, conn.Close())
 	}
