@@ -66,6 +66,7 @@ type Agent struct {
 	total     Resources
 	running   context.Context // nil while Run does not run
 	closed    int
+	images    images
 	lives     sync.WaitGroup
 }
 

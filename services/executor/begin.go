@@ -278,9 +278,13 @@ func (t *attempt) maxInput() uint64 { return t.agent.Abilities().DiskBytes / 2 }
 
 func (t *attempt) fetchImage(ctx context.Context, as FileAccess) error {
 	id := t.ask.Spec.Image
+	t.agent.wanted(id)
 	held, err := t.agent.deps.Driver.HasImage(ctx, id)
 	if err != nil || held {
 		return err
+	}
+	if err := t.agent.evict(ctx); err != nil {
+		t.agent.deps.Log.WarnContext(ctx, "cannot make room for images", "error", err)
 	}
 	var mine atomic.Bool
 	open := func(ctx context.Context) (io.ReadCloser, error) {

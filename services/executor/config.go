@@ -59,6 +59,9 @@ type Config struct {
 	OfferLife time.Duration `yaml:"offer_life"`
 	// LogBytes of an attempt's output are kept; beyond it the oldest is dropped.
 	LogBytes uint64 `yaml:"log_bytes"`
+	// ImageBytes of disk hold images for later jobs; beyond it the longest unused go. Zero is a
+	// quarter of the disk.
+	ImageBytes uint64 `yaml:"image_bytes"`
 	// PIDs is the most processes and threads of one program.
 	PIDs uint64 `yaml:"pids"`
 	// KeepClosed is how many finished attempts the journal remembers.

@@ -11,6 +11,10 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/services/executor"
 )
@@ -139,11 +143,57 @@ func (i *Instance) load(ctx context.Context, id executor.ImageID, open executor.
 	if err != nil {
 		return executor.Image{}, fmt.Errorf("opening image %s: %w", id, err)
 	}
-	config, err := i.transfer(ctx, src, digest)
+	config, err := i.guarded(ctx, func(ctx context.Context) (string, error) {
+		return i.transfer(ctx, src, digest)
+	})
 	if err = errors.Join(err, src.Close()); err != nil {
 		return executor.Image{}, fmt.Errorf("loading image %s: %w", id, err)
 	}
 	return i.admit(ctx, id, digest, config)
+}
+
+// Unpacked, an image may be a thousand times what it was. A load that leaves less than the reserve
+// free is broken off before the disk is full.
+const (
+	diskReserve = 512 << 20 // bytes
+	diskLook    = 100 * time.Millisecond
+)
+
+// guarded transfers an image while the disk has room.
+func (i *Instance) guarded(ctx context.Context, transfer func(context.Context) (string, error),
+) (string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	over := make(chan struct{})
+	var guard sync.WaitGroup
+	guard.Go(func() {
+		tick := time.NewTicker(diskLook)
+		defer tick.Stop()
+		for i.roomy() {
+			select {
+			case <-over:
+				return
+			case <-tick.C:
+			}
+		}
+		cancel(errNoRoom)
+		i.service.abort()
+	})
+	config, err := transfer(ctx)
+	close(over)
+	guard.Wait()
+	if errors.Is(context.Cause(ctx), errNoRoom) {
+		return "", fmt.Errorf("%w: image: %w", executor.ErrUnsupported, errNoRoom)
+	}
+	return config, err
+}
+
+var errNoRoom = errors.New("this host has no room to unpack it")
+
+// roomy tells whether more than the reserve is free.
+func (i *Instance) roomy() bool {
+	var st unix.Statfs_t
+	return unix.Statfs(i.cfg.Dir, &st) != nil || st.Bavail*uint64(st.Bsize) > i.reserve
 }
 
 // transfer streams the checked layout into the engine. If the check fails, the stream breaks off

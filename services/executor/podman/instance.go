@@ -33,6 +33,7 @@ type Instance struct {
 	service *service
 	watch   *watcher
 	unlock  func()
+	reserve uint64 // bytes of disk that no image may take
 	loading singleflight.Group
 	loads   sync.WaitGroup  // running loads
 	closing context.Context // ends with Close; for work that is bound to no caller
@@ -97,6 +98,7 @@ func open(cfg Config, found tools) (*Instance, error) {
 	i := &Instance{
 		cfg: cfg, tools: found, bootID: strings.TrimSpace(string(boot)), groups: groups, ids: ranges,
 		name:    fmt.Sprintf("%x", sha256.Sum256([]byte(cfg.Dir)))[:12],
+		reserve: diskReserve,
 		configs: make(map[executor.ImageID]string), drivers: make(map[string]*Driver),
 	}
 	i.closing, i.cancel = context.WithCancel(context.Background())

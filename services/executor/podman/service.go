@@ -139,6 +139,25 @@ func (s *service) attend(cmd *exec.Cmd, stderr io.Reader, done chan<- struct{}) 
 	}
 }
 
+// abort kills the service with what it is doing, and clears away what it had not finished. The next
+// call starts another; containers go on.
+func (s *service) abort() {
+	s.mu.Lock()
+	cmd, done := s.cmd, s.done
+	s.mu.Unlock()
+	if cmd == nil || cmd.Process.Kill() != nil {
+		return // it ends by itself, or an earlier life's: its caller is gone, which ends the call
+	}
+	<-done
+	left, err := os.ReadDir(s.i.path("scratch"))
+	for _, e := range left {
+		err = errors.Join(err, os.RemoveAll(s.i.path("scratch", e.Name())))
+	}
+	if err != nil {
+		s.i.cfg.Log.Warn("clearing podman's unfinished work", slog.Any("error", err))
+	}
+}
+
 // stopGrace is how long the service may take to end before it is killed.
 const stopGrace = 3 * time.Second
 

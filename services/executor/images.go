@@ -1,0 +1,74 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// images remembers when an image was last wanted, for those that this life has seen.
+type images struct {
+	at map[ImageID]time.Time // guarded by the agent's mutex; at most MaxOfferImages, then emptied
+}
+
+func (a *Agent) wanted(id ImageID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.images.at == nil || len(a.images.at) >= MaxOfferImages {
+		a.images.at = map[ImageID]time.Time{}
+	}
+	a.images.at[id] = a.deps.Now()
+}
+
+// evict removes images that no attempt here needs, those first that were not wanted for longest,
+// until they take no more than half of what is configured: anybody may bring images, and the next
+// one needs room, too.
+func (a *Agent) evict(ctx context.Context) error {
+	list, err := a.deps.Driver.ListImages(ctx)
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	sum := uint64(0)
+	for _, image := range list {
+		sum = add(sum, image.Bytes)
+	}
+	if sum <= a.imageBytes() {
+		return nil
+	}
+	for _, image := range a.idle(list) {
+		if sum <= a.imageBytes()/2 {
+			return nil
+		}
+		err := a.deps.Driver.RemoveImage(ctx, image.ID)
+		switch {
+		case errors.Is(err, ErrImageInUse):
+		case err != nil:
+			return fmt.Errorf("remove image %s: %w", image.ID, err)
+		default:
+			sum -= min(image.Bytes, sum)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) imageBytes() uint64 {
+	if a.cfg.ImageBytes != 0 {
+		return a.cfg.ImageBytes
+	}
+	return a.Abilities().DiskBytes / 4
+}
+
+// idle returns the images that no attempt here runs or is about to run, longest unwanted first.
+func (a *Agent) idle(list []Image) []Image {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	needed := make(map[ImageID]bool, len(a.attempts))
+	for _, t := range a.attempts {
+		needed[t.ask.Spec.Image] = true
+	}
+	list = slices.DeleteFunc(slices.Clone(list), func(i Image) bool { return needed[i.ID] })
+	slices.SortFunc(list, func(x, y Image) int { return a.images.at[x.ID].Compare(a.images.at[y.ID]) })
+	return list
+}
