@@ -15,6 +15,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
@@ -29,6 +33,8 @@ const (
 	chunkBytes = 256 << 10 // of one message of Put
 	dirMode    = 0o755     // containers' users are nobody on this host
 	inputMode  = 0o444
+	reserve    = 512 << 20   // bytes of the disk that no input takes
+	stallWait  = time.Minute // without a byte from storage; then the call is given up
 )
 
 // Files is an executor.Files. Safe for concurrent use.
@@ -102,7 +108,7 @@ func (f *Files) get(ctx context.Context, token, name string) (io.ReadCloser, uin
 		cancel()
 		return nil, 0, told(err)
 	}
-	first, err := stream.Recv()
+	first, err := newDownload(stream, cancel).recv()
 	if err != nil {
 		cancel()
 		return nil, 0, told(err)
@@ -112,22 +118,46 @@ func (f *Files) get(ctx context.Context, token, name string) (io.ReadCloser, uin
 		cancel()
 		return nil, 0, errors.New("storage sent bytes before the header")
 	}
-	return &download{stream: stream, cancel: cancel}, header.GetReference().GetSize(), nil
+	return newDownload(stream, cancel), header.GetReference().GetSize(), nil
 }
 
-// download reads the chunks of a Get.
+// chunks is what storage sends.
+type chunks interface {
+	Recv() (*storagev1.GetResponse, error)
+}
+
+// download reads the chunks of a Get. Storage that says nothing for stallWait ends it: others wait
+// for the same image, and nobody else would.
 type download struct {
-	stream interface {
-		Recv() (*storagev1.GetResponse, error)
+	stream  chunks
+	cancel  context.CancelFunc
+	stalled atomic.Bool
+	rest    []byte
+}
+
+func newDownload(stream chunks, cancel context.CancelFunc) *download {
+	return &download{stream: stream, cancel: cancel}
+}
+
+var errStalled = errors.New("storage stopped sending")
+
+func (d *download) recv() (*storagev1.GetResponse, error) {
+	watch := time.AfterFunc(stallWait, func() {
+		d.stalled.Store(true)
+		d.cancel()
+	})
+	defer watch.Stop()
+	m, err := d.stream.Recv()
+	if err != nil && d.stalled.Load() {
+		return nil, errStalled
 	}
-	cancel context.CancelFunc
-	rest   []byte
+	return m, err
 }
 
 // Read implements io.Reader.
 func (d *download) Read(p []byte) (int, error) {
 	for len(d.rest) == 0 {
-		m, err := d.stream.Recv()
+		m, err := d.recv()
 		if errors.Is(err, io.EOF) {
 			return 0, io.EOF
 		}
@@ -177,15 +207,32 @@ func (f *Files) FetchInput(
 	if size > want.Max {
 		return "", executor.ErrFileTooBig
 	}
+	if err := roomFor(f.dir, size); err != nil {
+		return "", err
+	}
 	verified := cid.NewReader(io.LimitReader(body, int64(size)+1), c, int64(size))
-	if err := write(path, verified); err != nil {
+	if err := write(path, verified, int64(size)); err != nil {
 		return "", told(err)
 	}
 	return path, nil
 }
 
-// write makes the file appear whole or not at all.
-func write(path string, body io.Reader) (err error) {
+// roomFor refuses what would fill the disk that everybody here lives on.
+func roomFor(dir string, size uint64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("look at the disk: %w", err)
+	}
+	if free := st.Bavail * uint64(st.Bsize); size > free || free-size < reserve {
+		return fault.New(executor.ErrFileTooBig.Kind(), executor.ReasonFileTooBig,
+			"an input of %d bytes does not fit the disk of this host", size)
+	}
+	return nil
+}
+
+// write makes the file appear whole or not at all. Its size is taken from the disk at once, so that
+// inputs that are fetched side by side see each other.
+func write(path string, body io.Reader, size int64) (err error) {
 	file, err := os.CreateTemp(filepath.Dir(path), "part-")
 	if err != nil {
 		return fmt.Errorf("create input: %w", err)
@@ -195,6 +242,12 @@ func write(path string, body io.Reader) (err error) {
 			err = errors.Join(err, os.Remove(file.Name()))
 		}
 	}()
+	if size > 0 {
+		err = unix.Fallocate(int(file.Fd()), 0, 0, size)
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return fmt.Errorf("take disk for the input: %w", errors.Join(err, file.Close()))
+		}
+	}
 	_, err = io.Copy(file, body)
 	err = errors.Join(err, file.Chmod(inputMode), file.Sync(), file.Close())
 	if err != nil {
