@@ -66,7 +66,7 @@ func (f *following) run(ctx context.Context) (*schedulerv1.Job, error) {
 	go f.watch(work)
 	interrupt := ctx.Done()
 	var last *schedulerv1.Job
-	var over <-chan time.Time
+	var over, late <-chan time.Time
 	for {
 		select {
 		case j := <-f.jobs:
@@ -75,7 +75,9 @@ func (f *following) run(ctx context.Context) (*schedulerv1.Job, error) {
 			if j.GetState() == jobv1.State_STATE_ENDED && over == nil {
 				timer := time.NewTimer(f.r.grace())
 				defer timer.Stop()
-				over = timer.C
+				early := time.NewTimer(f.r.grace() / graceParts)
+				defer early.Stop()
+				over, late = timer.C, early.C
 			}
 		case rep := <-f.reports:
 			f.take(&rep)
@@ -84,11 +86,30 @@ func (f *following) run(ctx context.Context) (*schedulerv1.Job, error) {
 		case <-interrupt:
 			interrupt = nil
 			f.cancel(work)
+		case <-late:
+			f.nudge()
 		case <-over:
 			return last, nil
 		}
 		if over != nil && f.quiet() {
 			return last, nil
+		}
+	}
+}
+
+// graceParts: after that part of the grace, streams that have not ended are asked for again.
+const graceParts = 6
+
+// nudge has visits that are not done ask their hosts again: one that was killed and came back has
+// forgotten who listened, and the bus tells of that only after a while.
+func (f *following) nudge() {
+	for _, v := range f.order {
+		if v.done {
+			continue
+		}
+		select {
+		case v.again <- struct{}{}:
+		default: // it was nudged and has not looked yet
 		}
 	}
 }

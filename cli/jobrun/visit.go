@@ -48,6 +48,7 @@ type visit struct {
 	lease tx.LeaseID
 	host  string
 	ended chan struct{} // closed when run has returned
+	again chan struct{} // holds a nudge to break the stream off and ask anew
 
 	done    bool
 	status  *jobv1.AttemptStatus
@@ -59,7 +60,7 @@ type visit struct {
 func newVisit(f *following, run []byte, a *schedulerv1.Attempt) *visit {
 	return &visit{
 		f: f, runID: run, task: a, attempt: a, lease: tx.LeaseID(a.GetLease()), host: a.GetHost(),
-		ended: make(chan struct{}), usages: map[tx.Hash]price.Usage{},
+		ended: make(chan struct{}), again: make(chan struct{}, 1), usages: map[tx.Hash]price.Usage{},
 	}
 }
 
@@ -206,6 +207,8 @@ func (v *visit) hear(
 			request.Secrets = append(request.Secrets, &executorv1.Secret{Name: name, Value: value})
 		}
 	}
+	ctx, leave := v.untilNudged(ctx)
+	defer leave()
 	stream, err := client.Stream(ctx, target, methodTask, request, bus.ForJob(e.id))
 	if err != nil {
 		return false, false, err
@@ -229,6 +232,24 @@ func (v *visit) hear(
 			ended = ended || kind.Status.GetState() == jobv1.State_STATE_ENDED
 			v.tell(ctx, report{status: kind.Status})
 		}
+	}
+}
+
+// untilNudged returns a context that also ends with a nudge. leave must be called.
+func (v *visit) untilNudged(ctx context.Context) (_ context.Context, leave func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		select {
+		case <-v.again:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel()
+		<-left
 	}
 }
 
