@@ -65,6 +65,13 @@ var denied = []string{
 	"unshare", "userfaultfd",
 }
 
+// Sockets that a container may make: of the families that its network namespace holds. All others,
+// vsock first of all, lead out of it. socketcall, whose arguments a filter cannot see, is denied.
+const (
+	familyUnix, familyInet, familyInet6 = 1, 2, 10
+	familyNetlink, netlinkRoute         = 16, 0
+)
+
 // cloneNewFlags are the CLONE_NEW* flags: clone may not make namespaces.
 const cloneNewFlags = 0x7E02_0000
 
@@ -97,19 +104,32 @@ func tighten(profile []byte) ([]byte, error) {
 		}
 		names = slices.DeleteFunc(names, func(n any) bool {
 			s, _ := n.(string)
-			return s == "clone" || slices.Contains(denied, s)
+			return s == "clone" || s == "socket" || slices.Contains(denied, s)
 		})
 		if rule["names"] = names; len(names) > 0 {
 			kept = append(kept, rule)
 		}
 	}
 	refused := slices.DeleteFunc(slices.Clone(denied), func(s string) bool { return s == "clone3" })
+	for _, family := range []int{familyUnix, familyInet, familyInet6} {
+		kept = append(kept, allow("socket", equal(0, family)))
+	}
+	kept = append(kept, allow("socket", equal(0, familyNetlink), equal(2, netlinkRoute)))
 	p["syscalls"] = append(kept,
 		map[string]any{"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": errnoPerm},
 		map[string]any{"names": []string{"clone3"}, "action": "SCMP_ACT_ERRNO", "errnoRet": errnoNoSys},
-		map[string]any{"names": []string{"clone"}, "action": "SCMP_ACT_ALLOW", "args": []any{
-			map[string]any{"index": 0, "value": cloneNewFlags, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"},
-		}},
+		allow("clone", map[string]any{
+			"index": 0, "value": cloneNewFlags, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ",
+		}),
 	)
 	return json.Marshal(p)
+}
+
+// allow is a rule that lets a call pass whose arguments are all as said.
+func allow(name string, args ...any) map[string]any {
+	return map[string]any{"names": []string{name}, "action": "SCMP_ACT_ALLOW", "args": args}
+}
+
+func equal(index, value int) any {
+	return map[string]any{"index": index, "value": value, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
 }

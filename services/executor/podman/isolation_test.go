@@ -134,6 +134,18 @@ func TestStandardIsolation(t *testing.T) {
 	}
 }
 
+// Network namespaces do not cover every family of sockets: a vsock reaches the hypervisor of this
+// host, and its neighbours, from any of them.
+func TestSocketsOfTheNamespaceOnly(t *testing.T) {
+	img := executortest.GuestImage(t)
+	d := loaded(t, img)
+	lines := guest(t, d, executortest.Spec(img.ID, "sockets", "socket", "1", "unix", "socket", "2",
+		"inet", "socket", "10", "inet6", "socket", "40", "vsock", "socket", "38", "alg"))
+	for _, want := range []string{"unix ok", "inet ok", "inet6 ok", "vsock failed", "alg failed"} {
+		wantLine(t, lines, want)
+	}
+}
+
 func TestStrictIsolation(t *testing.T) {
 	img := executortest.GuestImage(t)
 	d := loaded(t, img)

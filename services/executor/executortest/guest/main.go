@@ -63,6 +63,7 @@ var ops = map[string]op{
 	"link":    {2, func(a []string) { report("link", os.Symlink(a[0], a[1])) }},
 	"fork":    {1, fork},
 	"mount":   {0, func([]string) { report("mount", syscall.Mount("x", "/tmp", "tmpfs", 0, "")) }},
+	"socket":  {2, socket},
 	"unshare": {0, func([]string) { report("unshare", syscall.Unshare(syscall.CLONE_NEWUSER)) }},
 }
 
@@ -177,4 +178,13 @@ func fork(a []string) {
 		up++
 	}
 	fmt.Println("forked", up)
+}
+
+// socket makes a socket of a family and says so by its name.
+func socket(a []string) {
+	fd, err := syscall.Socket(number(a[0]), syscall.SOCK_STREAM, 0)
+	if err == nil {
+		err = syscall.Close(fd)
+	}
+	report(a[1], err)
 }
