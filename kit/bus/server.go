@@ -183,6 +183,9 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		if err := sub.Unsubscribe(); err != nil {
 			s.opt.Log.WarnContext(ctx, "requests cannot be turned away", "error", err)
 		}
+		// The broker must know it before we are gone: only then callers hear at once that nobody is
+		// here, instead of waiting for an answer.
+		_ = s.conn.FlushTimeout(flushTimeout)
 	}
 	s.drain(cancel)
 	return lost
