@@ -36,7 +36,8 @@ type container struct {
 	mu       sync.Mutex // guards what follows
 	record   *record
 	engineID string
-	upper    string // where root's own writes are; "" until asked
+	seen     *inspection // the engine's last answer
+	upper    string      // where root's own writes are; "" until asked
 	meter    *cgroup.Meter
 	diskAt   time.Time
 	disk     uint64
@@ -105,7 +106,7 @@ func (c *container) inspect(ctx context.Context) (*inspection, error) {
 		return nil, fmt.Errorf("inspecting %s: %w", c.id, err)
 	}
 	c.mu.Lock()
-	c.engineID, c.upper = in.ID, in.GraphDriver.Data.UpperDir
+	c.engineID, c.upper, c.seen = in.ID, in.GraphDriver.Data.UpperDir, &in
 	c.mu.Unlock()
 	return &in, nil
 }
@@ -276,13 +277,19 @@ func (c *container) askToStop(ctx context.Context) (running bool, err error) {
 	if _, err := c.known(); err != nil {
 		return false, err
 	}
-	if _, over, err := c.exit(ctx); err != nil || over {
+	within, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
+	_, over, err := c.exit(within)
+	if over || err != nil && !c.alive(err) {
 		return false, err
 	}
 	if err := c.dir.mark("stop"); err != nil {
 		return false, err
 	}
-	in, err := c.inspect(ctx)
+	in, err := c.inspect(within)
+	if err != nil && c.alive(err) {
+		return true, c.i.groups.Thaw(c.group)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -295,10 +302,32 @@ func (c *container) askToStop(ctx context.Context) (running bool, err error) {
 	return true, c.i.groups.Thaw(c.group)
 }
 
-// terminate sends the stop signal to the container's first process.
+// engineWait is how long a stop waits for the engine. A program can be stopped without it.
+const engineWait = 10 * time.Second
+
+// alive tells that an error of the engine says nothing of a program that runs all the same.
+func (c *container) alive(err error) bool {
+	if errors.Is(err, executor.ErrNotFound) || errors.Is(err, executor.ErrClosed) {
+		return false
+	}
+	pids, err := c.i.groups.Procs(c.group)
+	return err == nil && len(pids) > 0
+}
+
+// terminate sends the stop signal to the container's first process. Without the engine, and its
+// answer of an earlier time, nobody knows which that is: then only the end of the grace kills.
 func (c *container) terminate(ctx context.Context) error {
-	in, err := c.inspect(ctx)
-	if err != nil {
+	within, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
+	in, err := c.inspect(within)
+	if err != nil && c.alive(err) {
+		c.mu.Lock()
+		in = c.seen
+		c.mu.Unlock()
+		if in == nil {
+			return nil
+		}
+	} else if err != nil {
 		return err
 	}
 	b, err := os.ReadFile(in.PidFile)

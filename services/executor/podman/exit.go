@@ -41,7 +41,7 @@ func (c *container) Wait(ctx context.Context) (executor.Exit, error) {
 	defer tick.Stop()
 	for {
 		e, over, err := c.exit(ctx)
-		if err != nil || over {
+		if over || err != nil && !passing(ctx, err) {
 			return e, err
 		}
 		select {
@@ -57,6 +57,13 @@ func (c *container) Wait(ctx context.Context) (executor.Exit, error) {
 			return executor.Exit{}, err
 		}
 	}
+}
+
+// passing tells errors of an engine that does not work: the program may run on, and its exit is
+// asked for again. The engine's silence is not its exit.
+func passing(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && !errors.Is(err, executor.ErrNotFound) &&
+		!errors.Is(err, executor.ErrClosed)
 }
 
 // closedOr turns the failure of a watcher that was closed into executor.ErrClosed, and that of a
@@ -125,12 +132,15 @@ func (c *container) findExit(ctx context.Context) (executor.Exit, bool, error) {
 			return lost(stopped, "the engine does not know it any more"), true, nil
 		}
 	}
+	if err != nil && c.empty(brokenPatience) {
+		return lost(stopped, "it ended while the engine did not work"), true, nil
+	}
 	if err != nil {
 		return executor.Exit{}, false, err
 	}
 	switch in.State.Status {
 	case "running":
-		if c.empty() {
+		if c.empty(emptyPatience) {
 			return lost(stopped, "the engine lost sight of it"), true, nil
 		}
 	case "exited", "stopped", "dead":
@@ -150,8 +160,11 @@ func lost(stopped bool, detail string) executor.Exit {
 // exit after the last of the log, is taken for dead.
 const emptyPatience = 4 * time.Second
 
+// brokenPatience is the same while the engine does not answer, which may be mended.
+const brokenPatience = time.Minute
+
 // empty tells whether a container that the engine believes to run has had no process for long.
-func (c *container) empty() bool {
+func (c *container) empty(patience time.Duration) bool {
 	pids, err := c.i.groups.Procs(c.group)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -162,7 +175,7 @@ func (c *container) empty() bool {
 	if c.emptyAt.IsZero() {
 		c.emptyAt = time.Now()
 	}
-	return time.Since(c.emptyAt) > emptyPatience
+	return time.Since(c.emptyAt) > patience
 }
 
 // startedAt is when Start was called: the engine's own time is often later than the end of a short
