@@ -74,8 +74,8 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 //   - failed: tried again up to limits.retries times, then failed.
 //   - refused, evicted, host-lost, and expired before the program ran: the host's or the
 //     network's affair; tried again elsewhere up to HostRetries times, then ended so.
-//   - refused maxSameRefusals times running in the same words: the job's own fault, such as an image
-//     that is nowhere; ended so.
+//   - refused maxSameRefusals times running in the same words: the job's own fault, such as an
+//     image that is nowhere; ended so.
 //
 // Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
 // maxBackoff.

@@ -195,7 +195,9 @@ func (u *user) openEscrow(j job.ID) tx.EscrowID {
 func tokens(t *testing.T, s *scene) {
 	u, stranger := s.user(t), s.user(t)
 	now := time.Now()
-	issue := func(key sig.PrivateKey, audience sig.AccountID, from, to time.Time, scope string) string {
+	issue := func(
+		key sig.PrivateKey, audience sig.AccountID, from, to time.Time, scope string,
+	) string {
 		text, err := token.Issue(keys.SingleSigner(key), token.Claims{
 			Chain: u.Chain, Audience: audience, Scopes: []string{scope}, NotBefore: from, NotAfter: to,
 		})
