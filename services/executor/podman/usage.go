@@ -97,8 +97,8 @@ func (c *container) closeMeter() error {
 	return m.Close()
 }
 
-// diskUse measures what root has written and what the volumes hold. It fails with errTreeTooBig when
-// the program made more than can be measured.
+// diskUse measures what root has written and what the volumes hold. It fails with errTreeTooBig
+// when the program made more than can be measured.
 func (c *container) diskUse(ctx context.Context, r *record) (uint64, error) {
 	c.mu.Lock()
 	upper, at, last := c.upper, c.diskAt, c.disk
