@@ -36,6 +36,11 @@ func TestSecrets(t *testing.T) {
 			}
 		}
 		task.Secrets = map[string]string{"API_KEY": "s3cret"}
+		forged := task
+		forged.From = w.asker
+		if err := agent.Task(t.Context(), forged, nil); !errors.Is(err, executor.ReasonSecrets) {
+			t.Errorf("secrets of a scheduler: %v", err)
+		}
 		c := &client{w: w}
 		c.run(task)
 		if want := []string{"API_KEY=s3cret"}; !slices.Equal(c.lines, want) {

@@ -188,7 +188,7 @@ func TestJournalFullKeepsRunning(t *testing.T) {
 		c := &client{w: w}
 		ended := make(chan *executor.Outcome, 1)
 		go func() { ended <- c.run(w.task(ask, lease.ID)) }()
-		timer := time.NewTimer(10 * time.Second)
+		timer := time.NewTimer(12*time.Second + 500*time.Millisecond) // between two notes
 		<-timer.C
 		full := atomic.Bool{}
 		full.Store(true)

@@ -119,6 +119,10 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 		task.Lease != t.lease.ID {
 		return ErrOtherTask
 	}
+	if len(task.Secrets) > 0 && task.From.Account.IsZero() {
+		return fault.New(fault.PermissionDenied, ReasonSecrets,
+			"only the job's owner brings secrets, not a scheduler")
+	}
 	if err := t.checkSecrets(task.Secrets); err != nil {
 		return err
 	}

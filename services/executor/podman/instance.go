@@ -135,7 +135,8 @@ func (i *Instance) group(elem ...string) string {
 func (i *Instance) prepare() error {
 	old, err := os.ReadFile(i.path("boot"))
 	if err == nil && string(old) != i.bootID {
-		if err := os.RemoveAll(i.runPath()); err != nil {
+		err := errors.Join(os.RemoveAll(i.runPath()), os.RemoveAll(i.path("scratch")))
+		if err != nil {
 			return fmt.Errorf("clearing the state of the last boot: %w", err)
 		}
 	}
