@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/united-containers/ucn/services/executor"
 	"github.com/united-containers/ucn/services/executor/fake"
@@ -45,7 +46,7 @@ func TestOutputWithAnOddName(t *testing.T) {
 		if o.Reason != executor.EndCompleted || len(o.Outputs) == 0 {
 			t.Errorf("outcome %+v", o)
 		}
-		if strings.ContainsAny(o.Message, "\n\xff") {
+		if strings.Contains(o.Message, "\n") || !utf8.ValidString(o.Message) {
 			t.Errorf("message %q", o.Message)
 		}
 	})
