@@ -60,9 +60,11 @@ lint: $(TOOLS)/staticcheck $(TOOLS)/errcheck $(TOOLS)/buf ## gofmt, buf lint, st
 	$(TOOLS)/staticcheck $(PACKAGES)
 	$(TOOLS)/errcheck -exclude tools/errcheck.txt -ignoregenerated -ignoretests $(PACKAGES)
 
+GENERATORS := $(addprefix $(TOOLS)/,buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway \
+  protoc-gen-openapiv2)
+
 .PHONY: generate
-generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc \
-          $(TOOLS)/protoc-gen-grpc-gateway $(TOOLS)/protoc-gen-openapiv2 ## Regenerate code from proto/
+generate: $(GENERATORS) ## Regenerate code from proto/
 	cd proto && PATH=$(TOOLS):$$PATH buf generate
 	cd proto && PATH=$(TOOLS):$$PATH buf generate --template buf.gen.gateway.yaml
 
