@@ -176,7 +176,7 @@ func TestPlatformAndNameArePicked(t *testing.T) {
 
 	several := layout{}
 	one, two := several.image(t, "amd64", layer(t, "1")), several.image(t, "amd64", layer(t, "2"))
-	one.Annotations = map[string]string{v1.AnnotationRefName: "docker.io/library/one:latest"}
+	one.Annotations = map[string]string{v1.AnnotationRefName: "registry.example/library/one:latest"}
 	two.Annotations = map[string]string{v1.AnnotationRefName: "two:v2"}
 	ref = save(t, tarOf(t, several.index(t, one, two).entries()...))
 	_, err = oci.Open(t.Context(), ref, amd64())
