@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/cli"
@@ -126,6 +127,35 @@ func TestFilePutGet(t *testing.T) {
 	}
 	if got := u.must("file", "get", strings.TrimSpace(out), "-o", "-"); got != "some bytes" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestGetIntoAPipe: what is no ordinary file is written into. Replacing it would, for root, take
+// /dev/null from the whole machine.
+func TestGetIntoAPipe(t *testing.T) {
+	u := started(t, honest)
+	out, _, code := u.feed("some bytes", "file", "put", "-", "--name", "n")
+	if code != cli.ExitOK {
+		t.Fatalf("put ended with %d", code)
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan string, 1)
+	go func() {
+		got, err := os.ReadFile(pipe)
+		if err != nil {
+			got = []byte(err.Error())
+		}
+		read <- string(got)
+	}()
+	u.must("file", "get", strings.TrimSpace(out), "-o", pipe)
+	if got := <-read; got != "some bytes" {
+		t.Errorf("the pipe's reader got %q", got)
+	}
+	if info, err := os.Lstat(pipe); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		t.Errorf("the pipe became %v, %v", info, err)
 	}
 }
 

@@ -141,7 +141,12 @@ func (a *app) fetch(ctx context.Context, l *link, name, to string) (size int64, 
 	return saveTo(to, bar.reader(from))
 }
 
+// saveTo puts what from gives into a file as a whole or not at all, making its folder. What is
+// there and is no ordinary file (a device, a pipe) is written into, never replaced.
 func saveTo(path string, from io.Reader) (size int64, err error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return writeInto(path, from)
+	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, err
@@ -163,6 +168,15 @@ func saveTo(path string, from io.Reader) (size int64, err error) {
 		return 0, err
 	}
 	return size, os.Rename(temporary.Name(), path)
+}
+
+func writeInto(path string, from io.Reader) (size int64, err error) {
+	to, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return 0, err
+	}
+	size, err = io.Copy(to, from)
+	return size, errors.Join(err, to.Close())
 }
 
 func resultOfReference(r *storagev1.Reference) fileResult {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -141,25 +140,8 @@ func saveProof(path string, m *chainv1.TransactionProof, g *block.Genesis) error
 	if err != nil {
 		return fmt.Errorf("write the proof: %w", err)
 	}
-	return writeFile(path, append(text, '\n'))
-}
-
-// writeFile puts text into a file as a whole or not at all.
-func writeFile(path string, text []byte) (err error) {
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".ucn-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temporary.Name()) // the error that counts is the first
-		}
-	}()
-	_, err = temporary.Write(text)
-	if err = errors.Join(err, temporary.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temporary.Name(), path)
+	_, err = saveTo(path, bytes.NewReader(append(text, '\n')))
+	return err
 }
 
 // trusting are the flags of verify.
