@@ -173,7 +173,7 @@ func name(at []string) string {
 	}
 	switch at[collection] {
 	case "chains", "accounts", "escrows", "leases", "transactions", collectBlocks, "faucet",
-		"scheduler", collectJobs, "offers", collectFiles, "storage":
+		"scheduler", collectJobs, "market", "offers", collectFiles, "storage":
 	default:
 		return "/v1/?"
 	}

@@ -180,6 +180,12 @@ func (f *fakeScheduler) ListOffers(
 	return &schedulerv1.ListOffersResponse{}, f.calls.note(ctx, "ListOffers", m)
 }
 
+func (f *fakeScheduler) GetMarket(
+	ctx context.Context, m *schedulerv1.GetMarketRequest,
+) (*schedulerv1.GetMarketResponse, error) {
+	return &schedulerv1.GetMarketResponse{}, f.calls.note(ctx, "GetMarket", m)
+}
+
 func (f *fakeScheduler) WatchJob(
 	m *schedulerv1.WatchJobRequest, s grpc.ServerStreamingServer[schedulerv1.WatchJobResponse],
 ) error {

@@ -71,6 +71,8 @@ func routes(t *testing.T, file cid.CID) []route {
 		{"GET", "/v1/scheduler", "", "GetScheduler", &schedulerv1.GetSchedulerRequest{}},
 		{"GET", "/v1/offers?page_size=3&page_token=x", "", "ListOffers",
 			&schedulerv1.ListOffersRequest{PageSize: 3, PageToken: "x"}},
+		{"GET", "/v1/market?platform=linux/arm64", "", "GetMarket",
+			&schedulerv1.GetMarketRequest{Platform: "linux/arm64"}},
 		{"POST", "/v1/jobs", `{"escrow":"` + std + `","delivery":"DELIVERY_SCHEDULER"}`,
 			"SubmitJob", &schedulerv1.SubmitJobRequest{Escrow: b,
 				Delivery: schedulerv1.Delivery_DELIVERY_SCHEDULER}},

@@ -185,6 +185,11 @@ func (s *Server) ListJobs(
 	if err != nil {
 		return nil, err
 	}
+	if len(r.GetStates()) > 0 || len(r.GetEndReasons()) > 0 || r.GetNamePrefix() != "" ||
+		r.GetTrigger() != 0 || r.GetSince() != 0 || r.GetUntil() != 0 || r.GetText() != "" ||
+		r.GetOrder() != 0 {
+		return nil, fault.New(fault.Unimplemented, ReasonNotBuilt, "only state is served as filter")
+	}
 	after, err := parseCursor(r.GetPageToken())
 	if err != nil {
 		return nil, err
@@ -310,6 +315,13 @@ func (s *Server) ListOffers(
 		response.Offers = append(response.Offers, posted)
 	}
 	return response, nil
+}
+
+// GetMarket implements SchedulerServiceServer.
+func (s *Server) GetMarket(
+	context.Context, *schedulerv1.GetMarketRequest,
+) (*schedulerv1.GetMarketResponse, error) {
+	return nil, fault.New(fault.Unimplemented, ReasonNotBuilt, "the market is not summed up yet")
 }
 
 // owner returns the caller that proved itself for calls about jobs.

@@ -87,6 +87,7 @@ func PublicMethods() []string {
 	return []string{
 		schedulerv1.SchedulerService_GetScheduler_FullMethodName,
 		schedulerv1.SchedulerService_ListOffers_FullMethodName,
+		schedulerv1.SchedulerService_GetMarket_FullMethodName,
 	}
 }
 

@@ -76,6 +76,117 @@ func (Delivery) EnumDescriptor() ([]byte, []int) {
 	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{0}
 }
 
+// TriggerKind is what starts a job's runs.
+type TriggerKind int32
+
+const (
+	// Any.
+	TriggerKind_TRIGGER_KIND_UNSPECIFIED TriggerKind = 0
+	TriggerKind_TRIGGER_KIND_ONCE        TriggerKind = 1
+	TriggerKind_TRIGGER_KIND_AT          TriggerKind = 2
+	TriggerKind_TRIGGER_KIND_CRON        TriggerKind = 3
+	TriggerKind_TRIGGER_KIND_CALL        TriggerKind = 4
+	TriggerKind_TRIGGER_KIND_ALWAYS      TriggerKind = 5
+)
+
+// Enum value maps for TriggerKind.
+var (
+	TriggerKind_name = map[int32]string{
+		0: "TRIGGER_KIND_UNSPECIFIED",
+		1: "TRIGGER_KIND_ONCE",
+		2: "TRIGGER_KIND_AT",
+		3: "TRIGGER_KIND_CRON",
+		4: "TRIGGER_KIND_CALL",
+		5: "TRIGGER_KIND_ALWAYS",
+	}
+	TriggerKind_value = map[string]int32{
+		"TRIGGER_KIND_UNSPECIFIED": 0,
+		"TRIGGER_KIND_ONCE":        1,
+		"TRIGGER_KIND_AT":          2,
+		"TRIGGER_KIND_CRON":        3,
+		"TRIGGER_KIND_CALL":        4,
+		"TRIGGER_KIND_ALWAYS":      5,
+	}
+)
+
+func (x TriggerKind) Enum() *TriggerKind {
+	p := new(TriggerKind)
+	*p = x
+	return p
+}
+
+func (x TriggerKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TriggerKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_ucn_scheduler_v1_scheduler_proto_enumTypes[1].Descriptor()
+}
+
+func (TriggerKind) Type() protoreflect.EnumType {
+	return &file_ucn_scheduler_v1_scheduler_proto_enumTypes[1]
+}
+
+func (x TriggerKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TriggerKind.Descriptor instead.
+func (TriggerKind) EnumDescriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{1}
+}
+
+// Order of a listing.
+type Order int32
+
+const (
+	// Newest first.
+	Order_ORDER_UNSPECIFIED Order = 0
+	Order_ORDER_NEWEST      Order = 1
+	Order_ORDER_OLDEST      Order = 2
+)
+
+// Enum value maps for Order.
+var (
+	Order_name = map[int32]string{
+		0: "ORDER_UNSPECIFIED",
+		1: "ORDER_NEWEST",
+		2: "ORDER_OLDEST",
+	}
+	Order_value = map[string]int32{
+		"ORDER_UNSPECIFIED": 0,
+		"ORDER_NEWEST":      1,
+		"ORDER_OLDEST":      2,
+	}
+)
+
+func (x Order) Enum() *Order {
+	p := new(Order)
+	*p = x
+	return p
+}
+
+func (x Order) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Order) Descriptor() protoreflect.EnumDescriptor {
+	return file_ucn_scheduler_v1_scheduler_proto_enumTypes[2].Descriptor()
+}
+
+func (Order) Type() protoreflect.EnumType {
+	return &file_ucn_scheduler_v1_scheduler_proto_enumTypes[2]
+}
+
+func (x Order) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Order.Descriptor instead.
+func (Order) EnumDescriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{2}
+}
+
 type GetSchedulerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -725,8 +836,22 @@ type ListJobsRequest struct {
 	// 1 to 1,000; 0 = 50.
 	PageSize  uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Unspecified = any.
-	State         v11.State `protobuf:"varint,3,opt,name=state,proto3,enum=ucn.job.v1.State" json:"state,omitempty"`
+	// Unspecified = any; together with states: one more of them.
+	State v11.State `protobuf:"varint,3,opt,name=state,proto3,enum=ucn.job.v1.State" json:"state,omitempty"`
+	// Any of these; empty = any.
+	States []v11.State `protobuf:"varint,4,rep,packed,name=states,proto3,enum=ucn.job.v1.State" json:"states,omitempty"`
+	// Any of these; empty = any.
+	EndReasons []v11.EndReason `protobuf:"varint,5,rep,packed,name=end_reasons,json=endReasons,proto3,enum=ucn.job.v1.EndReason" json:"end_reasons,omitempty"`
+	// Beginning of the job's name, at most 63 bytes.
+	NamePrefix string      `protobuf:"bytes,6,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
+	Trigger    TriggerKind `protobuf:"varint,7,opt,name=trigger,proto3,enum=ucn.scheduler.v1.TriggerKind" json:"trigger,omitempty"`
+	// Submitted at or after, ms since 1970; 0 = any.
+	Since uint64 `protobuf:"varint,8,opt,name=since,proto3" json:"since,omitempty"`
+	// Submitted before, ms since 1970; 0 = any.
+	Until uint64 `protobuf:"varint,9,opt,name=until,proto3" json:"until,omitempty"`
+	// Part of the name, the reason or the newest host's name, whatever the case; at most 100 bytes.
+	Text          string `protobuf:"bytes,10,opt,name=text,proto3" json:"text,omitempty"`
+	Order         Order  `protobuf:"varint,11,opt,name=order,proto3,enum=ucn.scheduler.v1.Order" json:"order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -782,10 +907,67 @@ func (x *ListJobsRequest) GetState() v11.State {
 	return v11.State(0)
 }
 
+func (x *ListJobsRequest) GetStates() []v11.State {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ListJobsRequest) GetEndReasons() []v11.EndReason {
+	if x != nil {
+		return x.EndReasons
+	}
+	return nil
+}
+
+func (x *ListJobsRequest) GetNamePrefix() string {
+	if x != nil {
+		return x.NamePrefix
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetTrigger() TriggerKind {
+	if x != nil {
+		return x.Trigger
+	}
+	return TriggerKind_TRIGGER_KIND_UNSPECIFIED
+}
+
+func (x *ListJobsRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ListJobsRequest) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *ListJobsRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetOrder() Order {
+	if x != nil {
+		return x.Order
+	}
+	return Order_ORDER_UNSPECIFIED
+}
+
 type ListJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Without revisions and attempts' certificates.
-	Jobs          []*Job `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
+	Jobs []*Job `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
+	// Of this query only. A page may hold fewer jobs than asked for, and still be followed by others.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1178,6 +1360,431 @@ func (x *PostedOffer) GetHash() []byte {
 	return nil
 }
 
+type GetMarketRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only offers of this platform, such as "linux/amd64"; empty = all.
+	Platform      string `protobuf:"bytes,1,opt,name=platform,proto3" json:"platform,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMarketRequest) Reset() {
+	*x = GetMarketRequest{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMarketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMarketRequest) ProtoMessage() {}
+
+func (x *GetMarketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMarketRequest.ProtoReflect.Descriptor instead.
+func (*GetMarketRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetMarketRequest) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+type GetMarketResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When this was summed up, ms since 1970; at most a few seconds ago.
+	Time uint64 `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Live offers, hosts that are draining included.
+	Hosts     uint32    `protobuf:"varint,2,opt,name=hosts,proto3" json:"hosts,omitempty"`
+	Operators uint32    `protobuf:"varint,3,opt,name=operators,proto3" json:"operators,omitempty"`
+	Free      *Capacity `protobuf:"bytes,4,opt,name=free,proto3" json:"free,omitempty"`
+	Total     *Capacity `protobuf:"bytes,5,opt,name=total,proto3" json:"total,omitempty"`
+	// By platform, at most 64, most hosts first. A host of several platforms counts in each.
+	Platforms []*PlatformMarket `protobuf:"bytes,6,rep,name=platforms,proto3" json:"platforms,omitempty"`
+	// Runs that wait, and how many owners they belong to.
+	Pending       uint64 `protobuf:"varint,7,opt,name=pending,proto3" json:"pending,omitempty"`
+	PendingOwners uint32 `protobuf:"varint,8,opt,name=pending_owners,json=pendingOwners,proto3" json:"pending_owners,omitempty"`
+	// What was paid lately.
+	Settled       *Settled `protobuf:"bytes,9,opt,name=settled,proto3" json:"settled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMarketResponse) Reset() {
+	*x = GetMarketResponse{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMarketResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMarketResponse) ProtoMessage() {}
+
+func (x *GetMarketResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMarketResponse.ProtoReflect.Descriptor instead.
+func (*GetMarketResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetMarketResponse) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *GetMarketResponse) GetHosts() uint32 {
+	if x != nil {
+		return x.Hosts
+	}
+	return 0
+}
+
+func (x *GetMarketResponse) GetOperators() uint32 {
+	if x != nil {
+		return x.Operators
+	}
+	return 0
+}
+
+func (x *GetMarketResponse) GetFree() *Capacity {
+	if x != nil {
+		return x.Free
+	}
+	return nil
+}
+
+func (x *GetMarketResponse) GetTotal() *Capacity {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *GetMarketResponse) GetPlatforms() []*PlatformMarket {
+	if x != nil {
+		return x.Platforms
+	}
+	return nil
+}
+
+func (x *GetMarketResponse) GetPending() uint64 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *GetMarketResponse) GetPendingOwners() uint32 {
+	if x != nil {
+		return x.PendingOwners
+	}
+	return 0
+}
+
+func (x *GetMarketResponse) GetSettled() *Settled {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
+}
+
+// Capacity is what hosts have together.
+type Capacity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Thousandths of a core.
+	CpuMilli uint64 `protobuf:"varint,1,opt,name=cpu_milli,json=cpuMilli,proto3" json:"cpu_milli,omitempty"`
+	// Bytes.
+	Memory uint64 `protobuf:"varint,2,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Bytes.
+	Disk uint64 `protobuf:"varint,3,opt,name=disk,proto3" json:"disk,omitempty"`
+	// Bytes per second.
+	Network       uint64 `protobuf:"varint,4,opt,name=network,proto3" json:"network,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capacity) Reset() {
+	*x = Capacity{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capacity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capacity) ProtoMessage() {}
+
+func (x *Capacity) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
+func (*Capacity) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Capacity) GetCpuMilli() uint64 {
+	if x != nil {
+		return x.CpuMilli
+	}
+	return 0
+}
+
+func (x *Capacity) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Capacity) GetDisk() uint64 {
+	if x != nil {
+		return x.Disk
+	}
+	return 0
+}
+
+func (x *Capacity) GetNetwork() uint64 {
+	if x != nil {
+		return x.Network
+	}
+	return 0
+}
+
+// PlatformMarket is the market of one platform.
+type PlatformMarket struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Platform  string                 `protobuf:"bytes,1,opt,name=platform,proto3" json:"platform,omitempty"`
+	Hosts     uint32                 `protobuf:"varint,2,opt,name=hosts,proto3" json:"hosts,omitempty"`
+	Operators uint32                 `protobuf:"varint,3,opt,name=operators,proto3" json:"operators,omitempty"`
+	Free      *Capacity              `protobuf:"bytes,4,opt,name=free,proto3" json:"free,omitempty"`
+	Total     *Capacity              `protobuf:"bytes,5,opt,name=total,proto3" json:"total,omitempty"`
+	// The lowest of each price, whoever asks it; of hosts that take new work.
+	Best *v11.Prices `protobuf:"bytes,6,opt,name=best,proto3" json:"best,omitempty"`
+	// The middle of each price.
+	Median        *v11.Prices `protobuf:"bytes,7,opt,name=median,proto3" json:"median,omitempty"`
+	Settled       *Settled    `protobuf:"bytes,8,opt,name=settled,proto3" json:"settled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlatformMarket) Reset() {
+	*x = PlatformMarket{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlatformMarket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlatformMarket) ProtoMessage() {}
+
+func (x *PlatformMarket) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlatformMarket.ProtoReflect.Descriptor instead.
+func (*PlatformMarket) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PlatformMarket) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+func (x *PlatformMarket) GetHosts() uint32 {
+	if x != nil {
+		return x.Hosts
+	}
+	return 0
+}
+
+func (x *PlatformMarket) GetOperators() uint32 {
+	if x != nil {
+		return x.Operators
+	}
+	return 0
+}
+
+func (x *PlatformMarket) GetFree() *Capacity {
+	if x != nil {
+		return x.Free
+	}
+	return nil
+}
+
+func (x *PlatformMarket) GetTotal() *Capacity {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *PlatformMarket) GetBest() *v11.Prices {
+	if x != nil {
+		return x.Best
+	}
+	return nil
+}
+
+func (x *PlatformMarket) GetMedian() *v11.Prices {
+	if x != nil {
+		return x.Median
+	}
+	return nil
+}
+
+func (x *PlatformMarket) GetSettled() *Settled {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
+}
+
+// Settled sums up attempts whose hosts reported the end in the last hour, at most the newest 4,096.
+// Amounts are what hosts say is due by their final notes, each at most its lease's budget.
+type Settled struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Attempts uint64                 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Grains.
+	Amount uint64 `protobuf:"varint,2,opt,name=amount,proto3" json:"amount,omitempty"`
+	// Core time that was used, ms.
+	CoreMs uint64 `protobuf:"varint,3,opt,name=core_ms,json=coreMs,proto3" json:"core_ms,omitempty"`
+	// Wall time, ms.
+	WallMs uint64 `protobuf:"varint,4,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`
+	// Grains per core hour of reserved cores over the wall time: amount / (wall x reserved cores).
+	PerCoreHour uint64 `protobuf:"varint,5,opt,name=per_core_hour,json=perCoreHour,proto3" json:"per_core_hour,omitempty"`
+	// Grains per attempt.
+	PerAttempt    uint64 `protobuf:"varint,6,opt,name=per_attempt,json=perAttempt,proto3" json:"per_attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settled) Reset() {
+	*x = Settled{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settled) ProtoMessage() {}
+
+func (x *Settled) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settled.ProtoReflect.Descriptor instead.
+func (*Settled) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Settled) GetAttempts() uint64 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Settled) GetAmount() uint64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *Settled) GetCoreMs() uint64 {
+	if x != nil {
+		return x.CoreMs
+	}
+	return 0
+}
+
+func (x *Settled) GetWallMs() uint64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
+}
+
+func (x *Settled) GetPerCoreHour() uint64 {
+	if x != nil {
+		return x.PerCoreHour
+	}
+	return 0
+}
+
+func (x *Settled) GetPerAttempt() uint64 {
+	if x != nil {
+		return x.PerAttempt
+	}
+	return 0
+}
+
 var File_ucn_scheduler_v1_scheduler_proto protoreflect.FileDescriptor
 
 const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
@@ -1232,12 +1839,23 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\acreated\x18\n" +
 	" \x01(\x04R\acreated\x12\x14\n" +
 	"\x05ended\x18\v \x01(\x04R\x05ended\x121\n" +
-	"\x06status\x18\f \x01(\v2\x19.ucn.job.v1.AttemptStatusR\x06status\"v\n" +
+	"\x06status\x18\f \x01(\v2\x19.ucn.job.v1.AttemptStatusR\x06status\"\xa2\x03\n" +
 	"\x0fListJobsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12'\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x11.ucn.job.v1.StateR\x05state\"e\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x11.ucn.job.v1.StateR\x05state\x12)\n" +
+	"\x06states\x18\x04 \x03(\x0e2\x11.ucn.job.v1.StateR\x06states\x126\n" +
+	"\vend_reasons\x18\x05 \x03(\x0e2\x15.ucn.job.v1.EndReasonR\n" +
+	"endReasons\x12\x1f\n" +
+	"\vname_prefix\x18\x06 \x01(\tR\n" +
+	"namePrefix\x127\n" +
+	"\atrigger\x18\a \x01(\x0e2\x1d.ucn.scheduler.v1.TriggerKindR\atrigger\x12\x14\n" +
+	"\x05since\x18\b \x01(\x04R\x05since\x12\x14\n" +
+	"\x05until\x18\t \x01(\x04R\x05until\x12\x12\n" +
+	"\x04text\x18\n" +
+	" \x01(\tR\x04text\x12-\n" +
+	"\x05order\x18\v \x01(\x0e2\x17.ucn.scheduler.v1.OrderR\x05order\"e\n" +
 	"\x10ListJobsResponse\x12)\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x15.ucn.scheduler.v1.JobR\x04jobs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n" +
@@ -1259,11 +1877,56 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"M\n" +
 	"\vPostedOffer\x12*\n" +
 	"\x05offer\x18\x01 \x01(\v2\x14.ucn.market.v1.OfferR\x05offer\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\fR\x04hash*Q\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\".\n" +
+	"\x10GetMarketRequest\x12\x1a\n" +
+	"\bplatform\x18\x01 \x01(\tR\bplatform\"\xf3\x02\n" +
+	"\x11GetMarketResponse\x12\x12\n" +
+	"\x04time\x18\x01 \x01(\x04R\x04time\x12\x14\n" +
+	"\x05hosts\x18\x02 \x01(\rR\x05hosts\x12\x1c\n" +
+	"\toperators\x18\x03 \x01(\rR\toperators\x12.\n" +
+	"\x04free\x18\x04 \x01(\v2\x1a.ucn.scheduler.v1.CapacityR\x04free\x120\n" +
+	"\x05total\x18\x05 \x01(\v2\x1a.ucn.scheduler.v1.CapacityR\x05total\x12>\n" +
+	"\tplatforms\x18\x06 \x03(\v2 .ucn.scheduler.v1.PlatformMarketR\tplatforms\x12\x18\n" +
+	"\apending\x18\a \x01(\x04R\apending\x12%\n" +
+	"\x0epending_owners\x18\b \x01(\rR\rpendingOwners\x123\n" +
+	"\asettled\x18\t \x01(\v2\x19.ucn.scheduler.v1.SettledR\asettled\"m\n" +
+	"\bCapacity\x12\x1b\n" +
+	"\tcpu_milli\x18\x01 \x01(\x04R\bcpuMilli\x12\x16\n" +
+	"\x06memory\x18\x02 \x01(\x04R\x06memory\x12\x12\n" +
+	"\x04disk\x18\x03 \x01(\x04R\x04disk\x12\x18\n" +
+	"\anetwork\x18\x04 \x01(\x04R\anetwork\"\xcb\x02\n" +
+	"\x0ePlatformMarket\x12\x1a\n" +
+	"\bplatform\x18\x01 \x01(\tR\bplatform\x12\x14\n" +
+	"\x05hosts\x18\x02 \x01(\rR\x05hosts\x12\x1c\n" +
+	"\toperators\x18\x03 \x01(\rR\toperators\x12.\n" +
+	"\x04free\x18\x04 \x01(\v2\x1a.ucn.scheduler.v1.CapacityR\x04free\x120\n" +
+	"\x05total\x18\x05 \x01(\v2\x1a.ucn.scheduler.v1.CapacityR\x05total\x12&\n" +
+	"\x04best\x18\x06 \x01(\v2\x12.ucn.job.v1.PricesR\x04best\x12*\n" +
+	"\x06median\x18\a \x01(\v2\x12.ucn.job.v1.PricesR\x06median\x123\n" +
+	"\asettled\x18\b \x01(\v2\x19.ucn.scheduler.v1.SettledR\asettled\"\xb4\x01\n" +
+	"\aSettled\x12\x1a\n" +
+	"\battempts\x18\x01 \x01(\x04R\battempts\x12\x16\n" +
+	"\x06amount\x18\x02 \x01(\x04R\x06amount\x12\x17\n" +
+	"\acore_ms\x18\x03 \x01(\x04R\x06coreMs\x12\x17\n" +
+	"\awall_ms\x18\x04 \x01(\x04R\x06wallMs\x12\"\n" +
+	"\rper_core_hour\x18\x05 \x01(\x04R\vperCoreHour\x12\x1f\n" +
+	"\vper_attempt\x18\x06 \x01(\x04R\n" +
+	"perAttempt*Q\n" +
 	"\bDelivery\x12\x18\n" +
 	"\x14DELIVERY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDELIVERY_CLIENT\x10\x01\x12\x16\n" +
-	"\x12DELIVERY_SCHEDULER\x10\x022\xeb\x04\n" +
+	"\x12DELIVERY_SCHEDULER\x10\x02*\x9e\x01\n" +
+	"\vTriggerKind\x12\x1c\n" +
+	"\x18TRIGGER_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11TRIGGER_KIND_ONCE\x10\x01\x12\x13\n" +
+	"\x0fTRIGGER_KIND_AT\x10\x02\x12\x15\n" +
+	"\x11TRIGGER_KIND_CRON\x10\x03\x12\x15\n" +
+	"\x11TRIGGER_KIND_CALL\x10\x04\x12\x17\n" +
+	"\x13TRIGGER_KIND_ALWAYS\x10\x05*B\n" +
+	"\x05Order\x12\x15\n" +
+	"\x11ORDER_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fORDER_NEWEST\x10\x01\x12\x10\n" +
+	"\fORDER_OLDEST\x10\x022\xc1\x05\n" +
 	"\x10SchedulerService\x12]\n" +
 	"\fGetScheduler\x12%.ucn.scheduler.v1.GetSchedulerRequest\x1a&.ucn.scheduler.v1.GetSchedulerResponse\x12T\n" +
 	"\tSubmitJob\x12\".ucn.scheduler.v1.SubmitJobRequest\x1a#.ucn.scheduler.v1.SubmitJobResponse\x12K\n" +
@@ -1272,7 +1935,8 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\tCancelJob\x12\".ucn.scheduler.v1.CancelJobRequest\x1a#.ucn.scheduler.v1.CancelJobResponse\x12S\n" +
 	"\bWatchJob\x12!.ucn.scheduler.v1.WatchJobRequest\x1a\".ucn.scheduler.v1.WatchJobResponse0\x01\x12W\n" +
 	"\n" +
-	"ListOffers\x12#.ucn.scheduler.v1.ListOffersRequest\x1a$.ucn.scheduler.v1.ListOffersResponseBEZCgithub.com/united-containers/ucn/proto/ucn/scheduler/v1;schedulerv1b\x06proto3"
+	"ListOffers\x12#.ucn.scheduler.v1.ListOffersRequest\x1a$.ucn.scheduler.v1.ListOffersResponse\x12T\n" +
+	"\tGetMarket\x12\".ucn.scheduler.v1.GetMarketRequest\x1a#.ucn.scheduler.v1.GetMarketResponseBEZCgithub.com/united-containers/ucn/proto/ucn/scheduler/v1;schedulerv1b\x06proto3"
 
 var (
 	file_ucn_scheduler_v1_scheduler_proto_rawDescOnce sync.Once
@@ -1286,79 +1950,101 @@ func file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP() []byte {
 	return file_ucn_scheduler_v1_scheduler_proto_rawDescData
 }
 
-var file_ucn_scheduler_v1_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ucn_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_ucn_scheduler_v1_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_ucn_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_ucn_scheduler_v1_scheduler_proto_goTypes = []any{
 	(Delivery)(0),                // 0: ucn.scheduler.v1.Delivery
-	(*GetSchedulerRequest)(nil),  // 1: ucn.scheduler.v1.GetSchedulerRequest
-	(*GetSchedulerResponse)(nil), // 2: ucn.scheduler.v1.GetSchedulerResponse
-	(*SubmitJobRequest)(nil),     // 3: ucn.scheduler.v1.SubmitJobRequest
-	(*SubmitJobResponse)(nil),    // 4: ucn.scheduler.v1.SubmitJobResponse
-	(*GetJobRequest)(nil),        // 5: ucn.scheduler.v1.GetJobRequest
-	(*GetJobResponse)(nil),       // 6: ucn.scheduler.v1.GetJobResponse
-	(*Job)(nil),                  // 7: ucn.scheduler.v1.Job
-	(*Run)(nil),                  // 8: ucn.scheduler.v1.Run
-	(*Attempt)(nil),              // 9: ucn.scheduler.v1.Attempt
-	(*ListJobsRequest)(nil),      // 10: ucn.scheduler.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),     // 11: ucn.scheduler.v1.ListJobsResponse
-	(*CancelJobRequest)(nil),     // 12: ucn.scheduler.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),    // 13: ucn.scheduler.v1.CancelJobResponse
-	(*WatchJobRequest)(nil),      // 14: ucn.scheduler.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),     // 15: ucn.scheduler.v1.WatchJobResponse
-	(*ListOffersRequest)(nil),    // 16: ucn.scheduler.v1.ListOffersRequest
-	(*ListOffersResponse)(nil),   // 17: ucn.scheduler.v1.ListOffersResponse
-	(*PostedOffer)(nil),          // 18: ucn.scheduler.v1.PostedOffer
-	(*v1.Certificate)(nil),       // 19: ucn.identity.v1.Certificate
-	(*v11.SignedRevision)(nil),   // 20: ucn.job.v1.SignedRevision
-	(v11.State)(0),               // 21: ucn.job.v1.State
-	(v11.EndReason)(0),           // 22: ucn.job.v1.EndReason
-	(*v12.SignedLease)(nil),      // 23: ucn.market.v1.SignedLease
-	(*v11.Prices)(nil),           // 24: ucn.job.v1.Prices
-	(*v11.AttemptStatus)(nil),    // 25: ucn.job.v1.AttemptStatus
-	(*v12.Offer)(nil),            // 26: ucn.market.v1.Offer
+	(TriggerKind)(0),             // 1: ucn.scheduler.v1.TriggerKind
+	(Order)(0),                   // 2: ucn.scheduler.v1.Order
+	(*GetSchedulerRequest)(nil),  // 3: ucn.scheduler.v1.GetSchedulerRequest
+	(*GetSchedulerResponse)(nil), // 4: ucn.scheduler.v1.GetSchedulerResponse
+	(*SubmitJobRequest)(nil),     // 5: ucn.scheduler.v1.SubmitJobRequest
+	(*SubmitJobResponse)(nil),    // 6: ucn.scheduler.v1.SubmitJobResponse
+	(*GetJobRequest)(nil),        // 7: ucn.scheduler.v1.GetJobRequest
+	(*GetJobResponse)(nil),       // 8: ucn.scheduler.v1.GetJobResponse
+	(*Job)(nil),                  // 9: ucn.scheduler.v1.Job
+	(*Run)(nil),                  // 10: ucn.scheduler.v1.Run
+	(*Attempt)(nil),              // 11: ucn.scheduler.v1.Attempt
+	(*ListJobsRequest)(nil),      // 12: ucn.scheduler.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),     // 13: ucn.scheduler.v1.ListJobsResponse
+	(*CancelJobRequest)(nil),     // 14: ucn.scheduler.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),    // 15: ucn.scheduler.v1.CancelJobResponse
+	(*WatchJobRequest)(nil),      // 16: ucn.scheduler.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),     // 17: ucn.scheduler.v1.WatchJobResponse
+	(*ListOffersRequest)(nil),    // 18: ucn.scheduler.v1.ListOffersRequest
+	(*ListOffersResponse)(nil),   // 19: ucn.scheduler.v1.ListOffersResponse
+	(*PostedOffer)(nil),          // 20: ucn.scheduler.v1.PostedOffer
+	(*GetMarketRequest)(nil),     // 21: ucn.scheduler.v1.GetMarketRequest
+	(*GetMarketResponse)(nil),    // 22: ucn.scheduler.v1.GetMarketResponse
+	(*Capacity)(nil),             // 23: ucn.scheduler.v1.Capacity
+	(*PlatformMarket)(nil),       // 24: ucn.scheduler.v1.PlatformMarket
+	(*Settled)(nil),              // 25: ucn.scheduler.v1.Settled
+	(*v1.Certificate)(nil),       // 26: ucn.identity.v1.Certificate
+	(*v11.SignedRevision)(nil),   // 27: ucn.job.v1.SignedRevision
+	(v11.State)(0),               // 28: ucn.job.v1.State
+	(v11.EndReason)(0),           // 29: ucn.job.v1.EndReason
+	(*v12.SignedLease)(nil),      // 30: ucn.market.v1.SignedLease
+	(*v11.Prices)(nil),           // 31: ucn.job.v1.Prices
+	(*v11.AttemptStatus)(nil),    // 32: ucn.job.v1.AttemptStatus
+	(*v12.Offer)(nil),            // 33: ucn.market.v1.Offer
 }
 var file_ucn_scheduler_v1_scheduler_proto_depIdxs = []int32{
-	19, // 0: ucn.scheduler.v1.GetSchedulerResponse.certificate:type_name -> ucn.identity.v1.Certificate
-	20, // 1: ucn.scheduler.v1.SubmitJobRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	26, // 0: ucn.scheduler.v1.GetSchedulerResponse.certificate:type_name -> ucn.identity.v1.Certificate
+	27, // 1: ucn.scheduler.v1.SubmitJobRequest.revision:type_name -> ucn.job.v1.SignedRevision
 	0,  // 2: ucn.scheduler.v1.SubmitJobRequest.delivery:type_name -> ucn.scheduler.v1.Delivery
-	7,  // 3: ucn.scheduler.v1.GetJobResponse.job:type_name -> ucn.scheduler.v1.Job
-	20, // 4: ucn.scheduler.v1.Job.revision:type_name -> ucn.job.v1.SignedRevision
-	21, // 5: ucn.scheduler.v1.Job.state:type_name -> ucn.job.v1.State
-	22, // 6: ucn.scheduler.v1.Job.end_reason:type_name -> ucn.job.v1.EndReason
-	8,  // 7: ucn.scheduler.v1.Job.runs:type_name -> ucn.scheduler.v1.Run
-	21, // 8: ucn.scheduler.v1.Run.state:type_name -> ucn.job.v1.State
-	22, // 9: ucn.scheduler.v1.Run.end_reason:type_name -> ucn.job.v1.EndReason
-	9,  // 10: ucn.scheduler.v1.Run.attempts:type_name -> ucn.scheduler.v1.Attempt
-	21, // 11: ucn.scheduler.v1.Attempt.state:type_name -> ucn.job.v1.State
-	23, // 12: ucn.scheduler.v1.Attempt.signed_lease:type_name -> ucn.market.v1.SignedLease
-	24, // 13: ucn.scheduler.v1.Attempt.prices:type_name -> ucn.job.v1.Prices
-	19, // 14: ucn.scheduler.v1.Attempt.executor:type_name -> ucn.identity.v1.Certificate
-	25, // 15: ucn.scheduler.v1.Attempt.status:type_name -> ucn.job.v1.AttemptStatus
-	21, // 16: ucn.scheduler.v1.ListJobsRequest.state:type_name -> ucn.job.v1.State
-	7,  // 17: ucn.scheduler.v1.ListJobsResponse.jobs:type_name -> ucn.scheduler.v1.Job
-	7,  // 18: ucn.scheduler.v1.CancelJobResponse.job:type_name -> ucn.scheduler.v1.Job
-	7,  // 19: ucn.scheduler.v1.WatchJobResponse.job:type_name -> ucn.scheduler.v1.Job
-	18, // 20: ucn.scheduler.v1.ListOffersResponse.offers:type_name -> ucn.scheduler.v1.PostedOffer
-	26, // 21: ucn.scheduler.v1.PostedOffer.offer:type_name -> ucn.market.v1.Offer
-	1,  // 22: ucn.scheduler.v1.SchedulerService.GetScheduler:input_type -> ucn.scheduler.v1.GetSchedulerRequest
-	3,  // 23: ucn.scheduler.v1.SchedulerService.SubmitJob:input_type -> ucn.scheduler.v1.SubmitJobRequest
-	5,  // 24: ucn.scheduler.v1.SchedulerService.GetJob:input_type -> ucn.scheduler.v1.GetJobRequest
-	10, // 25: ucn.scheduler.v1.SchedulerService.ListJobs:input_type -> ucn.scheduler.v1.ListJobsRequest
-	12, // 26: ucn.scheduler.v1.SchedulerService.CancelJob:input_type -> ucn.scheduler.v1.CancelJobRequest
-	14, // 27: ucn.scheduler.v1.SchedulerService.WatchJob:input_type -> ucn.scheduler.v1.WatchJobRequest
-	16, // 28: ucn.scheduler.v1.SchedulerService.ListOffers:input_type -> ucn.scheduler.v1.ListOffersRequest
-	2,  // 29: ucn.scheduler.v1.SchedulerService.GetScheduler:output_type -> ucn.scheduler.v1.GetSchedulerResponse
-	4,  // 30: ucn.scheduler.v1.SchedulerService.SubmitJob:output_type -> ucn.scheduler.v1.SubmitJobResponse
-	6,  // 31: ucn.scheduler.v1.SchedulerService.GetJob:output_type -> ucn.scheduler.v1.GetJobResponse
-	11, // 32: ucn.scheduler.v1.SchedulerService.ListJobs:output_type -> ucn.scheduler.v1.ListJobsResponse
-	13, // 33: ucn.scheduler.v1.SchedulerService.CancelJob:output_type -> ucn.scheduler.v1.CancelJobResponse
-	15, // 34: ucn.scheduler.v1.SchedulerService.WatchJob:output_type -> ucn.scheduler.v1.WatchJobResponse
-	17, // 35: ucn.scheduler.v1.SchedulerService.ListOffers:output_type -> ucn.scheduler.v1.ListOffersResponse
-	29, // [29:36] is the sub-list for method output_type
-	22, // [22:29] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	9,  // 3: ucn.scheduler.v1.GetJobResponse.job:type_name -> ucn.scheduler.v1.Job
+	27, // 4: ucn.scheduler.v1.Job.revision:type_name -> ucn.job.v1.SignedRevision
+	28, // 5: ucn.scheduler.v1.Job.state:type_name -> ucn.job.v1.State
+	29, // 6: ucn.scheduler.v1.Job.end_reason:type_name -> ucn.job.v1.EndReason
+	10, // 7: ucn.scheduler.v1.Job.runs:type_name -> ucn.scheduler.v1.Run
+	28, // 8: ucn.scheduler.v1.Run.state:type_name -> ucn.job.v1.State
+	29, // 9: ucn.scheduler.v1.Run.end_reason:type_name -> ucn.job.v1.EndReason
+	11, // 10: ucn.scheduler.v1.Run.attempts:type_name -> ucn.scheduler.v1.Attempt
+	28, // 11: ucn.scheduler.v1.Attempt.state:type_name -> ucn.job.v1.State
+	30, // 12: ucn.scheduler.v1.Attempt.signed_lease:type_name -> ucn.market.v1.SignedLease
+	31, // 13: ucn.scheduler.v1.Attempt.prices:type_name -> ucn.job.v1.Prices
+	26, // 14: ucn.scheduler.v1.Attempt.executor:type_name -> ucn.identity.v1.Certificate
+	32, // 15: ucn.scheduler.v1.Attempt.status:type_name -> ucn.job.v1.AttemptStatus
+	28, // 16: ucn.scheduler.v1.ListJobsRequest.state:type_name -> ucn.job.v1.State
+	28, // 17: ucn.scheduler.v1.ListJobsRequest.states:type_name -> ucn.job.v1.State
+	29, // 18: ucn.scheduler.v1.ListJobsRequest.end_reasons:type_name -> ucn.job.v1.EndReason
+	1,  // 19: ucn.scheduler.v1.ListJobsRequest.trigger:type_name -> ucn.scheduler.v1.TriggerKind
+	2,  // 20: ucn.scheduler.v1.ListJobsRequest.order:type_name -> ucn.scheduler.v1.Order
+	9,  // 21: ucn.scheduler.v1.ListJobsResponse.jobs:type_name -> ucn.scheduler.v1.Job
+	9,  // 22: ucn.scheduler.v1.CancelJobResponse.job:type_name -> ucn.scheduler.v1.Job
+	9,  // 23: ucn.scheduler.v1.WatchJobResponse.job:type_name -> ucn.scheduler.v1.Job
+	20, // 24: ucn.scheduler.v1.ListOffersResponse.offers:type_name -> ucn.scheduler.v1.PostedOffer
+	33, // 25: ucn.scheduler.v1.PostedOffer.offer:type_name -> ucn.market.v1.Offer
+	23, // 26: ucn.scheduler.v1.GetMarketResponse.free:type_name -> ucn.scheduler.v1.Capacity
+	23, // 27: ucn.scheduler.v1.GetMarketResponse.total:type_name -> ucn.scheduler.v1.Capacity
+	24, // 28: ucn.scheduler.v1.GetMarketResponse.platforms:type_name -> ucn.scheduler.v1.PlatformMarket
+	25, // 29: ucn.scheduler.v1.GetMarketResponse.settled:type_name -> ucn.scheduler.v1.Settled
+	23, // 30: ucn.scheduler.v1.PlatformMarket.free:type_name -> ucn.scheduler.v1.Capacity
+	23, // 31: ucn.scheduler.v1.PlatformMarket.total:type_name -> ucn.scheduler.v1.Capacity
+	31, // 32: ucn.scheduler.v1.PlatformMarket.best:type_name -> ucn.job.v1.Prices
+	31, // 33: ucn.scheduler.v1.PlatformMarket.median:type_name -> ucn.job.v1.Prices
+	25, // 34: ucn.scheduler.v1.PlatformMarket.settled:type_name -> ucn.scheduler.v1.Settled
+	3,  // 35: ucn.scheduler.v1.SchedulerService.GetScheduler:input_type -> ucn.scheduler.v1.GetSchedulerRequest
+	5,  // 36: ucn.scheduler.v1.SchedulerService.SubmitJob:input_type -> ucn.scheduler.v1.SubmitJobRequest
+	7,  // 37: ucn.scheduler.v1.SchedulerService.GetJob:input_type -> ucn.scheduler.v1.GetJobRequest
+	12, // 38: ucn.scheduler.v1.SchedulerService.ListJobs:input_type -> ucn.scheduler.v1.ListJobsRequest
+	14, // 39: ucn.scheduler.v1.SchedulerService.CancelJob:input_type -> ucn.scheduler.v1.CancelJobRequest
+	16, // 40: ucn.scheduler.v1.SchedulerService.WatchJob:input_type -> ucn.scheduler.v1.WatchJobRequest
+	18, // 41: ucn.scheduler.v1.SchedulerService.ListOffers:input_type -> ucn.scheduler.v1.ListOffersRequest
+	21, // 42: ucn.scheduler.v1.SchedulerService.GetMarket:input_type -> ucn.scheduler.v1.GetMarketRequest
+	4,  // 43: ucn.scheduler.v1.SchedulerService.GetScheduler:output_type -> ucn.scheduler.v1.GetSchedulerResponse
+	6,  // 44: ucn.scheduler.v1.SchedulerService.SubmitJob:output_type -> ucn.scheduler.v1.SubmitJobResponse
+	8,  // 45: ucn.scheduler.v1.SchedulerService.GetJob:output_type -> ucn.scheduler.v1.GetJobResponse
+	13, // 46: ucn.scheduler.v1.SchedulerService.ListJobs:output_type -> ucn.scheduler.v1.ListJobsResponse
+	15, // 47: ucn.scheduler.v1.SchedulerService.CancelJob:output_type -> ucn.scheduler.v1.CancelJobResponse
+	17, // 48: ucn.scheduler.v1.SchedulerService.WatchJob:output_type -> ucn.scheduler.v1.WatchJobResponse
+	19, // 49: ucn.scheduler.v1.SchedulerService.ListOffers:output_type -> ucn.scheduler.v1.ListOffersResponse
+	22, // 50: ucn.scheduler.v1.SchedulerService.GetMarket:output_type -> ucn.scheduler.v1.GetMarketResponse
+	43, // [43:51] is the sub-list for method output_type
+	35, // [35:43] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_ucn_scheduler_v1_scheduler_proto_init() }
@@ -1371,8 +2057,8 @@ func file_ucn_scheduler_v1_scheduler_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_scheduler_v1_scheduler_proto_rawDesc), len(file_ucn_scheduler_v1_scheduler_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      3,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

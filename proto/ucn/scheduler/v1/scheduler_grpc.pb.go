@@ -26,6 +26,7 @@ const (
 	SchedulerService_CancelJob_FullMethodName    = "/ucn.scheduler.v1.SchedulerService/CancelJob"
 	SchedulerService_WatchJob_FullMethodName     = "/ucn.scheduler.v1.SchedulerService/WatchJob"
 	SchedulerService_ListOffers_FullMethodName   = "/ucn.scheduler.v1.SchedulerService/ListOffers"
+	SchedulerService_GetMarket_FullMethodName    = "/ucn.scheduler.v1.SchedulerService/GetMarket"
 )
 
 // SchedulerServiceClient is the client API for SchedulerService service.
@@ -47,6 +48,8 @@ type SchedulerServiceClient interface {
 	WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobResponse], error)
 	// ListOffers lists live offers, cheapest core hour first. Public.
 	ListOffers(ctx context.Context, in *ListOffersRequest, opts ...grpc.CallOption) (*ListOffersResponse, error)
+	// GetMarket sums up what is offered, what waits and what was paid lately. Public.
+	GetMarket(ctx context.Context, in *GetMarketRequest, opts ...grpc.CallOption) (*GetMarketResponse, error)
 }
 
 type schedulerServiceClient struct {
@@ -136,6 +139,16 @@ func (c *schedulerServiceClient) ListOffers(ctx context.Context, in *ListOffersR
 	return out, nil
 }
 
+func (c *schedulerServiceClient) GetMarket(ctx context.Context, in *GetMarketRequest, opts ...grpc.CallOption) (*GetMarketResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMarketResponse)
+	err := c.cc.Invoke(ctx, SchedulerService_GetMarket_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SchedulerServiceServer is the server API for SchedulerService service.
 // All implementations must embed UnimplementedSchedulerServiceServer
 // for forward compatibility.
@@ -155,6 +168,8 @@ type SchedulerServiceServer interface {
 	WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobResponse]) error
 	// ListOffers lists live offers, cheapest core hour first. Public.
 	ListOffers(context.Context, *ListOffersRequest) (*ListOffersResponse, error)
+	// GetMarket sums up what is offered, what waits and what was paid lately. Public.
+	GetMarket(context.Context, *GetMarketRequest) (*GetMarketResponse, error)
 	mustEmbedUnimplementedSchedulerServiceServer()
 }
 
@@ -185,6 +200,9 @@ func (UnimplementedSchedulerServiceServer) WatchJob(*WatchJobRequest, grpc.Serve
 }
 func (UnimplementedSchedulerServiceServer) ListOffers(context.Context, *ListOffersRequest) (*ListOffersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListOffers not implemented")
+}
+func (UnimplementedSchedulerServiceServer) GetMarket(context.Context, *GetMarketRequest) (*GetMarketResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMarket not implemented")
 }
 func (UnimplementedSchedulerServiceServer) mustEmbedUnimplementedSchedulerServiceServer() {}
 func (UnimplementedSchedulerServiceServer) testEmbeddedByValue()                          {}
@@ -326,6 +344,24 @@ func _SchedulerService_ListOffers_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SchedulerService_GetMarket_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMarketRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SchedulerServiceServer).GetMarket(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SchedulerService_GetMarket_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SchedulerServiceServer).GetMarket(ctx, req.(*GetMarketRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SchedulerService_ServiceDesc is the grpc.ServiceDesc for SchedulerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -356,6 +392,10 @@ var SchedulerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListOffers",
 			Handler:    _SchedulerService_ListOffers_Handler,
+		},
+		{
+			MethodName: "GetMarket",
+			Handler:    _SchedulerService_GetMarket_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
