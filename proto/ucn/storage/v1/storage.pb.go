@@ -30,6 +30,8 @@ const (
 	Kind_KIND_FILE Kind = 1
 	// An image manifest, image config or layer: SHA2-256.
 	Kind_KIND_OCI_BLOB Kind = 2
+	// A Directory in canonical bytes: BLAKE3-256.
+	Kind_KIND_DIRECTORY Kind = 3
 )
 
 // Enum value maps for Kind.
@@ -38,11 +40,13 @@ var (
 		0: "KIND_UNSPECIFIED",
 		1: "KIND_FILE",
 		2: "KIND_OCI_BLOB",
+		3: "KIND_DIRECTORY",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"KIND_FILE":        1,
 		"KIND_OCI_BLOB":    2,
+		"KIND_DIRECTORY":   3,
 	}
 )
 
@@ -71,6 +75,56 @@ func (x Kind) Number() protoreflect.EnumNumber {
 // Deprecated: Use Kind.Descriptor instead.
 func (Kind) EnumDescriptor() ([]byte, []int) {
 	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{0}
+}
+
+// EntryKind says what an entry leads to. There are no links and devices.
+type EntryKind int32
+
+const (
+	EntryKind_ENTRY_KIND_UNSPECIFIED EntryKind = 0
+	EntryKind_ENTRY_KIND_FILE        EntryKind = 1
+	EntryKind_ENTRY_KIND_DIRECTORY   EntryKind = 2
+)
+
+// Enum value maps for EntryKind.
+var (
+	EntryKind_name = map[int32]string{
+		0: "ENTRY_KIND_UNSPECIFIED",
+		1: "ENTRY_KIND_FILE",
+		2: "ENTRY_KIND_DIRECTORY",
+	}
+	EntryKind_value = map[string]int32{
+		"ENTRY_KIND_UNSPECIFIED": 0,
+		"ENTRY_KIND_FILE":        1,
+		"ENTRY_KIND_DIRECTORY":   2,
+	}
+)
+
+func (x EntryKind) Enum() *EntryKind {
+	p := new(EntryKind)
+	*p = x
+	return p
+}
+
+func (x EntryKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EntryKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_ucn_storage_v1_storage_proto_enumTypes[1].Descriptor()
+}
+
+func (EntryKind) Type() protoreflect.EnumType {
+	return &file_ucn_storage_v1_storage_proto_enumTypes[1]
+}
+
+func (x EntryKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EntryKind.Descriptor instead.
+func (EntryKind) EnumDescriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{1}
 }
 
 // Encoding says how a range is sent.
@@ -107,11 +161,11 @@ func (x Encoding) String() string {
 }
 
 func (Encoding) Descriptor() protoreflect.EnumDescriptor {
-	return file_ucn_storage_v1_storage_proto_enumTypes[1].Descriptor()
+	return file_ucn_storage_v1_storage_proto_enumTypes[2].Descriptor()
 }
 
 func (Encoding) Type() protoreflect.EnumType {
-	return &file_ucn_storage_v1_storage_proto_enumTypes[1]
+	return &file_ucn_storage_v1_storage_proto_enumTypes[2]
 }
 
 func (x Encoding) Number() protoreflect.EnumNumber {
@@ -120,7 +174,136 @@ func (x Encoding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encoding.Descriptor instead.
 func (Encoding) EnumDescriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{2}
+}
+
+// Directory is what a blob of KIND_DIRECTORY holds, as canonical protobuf: ascending fields, minimal
+// varints, no default values, no unknown fields; at most 4 MiB. The account must hold everything
+// that it names, with these sizes and kinds, when it is put (DIRECTORY_INCOMPLETE).
+type Directory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ascending by the bytes of their names, each name once; at most 8192.
+	Entries       []*Entry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Directory) Reset() {
+	*x = Directory{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Directory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Directory) ProtoMessage() {}
+
+func (x *Directory) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Directory.ProtoReflect.Descriptor instead.
+func (*Directory) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Directory) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// Entry is one name in a directory.
+type Entry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 255 bytes of UTF-8 without "/" and control characters, neither "." nor "..".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The binary CID of a file or a directory, 36 bytes.
+	Cid []byte `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
+	// Bytes of a file; of a directory the sum over all files inside, however deep.
+	Size uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// Unix permission bits, 0 to 0777.
+	Mode          uint32    `protobuf:"varint,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	Kind          EntryKind `protobuf:"varint,5,opt,name=kind,proto3,enum=ucn.storage.v1.EntryKind" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Entry) Reset() {
+	*x = Entry{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Entry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Entry) ProtoMessage() {}
+
+func (x *Entry) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Entry.ProtoReflect.Descriptor instead.
+func (*Entry) Descriptor() ([]byte, []int) {
 	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Entry) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Entry) GetCid() []byte {
+	if x != nil {
+		return x.Cid
+	}
+	return nil
+}
+
+func (x *Entry) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Entry) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Entry) GetKind() EntryKind {
+	if x != nil {
+		return x.Kind
+	}
+	return EntryKind_ENTRY_KIND_UNSPECIFIED
 }
 
 // PutRequest is one message of the stream of Put.
@@ -137,7 +320,7 @@ type PutRequest struct {
 
 func (x *PutRequest) Reset() {
 	*x = PutRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[0]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -149,7 +332,7 @@ func (x *PutRequest) String() string {
 func (*PutRequest) ProtoMessage() {}
 
 func (x *PutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[0]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -162,7 +345,7 @@ func (x *PutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRequest.ProtoReflect.Descriptor instead.
 func (*PutRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{0}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *PutRequest) GetPart() isPutRequest_Part {
@@ -222,14 +405,17 @@ type PutHeader struct {
 	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	// Job whose output it is: at most 128 bytes. With a token for one job it may be empty and is
 	// that job.
-	Job           string `protobuf:"bytes,5,opt,name=job,proto3" json:"job,omitempty"`
+	Job string `protobuf:"bytes,5,opt,name=job,proto3" json:"job,omitempty"`
+	// When the reference ends by itself, Unix milliseconds; 0: never. Of a reference that exists the
+	// later of both counts. The past is BAD_STORAGE_REQUEST.
+	ExpiresMs     uint64 `protobuf:"varint,6,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PutHeader) Reset() {
 	*x = PutHeader{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[1]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -241,7 +427,7 @@ func (x *PutHeader) String() string {
 func (*PutHeader) ProtoMessage() {}
 
 func (x *PutHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[1]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -254,7 +440,7 @@ func (x *PutHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutHeader.ProtoReflect.Descriptor instead.
 func (*PutHeader) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{1}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PutHeader) GetKind() Kind {
@@ -292,6 +478,13 @@ func (x *PutHeader) GetJob() string {
 	return ""
 }
 
+func (x *PutHeader) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
 // PutResponse is the outcome of Put.
 type PutResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -306,7 +499,7 @@ type PutResponse struct {
 
 func (x *PutResponse) Reset() {
 	*x = PutResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[2]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +511,7 @@ func (x *PutResponse) String() string {
 func (*PutResponse) ProtoMessage() {}
 
 func (x *PutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[2]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +524,7 @@ func (x *PutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutResponse.ProtoReflect.Descriptor instead.
 func (*PutResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{2}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PutResponse) GetCid() string {
@@ -362,15 +555,18 @@ type GetRequest struct {
 	// First byte, 0 to the size of the blob.
 	Offset uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	// Bytes; 0 means to the end. A range not wholly inside the blob is RANGE_OUTSIDE_BLOB.
-	Length        uint64   `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
-	Encoding      Encoding `protobuf:"varint,4,opt,name=encoding,proto3,enum=ucn.storage.v1.Encoding" json:"encoding,omitempty"`
+	Length   uint64   `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	Encoding Encoding `protobuf:"varint,4,opt,name=encoding,proto3,enum=ucn.storage.v1.Encoding" json:"encoding,omitempty"`
+	// A path inside the directory cid, such as "a/b.txt"; empty: cid itself. The header's reference
+	// then says which blob it is.
+	Path          string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[3]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +578,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[3]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +591,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{3}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetRequest) GetCid() string {
@@ -426,6 +622,13 @@ func (x *GetRequest) GetEncoding() Encoding {
 	return Encoding_ENCODING_UNSPECIFIED
 }
 
+func (x *GetRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 // GetResponse is one message of the stream of Get.
 type GetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -440,7 +643,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[4]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +655,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[4]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +668,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{4}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetResponse) GetPart() isGetResponse_Part {
@@ -526,7 +729,7 @@ type GetHeader struct {
 
 func (x *GetHeader) Reset() {
 	*x = GetHeader{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[5]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +741,7 @@ func (x *GetHeader) String() string {
 func (*GetHeader) ProtoMessage() {}
 
 func (x *GetHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[5]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +754,7 @@ func (x *GetHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHeader.ProtoReflect.Descriptor instead.
 func (*GetHeader) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{5}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetHeader) GetReference() *Reference {
@@ -587,14 +790,19 @@ type Reference struct {
 	// Job whose output it is; may be empty.
 	Job string `protobuf:"bytes,5,opt,name=job,proto3" json:"job,omitempty"`
 	// When the account first put it, Unix milliseconds.
-	CreatedMs     uint64 `protobuf:"varint,6,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	CreatedMs uint64 `protobuf:"varint,6,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	// It ends neither by expiry nor by removal until it is unpinned.
+	Pinned bool `protobuf:"varint,7,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	// When it ends by itself, Unix milliseconds; 0: never. Not before its pin and every directory of
+	// the account that names it have ended.
+	ExpiresMs     uint64 `protobuf:"varint,8,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Reference) Reset() {
 	*x = Reference{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[6]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +814,7 @@ func (x *Reference) String() string {
 func (*Reference) ProtoMessage() {}
 
 func (x *Reference) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[6]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +827,7 @@ func (x *Reference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reference.ProtoReflect.Descriptor instead.
 func (*Reference) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{6}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Reference) GetCid() string {
@@ -664,19 +872,35 @@ func (x *Reference) GetCreatedMs() uint64 {
 	return 0
 }
 
+func (x *Reference) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *Reference) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
 // StatRequest asks for one reference.
 type StatRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Cid   string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
 	// Also read the blob as an image manifest; one that is none is NOT_AN_IMAGE.
-	Image         bool `protobuf:"varint,2,opt,name=image,proto3" json:"image,omitempty"`
+	Image bool `protobuf:"varint,2,opt,name=image,proto3" json:"image,omitempty"`
+	// A path inside the directory cid; empty: cid itself.
+	Path          string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatRequest) Reset() {
 	*x = StatRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[7]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +912,7 @@ func (x *StatRequest) String() string {
 func (*StatRequest) ProtoMessage() {}
 
 func (x *StatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[7]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +925,7 @@ func (x *StatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRequest.ProtoReflect.Descriptor instead.
 func (*StatRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{7}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StatRequest) GetCid() string {
@@ -718,6 +942,13 @@ func (x *StatRequest) GetImage() bool {
 	return false
 }
 
+func (x *StatRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 // StatResponse is one reference.
 type StatResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -730,7 +961,7 @@ type StatResponse struct {
 
 func (x *StatResponse) Reset() {
 	*x = StatResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[8]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +973,7 @@ func (x *StatResponse) String() string {
 func (*StatResponse) ProtoMessage() {}
 
 func (x *StatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[8]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +986,7 @@ func (x *StatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatResponse.ProtoReflect.Descriptor instead.
 func (*StatResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{8}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StatResponse) GetReference() *Reference {
@@ -789,7 +1020,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[9]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1032,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[9]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1045,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{9}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Image) GetConfig() string {
@@ -858,7 +1089,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[10]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1101,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[10]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1114,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{10}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListRequest) GetPageSize() uint32 {
@@ -912,7 +1143,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[11]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1155,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[11]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1168,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{11}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListResponse) GetReferences() []*Reference {
@@ -963,7 +1194,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[12]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1206,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[12]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1219,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{12}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{14}
 }
 
 // UsageResponse tells what the account holds and may hold.
@@ -1003,14 +1234,25 @@ type UsageResponse struct {
 	// The account's quota of references.
 	QuotaBlobs uint64 `protobuf:"varint,4,opt,name=quota_blobs,json=quotaBlobs,proto3" json:"quota_blobs,omitempty"`
 	// Largest blob, bytes.
-	MaxBlob       uint64 `protobuf:"varint,5,opt,name=max_blob,json=maxBlob,proto3" json:"max_blob,omitempty"`
+	MaxBlob uint64 `protobuf:"varint,5,opt,name=max_blob,json=maxBlob,proto3" json:"max_blob,omitempty"`
+	// The same references by kind; kinds without any are left out.
+	Kinds []*KindUsage `protobuf:"bytes,6,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// Pinned references and their bytes.
+	PinnedBlobs uint64 `protobuf:"varint,7,opt,name=pinned_blobs,json=pinnedBlobs,proto3" json:"pinned_blobs,omitempty"`
+	PinnedBytes uint64 `protobuf:"varint,8,opt,name=pinned_bytes,json=pinnedBytes,proto3" json:"pinned_bytes,omitempty"`
+	// Uploads under way that can be resumed, and the bytes of the quota that they hold: received or
+	// announced, whichever is more.
+	Uploads     uint64 `protobuf:"varint,9,opt,name=uploads,proto3" json:"uploads,omitempty"`
+	UploadBytes uint64 `protobuf:"varint,10,opt,name=upload_bytes,json=uploadBytes,proto3" json:"upload_bytes,omitempty"`
+	// Uploads the account may have under way.
+	MaxUploads    uint64 `protobuf:"varint,11,opt,name=max_uploads,json=maxUploads,proto3" json:"max_uploads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UsageResponse) Reset() {
 	*x = UsageResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[13]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1264,7 @@ func (x *UsageResponse) String() string {
 func (*UsageResponse) ProtoMessage() {}
 
 func (x *UsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[13]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1277,7 @@ func (x *UsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
 func (*UsageResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{13}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UsageResponse) GetBytes() uint64 {
@@ -1073,6 +1315,111 @@ func (x *UsageResponse) GetMaxBlob() uint64 {
 	return 0
 }
 
+func (x *UsageResponse) GetKinds() []*KindUsage {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *UsageResponse) GetPinnedBlobs() uint64 {
+	if x != nil {
+		return x.PinnedBlobs
+	}
+	return 0
+}
+
+func (x *UsageResponse) GetPinnedBytes() uint64 {
+	if x != nil {
+		return x.PinnedBytes
+	}
+	return 0
+}
+
+func (x *UsageResponse) GetUploads() uint64 {
+	if x != nil {
+		return x.Uploads
+	}
+	return 0
+}
+
+func (x *UsageResponse) GetUploadBytes() uint64 {
+	if x != nil {
+		return x.UploadBytes
+	}
+	return 0
+}
+
+func (x *UsageResponse) GetMaxUploads() uint64 {
+	if x != nil {
+		return x.MaxUploads
+	}
+	return 0
+}
+
+// KindUsage is the part of an account's usage that one kind has.
+type KindUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=ucn.storage.v1.Kind" json:"kind,omitempty"`
+	// Bytes.
+	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Number of references.
+	Blobs         uint64 `protobuf:"varint,3,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KindUsage) Reset() {
+	*x = KindUsage{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KindUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KindUsage) ProtoMessage() {}
+
+func (x *KindUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KindUsage.ProtoReflect.Descriptor instead.
+func (*KindUsage) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *KindUsage) GetKind() Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Kind_KIND_UNSPECIFIED
+}
+
+func (x *KindUsage) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *KindUsage) GetBlobs() uint64 {
+	if x != nil {
+		return x.Blobs
+	}
+	return 0
+}
+
 // RemoveRequest names the reference to end.
 type RemoveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1083,7 +1430,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[14]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1442,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[14]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1455,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{14}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveRequest) GetCid() string {
@@ -1127,7 +1474,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[15]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1486,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[15]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,35 +1499,1596 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{15}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{18}
+}
+
+// RemoveManyRequest picks references: those to which everything that is set applies. At least one
+// of job, name_prefix, kind and created_before_ms must be set, or all.
+type RemoveManyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Outputs of this job.
+	Job string `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// References whose name begins so.
+	NamePrefix string `protobuf:"bytes,2,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
+	// References of this kind.
+	Kind Kind `protobuf:"varint,3,opt,name=kind,proto3,enum=ucn.storage.v1.Kind" json:"kind,omitempty"`
+	// References first put before this time, Unix milliseconds.
+	CreatedBeforeMs uint64 `protobuf:"varint,4,opt,name=created_before_ms,json=createdBeforeMs,proto3" json:"created_before_ms,omitempty"`
+	// All references.
+	All bool `protobuf:"varint,5,opt,name=all,proto3" json:"all,omitempty"`
+	// Only count what would be removed.
+	DryRun bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// next_page_token of the call before; empty for the first.
+	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveManyRequest) Reset() {
+	*x = RemoveManyRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveManyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveManyRequest) ProtoMessage() {}
+
+func (x *RemoveManyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveManyRequest.ProtoReflect.Descriptor instead.
+func (*RemoveManyRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RemoveManyRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *RemoveManyRequest) GetNamePrefix() string {
+	if x != nil {
+		return x.NamePrefix
+	}
+	return ""
+}
+
+func (x *RemoveManyRequest) GetKind() Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Kind_KIND_UNSPECIFIED
+}
+
+func (x *RemoveManyRequest) GetCreatedBeforeMs() uint64 {
+	if x != nil {
+		return x.CreatedBeforeMs
+	}
+	return 0
+}
+
+func (x *RemoveManyRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *RemoveManyRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RemoveManyRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// RemoveManyResponse counts what one call did.
+type RemoveManyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// References ended, durably, and their bytes.
+	Removed uint64 `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	Bytes   uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// References picked but kept since they are pinned, and since a directory names them.
+	Pinned      uint64 `protobuf:"varint,3,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	InDirectory uint64 `protobuf:"varint,4,opt,name=in_directory,json=inDirectory,proto3" json:"in_directory,omitempty"`
+	// Call again with it: there may be more. Empty at the end.
+	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveManyResponse) Reset() {
+	*x = RemoveManyResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveManyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveManyResponse) ProtoMessage() {}
+
+func (x *RemoveManyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveManyResponse.ProtoReflect.Descriptor instead.
+func (*RemoveManyResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RemoveManyResponse) GetRemoved() uint64 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
+func (x *RemoveManyResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RemoveManyResponse) GetPinned() uint64 {
+	if x != nil {
+		return x.Pinned
+	}
+	return 0
+}
+
+func (x *RemoveManyResponse) GetInDirectory() uint64 {
+	if x != nil {
+		return x.InDirectory
+	}
+	return 0
+}
+
+func (x *RemoveManyResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// PinRequest names the reference to pin.
+type PinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinRequest) Reset() {
+	*x = PinRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinRequest) ProtoMessage() {}
+
+func (x *PinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinRequest.ProtoReflect.Descriptor instead.
+func (*PinRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PinRequest) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+// PinResponse is the reference after it.
+type PinResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reference     *Reference             `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinResponse) Reset() {
+	*x = PinResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinResponse) ProtoMessage() {}
+
+func (x *PinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinResponse.ProtoReflect.Descriptor instead.
+func (*PinResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PinResponse) GetReference() *Reference {
+	if x != nil {
+		return x.Reference
+	}
+	return nil
+}
+
+// UnpinRequest names the reference to unpin.
+type UnpinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpinRequest) Reset() {
+	*x = UnpinRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpinRequest) ProtoMessage() {}
+
+func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpinRequest.ProtoReflect.Descriptor instead.
+func (*UnpinRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UnpinRequest) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+// UnpinResponse is the reference after it.
+type UnpinResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reference     *Reference             `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpinResponse) Reset() {
+	*x = UnpinResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpinResponse) ProtoMessage() {}
+
+func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpinResponse.ProtoReflect.Descriptor instead.
+func (*UnpinResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UnpinResponse) GetReference() *Reference {
+	if x != nil {
+		return x.Reference
+	}
+	return nil
+}
+
+// SetExpiryRequest names a reference and when it ends.
+type SetExpiryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Cid   string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// Unix milliseconds, not in the past; 0: never.
+	ExpiresMs     uint64 `protobuf:"varint,2,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetExpiryRequest) Reset() {
+	*x = SetExpiryRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetExpiryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetExpiryRequest) ProtoMessage() {}
+
+func (x *SetExpiryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetExpiryRequest.ProtoReflect.Descriptor instead.
+func (*SetExpiryRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetExpiryRequest) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *SetExpiryRequest) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+// SetExpiryResponse is the reference after it.
+type SetExpiryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reference     *Reference             `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetExpiryResponse) Reset() {
+	*x = SetExpiryResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetExpiryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetExpiryResponse) ProtoMessage() {}
+
+func (x *SetExpiryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetExpiryResponse.ProtoReflect.Descriptor instead.
+func (*SetExpiryResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SetExpiryResponse) GetReference() *Reference {
+	if x != nil {
+		return x.Reference
+	}
+	return nil
+}
+
+// ListDirectoryRequest asks for one page of a directory.
+type ListDirectoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Cid   string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// A path inside it, such as "a/b"; empty: cid itself. At most 4096 bytes and 64 names.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Entries wanted, 1 to 1000; 0 means 100.
+	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first. One of another directory is
+	// BAD_STORAGE_REQUEST.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDirectoryRequest) Reset() {
+	*x = ListDirectoryRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDirectoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDirectoryRequest) ProtoMessage() {}
+
+func (x *ListDirectoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDirectoryRequest.ProtoReflect.Descriptor instead.
+func (*ListDirectoryRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListDirectoryRequest) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *ListDirectoryRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ListDirectoryRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDirectoryRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListDirectoryResponse is one page, ascending by name.
+type ListDirectoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// CID of the directory listed, as text.
+	Cid string `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// Entries of the page.
+	Entries []*DirectoryEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Entries of the directory.
+	Total uint64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	// Bytes of all files inside, however deep.
+	Size          uint64 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDirectoryResponse) Reset() {
+	*x = ListDirectoryResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDirectoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDirectoryResponse) ProtoMessage() {}
+
+func (x *ListDirectoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDirectoryResponse.ProtoReflect.Descriptor instead.
+func (*ListDirectoryResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListDirectoryResponse) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *ListDirectoryResponse) GetEntries() []*DirectoryEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *ListDirectoryResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListDirectoryResponse) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *ListDirectoryResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// DirectoryEntry is an Entry with its CID as text.
+type DirectoryEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Cid   string                 `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
+	// Bytes; of a directory all files inside.
+	Size uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// Unix permission bits.
+	Mode          uint32    `protobuf:"varint,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	Kind          EntryKind `protobuf:"varint,5,opt,name=kind,proto3,enum=ucn.storage.v1.EntryKind" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectoryEntry) Reset() {
+	*x = DirectoryEntry{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectoryEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectoryEntry) ProtoMessage() {}
+
+func (x *DirectoryEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectoryEntry.ProtoReflect.Descriptor instead.
+func (*DirectoryEntry) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DirectoryEntry) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DirectoryEntry) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *DirectoryEntry) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *DirectoryEntry) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *DirectoryEntry) GetKind() EntryKind {
+	if x != nil {
+		return x.Kind
+	}
+	return EntryKind_ENTRY_KIND_UNSPECIFIED
+}
+
+// StartUploadRequest says what will come.
+type StartUploadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Put.
+	Header        *PutHeader `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartUploadRequest) Reset() {
+	*x = StartUploadRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartUploadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartUploadRequest) ProtoMessage() {}
+
+func (x *StartUploadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartUploadRequest.ProtoReflect.Descriptor instead.
+func (*StartUploadRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *StartUploadRequest) GetHeader() *PutHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+// StartUploadResponse is the new upload.
+type StartUploadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upload        *Upload                `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartUploadResponse) Reset() {
+	*x = StartUploadResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartUploadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartUploadResponse) ProtoMessage() {}
+
+func (x *StartUploadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartUploadResponse.ProtoReflect.Descriptor instead.
+func (*StartUploadResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *StartUploadResponse) GetUpload() *Upload {
+	if x != nil {
+		return x.Upload
+	}
+	return nil
+}
+
+// Upload is one upload under way.
+type Upload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 hexadecimal digits. Useless without a token of the account.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// As given by StartUpload.
+	Header *PutHeader `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	// Durable bytes: where to go on.
+	Offset uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	// When it began, Unix milliseconds.
+	CreatedMs uint64 `protobuf:"varint,4,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	// When it is given up unless more bytes come, Unix milliseconds.
+	ExpiresMs uint64 `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// Set when it is finished: the blob.
+	Cid           string `protobuf:"bytes,6,opt,name=cid,proto3" json:"cid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Upload) Reset() {
+	*x = Upload{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Upload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Upload) ProtoMessage() {}
+
+func (x *Upload) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Upload.ProtoReflect.Descriptor instead.
+func (*Upload) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Upload) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Upload) GetHeader() *PutHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *Upload) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Upload) GetCreatedMs() uint64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *Upload) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *Upload) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+// AppendUploadRequest is one message of the stream of AppendUpload.
+type AppendUploadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*AppendUploadRequest_Header
+	//	*AppendUploadRequest_Chunk
+	Part          isAppendUploadRequest_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendUploadRequest) Reset() {
+	*x = AppendUploadRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendUploadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendUploadRequest) ProtoMessage() {}
+
+func (x *AppendUploadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendUploadRequest.ProtoReflect.Descriptor instead.
+func (*AppendUploadRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *AppendUploadRequest) GetPart() isAppendUploadRequest_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *AppendUploadRequest) GetHeader() *AppendHeader {
+	if x != nil {
+		if x, ok := x.Part.(*AppendUploadRequest_Header); ok {
+			return x.Header
+		}
+	}
+	return nil
+}
+
+func (x *AppendUploadRequest) GetChunk() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*AppendUploadRequest_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
+type isAppendUploadRequest_Part interface {
+	isAppendUploadRequest_Part()
+}
+
+type AppendUploadRequest_Header struct {
+	// First message, and only the first.
+	Header *AppendHeader `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type AppendUploadRequest_Chunk struct {
+	// The next bytes: 1 byte to 1 MiB.
+	Chunk []byte `protobuf:"bytes,2,opt,name=chunk,proto3,oneof"`
+}
+
+func (*AppendUploadRequest_Header) isAppendUploadRequest_Part() {}
+
+func (*AppendUploadRequest_Chunk) isAppendUploadRequest_Part() {}
+
+// AppendHeader says where the bytes go.
+type AppendHeader struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Upload string                 `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	// Must be the upload's offset.
+	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendHeader) Reset() {
+	*x = AppendHeader{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendHeader) ProtoMessage() {}
+
+func (x *AppendHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendHeader.ProtoReflect.Descriptor instead.
+func (*AppendHeader) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AppendHeader) GetUpload() string {
+	if x != nil {
+		return x.Upload
+	}
+	return ""
+}
+
+func (x *AppendHeader) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+// AppendUploadResponse says that all bytes are durable.
+type AppendUploadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upload        *Upload                `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendUploadResponse) Reset() {
+	*x = AppendUploadResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendUploadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendUploadResponse) ProtoMessage() {}
+
+func (x *AppendUploadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendUploadResponse.ProtoReflect.Descriptor instead.
+func (*AppendUploadResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AppendUploadResponse) GetUpload() *Upload {
+	if x != nil {
+		return x.Upload
+	}
+	return nil
+}
+
+// GetUploadRequest names an upload.
+type GetUploadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upload        string                 `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUploadRequest) Reset() {
+	*x = GetUploadRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUploadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUploadRequest) ProtoMessage() {}
+
+func (x *GetUploadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUploadRequest.ProtoReflect.Descriptor instead.
+func (*GetUploadRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GetUploadRequest) GetUpload() string {
+	if x != nil {
+		return x.Upload
+	}
+	return ""
+}
+
+// GetUploadResponse is one upload.
+type GetUploadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upload        *Upload                `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUploadResponse) Reset() {
+	*x = GetUploadResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUploadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUploadResponse) ProtoMessage() {}
+
+func (x *GetUploadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUploadResponse.ProtoReflect.Descriptor instead.
+func (*GetUploadResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *GetUploadResponse) GetUpload() *Upload {
+	if x != nil {
+		return x.Upload
+	}
+	return nil
+}
+
+// ListUploadsRequest asks for the caller's uploads.
+type ListUploadsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUploadsRequest) Reset() {
+	*x = ListUploadsRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUploadsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUploadsRequest) ProtoMessage() {}
+
+func (x *ListUploadsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUploadsRequest.ProtoReflect.Descriptor instead.
+func (*ListUploadsRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{38}
+}
+
+// ListUploadsResponse has all of them, oldest first: an account has few.
+type ListUploadsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uploads       []*Upload              `protobuf:"bytes,1,rep,name=uploads,proto3" json:"uploads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUploadsResponse) Reset() {
+	*x = ListUploadsResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUploadsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUploadsResponse) ProtoMessage() {}
+
+func (x *ListUploadsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUploadsResponse.ProtoReflect.Descriptor instead.
+func (*ListUploadsResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListUploadsResponse) GetUploads() []*Upload {
+	if x != nil {
+		return x.Uploads
+	}
+	return nil
+}
+
+// FinishUploadRequest names an upload whose bytes are complete.
+type FinishUploadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upload        string                 `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishUploadRequest) Reset() {
+	*x = FinishUploadRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishUploadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishUploadRequest) ProtoMessage() {}
+
+func (x *FinishUploadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishUploadRequest.ProtoReflect.Descriptor instead.
+func (*FinishUploadRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *FinishUploadRequest) GetUpload() string {
+	if x != nil {
+		return x.Upload
+	}
+	return ""
+}
+
+// FinishUploadResponse is the outcome, as of Put.
+type FinishUploadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Cid   string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// Bytes.
+	Size uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// As in PutResponse.
+	Deduplicated  bool `protobuf:"varint,3,opt,name=deduplicated,proto3" json:"deduplicated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishUploadResponse) Reset() {
+	*x = FinishUploadResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishUploadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishUploadResponse) ProtoMessage() {}
+
+func (x *FinishUploadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishUploadResponse.ProtoReflect.Descriptor instead.
+func (*FinishUploadResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *FinishUploadResponse) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *FinishUploadResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *FinishUploadResponse) GetDeduplicated() bool {
+	if x != nil {
+		return x.Deduplicated
+	}
+	return false
+}
+
+// AbortUploadRequest names an upload to give up.
+type AbortUploadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upload        string                 `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortUploadRequest) Reset() {
+	*x = AbortUploadRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortUploadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortUploadRequest) ProtoMessage() {}
+
+func (x *AbortUploadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortUploadRequest.ProtoReflect.Descriptor instead.
+func (*AbortUploadRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *AbortUploadRequest) GetUpload() string {
+	if x != nil {
+		return x.Upload
+	}
+	return ""
+}
+
+// AbortUploadResponse says that the upload is gone.
+type AbortUploadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortUploadResponse) Reset() {
+	*x = AbortUploadResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortUploadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortUploadResponse) ProtoMessage() {}
+
+func (x *AbortUploadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortUploadResponse.ProtoReflect.Descriptor instead.
+func (*AbortUploadResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{43}
+}
+
+// CollectGarbageRequest starts one pass.
+type CollectGarbageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only count what would go.
+	DryRun        bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectGarbageRequest) Reset() {
+	*x = CollectGarbageRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectGarbageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectGarbageRequest) ProtoMessage() {}
+
+func (x *CollectGarbageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectGarbageRequest.ProtoReflect.Descriptor instead.
+func (*CollectGarbageRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *CollectGarbageRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// CollectGarbageResponse counts what one pass ended, or would.
+type CollectGarbageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Expired references.
+	References uint64 `protobuf:"varint,1,opt,name=references,proto3" json:"references,omitempty"`
+	// Uploads given up.
+	Uploads uint64 `protobuf:"varint,2,opt,name=uploads,proto3" json:"uploads,omitempty"`
+	// Blobs whose bytes were freed, orphaned files included.
+	Blobs uint64 `protobuf:"varint,3,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	// Bytes freed on the disk.
+	Bytes uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// How long the pass took, milliseconds.
+	TookMs        uint64 `protobuf:"varint,5,opt,name=took_ms,json=tookMs,proto3" json:"took_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectGarbageResponse) Reset() {
+	*x = CollectGarbageResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectGarbageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectGarbageResponse) ProtoMessage() {}
+
+func (x *CollectGarbageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectGarbageResponse.ProtoReflect.Descriptor instead.
+func (*CollectGarbageResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *CollectGarbageResponse) GetReferences() uint64 {
+	if x != nil {
+		return x.References
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetUploads() uint64 {
+	if x != nil {
+		return x.Uploads
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetBlobs() uint64 {
+	if x != nil {
+		return x.Blobs
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetTookMs() uint64 {
+	if x != nil {
+		return x.TookMs
+	}
+	return 0
 }
 
 var File_ucn_storage_v1_storage_proto protoreflect.FileDescriptor
 
 const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\n" +
-	"\x1cucn/storage/v1/storage.proto\x12\x0eucn.storage.v1\"a\n" +
+	"\x1cucn/storage/v1/storage.proto\x12\x0eucn.storage.v1\"<\n" +
+	"\tDirectory\x12/\n" +
+	"\aentries\x18\x01 \x03(\v2\x15.ucn.storage.v1.EntryR\aentries\"\x84\x01\n" +
+	"\x05Entry\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03cid\x18\x02 \x01(\fR\x03cid\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04mode\x18\x04 \x01(\rR\x04mode\x12-\n" +
+	"\x04kind\x18\x05 \x01(\x0e2\x19.ucn.storage.v1.EntryKindR\x04kind\"a\n" +
 	"\n" +
 	"PutRequest\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.ucn.storage.v1.PutHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
-	"\x04part\"\x92\x01\n" +
+	"\x04part\"\xb1\x01\n" +
 	"\tPutHeader\x12(\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x14.ucn.storage.v1.KindR\x04kind\x12!\n" +
 	"\fexpected_cid\x18\x02 \x01(\tR\vexpectedCid\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x10\n" +
-	"\x03job\x18\x05 \x01(\tR\x03job\"W\n" +
+	"\x03job\x18\x05 \x01(\tR\x03job\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"W\n" +
 	"\vPutResponse\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\"\n" +
-	"\fdeduplicated\x18\x03 \x01(\bR\fdeduplicated\"\x84\x01\n" +
+	"\fdeduplicated\x18\x03 \x01(\bR\fdeduplicated\"\x98\x01\n" +
 	"\n" +
 	"GetRequest\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x16\n" +
 	"\x06length\x18\x03 \x01(\x04R\x06length\x124\n" +
-	"\bencoding\x18\x04 \x01(\x0e2\x18.ucn.storage.v1.EncodingR\bencoding\"b\n" +
+	"\bencoding\x18\x04 \x01(\x0e2\x18.ucn.storage.v1.EncodingR\bencoding\x12\x12\n" +
+	"\x04path\x18\x05 \x01(\tR\x04path\"b\n" +
 	"\vGetResponse\x123\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.ucn.storage.v1.GetHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
@@ -1188,7 +3096,7 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\tGetHeader\x127\n" +
 	"\treference\x18\x01 \x01(\v2\x19.ucn.storage.v1.ReferenceR\treference\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x16\n" +
-	"\x06length\x18\x03 \x01(\x04R\x06length\"\xa0\x01\n" +
+	"\x06length\x18\x03 \x01(\x04R\x06length\"\xd7\x01\n" +
 	"\tReference\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12(\n" +
@@ -1196,10 +3104,14 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x10\n" +
 	"\x03job\x18\x05 \x01(\tR\x03job\x12\x1d\n" +
 	"\n" +
-	"created_ms\x18\x06 \x01(\x04R\tcreatedMs\"5\n" +
+	"created_ms\x18\x06 \x01(\x04R\tcreatedMs\x12\x16\n" +
+	"\x06pinned\x18\a \x01(\bR\x06pinned\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\b \x01(\x04R\texpiresMs\"I\n" +
 	"\vStatRequest\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x14\n" +
-	"\x05image\x18\x02 \x01(\bR\x05image\"t\n" +
+	"\x05image\x18\x02 \x01(\bR\x05image\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\"t\n" +
 	"\fStatResponse\x127\n" +
 	"\treference\x18\x01 \x01(\v2\x19.ucn.storage.v1.ReferenceR\treference\x12+\n" +
 	"\x05image\x18\x02 \x01(\v2\x15.ucn.storage.v1.ImageR\x05image\"p\n" +
@@ -1218,7 +3130,7 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"references\x18\x01 \x03(\v2\x19.ucn.storage.v1.ReferenceR\n" +
 	"references\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x0e\n" +
-	"\fUsageRequest\"\x98\x01\n" +
+	"\fUsageRequest\"\xed\x02\n" +
 	"\rUsageResponse\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
 	"\x05blobs\x18\x02 \x01(\x04R\x05blobs\x12\x1f\n" +
@@ -1226,24 +3138,151 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"quotaBytes\x12\x1f\n" +
 	"\vquota_blobs\x18\x04 \x01(\x04R\n" +
 	"quotaBlobs\x12\x19\n" +
-	"\bmax_blob\x18\x05 \x01(\x04R\amaxBlob\"!\n" +
+	"\bmax_blob\x18\x05 \x01(\x04R\amaxBlob\x12/\n" +
+	"\x05kinds\x18\x06 \x03(\v2\x19.ucn.storage.v1.KindUsageR\x05kinds\x12!\n" +
+	"\fpinned_blobs\x18\a \x01(\x04R\vpinnedBlobs\x12!\n" +
+	"\fpinned_bytes\x18\b \x01(\x04R\vpinnedBytes\x12\x18\n" +
+	"\auploads\x18\t \x01(\x04R\auploads\x12!\n" +
+	"\fupload_bytes\x18\n" +
+	" \x01(\x04R\vuploadBytes\x12\x1f\n" +
+	"\vmax_uploads\x18\v \x01(\x04R\n" +
+	"maxUploads\"a\n" +
+	"\tKindUsage\x12(\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x14.ucn.storage.v1.KindR\x04kind\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05blobs\x18\x03 \x01(\x04R\x05blobs\"!\n" +
 	"\rRemoveRequest\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\"\x10\n" +
-	"\x0eRemoveResponse*>\n" +
+	"\x0eRemoveResponse\"\xe6\x01\n" +
+	"\x11RemoveManyRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1f\n" +
+	"\vname_prefix\x18\x02 \x01(\tR\n" +
+	"namePrefix\x12(\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x14.ucn.storage.v1.KindR\x04kind\x12*\n" +
+	"\x11created_before_ms\x18\x04 \x01(\x04R\x0fcreatedBeforeMs\x12\x10\n" +
+	"\x03all\x18\x05 \x01(\bR\x03all\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\"\xa7\x01\n" +
+	"\x12RemoveManyResponse\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\x04R\aremoved\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06pinned\x18\x03 \x01(\x04R\x06pinned\x12!\n" +
+	"\fin_directory\x18\x04 \x01(\x04R\vinDirectory\x12&\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\x1e\n" +
+	"\n" +
+	"PinRequest\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\"F\n" +
+	"\vPinResponse\x127\n" +
+	"\treference\x18\x01 \x01(\v2\x19.ucn.storage.v1.ReferenceR\treference\" \n" +
+	"\fUnpinRequest\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\"H\n" +
+	"\rUnpinResponse\x127\n" +
+	"\treference\x18\x01 \x01(\v2\x19.ucn.storage.v1.ReferenceR\treference\"C\n" +
+	"\x10SetExpiryRequest\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x02 \x01(\x04R\texpiresMs\"L\n" +
+	"\x11SetExpiryResponse\x127\n" +
+	"\treference\x18\x01 \x01(\v2\x19.ucn.storage.v1.ReferenceR\treference\"x\n" +
+	"\x14ListDirectoryRequest\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\xb5\x01\n" +
+	"\x15ListDirectoryResponse\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x128\n" +
+	"\aentries\x18\x02 \x03(\v2\x1e.ucn.storage.v1.DirectoryEntryR\aentries\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x04R\x05total\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size\"\x8d\x01\n" +
+	"\x0eDirectoryEntry\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03cid\x18\x02 \x01(\tR\x03cid\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04mode\x18\x04 \x01(\rR\x04mode\x12-\n" +
+	"\x04kind\x18\x05 \x01(\x0e2\x19.ucn.storage.v1.EntryKindR\x04kind\"G\n" +
+	"\x12StartUploadRequest\x121\n" +
+	"\x06header\x18\x01 \x01(\v2\x19.ucn.storage.v1.PutHeaderR\x06header\"E\n" +
+	"\x13StartUploadResponse\x12.\n" +
+	"\x06upload\x18\x01 \x01(\v2\x16.ucn.storage.v1.UploadR\x06upload\"\xb3\x01\n" +
+	"\x06Upload\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
+	"\x06header\x18\x02 \x01(\v2\x19.ucn.storage.v1.PutHeaderR\x06header\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\x04 \x01(\x04R\tcreatedMs\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x04R\texpiresMs\x12\x10\n" +
+	"\x03cid\x18\x06 \x01(\tR\x03cid\"m\n" +
+	"\x13AppendUploadRequest\x126\n" +
+	"\x06header\x18\x01 \x01(\v2\x1c.ucn.storage.v1.AppendHeaderH\x00R\x06header\x12\x16\n" +
+	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
+	"\x04part\">\n" +
+	"\fAppendHeader\x12\x16\n" +
+	"\x06upload\x18\x01 \x01(\tR\x06upload\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"F\n" +
+	"\x14AppendUploadResponse\x12.\n" +
+	"\x06upload\x18\x01 \x01(\v2\x16.ucn.storage.v1.UploadR\x06upload\"*\n" +
+	"\x10GetUploadRequest\x12\x16\n" +
+	"\x06upload\x18\x01 \x01(\tR\x06upload\"C\n" +
+	"\x11GetUploadResponse\x12.\n" +
+	"\x06upload\x18\x01 \x01(\v2\x16.ucn.storage.v1.UploadR\x06upload\"\x14\n" +
+	"\x12ListUploadsRequest\"G\n" +
+	"\x13ListUploadsResponse\x120\n" +
+	"\auploads\x18\x01 \x03(\v2\x16.ucn.storage.v1.UploadR\auploads\"-\n" +
+	"\x13FinishUploadRequest\x12\x16\n" +
+	"\x06upload\x18\x01 \x01(\tR\x06upload\"`\n" +
+	"\x14FinishUploadResponse\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\"\n" +
+	"\fdeduplicated\x18\x03 \x01(\bR\fdeduplicated\",\n" +
+	"\x12AbortUploadRequest\x12\x16\n" +
+	"\x06upload\x18\x01 \x01(\tR\x06upload\"\x15\n" +
+	"\x13AbortUploadResponse\"0\n" +
+	"\x15CollectGarbageRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"\x97\x01\n" +
+	"\x16CollectGarbageResponse\x12\x1e\n" +
+	"\n" +
+	"references\x18\x01 \x01(\x04R\n" +
+	"references\x12\x18\n" +
+	"\auploads\x18\x02 \x01(\x04R\auploads\x12\x14\n" +
+	"\x05blobs\x18\x03 \x01(\x04R\x05blobs\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x17\n" +
+	"\atook_ms\x18\x05 \x01(\x04R\x06tookMs*R\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_FILE\x10\x01\x12\x11\n" +
-	"\rKIND_OCI_BLOB\x10\x02*<\n" +
+	"\rKIND_OCI_BLOB\x10\x02\x12\x12\n" +
+	"\x0eKIND_DIRECTORY\x10\x03*V\n" +
+	"\tEntryKind\x12\x1a\n" +
+	"\x16ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fENTRY_KIND_FILE\x10\x01\x12\x18\n" +
+	"\x14ENTRY_KIND_DIRECTORY\x10\x02*<\n" +
 	"\bEncoding\x12\x18\n" +
 	"\x14ENCODING_UNSPECIFIED\x10\x00\x12\x16\n" +
-	"\x12ENCODING_BAO_SLICE\x10\x012\xa9\x03\n" +
+	"\x12ENCODING_BAO_SLICE\x10\x012\xa7\v\n" +
 	"\x0eStorageService\x12@\n" +
 	"\x03Put\x12\x1a.ucn.storage.v1.PutRequest\x1a\x1b.ucn.storage.v1.PutResponse(\x01\x12@\n" +
 	"\x03Get\x12\x1a.ucn.storage.v1.GetRequest\x1a\x1b.ucn.storage.v1.GetResponse0\x01\x12A\n" +
 	"\x04Stat\x12\x1b.ucn.storage.v1.StatRequest\x1a\x1c.ucn.storage.v1.StatResponse\x12A\n" +
 	"\x04List\x12\x1b.ucn.storage.v1.ListRequest\x1a\x1c.ucn.storage.v1.ListResponse\x12D\n" +
 	"\x05Usage\x12\x1c.ucn.storage.v1.UsageRequest\x1a\x1d.ucn.storage.v1.UsageResponse\x12G\n" +
-	"\x06Remove\x12\x1d.ucn.storage.v1.RemoveRequest\x1a\x1e.ucn.storage.v1.RemoveResponseBAZ?github.com/united-containers/ucn/proto/ucn/storage/v1;storagev1b\x06proto3"
+	"\x06Remove\x12\x1d.ucn.storage.v1.RemoveRequest\x1a\x1e.ucn.storage.v1.RemoveResponse\x12S\n" +
+	"\n" +
+	"RemoveMany\x12!.ucn.storage.v1.RemoveManyRequest\x1a\".ucn.storage.v1.RemoveManyResponse\x12>\n" +
+	"\x03Pin\x12\x1a.ucn.storage.v1.PinRequest\x1a\x1b.ucn.storage.v1.PinResponse\x12D\n" +
+	"\x05Unpin\x12\x1c.ucn.storage.v1.UnpinRequest\x1a\x1d.ucn.storage.v1.UnpinResponse\x12P\n" +
+	"\tSetExpiry\x12 .ucn.storage.v1.SetExpiryRequest\x1a!.ucn.storage.v1.SetExpiryResponse\x12\\\n" +
+	"\rListDirectory\x12$.ucn.storage.v1.ListDirectoryRequest\x1a%.ucn.storage.v1.ListDirectoryResponse\x12V\n" +
+	"\vStartUpload\x12\".ucn.storage.v1.StartUploadRequest\x1a#.ucn.storage.v1.StartUploadResponse\x12[\n" +
+	"\fAppendUpload\x12#.ucn.storage.v1.AppendUploadRequest\x1a$.ucn.storage.v1.AppendUploadResponse(\x01\x12P\n" +
+	"\tGetUpload\x12 .ucn.storage.v1.GetUploadRequest\x1a!.ucn.storage.v1.GetUploadResponse\x12V\n" +
+	"\vListUploads\x12\".ucn.storage.v1.ListUploadsRequest\x1a#.ucn.storage.v1.ListUploadsResponse\x12Y\n" +
+	"\fFinishUpload\x12#.ucn.storage.v1.FinishUploadRequest\x1a$.ucn.storage.v1.FinishUploadResponse\x12V\n" +
+	"\vAbortUpload\x12\".ucn.storage.v1.AbortUploadRequest\x1a#.ucn.storage.v1.AbortUploadResponse\x12_\n" +
+	"\x0eCollectGarbage\x12%.ucn.storage.v1.CollectGarbageRequest\x1a&.ucn.storage.v1.CollectGarbageResponseBAZ?github.com/united-containers/ucn/proto/ucn/storage/v1;storagev1b\x06proto3"
 
 var (
 	file_ucn_storage_v1_storage_proto_rawDescOnce sync.Once
@@ -1257,55 +3296,127 @@ func file_ucn_storage_v1_storage_proto_rawDescGZIP() []byte {
 	return file_ucn_storage_v1_storage_proto_rawDescData
 }
 
-var file_ucn_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ucn_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_ucn_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_ucn_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_ucn_storage_v1_storage_proto_goTypes = []any{
-	(Kind)(0),              // 0: ucn.storage.v1.Kind
-	(Encoding)(0),          // 1: ucn.storage.v1.Encoding
-	(*PutRequest)(nil),     // 2: ucn.storage.v1.PutRequest
-	(*PutHeader)(nil),      // 3: ucn.storage.v1.PutHeader
-	(*PutResponse)(nil),    // 4: ucn.storage.v1.PutResponse
-	(*GetRequest)(nil),     // 5: ucn.storage.v1.GetRequest
-	(*GetResponse)(nil),    // 6: ucn.storage.v1.GetResponse
-	(*GetHeader)(nil),      // 7: ucn.storage.v1.GetHeader
-	(*Reference)(nil),      // 8: ucn.storage.v1.Reference
-	(*StatRequest)(nil),    // 9: ucn.storage.v1.StatRequest
-	(*StatResponse)(nil),   // 10: ucn.storage.v1.StatResponse
-	(*Image)(nil),          // 11: ucn.storage.v1.Image
-	(*ListRequest)(nil),    // 12: ucn.storage.v1.ListRequest
-	(*ListResponse)(nil),   // 13: ucn.storage.v1.ListResponse
-	(*UsageRequest)(nil),   // 14: ucn.storage.v1.UsageRequest
-	(*UsageResponse)(nil),  // 15: ucn.storage.v1.UsageResponse
-	(*RemoveRequest)(nil),  // 16: ucn.storage.v1.RemoveRequest
-	(*RemoveResponse)(nil), // 17: ucn.storage.v1.RemoveResponse
+	(Kind)(0),                      // 0: ucn.storage.v1.Kind
+	(EntryKind)(0),                 // 1: ucn.storage.v1.EntryKind
+	(Encoding)(0),                  // 2: ucn.storage.v1.Encoding
+	(*Directory)(nil),              // 3: ucn.storage.v1.Directory
+	(*Entry)(nil),                  // 4: ucn.storage.v1.Entry
+	(*PutRequest)(nil),             // 5: ucn.storage.v1.PutRequest
+	(*PutHeader)(nil),              // 6: ucn.storage.v1.PutHeader
+	(*PutResponse)(nil),            // 7: ucn.storage.v1.PutResponse
+	(*GetRequest)(nil),             // 8: ucn.storage.v1.GetRequest
+	(*GetResponse)(nil),            // 9: ucn.storage.v1.GetResponse
+	(*GetHeader)(nil),              // 10: ucn.storage.v1.GetHeader
+	(*Reference)(nil),              // 11: ucn.storage.v1.Reference
+	(*StatRequest)(nil),            // 12: ucn.storage.v1.StatRequest
+	(*StatResponse)(nil),           // 13: ucn.storage.v1.StatResponse
+	(*Image)(nil),                  // 14: ucn.storage.v1.Image
+	(*ListRequest)(nil),            // 15: ucn.storage.v1.ListRequest
+	(*ListResponse)(nil),           // 16: ucn.storage.v1.ListResponse
+	(*UsageRequest)(nil),           // 17: ucn.storage.v1.UsageRequest
+	(*UsageResponse)(nil),          // 18: ucn.storage.v1.UsageResponse
+	(*KindUsage)(nil),              // 19: ucn.storage.v1.KindUsage
+	(*RemoveRequest)(nil),          // 20: ucn.storage.v1.RemoveRequest
+	(*RemoveResponse)(nil),         // 21: ucn.storage.v1.RemoveResponse
+	(*RemoveManyRequest)(nil),      // 22: ucn.storage.v1.RemoveManyRequest
+	(*RemoveManyResponse)(nil),     // 23: ucn.storage.v1.RemoveManyResponse
+	(*PinRequest)(nil),             // 24: ucn.storage.v1.PinRequest
+	(*PinResponse)(nil),            // 25: ucn.storage.v1.PinResponse
+	(*UnpinRequest)(nil),           // 26: ucn.storage.v1.UnpinRequest
+	(*UnpinResponse)(nil),          // 27: ucn.storage.v1.UnpinResponse
+	(*SetExpiryRequest)(nil),       // 28: ucn.storage.v1.SetExpiryRequest
+	(*SetExpiryResponse)(nil),      // 29: ucn.storage.v1.SetExpiryResponse
+	(*ListDirectoryRequest)(nil),   // 30: ucn.storage.v1.ListDirectoryRequest
+	(*ListDirectoryResponse)(nil),  // 31: ucn.storage.v1.ListDirectoryResponse
+	(*DirectoryEntry)(nil),         // 32: ucn.storage.v1.DirectoryEntry
+	(*StartUploadRequest)(nil),     // 33: ucn.storage.v1.StartUploadRequest
+	(*StartUploadResponse)(nil),    // 34: ucn.storage.v1.StartUploadResponse
+	(*Upload)(nil),                 // 35: ucn.storage.v1.Upload
+	(*AppendUploadRequest)(nil),    // 36: ucn.storage.v1.AppendUploadRequest
+	(*AppendHeader)(nil),           // 37: ucn.storage.v1.AppendHeader
+	(*AppendUploadResponse)(nil),   // 38: ucn.storage.v1.AppendUploadResponse
+	(*GetUploadRequest)(nil),       // 39: ucn.storage.v1.GetUploadRequest
+	(*GetUploadResponse)(nil),      // 40: ucn.storage.v1.GetUploadResponse
+	(*ListUploadsRequest)(nil),     // 41: ucn.storage.v1.ListUploadsRequest
+	(*ListUploadsResponse)(nil),    // 42: ucn.storage.v1.ListUploadsResponse
+	(*FinishUploadRequest)(nil),    // 43: ucn.storage.v1.FinishUploadRequest
+	(*FinishUploadResponse)(nil),   // 44: ucn.storage.v1.FinishUploadResponse
+	(*AbortUploadRequest)(nil),     // 45: ucn.storage.v1.AbortUploadRequest
+	(*AbortUploadResponse)(nil),    // 46: ucn.storage.v1.AbortUploadResponse
+	(*CollectGarbageRequest)(nil),  // 47: ucn.storage.v1.CollectGarbageRequest
+	(*CollectGarbageResponse)(nil), // 48: ucn.storage.v1.CollectGarbageResponse
 }
 var file_ucn_storage_v1_storage_proto_depIdxs = []int32{
-	3,  // 0: ucn.storage.v1.PutRequest.header:type_name -> ucn.storage.v1.PutHeader
-	0,  // 1: ucn.storage.v1.PutHeader.kind:type_name -> ucn.storage.v1.Kind
-	1,  // 2: ucn.storage.v1.GetRequest.encoding:type_name -> ucn.storage.v1.Encoding
-	7,  // 3: ucn.storage.v1.GetResponse.header:type_name -> ucn.storage.v1.GetHeader
-	8,  // 4: ucn.storage.v1.GetHeader.reference:type_name -> ucn.storage.v1.Reference
-	0,  // 5: ucn.storage.v1.Reference.kind:type_name -> ucn.storage.v1.Kind
-	8,  // 6: ucn.storage.v1.StatResponse.reference:type_name -> ucn.storage.v1.Reference
-	11, // 7: ucn.storage.v1.StatResponse.image:type_name -> ucn.storage.v1.Image
-	8,  // 8: ucn.storage.v1.ListResponse.references:type_name -> ucn.storage.v1.Reference
-	2,  // 9: ucn.storage.v1.StorageService.Put:input_type -> ucn.storage.v1.PutRequest
-	5,  // 10: ucn.storage.v1.StorageService.Get:input_type -> ucn.storage.v1.GetRequest
-	9,  // 11: ucn.storage.v1.StorageService.Stat:input_type -> ucn.storage.v1.StatRequest
-	12, // 12: ucn.storage.v1.StorageService.List:input_type -> ucn.storage.v1.ListRequest
-	14, // 13: ucn.storage.v1.StorageService.Usage:input_type -> ucn.storage.v1.UsageRequest
-	16, // 14: ucn.storage.v1.StorageService.Remove:input_type -> ucn.storage.v1.RemoveRequest
-	4,  // 15: ucn.storage.v1.StorageService.Put:output_type -> ucn.storage.v1.PutResponse
-	6,  // 16: ucn.storage.v1.StorageService.Get:output_type -> ucn.storage.v1.GetResponse
-	10, // 17: ucn.storage.v1.StorageService.Stat:output_type -> ucn.storage.v1.StatResponse
-	13, // 18: ucn.storage.v1.StorageService.List:output_type -> ucn.storage.v1.ListResponse
-	15, // 19: ucn.storage.v1.StorageService.Usage:output_type -> ucn.storage.v1.UsageResponse
-	17, // 20: ucn.storage.v1.StorageService.Remove:output_type -> ucn.storage.v1.RemoveResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	4,  // 0: ucn.storage.v1.Directory.entries:type_name -> ucn.storage.v1.Entry
+	1,  // 1: ucn.storage.v1.Entry.kind:type_name -> ucn.storage.v1.EntryKind
+	6,  // 2: ucn.storage.v1.PutRequest.header:type_name -> ucn.storage.v1.PutHeader
+	0,  // 3: ucn.storage.v1.PutHeader.kind:type_name -> ucn.storage.v1.Kind
+	2,  // 4: ucn.storage.v1.GetRequest.encoding:type_name -> ucn.storage.v1.Encoding
+	10, // 5: ucn.storage.v1.GetResponse.header:type_name -> ucn.storage.v1.GetHeader
+	11, // 6: ucn.storage.v1.GetHeader.reference:type_name -> ucn.storage.v1.Reference
+	0,  // 7: ucn.storage.v1.Reference.kind:type_name -> ucn.storage.v1.Kind
+	11, // 8: ucn.storage.v1.StatResponse.reference:type_name -> ucn.storage.v1.Reference
+	14, // 9: ucn.storage.v1.StatResponse.image:type_name -> ucn.storage.v1.Image
+	11, // 10: ucn.storage.v1.ListResponse.references:type_name -> ucn.storage.v1.Reference
+	19, // 11: ucn.storage.v1.UsageResponse.kinds:type_name -> ucn.storage.v1.KindUsage
+	0,  // 12: ucn.storage.v1.KindUsage.kind:type_name -> ucn.storage.v1.Kind
+	0,  // 13: ucn.storage.v1.RemoveManyRequest.kind:type_name -> ucn.storage.v1.Kind
+	11, // 14: ucn.storage.v1.PinResponse.reference:type_name -> ucn.storage.v1.Reference
+	11, // 15: ucn.storage.v1.UnpinResponse.reference:type_name -> ucn.storage.v1.Reference
+	11, // 16: ucn.storage.v1.SetExpiryResponse.reference:type_name -> ucn.storage.v1.Reference
+	32, // 17: ucn.storage.v1.ListDirectoryResponse.entries:type_name -> ucn.storage.v1.DirectoryEntry
+	1,  // 18: ucn.storage.v1.DirectoryEntry.kind:type_name -> ucn.storage.v1.EntryKind
+	6,  // 19: ucn.storage.v1.StartUploadRequest.header:type_name -> ucn.storage.v1.PutHeader
+	35, // 20: ucn.storage.v1.StartUploadResponse.upload:type_name -> ucn.storage.v1.Upload
+	6,  // 21: ucn.storage.v1.Upload.header:type_name -> ucn.storage.v1.PutHeader
+	37, // 22: ucn.storage.v1.AppendUploadRequest.header:type_name -> ucn.storage.v1.AppendHeader
+	35, // 23: ucn.storage.v1.AppendUploadResponse.upload:type_name -> ucn.storage.v1.Upload
+	35, // 24: ucn.storage.v1.GetUploadResponse.upload:type_name -> ucn.storage.v1.Upload
+	35, // 25: ucn.storage.v1.ListUploadsResponse.uploads:type_name -> ucn.storage.v1.Upload
+	5,  // 26: ucn.storage.v1.StorageService.Put:input_type -> ucn.storage.v1.PutRequest
+	8,  // 27: ucn.storage.v1.StorageService.Get:input_type -> ucn.storage.v1.GetRequest
+	12, // 28: ucn.storage.v1.StorageService.Stat:input_type -> ucn.storage.v1.StatRequest
+	15, // 29: ucn.storage.v1.StorageService.List:input_type -> ucn.storage.v1.ListRequest
+	17, // 30: ucn.storage.v1.StorageService.Usage:input_type -> ucn.storage.v1.UsageRequest
+	20, // 31: ucn.storage.v1.StorageService.Remove:input_type -> ucn.storage.v1.RemoveRequest
+	22, // 32: ucn.storage.v1.StorageService.RemoveMany:input_type -> ucn.storage.v1.RemoveManyRequest
+	24, // 33: ucn.storage.v1.StorageService.Pin:input_type -> ucn.storage.v1.PinRequest
+	26, // 34: ucn.storage.v1.StorageService.Unpin:input_type -> ucn.storage.v1.UnpinRequest
+	28, // 35: ucn.storage.v1.StorageService.SetExpiry:input_type -> ucn.storage.v1.SetExpiryRequest
+	30, // 36: ucn.storage.v1.StorageService.ListDirectory:input_type -> ucn.storage.v1.ListDirectoryRequest
+	33, // 37: ucn.storage.v1.StorageService.StartUpload:input_type -> ucn.storage.v1.StartUploadRequest
+	36, // 38: ucn.storage.v1.StorageService.AppendUpload:input_type -> ucn.storage.v1.AppendUploadRequest
+	39, // 39: ucn.storage.v1.StorageService.GetUpload:input_type -> ucn.storage.v1.GetUploadRequest
+	41, // 40: ucn.storage.v1.StorageService.ListUploads:input_type -> ucn.storage.v1.ListUploadsRequest
+	43, // 41: ucn.storage.v1.StorageService.FinishUpload:input_type -> ucn.storage.v1.FinishUploadRequest
+	45, // 42: ucn.storage.v1.StorageService.AbortUpload:input_type -> ucn.storage.v1.AbortUploadRequest
+	47, // 43: ucn.storage.v1.StorageService.CollectGarbage:input_type -> ucn.storage.v1.CollectGarbageRequest
+	7,  // 44: ucn.storage.v1.StorageService.Put:output_type -> ucn.storage.v1.PutResponse
+	9,  // 45: ucn.storage.v1.StorageService.Get:output_type -> ucn.storage.v1.GetResponse
+	13, // 46: ucn.storage.v1.StorageService.Stat:output_type -> ucn.storage.v1.StatResponse
+	16, // 47: ucn.storage.v1.StorageService.List:output_type -> ucn.storage.v1.ListResponse
+	18, // 48: ucn.storage.v1.StorageService.Usage:output_type -> ucn.storage.v1.UsageResponse
+	21, // 49: ucn.storage.v1.StorageService.Remove:output_type -> ucn.storage.v1.RemoveResponse
+	23, // 50: ucn.storage.v1.StorageService.RemoveMany:output_type -> ucn.storage.v1.RemoveManyResponse
+	25, // 51: ucn.storage.v1.StorageService.Pin:output_type -> ucn.storage.v1.PinResponse
+	27, // 52: ucn.storage.v1.StorageService.Unpin:output_type -> ucn.storage.v1.UnpinResponse
+	29, // 53: ucn.storage.v1.StorageService.SetExpiry:output_type -> ucn.storage.v1.SetExpiryResponse
+	31, // 54: ucn.storage.v1.StorageService.ListDirectory:output_type -> ucn.storage.v1.ListDirectoryResponse
+	34, // 55: ucn.storage.v1.StorageService.StartUpload:output_type -> ucn.storage.v1.StartUploadResponse
+	38, // 56: ucn.storage.v1.StorageService.AppendUpload:output_type -> ucn.storage.v1.AppendUploadResponse
+	40, // 57: ucn.storage.v1.StorageService.GetUpload:output_type -> ucn.storage.v1.GetUploadResponse
+	42, // 58: ucn.storage.v1.StorageService.ListUploads:output_type -> ucn.storage.v1.ListUploadsResponse
+	44, // 59: ucn.storage.v1.StorageService.FinishUpload:output_type -> ucn.storage.v1.FinishUploadResponse
+	46, // 60: ucn.storage.v1.StorageService.AbortUpload:output_type -> ucn.storage.v1.AbortUploadResponse
+	48, // 61: ucn.storage.v1.StorageService.CollectGarbage:output_type -> ucn.storage.v1.CollectGarbageResponse
+	44, // [44:62] is the sub-list for method output_type
+	26, // [26:44] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_ucn_storage_v1_storage_proto_init() }
@@ -1313,21 +3424,25 @@ func file_ucn_storage_v1_storage_proto_init() {
 	if File_ucn_storage_v1_storage_proto != nil {
 		return
 	}
-	file_ucn_storage_v1_storage_proto_msgTypes[0].OneofWrappers = []any{
+	file_ucn_storage_v1_storage_proto_msgTypes[2].OneofWrappers = []any{
 		(*PutRequest_Header)(nil),
 		(*PutRequest_Chunk)(nil),
 	}
-	file_ucn_storage_v1_storage_proto_msgTypes[4].OneofWrappers = []any{
+	file_ucn_storage_v1_storage_proto_msgTypes[6].OneofWrappers = []any{
 		(*GetResponse_Header)(nil),
 		(*GetResponse_Chunk)(nil),
+	}
+	file_ucn_storage_v1_storage_proto_msgTypes[33].OneofWrappers = []any{
+		(*AppendUploadRequest_Header)(nil),
+		(*AppendUploadRequest_Chunk)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_storage_v1_storage_proto_rawDesc), len(file_ucn_storage_v1_storage_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   16,
+			NumEnums:      3,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

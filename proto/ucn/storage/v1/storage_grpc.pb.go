@@ -19,12 +19,24 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	StorageService_Put_FullMethodName    = "/ucn.storage.v1.StorageService/Put"
-	StorageService_Get_FullMethodName    = "/ucn.storage.v1.StorageService/Get"
-	StorageService_Stat_FullMethodName   = "/ucn.storage.v1.StorageService/Stat"
-	StorageService_List_FullMethodName   = "/ucn.storage.v1.StorageService/List"
-	StorageService_Usage_FullMethodName  = "/ucn.storage.v1.StorageService/Usage"
-	StorageService_Remove_FullMethodName = "/ucn.storage.v1.StorageService/Remove"
+	StorageService_Put_FullMethodName            = "/ucn.storage.v1.StorageService/Put"
+	StorageService_Get_FullMethodName            = "/ucn.storage.v1.StorageService/Get"
+	StorageService_Stat_FullMethodName           = "/ucn.storage.v1.StorageService/Stat"
+	StorageService_List_FullMethodName           = "/ucn.storage.v1.StorageService/List"
+	StorageService_Usage_FullMethodName          = "/ucn.storage.v1.StorageService/Usage"
+	StorageService_Remove_FullMethodName         = "/ucn.storage.v1.StorageService/Remove"
+	StorageService_RemoveMany_FullMethodName     = "/ucn.storage.v1.StorageService/RemoveMany"
+	StorageService_Pin_FullMethodName            = "/ucn.storage.v1.StorageService/Pin"
+	StorageService_Unpin_FullMethodName          = "/ucn.storage.v1.StorageService/Unpin"
+	StorageService_SetExpiry_FullMethodName      = "/ucn.storage.v1.StorageService/SetExpiry"
+	StorageService_ListDirectory_FullMethodName  = "/ucn.storage.v1.StorageService/ListDirectory"
+	StorageService_StartUpload_FullMethodName    = "/ucn.storage.v1.StorageService/StartUpload"
+	StorageService_AppendUpload_FullMethodName   = "/ucn.storage.v1.StorageService/AppendUpload"
+	StorageService_GetUpload_FullMethodName      = "/ucn.storage.v1.StorageService/GetUpload"
+	StorageService_ListUploads_FullMethodName    = "/ucn.storage.v1.StorageService/ListUploads"
+	StorageService_FinishUpload_FullMethodName   = "/ucn.storage.v1.StorageService/FinishUpload"
+	StorageService_AbortUpload_FullMethodName    = "/ucn.storage.v1.StorageService/AbortUpload"
+	StorageService_CollectGarbage_FullMethodName = "/ucn.storage.v1.StorageService/CollectGarbage"
 )
 
 // StorageServiceClient is the client API for StorageService service.
@@ -33,12 +45,13 @@ const (
 //
 // StorageService keeps content-addressed files and images for accounts.
 //
-// CIDs are text: CIDv1, raw, base32 lower case, 59 characters. A file is BLAKE3-256, an OCI blob
-// (manifest, config, layer) SHA2-256, the same bytes as its OCI digest. Every call acts as the
-// account of the token. Scopes: "file:read" reads all the account holds, "file:read:<cid>" one blob
-// and, when it is an image manifest, the blobs it names; "file:write" puts and removes,
-// "file:write:<job id>" puts outputs of that job. A blob another account holds is answered like one
-// nobody holds (BLOB_NOT_FOUND).
+// CIDs are text: CIDv1, base32 lower case, 59 characters. A file is raw with BLAKE3-256, an OCI
+// blob (manifest, config, layer) raw with SHA2-256, the same bytes as its OCI digest, a directory
+// protobuf (codec 0x50) with BLAKE3-256. Every call acts as the account of the token. Scopes:
+// "file:read" reads all the account holds, "file:read:<cid>" one blob and, when it is an image
+// manifest, the blobs it names, or, when it is a directory, what paths inside it lead to;
+// "file:write" puts, pins and removes, "file:write:<job id>" puts outputs of that job. A blob another
+// account holds is answered like one nobody holds (BLOB_NOT_FOUND).
 type StorageServiceClient interface {
 	// Put keeps a blob: one header, then its bytes in chunks, then half-close. Nothing is kept
 	// unless the response arrives with code OK; then blob and reference are durable. May be
@@ -54,9 +67,43 @@ type StorageServiceClient interface {
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Usage tells what the account holds and may hold. Needs "file:read".
 	Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (*UsageResponse, error)
-	// Remove ends the account's reference; the bytes go when nobody refers to them. Needs
+	// Remove ends the account's reference; the bytes go when nobody refers to them. A pinned
+	// reference is REFERENCE_PINNED, one that a directory of the account names IN_DIRECTORY. Needs
 	// "file:write".
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	// RemoveMany ends the references that a filter picks, but never a pinned one or one that a
+	// directory names. It looks at a bounded number of references per call. Needs "file:write".
+	RemoveMany(ctx context.Context, in *RemoveManyRequest, opts ...grpc.CallOption) (*RemoveManyResponse, error)
+	// Pin keeps a reference from expiry and removal until Unpin. May be repeated. Needs "file:write".
+	Pin(ctx context.Context, in *PinRequest, opts ...grpc.CallOption) (*PinResponse, error)
+	// Unpin ends a pin. May be repeated. Needs "file:write".
+	Unpin(ctx context.Context, in *UnpinRequest, opts ...grpc.CallOption) (*UnpinResponse, error)
+	// SetExpiry says when a reference ends by itself. Needs "file:write".
+	SetExpiry(ctx context.Context, in *SetExpiryRequest, opts ...grpc.CallOption) (*SetExpiryResponse, error)
+	// ListDirectory pages through one directory: cid itself or what path inside it leads to. A path
+	// that leads out, or is no clean relative one, is BAD_PATH, one that leads nowhere NO_SUCH_PATH.
+	ListDirectory(ctx context.Context, in *ListDirectoryRequest, opts ...grpc.CallOption) (*ListDirectoryResponse, error)
+	// StartUpload begins an upload that survives broken connections and restarts of the service.
+	// Uploads without progress for the time that the service sets are given up. An account has a
+	// bounded number of them (TOO_MANY_UPLOADS). Needs what Put needs.
+	StartUpload(ctx context.Context, in *StartUploadRequest, opts ...grpc.CallOption) (*StartUploadResponse, error)
+	// AppendUpload adds bytes: one header, then chunks, then half-close. What arrived before a stream
+	// broke off is kept as well: ask GetUpload where to go on. Another offset than the upload's is
+	// UPLOAD_OFFSET_MISMATCH, which names the right one; two appends at once are UPLOAD_BUSY.
+	AppendUpload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[AppendUploadRequest, AppendUploadResponse], error)
+	// GetUpload tells how far an upload is; all bytes before its offset are durable.
+	GetUpload(ctx context.Context, in *GetUploadRequest, opts ...grpc.CallOption) (*GetUploadResponse, error)
+	// ListUploads tells of every upload of the account that is neither finished nor given up.
+	ListUploads(ctx context.Context, in *ListUploadsRequest, opts ...grpc.CallOption) (*ListUploadsResponse, error)
+	// FinishUpload makes a blob of the bytes, as Put does. May be repeated: for some time a finished
+	// upload gives the same answer again.
+	FinishUpload(ctx context.Context, in *FinishUploadRequest, opts ...grpc.CallOption) (*FinishUploadResponse, error)
+	// AbortUpload gives an upload up and frees its bytes.
+	AbortUpload(ctx context.Context, in *AbortUploadRequest, opts ...grpc.CallOption) (*AbortUploadResponse, error)
+	// CollectGarbage ends expired references and abandoned uploads and frees bytes that nobody refers
+	// to, of all accounts. The service also does so by itself. For the operator's account only
+	// (NOT_OPERATOR), with the scope "file:collect".
+	CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (*CollectGarbageResponse, error)
 }
 
 type storageServiceClient struct {
@@ -139,18 +186,142 @@ func (c *storageServiceClient) Remove(ctx context.Context, in *RemoveRequest, op
 	return out, nil
 }
 
+func (c *storageServiceClient) RemoveMany(ctx context.Context, in *RemoveManyRequest, opts ...grpc.CallOption) (*RemoveManyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveManyResponse)
+	err := c.cc.Invoke(ctx, StorageService_RemoveMany_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) Pin(ctx context.Context, in *PinRequest, opts ...grpc.CallOption) (*PinResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PinResponse)
+	err := c.cc.Invoke(ctx, StorageService_Pin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) Unpin(ctx context.Context, in *UnpinRequest, opts ...grpc.CallOption) (*UnpinResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnpinResponse)
+	err := c.cc.Invoke(ctx, StorageService_Unpin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) SetExpiry(ctx context.Context, in *SetExpiryRequest, opts ...grpc.CallOption) (*SetExpiryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetExpiryResponse)
+	err := c.cc.Invoke(ctx, StorageService_SetExpiry_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) ListDirectory(ctx context.Context, in *ListDirectoryRequest, opts ...grpc.CallOption) (*ListDirectoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDirectoryResponse)
+	err := c.cc.Invoke(ctx, StorageService_ListDirectory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) StartUpload(ctx context.Context, in *StartUploadRequest, opts ...grpc.CallOption) (*StartUploadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartUploadResponse)
+	err := c.cc.Invoke(ctx, StorageService_StartUpload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) AppendUpload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[AppendUploadRequest, AppendUploadResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StorageService_ServiceDesc.Streams[2], StorageService_AppendUpload_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[AppendUploadRequest, AppendUploadResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StorageService_AppendUploadClient = grpc.ClientStreamingClient[AppendUploadRequest, AppendUploadResponse]
+
+func (c *storageServiceClient) GetUpload(ctx context.Context, in *GetUploadRequest, opts ...grpc.CallOption) (*GetUploadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetUploadResponse)
+	err := c.cc.Invoke(ctx, StorageService_GetUpload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) ListUploads(ctx context.Context, in *ListUploadsRequest, opts ...grpc.CallOption) (*ListUploadsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUploadsResponse)
+	err := c.cc.Invoke(ctx, StorageService_ListUploads_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) FinishUpload(ctx context.Context, in *FinishUploadRequest, opts ...grpc.CallOption) (*FinishUploadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FinishUploadResponse)
+	err := c.cc.Invoke(ctx, StorageService_FinishUpload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) AbortUpload(ctx context.Context, in *AbortUploadRequest, opts ...grpc.CallOption) (*AbortUploadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AbortUploadResponse)
+	err := c.cc.Invoke(ctx, StorageService_AbortUpload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageServiceClient) CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (*CollectGarbageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CollectGarbageResponse)
+	err := c.cc.Invoke(ctx, StorageService_CollectGarbage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StorageServiceServer is the server API for StorageService service.
 // All implementations must embed UnimplementedStorageServiceServer
 // for forward compatibility.
 //
 // StorageService keeps content-addressed files and images for accounts.
 //
-// CIDs are text: CIDv1, raw, base32 lower case, 59 characters. A file is BLAKE3-256, an OCI blob
-// (manifest, config, layer) SHA2-256, the same bytes as its OCI digest. Every call acts as the
-// account of the token. Scopes: "file:read" reads all the account holds, "file:read:<cid>" one blob
-// and, when it is an image manifest, the blobs it names; "file:write" puts and removes,
-// "file:write:<job id>" puts outputs of that job. A blob another account holds is answered like one
-// nobody holds (BLOB_NOT_FOUND).
+// CIDs are text: CIDv1, base32 lower case, 59 characters. A file is raw with BLAKE3-256, an OCI
+// blob (manifest, config, layer) raw with SHA2-256, the same bytes as its OCI digest, a directory
+// protobuf (codec 0x50) with BLAKE3-256. Every call acts as the account of the token. Scopes:
+// "file:read" reads all the account holds, "file:read:<cid>" one blob and, when it is an image
+// manifest, the blobs it names, or, when it is a directory, what paths inside it lead to;
+// "file:write" puts, pins and removes, "file:write:<job id>" puts outputs of that job. A blob another
+// account holds is answered like one nobody holds (BLOB_NOT_FOUND).
 type StorageServiceServer interface {
 	// Put keeps a blob: one header, then its bytes in chunks, then half-close. Nothing is kept
 	// unless the response arrives with code OK; then blob and reference are durable. May be
@@ -166,9 +337,43 @@ type StorageServiceServer interface {
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Usage tells what the account holds and may hold. Needs "file:read".
 	Usage(context.Context, *UsageRequest) (*UsageResponse, error)
-	// Remove ends the account's reference; the bytes go when nobody refers to them. Needs
+	// Remove ends the account's reference; the bytes go when nobody refers to them. A pinned
+	// reference is REFERENCE_PINNED, one that a directory of the account names IN_DIRECTORY. Needs
 	// "file:write".
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	// RemoveMany ends the references that a filter picks, but never a pinned one or one that a
+	// directory names. It looks at a bounded number of references per call. Needs "file:write".
+	RemoveMany(context.Context, *RemoveManyRequest) (*RemoveManyResponse, error)
+	// Pin keeps a reference from expiry and removal until Unpin. May be repeated. Needs "file:write".
+	Pin(context.Context, *PinRequest) (*PinResponse, error)
+	// Unpin ends a pin. May be repeated. Needs "file:write".
+	Unpin(context.Context, *UnpinRequest) (*UnpinResponse, error)
+	// SetExpiry says when a reference ends by itself. Needs "file:write".
+	SetExpiry(context.Context, *SetExpiryRequest) (*SetExpiryResponse, error)
+	// ListDirectory pages through one directory: cid itself or what path inside it leads to. A path
+	// that leads out, or is no clean relative one, is BAD_PATH, one that leads nowhere NO_SUCH_PATH.
+	ListDirectory(context.Context, *ListDirectoryRequest) (*ListDirectoryResponse, error)
+	// StartUpload begins an upload that survives broken connections and restarts of the service.
+	// Uploads without progress for the time that the service sets are given up. An account has a
+	// bounded number of them (TOO_MANY_UPLOADS). Needs what Put needs.
+	StartUpload(context.Context, *StartUploadRequest) (*StartUploadResponse, error)
+	// AppendUpload adds bytes: one header, then chunks, then half-close. What arrived before a stream
+	// broke off is kept as well: ask GetUpload where to go on. Another offset than the upload's is
+	// UPLOAD_OFFSET_MISMATCH, which names the right one; two appends at once are UPLOAD_BUSY.
+	AppendUpload(grpc.ClientStreamingServer[AppendUploadRequest, AppendUploadResponse]) error
+	// GetUpload tells how far an upload is; all bytes before its offset are durable.
+	GetUpload(context.Context, *GetUploadRequest) (*GetUploadResponse, error)
+	// ListUploads tells of every upload of the account that is neither finished nor given up.
+	ListUploads(context.Context, *ListUploadsRequest) (*ListUploadsResponse, error)
+	// FinishUpload makes a blob of the bytes, as Put does. May be repeated: for some time a finished
+	// upload gives the same answer again.
+	FinishUpload(context.Context, *FinishUploadRequest) (*FinishUploadResponse, error)
+	// AbortUpload gives an upload up and frees its bytes.
+	AbortUpload(context.Context, *AbortUploadRequest) (*AbortUploadResponse, error)
+	// CollectGarbage ends expired references and abandoned uploads and frees bytes that nobody refers
+	// to, of all accounts. The service also does so by itself. For the operator's account only
+	// (NOT_OPERATOR), with the scope "file:collect".
+	CollectGarbage(context.Context, *CollectGarbageRequest) (*CollectGarbageResponse, error)
 	mustEmbedUnimplementedStorageServiceServer()
 }
 
@@ -196,6 +401,42 @@ func (UnimplementedStorageServiceServer) Usage(context.Context, *UsageRequest) (
 }
 func (UnimplementedStorageServiceServer) Remove(context.Context, *RemoveRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedStorageServiceServer) RemoveMany(context.Context, *RemoveManyRequest) (*RemoveManyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveMany not implemented")
+}
+func (UnimplementedStorageServiceServer) Pin(context.Context, *PinRequest) (*PinResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pin not implemented")
+}
+func (UnimplementedStorageServiceServer) Unpin(context.Context, *UnpinRequest) (*UnpinResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Unpin not implemented")
+}
+func (UnimplementedStorageServiceServer) SetExpiry(context.Context, *SetExpiryRequest) (*SetExpiryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetExpiry not implemented")
+}
+func (UnimplementedStorageServiceServer) ListDirectory(context.Context, *ListDirectoryRequest) (*ListDirectoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDirectory not implemented")
+}
+func (UnimplementedStorageServiceServer) StartUpload(context.Context, *StartUploadRequest) (*StartUploadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartUpload not implemented")
+}
+func (UnimplementedStorageServiceServer) AppendUpload(grpc.ClientStreamingServer[AppendUploadRequest, AppendUploadResponse]) error {
+	return status.Error(codes.Unimplemented, "method AppendUpload not implemented")
+}
+func (UnimplementedStorageServiceServer) GetUpload(context.Context, *GetUploadRequest) (*GetUploadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetUpload not implemented")
+}
+func (UnimplementedStorageServiceServer) ListUploads(context.Context, *ListUploadsRequest) (*ListUploadsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUploads not implemented")
+}
+func (UnimplementedStorageServiceServer) FinishUpload(context.Context, *FinishUploadRequest) (*FinishUploadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FinishUpload not implemented")
+}
+func (UnimplementedStorageServiceServer) AbortUpload(context.Context, *AbortUploadRequest) (*AbortUploadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AbortUpload not implemented")
+}
+func (UnimplementedStorageServiceServer) CollectGarbage(context.Context, *CollectGarbageRequest) (*CollectGarbageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CollectGarbage not implemented")
 }
 func (UnimplementedStorageServiceServer) mustEmbedUnimplementedStorageServiceServer() {}
 func (UnimplementedStorageServiceServer) testEmbeddedByValue()                        {}
@@ -308,6 +549,211 @@ func _StorageService_Remove_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StorageService_RemoveMany_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveManyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).RemoveMany(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_RemoveMany_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).RemoveMany(ctx, req.(*RemoveManyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_Pin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).Pin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_Pin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).Pin(ctx, req.(*PinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_Unpin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnpinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).Unpin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_Unpin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).Unpin(ctx, req.(*UnpinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_SetExpiry_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetExpiryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).SetExpiry(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_SetExpiry_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).SetExpiry(ctx, req.(*SetExpiryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_ListDirectory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDirectoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).ListDirectory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_ListDirectory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).ListDirectory(ctx, req.(*ListDirectoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_StartUpload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartUploadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).StartUpload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_StartUpload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).StartUpload(ctx, req.(*StartUploadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_AppendUpload_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(StorageServiceServer).AppendUpload(&grpc.GenericServerStream[AppendUploadRequest, AppendUploadResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StorageService_AppendUploadServer = grpc.ClientStreamingServer[AppendUploadRequest, AppendUploadResponse]
+
+func _StorageService_GetUpload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetUploadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).GetUpload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_GetUpload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).GetUpload(ctx, req.(*GetUploadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_ListUploads_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUploadsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).ListUploads(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_ListUploads_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).ListUploads(ctx, req.(*ListUploadsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_FinishUpload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FinishUploadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).FinishUpload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_FinishUpload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).FinishUpload(ctx, req.(*FinishUploadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_AbortUpload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AbortUploadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).AbortUpload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_AbortUpload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).AbortUpload(ctx, req.(*AbortUploadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StorageService_CollectGarbage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CollectGarbageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).CollectGarbage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_CollectGarbage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).CollectGarbage(ctx, req.(*CollectGarbageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // StorageService_ServiceDesc is the grpc.ServiceDesc for StorageService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -331,6 +777,50 @@ var StorageService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Remove",
 			Handler:    _StorageService_Remove_Handler,
 		},
+		{
+			MethodName: "RemoveMany",
+			Handler:    _StorageService_RemoveMany_Handler,
+		},
+		{
+			MethodName: "Pin",
+			Handler:    _StorageService_Pin_Handler,
+		},
+		{
+			MethodName: "Unpin",
+			Handler:    _StorageService_Unpin_Handler,
+		},
+		{
+			MethodName: "SetExpiry",
+			Handler:    _StorageService_SetExpiry_Handler,
+		},
+		{
+			MethodName: "ListDirectory",
+			Handler:    _StorageService_ListDirectory_Handler,
+		},
+		{
+			MethodName: "StartUpload",
+			Handler:    _StorageService_StartUpload_Handler,
+		},
+		{
+			MethodName: "GetUpload",
+			Handler:    _StorageService_GetUpload_Handler,
+		},
+		{
+			MethodName: "ListUploads",
+			Handler:    _StorageService_ListUploads_Handler,
+		},
+		{
+			MethodName: "FinishUpload",
+			Handler:    _StorageService_FinishUpload_Handler,
+		},
+		{
+			MethodName: "AbortUpload",
+			Handler:    _StorageService_AbortUpload_Handler,
+		},
+		{
+			MethodName: "CollectGarbage",
+			Handler:    _StorageService_CollectGarbage_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -342,6 +832,11 @@ var StorageService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Get",
 			Handler:       _StorageService_Get_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "AppendUpload",
+			Handler:       _StorageService_AppendUpload_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "ucn/storage/v1/storage.proto",
