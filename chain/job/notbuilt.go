@@ -38,6 +38,7 @@ func checkNotBuilt(s *jobv1.JobSpec) error {
 		{"wake", "", s.GetWake() != nil},
 		{"pause_marker", "", s.GetPauseMarker() != ""},
 		{"keeper", "", len(s.GetKeeper()) > 0},
+		{"array", "", s.GetArray() != nil},
 		{"devices", "", len(s.GetDevices()) > 0},
 	}
 	for _, a := range asked {

@@ -184,7 +184,7 @@ func name(at []string) string {
 	_, verb, _ := strings.Cut(at[object], ":")
 	out += "/{id}"
 	switch verb {
-	case "cancel", "watch", "stat":
+	case "cancel", "update", "watch", "stat":
 		out += ":" + verb
 	}
 	if len(at) > segments && at[part] == "logs" {

@@ -174,6 +174,24 @@ func (f *fakeScheduler) CancelJob(
 	return &schedulerv1.CancelJobResponse{}, f.calls.note(ctx, "CancelJob", m)
 }
 
+func (f *fakeScheduler) UpdateJob(
+	ctx context.Context, m *schedulerv1.UpdateJobRequest,
+) (*schedulerv1.UpdateJobResponse, error) {
+	return &schedulerv1.UpdateJobResponse{}, f.calls.note(ctx, "UpdateJob", m)
+}
+
+func (f *fakeScheduler) ListRuns(
+	ctx context.Context, m *schedulerv1.ListRunsRequest,
+) (*schedulerv1.ListRunsResponse, error) {
+	return &schedulerv1.ListRunsResponse{}, f.calls.note(ctx, "ListRuns", m)
+}
+
+func (f *fakeScheduler) ListTasks(
+	ctx context.Context, m *schedulerv1.ListTasksRequest,
+) (*schedulerv1.ListTasksResponse, error) {
+	return &schedulerv1.ListTasksResponse{}, f.calls.note(ctx, "ListTasks", m)
+}
+
 func (f *fakeScheduler) ListOffers(
 	ctx context.Context, m *schedulerv1.ListOffersRequest,
 ) (*schedulerv1.ListOffersResponse, error) {

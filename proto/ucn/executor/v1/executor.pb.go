@@ -81,7 +81,9 @@ type AskRequest struct {
 	Attempt  []byte                 `protobuf:"bytes,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Terms    *v11.LeaseTerms        `protobuf:"bytes,4,opt,name=terms,proto3" json:"terms,omitempty"`
 	// Offer that the scheduler matched.
-	OfferHash     []byte `protobuf:"bytes,5,opt,name=offer_hash,json=offerHash,proto3" json:"offer_hash,omitempty"`
+	OfferHash []byte `protobuf:"bytes,5,opt,name=offer_hash,json=offerHash,proto3" json:"offer_hash,omitempty"`
+	// Of an array: the task's index.
+	Task          uint32 `protobuf:"varint,6,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +151,13 @@ func (x *AskRequest) GetOfferHash() []byte {
 		return x.OfferHash
 	}
 	return nil
+}
+
+func (x *AskRequest) GetTask() uint32 {
+	if x != nil {
+		return x.Task
+	}
+	return 0
 }
 
 // AskResponse carries the signed lease, or why not.
@@ -1165,7 +1174,7 @@ var File_ucn_executor_v1_executor_proto protoreflect.FileDescriptor
 
 const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\n" +
-	"\x1eucn/executor/v1/executor.proto\x12\x0fucn.executor.v1\x1a\x19ucn/chain/v1/escrow.proto\x1a\x14ucn/job/v1/run.proto\x1a\x15ucn/job/v1/spec.proto\x1a\x1aucn/market/v1/market.proto\"\xc0\x01\n" +
+	"\x1eucn/executor/v1/executor.proto\x12\x0fucn.executor.v1\x1a\x19ucn/chain/v1/escrow.proto\x1a\x14ucn/job/v1/run.proto\x1a\x15ucn/job/v1/spec.proto\x1a\x1aucn/market/v1/market.proto\"\xd4\x01\n" +
 	"\n" +
 	"AskRequest\x126\n" +
 	"\brevision\x18\x01 \x01(\v2\x1a.ucn.job.v1.SignedRevisionR\brevision\x12\x10\n" +
@@ -1173,7 +1182,8 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\aattempt\x18\x03 \x01(\fR\aattempt\x12/\n" +
 	"\x05terms\x18\x04 \x01(\v2\x19.ucn.market.v1.LeaseTermsR\x05terms\x12\x1d\n" +
 	"\n" +
-	"offer_hash\x18\x05 \x01(\fR\tofferHash\"u\n" +
+	"offer_hash\x18\x05 \x01(\fR\tofferHash\x12\x12\n" +
+	"\x04task\x18\x06 \x01(\rR\x04task\"u\n" +
 	"\vAskResponse\x120\n" +
 	"\x05lease\x18\x01 \x01(\v2\x1a.ucn.market.v1.SignedLeaseR\x05lease\x124\n" +
 	"\bdeclined\x18\x02 \x01(\v2\x18.ucn.executor.v1.DeclineR\bdeclined\"7\n" +

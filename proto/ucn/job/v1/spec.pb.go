@@ -233,10 +233,15 @@ func (PriceModel) EnumDescriptor() ([]byte, []int) {
 type DisconnectPolicy int32
 
 const (
-	DisconnectPolicy_DISCONNECT_POLICY_UNSPECIFIED      DisconnectPolicy = 0
-	DisconnectPolicy_DISCONNECT_POLICY_KEEP_ORIGINAL    DisconnectPolicy = 1
+	// The same as DISCONNECT_POLICY_KEEP_REPLACEMENT.
+	DisconnectPolicy_DISCONNECT_POLICY_UNSPECIFIED DisconnectPolicy = 0
+	// The run waits for its host as long as the lease stands; a replacement comes after the lease.
+	DisconnectPolicy_DISCONNECT_POLICY_KEEP_ORIGINAL DisconnectPolicy = 1
+	// The lease is ended on the chain, then a replacement is placed. A host that returns is stopped.
 	DisconnectPolicy_DISCONNECT_POLICY_KEEP_REPLACEMENT DisconnectPolicy = 2
-	DisconnectPolicy_DISCONNECT_POLICY_BEST             DisconnectPolicy = 3
+	// A replacement is sought; its lease ends the silent host's. A host that returns before that
+	// goes on and the search ends; one that returns later is stopped.
+	DisconnectPolicy_DISCONNECT_POLICY_BEST DisconnectPolicy = 3
 )
 
 // Enum value maps for DisconnectPolicy.
@@ -282,9 +287,11 @@ func (DisconnectPolicy) EnumDescriptor() ([]byte, []int) {
 	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{4}
 }
 
+// Restart says when a replica of an always job is run again after its program ended.
 type Restart int32
 
 const (
+	// Always, for an always job; never, for any other.
 	Restart_RESTART_UNSPECIFIED Restart = 0
 	Restart_RESTART_NEVER       Restart = 1
 	Restart_RESTART_ON_FAILURE  Restart = 2
@@ -589,6 +596,7 @@ type JobSpec struct {
 	Ports     []*Port    `protobuf:"bytes,14,rep,name=ports,proto3" json:"ports,omitempty"`
 	Health    *Health    `protobuf:"bytes,15,opt,name=health,proto3" json:"health,omitempty"`
 	Trigger   *Trigger   `protobuf:"bytes,16,opt,name=trigger,proto3" json:"trigger,omitempty"`
+	// Lanes that run the same program, each on a host of its own where there are enough; at most 100,
 	// 0 = 1.
 	Replicas   uint32      `protobuf:"varint,17,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	Placement  *Placement  `protobuf:"bytes,18,opt,name=placement,proto3" json:"placement,omitempty"`
@@ -606,8 +614,10 @@ type JobSpec struct {
 	// Text in the terminal output at which the container is paused.
 	PauseMarker string `protobuf:"bytes,29,opt,name=pause_marker,json=pauseMarker,proto3" json:"pause_marker,omitempty"`
 	// Account that seals secrets and countersigns for an absent owner.
-	Keeper        []byte    `protobuf:"bytes,30,opt,name=keeper,proto3" json:"keeper,omitempty"`
-	Devices       []*Device `protobuf:"bytes,31,rep,name=devices,proto3" json:"devices,omitempty"`
+	Keeper  []byte    `protobuf:"bytes,30,opt,name=keeper,proto3" json:"keeper,omitempty"`
+	Devices []*Device `protobuf:"bytes,31,rep,name=devices,proto3" json:"devices,omitempty"`
+	// Many tasks as one job; absent = none.
+	Array         *Array `protobuf:"bytes,32,opt,name=array,proto3" json:"array,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -859,6 +869,69 @@ func (x *JobSpec) GetDevices() []*Device {
 	return nil
 }
 
+func (x *JobSpec) GetArray() *Array {
+	if x != nil {
+		return x.Array
+	}
+	return nil
+}
+
+// Array runs the job's program once per index 0 to count - 1. The program finds its index in the
+// environment variable UCN_TASK_INDEX and the count in UCN_TASK_COUNT.
+type Array struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tasks, 1 to 1,000,000.
+	Count uint32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Most tasks at the same time, 1 to 100; 0 = 10. Each is a lane (slot) of the escrow.
+	Parallel      uint32 `protobuf:"varint,2,opt,name=parallel,proto3" json:"parallel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Array) Reset() {
+	*x = Array{}
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Array) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Array) ProtoMessage() {}
+
+func (x *Array) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Array.ProtoReflect.Descriptor instead.
+func (*Array) Descriptor() ([]byte, []int) {
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Array) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Array) GetParallel() uint32 {
+	if x != nil {
+		return x.Parallel
+	}
+	return 0
+}
+
 // Image names what runs, pinned by content.
 type Image struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -874,7 +947,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[3]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +959,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[3]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +972,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{3}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Image) GetCid() string {
@@ -933,7 +1006,7 @@ type EnvVar struct {
 
 func (x *EnvVar) Reset() {
 	*x = EnvVar{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[4]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1018,7 @@ func (x *EnvVar) String() string {
 func (*EnvVar) ProtoMessage() {}
 
 func (x *EnvVar) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[4]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1031,7 @@ func (x *EnvVar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvVar.ProtoReflect.Descriptor instead.
 func (*EnvVar) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{4}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EnvVar) GetName() string {
@@ -992,7 +1065,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[5]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1077,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[5]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1090,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{5}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Resources) GetCpuMilli() uint32 {
@@ -1060,7 +1133,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[6]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1145,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[6]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1158,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{6}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Input) GetCid() string {
@@ -1113,7 +1186,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[7]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1198,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[7]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1211,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{7}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Output) GetPath() string {
@@ -1159,7 +1232,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[8]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1244,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[8]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1257,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{8}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Volume) GetName() string {
@@ -1219,7 +1292,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[9]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1304,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[9]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1317,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{9}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Port) GetName() string {
@@ -1283,7 +1356,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[10]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1368,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[10]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1381,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{10}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Health) GetCommand() []string {
@@ -1370,7 +1443,7 @@ type Trigger struct {
 
 func (x *Trigger) Reset() {
 	*x = Trigger{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[11]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1455,7 @@ func (x *Trigger) String() string {
 func (*Trigger) ProtoMessage() {}
 
 func (x *Trigger) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[11]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1468,7 @@ func (x *Trigger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trigger.ProtoReflect.Descriptor instead.
 func (*Trigger) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{11}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Trigger) GetKind() isTrigger_Kind {
@@ -1492,7 +1565,7 @@ type Once struct {
 
 func (x *Once) Reset() {
 	*x = Once{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[12]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1577,7 @@ func (x *Once) String() string {
 func (*Once) ProtoMessage() {}
 
 func (x *Once) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[12]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1590,7 @@ func (x *Once) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Once.ProtoReflect.Descriptor instead.
 func (*Once) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{12}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{13}
 }
 
 type At struct {
@@ -1530,7 +1603,7 @@ type At struct {
 
 func (x *At) Reset() {
 	*x = At{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[13]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1615,7 @@ func (x *At) String() string {
 func (*At) ProtoMessage() {}
 
 func (x *At) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[13]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1628,7 @@ func (x *At) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use At.ProtoReflect.Descriptor instead.
 func (*At) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{13}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *At) GetTime() uint64 {
@@ -1578,7 +1651,7 @@ type Cron struct {
 
 func (x *Cron) Reset() {
 	*x = Cron{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[14]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1663,7 @@ func (x *Cron) String() string {
 func (*Cron) ProtoMessage() {}
 
 func (x *Cron) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[14]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1676,7 @@ func (x *Cron) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cron.ProtoReflect.Descriptor instead.
 func (*Cron) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{14}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Cron) GetExpression() string {
@@ -1645,7 +1718,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[15]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1730,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[15]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1743,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{15}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Call) GetPort() uint32 {
@@ -1694,6 +1767,8 @@ func (x *Call) GetIdleTimeoutMs() uint64 {
 	return 0
 }
 
+// Always keeps replicas running, each in a lane (slot) of its own, until the job is cancelled or
+// not paid any more.
 type Always struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1702,7 +1777,7 @@ type Always struct {
 
 func (x *Always) Reset() {
 	*x = Always{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[16]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1789,7 @@ func (x *Always) String() string {
 func (*Always) ProtoMessage() {}
 
 func (x *Always) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[16]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1802,7 @@ func (x *Always) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Always.ProtoReflect.Descriptor instead.
 func (*Always) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{16}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{17}
 }
 
 // Placement filters hosts and weighs nearness.
@@ -1747,7 +1822,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[17]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1834,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[17]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1847,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{17}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Placement) GetPlatforms() []string {
@@ -1820,7 +1895,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[18]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1907,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[18]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1920,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{18}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Position) GetLatitudeMicro() int32 {
@@ -1872,7 +1947,7 @@ type Label struct {
 
 func (x *Label) Reset() {
 	*x = Label{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[19]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +1959,7 @@ func (x *Label) String() string {
 func (*Label) ProtoMessage() {}
 
 func (x *Label) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[19]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +1972,7 @@ func (x *Label) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Label.ProtoReflect.Descriptor instead.
 func (*Label) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{19}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Label) GetName() string {
@@ -1931,7 +2006,7 @@ type Payment struct {
 
 func (x *Payment) Reset() {
 	*x = Payment{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[20]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2018,7 @@ func (x *Payment) String() string {
 func (*Payment) ProtoMessage() {}
 
 func (x *Payment) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[20]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2031,7 @@ func (x *Payment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payment.ProtoReflect.Descriptor instead.
 func (*Payment) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{20}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Payment) GetCap() *Prices {
@@ -2013,7 +2088,7 @@ type Prices struct {
 
 func (x *Prices) Reset() {
 	*x = Prices{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[21]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2100,7 @@ func (x *Prices) String() string {
 func (*Prices) ProtoMessage() {}
 
 func (x *Prices) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[21]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2113,7 @@ func (x *Prices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prices.ProtoReflect.Descriptor instead.
 func (*Prices) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{21}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Prices) GetModel() PriceModel {
@@ -2114,7 +2189,7 @@ type Verify struct {
 
 func (x *Verify) Reset() {
 	*x = Verify{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[22]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2201,7 @@ func (x *Verify) String() string {
 func (*Verify) ProtoMessage() {}
 
 func (x *Verify) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[22]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2214,7 @@ func (x *Verify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verify.ProtoReflect.Descriptor instead.
 func (*Verify) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{22}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Verify) GetCopies() uint32 {
@@ -2171,7 +2246,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[23]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2258,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[23]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2271,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{23}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Limits) GetRunTimeMs() uint64 {
@@ -2220,17 +2295,19 @@ func (x *Limits) GetBackoffMs() uint64 {
 	return 0
 }
 
+// Disconnect says what becomes of a run whose host falls silent.
 type Disconnect struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	LostAfterMs   uint64                 `protobuf:"varint,1,opt,name=lost_after_ms,json=lostAfterMs,proto3" json:"lost_after_ms,omitempty"`
-	Policy        DisconnectPolicy       `protobuf:"varint,2,opt,name=policy,proto3,enum=ucn.job.v1.DisconnectPolicy" json:"policy,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Silence after which the host counts as lost, 10,000 to 86,400,000; 0 = the scheduler's own.
+	LostAfterMs   uint64           `protobuf:"varint,1,opt,name=lost_after_ms,json=lostAfterMs,proto3" json:"lost_after_ms,omitempty"`
+	Policy        DisconnectPolicy `protobuf:"varint,2,opt,name=policy,proto3,enum=ucn.job.v1.DisconnectPolicy" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Disconnect) Reset() {
 	*x = Disconnect{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[24]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2319,7 @@ func (x *Disconnect) String() string {
 func (*Disconnect) ProtoMessage() {}
 
 func (x *Disconnect) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[24]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2332,7 @@ func (x *Disconnect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disconnect.ProtoReflect.Descriptor instead.
 func (*Disconnect) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{24}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Disconnect) GetLostAfterMs() uint64 {
@@ -2281,7 +2358,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[25]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2370,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[25]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2383,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{25}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Budget) GetAmount() uint64 {
@@ -2327,7 +2404,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[26]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2416,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[26]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2429,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{26}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Wake) GetNetwork() bool {
@@ -2386,7 +2463,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[27]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2475,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_job_v1_spec_proto_msgTypes[27]
+	mi := &file_ucn_job_v1_spec_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2488,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{27}
+	return file_ucn_job_v1_spec_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Device) GetKind() string {
@@ -2441,7 +2518,7 @@ const file_ucn_job_v1_spec_proto_rawDesc = "" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12\x1a\n" +
 	"\bprevious\x18\x03 \x01(\fR\bprevious\x12'\n" +
-	"\x04spec\x18\x04 \x01(\v2\x13.ucn.job.v1.JobSpecR\x04spec\"\xb4\t\n" +
+	"\x04spec\x18\x04 \x01(\v2\x13.ucn.job.v1.JobSpecR\x04spec\"\xdd\t\n" +
 	"\aJobSpec\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\fR\x05owner\x12\x14\n" +
 	"\x05chain\x18\x02 \x01(\tR\x05chain\x12\x14\n" +
@@ -2476,7 +2553,11 @@ const file_ucn_job_v1_spec_proto_rawDesc = "" +
 	"\x04wake\x18\x1c \x01(\v2\x10.ucn.job.v1.WakeR\x04wake\x12!\n" +
 	"\fpause_marker\x18\x1d \x01(\tR\vpauseMarker\x12\x16\n" +
 	"\x06keeper\x18\x1e \x01(\fR\x06keeper\x12,\n" +
-	"\adevices\x18\x1f \x03(\v2\x12.ucn.job.v1.DeviceR\adevices\"O\n" +
+	"\adevices\x18\x1f \x03(\v2\x12.ucn.job.v1.DeviceR\adevices\x12'\n" +
+	"\x05array\x18  \x01(\v2\x11.ucn.job.v1.ArrayR\x05array\"9\n" +
+	"\x05Array\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x12\x1a\n" +
+	"\bparallel\x18\x02 \x01(\rR\bparallel\"O\n" +
 	"\x05Image\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12\x16\n" +
@@ -2637,7 +2718,7 @@ func file_ucn_job_v1_spec_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_job_v1_spec_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_ucn_job_v1_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_ucn_job_v1_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_ucn_job_v1_spec_proto_goTypes = []any{
 	(Protocol)(0),               // 0: ucn.job.v1.Protocol
 	(Overlap)(0),                // 1: ucn.job.v1.Overlap
@@ -2650,76 +2731,78 @@ var file_ucn_job_v1_spec_proto_goTypes = []any{
 	(*SignedRevision)(nil),      // 8: ucn.job.v1.SignedRevision
 	(*Revision)(nil),            // 9: ucn.job.v1.Revision
 	(*JobSpec)(nil),             // 10: ucn.job.v1.JobSpec
-	(*Image)(nil),               // 11: ucn.job.v1.Image
-	(*EnvVar)(nil),              // 12: ucn.job.v1.EnvVar
-	(*Resources)(nil),           // 13: ucn.job.v1.Resources
-	(*Input)(nil),               // 14: ucn.job.v1.Input
-	(*Output)(nil),              // 15: ucn.job.v1.Output
-	(*Volume)(nil),              // 16: ucn.job.v1.Volume
-	(*Port)(nil),                // 17: ucn.job.v1.Port
-	(*Health)(nil),              // 18: ucn.job.v1.Health
-	(*Trigger)(nil),             // 19: ucn.job.v1.Trigger
-	(*Once)(nil),                // 20: ucn.job.v1.Once
-	(*At)(nil),                  // 21: ucn.job.v1.At
-	(*Cron)(nil),                // 22: ucn.job.v1.Cron
-	(*Call)(nil),                // 23: ucn.job.v1.Call
-	(*Always)(nil),              // 24: ucn.job.v1.Always
-	(*Placement)(nil),           // 25: ucn.job.v1.Placement
-	(*Position)(nil),            // 26: ucn.job.v1.Position
-	(*Label)(nil),               // 27: ucn.job.v1.Label
-	(*Payment)(nil),             // 28: ucn.job.v1.Payment
-	(*Prices)(nil),              // 29: ucn.job.v1.Prices
-	(*Verify)(nil),              // 30: ucn.job.v1.Verify
-	(*Limits)(nil),              // 31: ucn.job.v1.Limits
-	(*Disconnect)(nil),          // 32: ucn.job.v1.Disconnect
-	(*Budget)(nil),              // 33: ucn.job.v1.Budget
-	(*Wake)(nil),                // 34: ucn.job.v1.Wake
-	(*Device)(nil),              // 35: ucn.job.v1.Device
-	(*v1.AccountSignature)(nil), // 36: ucn.chain.v1.AccountSignature
+	(*Array)(nil),               // 11: ucn.job.v1.Array
+	(*Image)(nil),               // 12: ucn.job.v1.Image
+	(*EnvVar)(nil),              // 13: ucn.job.v1.EnvVar
+	(*Resources)(nil),           // 14: ucn.job.v1.Resources
+	(*Input)(nil),               // 15: ucn.job.v1.Input
+	(*Output)(nil),              // 16: ucn.job.v1.Output
+	(*Volume)(nil),              // 17: ucn.job.v1.Volume
+	(*Port)(nil),                // 18: ucn.job.v1.Port
+	(*Health)(nil),              // 19: ucn.job.v1.Health
+	(*Trigger)(nil),             // 20: ucn.job.v1.Trigger
+	(*Once)(nil),                // 21: ucn.job.v1.Once
+	(*At)(nil),                  // 22: ucn.job.v1.At
+	(*Cron)(nil),                // 23: ucn.job.v1.Cron
+	(*Call)(nil),                // 24: ucn.job.v1.Call
+	(*Always)(nil),              // 25: ucn.job.v1.Always
+	(*Placement)(nil),           // 26: ucn.job.v1.Placement
+	(*Position)(nil),            // 27: ucn.job.v1.Position
+	(*Label)(nil),               // 28: ucn.job.v1.Label
+	(*Payment)(nil),             // 29: ucn.job.v1.Payment
+	(*Prices)(nil),              // 30: ucn.job.v1.Prices
+	(*Verify)(nil),              // 31: ucn.job.v1.Verify
+	(*Limits)(nil),              // 32: ucn.job.v1.Limits
+	(*Disconnect)(nil),          // 33: ucn.job.v1.Disconnect
+	(*Budget)(nil),              // 34: ucn.job.v1.Budget
+	(*Wake)(nil),                // 35: ucn.job.v1.Wake
+	(*Device)(nil),              // 36: ucn.job.v1.Device
+	(*v1.AccountSignature)(nil), // 37: ucn.chain.v1.AccountSignature
 }
 var file_ucn_job_v1_spec_proto_depIdxs = []int32{
 	9,  // 0: ucn.job.v1.SignedRevision.revision:type_name -> ucn.job.v1.Revision
-	36, // 1: ucn.job.v1.SignedRevision.signature:type_name -> ucn.chain.v1.AccountSignature
+	37, // 1: ucn.job.v1.SignedRevision.signature:type_name -> ucn.chain.v1.AccountSignature
 	10, // 2: ucn.job.v1.Revision.spec:type_name -> ucn.job.v1.JobSpec
-	11, // 3: ucn.job.v1.JobSpec.image:type_name -> ucn.job.v1.Image
-	12, // 4: ucn.job.v1.JobSpec.env:type_name -> ucn.job.v1.EnvVar
-	13, // 5: ucn.job.v1.JobSpec.resources:type_name -> ucn.job.v1.Resources
-	14, // 6: ucn.job.v1.JobSpec.inputs:type_name -> ucn.job.v1.Input
-	15, // 7: ucn.job.v1.JobSpec.outputs:type_name -> ucn.job.v1.Output
-	16, // 8: ucn.job.v1.JobSpec.volumes:type_name -> ucn.job.v1.Volume
-	17, // 9: ucn.job.v1.JobSpec.ports:type_name -> ucn.job.v1.Port
-	18, // 10: ucn.job.v1.JobSpec.health:type_name -> ucn.job.v1.Health
-	19, // 11: ucn.job.v1.JobSpec.trigger:type_name -> ucn.job.v1.Trigger
-	25, // 12: ucn.job.v1.JobSpec.placement:type_name -> ucn.job.v1.Placement
-	28, // 13: ucn.job.v1.JobSpec.payment:type_name -> ucn.job.v1.Payment
-	30, // 14: ucn.job.v1.JobSpec.verify:type_name -> ucn.job.v1.Verify
-	31, // 15: ucn.job.v1.JobSpec.limits:type_name -> ucn.job.v1.Limits
-	32, // 16: ucn.job.v1.JobSpec.disconnect:type_name -> ucn.job.v1.Disconnect
+	12, // 3: ucn.job.v1.JobSpec.image:type_name -> ucn.job.v1.Image
+	13, // 4: ucn.job.v1.JobSpec.env:type_name -> ucn.job.v1.EnvVar
+	14, // 5: ucn.job.v1.JobSpec.resources:type_name -> ucn.job.v1.Resources
+	15, // 6: ucn.job.v1.JobSpec.inputs:type_name -> ucn.job.v1.Input
+	16, // 7: ucn.job.v1.JobSpec.outputs:type_name -> ucn.job.v1.Output
+	17, // 8: ucn.job.v1.JobSpec.volumes:type_name -> ucn.job.v1.Volume
+	18, // 9: ucn.job.v1.JobSpec.ports:type_name -> ucn.job.v1.Port
+	19, // 10: ucn.job.v1.JobSpec.health:type_name -> ucn.job.v1.Health
+	20, // 11: ucn.job.v1.JobSpec.trigger:type_name -> ucn.job.v1.Trigger
+	26, // 12: ucn.job.v1.JobSpec.placement:type_name -> ucn.job.v1.Placement
+	29, // 13: ucn.job.v1.JobSpec.payment:type_name -> ucn.job.v1.Payment
+	31, // 14: ucn.job.v1.JobSpec.verify:type_name -> ucn.job.v1.Verify
+	32, // 15: ucn.job.v1.JobSpec.limits:type_name -> ucn.job.v1.Limits
+	33, // 16: ucn.job.v1.JobSpec.disconnect:type_name -> ucn.job.v1.Disconnect
 	5,  // 17: ucn.job.v1.JobSpec.restart:type_name -> ucn.job.v1.Restart
-	33, // 18: ucn.job.v1.JobSpec.budget:type_name -> ucn.job.v1.Budget
+	34, // 18: ucn.job.v1.JobSpec.budget:type_name -> ucn.job.v1.Budget
 	6,  // 19: ucn.job.v1.JobSpec.isolation:type_name -> ucn.job.v1.Isolation
 	7,  // 20: ucn.job.v1.JobSpec.egress:type_name -> ucn.job.v1.Egress
-	34, // 21: ucn.job.v1.JobSpec.wake:type_name -> ucn.job.v1.Wake
-	35, // 22: ucn.job.v1.JobSpec.devices:type_name -> ucn.job.v1.Device
-	0,  // 23: ucn.job.v1.Port.protocol:type_name -> ucn.job.v1.Protocol
-	20, // 24: ucn.job.v1.Trigger.once:type_name -> ucn.job.v1.Once
-	21, // 25: ucn.job.v1.Trigger.at:type_name -> ucn.job.v1.At
-	22, // 26: ucn.job.v1.Trigger.cron:type_name -> ucn.job.v1.Cron
-	23, // 27: ucn.job.v1.Trigger.call:type_name -> ucn.job.v1.Call
-	24, // 28: ucn.job.v1.Trigger.always:type_name -> ucn.job.v1.Always
-	1,  // 29: ucn.job.v1.Cron.overlap:type_name -> ucn.job.v1.Overlap
-	2,  // 30: ucn.job.v1.Cron.missed:type_name -> ucn.job.v1.Missed
-	0,  // 31: ucn.job.v1.Call.protocol:type_name -> ucn.job.v1.Protocol
-	26, // 32: ucn.job.v1.Placement.near:type_name -> ucn.job.v1.Position
-	27, // 33: ucn.job.v1.Placement.labels:type_name -> ucn.job.v1.Label
-	29, // 34: ucn.job.v1.Payment.cap:type_name -> ucn.job.v1.Prices
-	3,  // 35: ucn.job.v1.Prices.model:type_name -> ucn.job.v1.PriceModel
-	4,  // 36: ucn.job.v1.Disconnect.policy:type_name -> ucn.job.v1.DisconnectPolicy
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	35, // 21: ucn.job.v1.JobSpec.wake:type_name -> ucn.job.v1.Wake
+	36, // 22: ucn.job.v1.JobSpec.devices:type_name -> ucn.job.v1.Device
+	11, // 23: ucn.job.v1.JobSpec.array:type_name -> ucn.job.v1.Array
+	0,  // 24: ucn.job.v1.Port.protocol:type_name -> ucn.job.v1.Protocol
+	21, // 25: ucn.job.v1.Trigger.once:type_name -> ucn.job.v1.Once
+	22, // 26: ucn.job.v1.Trigger.at:type_name -> ucn.job.v1.At
+	23, // 27: ucn.job.v1.Trigger.cron:type_name -> ucn.job.v1.Cron
+	24, // 28: ucn.job.v1.Trigger.call:type_name -> ucn.job.v1.Call
+	25, // 29: ucn.job.v1.Trigger.always:type_name -> ucn.job.v1.Always
+	1,  // 30: ucn.job.v1.Cron.overlap:type_name -> ucn.job.v1.Overlap
+	2,  // 31: ucn.job.v1.Cron.missed:type_name -> ucn.job.v1.Missed
+	0,  // 32: ucn.job.v1.Call.protocol:type_name -> ucn.job.v1.Protocol
+	27, // 33: ucn.job.v1.Placement.near:type_name -> ucn.job.v1.Position
+	28, // 34: ucn.job.v1.Placement.labels:type_name -> ucn.job.v1.Label
+	30, // 35: ucn.job.v1.Payment.cap:type_name -> ucn.job.v1.Prices
+	3,  // 36: ucn.job.v1.Prices.model:type_name -> ucn.job.v1.PriceModel
+	4,  // 37: ucn.job.v1.Disconnect.policy:type_name -> ucn.job.v1.DisconnectPolicy
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_ucn_job_v1_spec_proto_init() }
@@ -2727,7 +2810,7 @@ func file_ucn_job_v1_spec_proto_init() {
 	if File_ucn_job_v1_spec_proto != nil {
 		return
 	}
-	file_ucn_job_v1_spec_proto_msgTypes[11].OneofWrappers = []any{
+	file_ucn_job_v1_spec_proto_msgTypes[12].OneofWrappers = []any{
 		(*Trigger_Once)(nil),
 		(*Trigger_At)(nil),
 		(*Trigger_Cron)(nil),
@@ -2740,7 +2823,7 @@ func file_ucn_job_v1_spec_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_job_v1_spec_proto_rawDesc), len(file_ucn_job_v1_spec_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

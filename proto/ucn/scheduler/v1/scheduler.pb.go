@@ -499,10 +499,14 @@ type Job struct {
 	EndReason v11.EndReason `protobuf:"varint,6,opt,name=end_reason,json=endReason,proto3,enum=ucn.job.v1.EndReason" json:"end_reason,omitempty"`
 	// Why it is in this state, for people.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Newest last, at most 100.
+	// At most 10: of one with more lanes those that have not ended, by slot. ListRuns lists them all.
 	Runs []*Run `protobuf:"bytes,8,rep,name=runs,proto3" json:"runs,omitempty"`
 	// Trace the submission belongs to, hex.
-	TraceId       string `protobuf:"bytes,9,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	TraceId string `protobuf:"bytes,9,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	// How many runs there are in each state.
+	Counts *RunCounts `protobuf:"bytes,10,opt,name=counts,proto3" json:"counts,omitempty"`
+	// Of an array.
+	Array         *ArrayProgress `protobuf:"bytes,11,opt,name=array,proto3" json:"array,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -600,6 +604,177 @@ func (x *Job) GetTraceId() string {
 	return ""
 }
 
+func (x *Job) GetCounts() *RunCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Job) GetArray() *ArrayProgress {
+	if x != nil {
+		return x.Array
+	}
+	return nil
+}
+
+// RunCounts counts the runs of a job that the scheduler holds, by state.
+type RunCounts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pending       uint32                 `protobuf:"varint,1,opt,name=pending,proto3" json:"pending,omitempty"`
+	Leased        uint32                 `protobuf:"varint,2,opt,name=leased,proto3" json:"leased,omitempty"`
+	Starting      uint32                 `protobuf:"varint,3,opt,name=starting,proto3" json:"starting,omitempty"`
+	Running       uint32                 `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
+	Asleep        uint32                 `protobuf:"varint,5,opt,name=asleep,proto3" json:"asleep,omitempty"`
+	Ended         uint32                 `protobuf:"varint,6,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunCounts) Reset() {
+	*x = RunCounts{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunCounts) ProtoMessage() {}
+
+func (x *RunCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunCounts.ProtoReflect.Descriptor instead.
+func (*RunCounts) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RunCounts) GetPending() uint32 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *RunCounts) GetLeased() uint32 {
+	if x != nil {
+		return x.Leased
+	}
+	return 0
+}
+
+func (x *RunCounts) GetStarting() uint32 {
+	if x != nil {
+		return x.Starting
+	}
+	return 0
+}
+
+func (x *RunCounts) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *RunCounts) GetAsleep() uint32 {
+	if x != nil {
+		return x.Asleep
+	}
+	return 0
+}
+
+func (x *RunCounts) GetEnded() uint32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+// ArrayProgress tells how far an array is.
+type ArrayProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Count uint32                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Tasks that completed.
+	Completed uint32 `protobuf:"varint,2,opt,name=completed,proto3" json:"completed,omitempty"`
+	// Tasks that ended otherwise; ListTasks lists them.
+	Failed uint32 `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Tasks that have not begun.
+	Waiting       uint32 `protobuf:"varint,4,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArrayProgress) Reset() {
+	*x = ArrayProgress{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArrayProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArrayProgress) ProtoMessage() {}
+
+func (x *ArrayProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArrayProgress.ProtoReflect.Descriptor instead.
+func (*ArrayProgress) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ArrayProgress) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ArrayProgress) GetCompleted() uint32 {
+	if x != nil {
+		return x.Completed
+	}
+	return 0
+}
+
+func (x *ArrayProgress) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *ArrayProgress) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
 // Run is one execution that was asked for.
 type Run struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -609,15 +784,21 @@ type Run struct {
 	Reason    string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	Created   uint64                 `protobuf:"varint,5,opt,name=created,proto3" json:"created,omitempty"`
 	Ended     uint64                 `protobuf:"varint,6,opt,name=ended,proto3" json:"ended,omitempty"`
-	// Newest last, at most 100.
-	Attempts      []*Attempt `protobuf:"bytes,7,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// Newest last, at most 100; of an always job at most 10.
+	Attempts []*Attempt `protobuf:"bytes,7,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// Lane of the escrow.
+	Slot uint32 `protobuf:"varint,8,opt,name=slot,proto3" json:"slot,omitempty"`
+	// Of an array: the task's index.
+	Task uint32 `protobuf:"varint,9,opt,name=task,proto3" json:"task,omitempty"`
+	// Attempts so far, those that are not listed any more included.
+	Tries         uint32 `protobuf:"varint,10,opt,name=tries,proto3" json:"tries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[7]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +810,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[7]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +823,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{7}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Run) GetId() []byte {
@@ -694,6 +875,27 @@ func (x *Run) GetAttempts() []*Attempt {
 	return nil
 }
 
+func (x *Run) GetSlot() uint32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *Run) GetTask() uint32 {
+	if x != nil {
+		return x.Task
+	}
+	return 0
+}
+
+func (x *Run) GetTries() uint32 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
+}
+
 // Attempt is one try on one host.
 type Attempt struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -719,7 +921,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[8]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +933,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[8]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +946,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{8}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Attempt) GetId() []byte {
@@ -858,7 +1060,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[9]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1072,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[9]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1085,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{9}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListJobsRequest) GetPageSize() uint32 {
@@ -975,7 +1177,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[10]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1189,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[10]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1202,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{10}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -1028,7 +1230,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[11]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1242,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[11]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1255,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{11}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelJobRequest) GetJob() []byte {
@@ -1079,7 +1281,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[12]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1293,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[12]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1306,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{12}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelJobResponse) GetJob() *Job {
@@ -1112,6 +1314,382 @@ func (x *CancelJobResponse) GetJob() *Job {
 		return x.Job
 	}
 	return nil
+}
+
+type UpdateJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Job   []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// The revision that follows the one in force, signed by the owner.
+	Revision      *v11.SignedRevision `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateJobRequest) Reset() {
+	*x = UpdateJobRequest{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateJobRequest) ProtoMessage() {}
+
+func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
+func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UpdateJobRequest) GetJob() []byte {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *UpdateJobRequest) GetRevision() *v11.SignedRevision {
+	if x != nil {
+		return x.Revision
+	}
+	return nil
+}
+
+type UpdateJobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateJobResponse) Reset() {
+	*x = UpdateJobResponse{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateJobResponse) ProtoMessage() {}
+
+func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
+func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UpdateJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type ListRunsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Job   []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// 1 to 100; 0 = 50.
+	PageSize      uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRunsRequest) Reset() {
+	*x = ListRunsRequest{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRunsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRunsRequest) ProtoMessage() {}
+
+func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
+func (*ListRunsRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListRunsRequest) GetJob() []byte {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *ListRunsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRunsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListRunsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runs          []*Run                 `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRunsResponse) Reset() {
+	*x = ListRunsResponse{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRunsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRunsResponse) ProtoMessage() {}
+
+func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
+func (*ListRunsResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListRunsResponse) GetRuns() []*Run {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *ListRunsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type ListTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Job   []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// 1 to 10,000; 0 = 1,000.
+	PageSize      uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTasksRequest) Reset() {
+	*x = ListTasksRequest{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTasksRequest) ProtoMessage() {}
+
+func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
+func (*ListTasksRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListTasksRequest) GetJob() []byte {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *ListTasksRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListTasksRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListTasksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tasks         []*EndedTask           `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTasksResponse) Reset() {
+	*x = ListTasksResponse{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTasksResponse) ProtoMessage() {}
+
+func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
+func (*ListTasksResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListTasksResponse) GetTasks() []*EndedTask {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *ListTasksResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// EndedTask is a task of an array and how it ended.
+type EndedTask struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	EndReason     v11.EndReason          `protobuf:"varint,2,opt,name=end_reason,json=endReason,proto3,enum=ucn.job.v1.EndReason" json:"end_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndedTask) Reset() {
+	*x = EndedTask{}
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndedTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndedTask) ProtoMessage() {}
+
+func (x *EndedTask) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
+func (*EndedTask) Descriptor() ([]byte, []int) {
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *EndedTask) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *EndedTask) GetEndReason() v11.EndReason {
+	if x != nil {
+		return x.EndReason
+	}
+	return v11.EndReason(0)
 }
 
 type WatchJobRequest struct {
@@ -1123,7 +1701,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[13]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1713,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[13]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1726,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{13}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchJobRequest) GetJob() []byte {
@@ -1167,7 +1745,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[14]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1757,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[14]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1770,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{14}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -1213,7 +1791,7 @@ type ListOffersRequest struct {
 
 func (x *ListOffersRequest) Reset() {
 	*x = ListOffersRequest{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[15]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1803,7 @@ func (x *ListOffersRequest) String() string {
 func (*ListOffersRequest) ProtoMessage() {}
 
 func (x *ListOffersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[15]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1816,7 @@ func (x *ListOffersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffersRequest.ProtoReflect.Descriptor instead.
 func (*ListOffersRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{15}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListOffersRequest) GetPageSize() uint32 {
@@ -1265,7 +1843,7 @@ type ListOffersResponse struct {
 
 func (x *ListOffersResponse) Reset() {
 	*x = ListOffersResponse{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[16]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1855,7 @@ func (x *ListOffersResponse) String() string {
 func (*ListOffersResponse) ProtoMessage() {}
 
 func (x *ListOffersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[16]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1868,7 @@ func (x *ListOffersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffersResponse.ProtoReflect.Descriptor instead.
 func (*ListOffersResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{16}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListOffersResponse) GetOffers() []*PostedOffer {
@@ -1318,7 +1896,7 @@ type PostedOffer struct {
 
 func (x *PostedOffer) Reset() {
 	*x = PostedOffer{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[17]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1908,7 @@ func (x *PostedOffer) String() string {
 func (*PostedOffer) ProtoMessage() {}
 
 func (x *PostedOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[17]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1921,7 @@ func (x *PostedOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostedOffer.ProtoReflect.Descriptor instead.
 func (*PostedOffer) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{17}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PostedOffer) GetOffer() *v12.Offer {
@@ -1370,7 +1948,7 @@ type GetMarketRequest struct {
 
 func (x *GetMarketRequest) Reset() {
 	*x = GetMarketRequest{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[18]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1960,7 @@ func (x *GetMarketRequest) String() string {
 func (*GetMarketRequest) ProtoMessage() {}
 
 func (x *GetMarketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[18]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1973,7 @@ func (x *GetMarketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMarketRequest.ProtoReflect.Descriptor instead.
 func (*GetMarketRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{18}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetMarketRequest) GetPlatform() string {
@@ -1427,7 +2005,7 @@ type GetMarketResponse struct {
 
 func (x *GetMarketResponse) Reset() {
 	*x = GetMarketResponse{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[19]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +2017,7 @@ func (x *GetMarketResponse) String() string {
 func (*GetMarketResponse) ProtoMessage() {}
 
 func (x *GetMarketResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[19]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +2030,7 @@ func (x *GetMarketResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMarketResponse.ProtoReflect.Descriptor instead.
 func (*GetMarketResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{19}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetMarketResponse) GetTime() uint64 {
@@ -1535,7 +2113,7 @@ type Capacity struct {
 
 func (x *Capacity) Reset() {
 	*x = Capacity{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[20]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +2125,7 @@ func (x *Capacity) String() string {
 func (*Capacity) ProtoMessage() {}
 
 func (x *Capacity) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[20]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +2138,7 @@ func (x *Capacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
 func (*Capacity) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{20}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Capacity) GetCpuMilli() uint64 {
@@ -1610,7 +2188,7 @@ type PlatformMarket struct {
 
 func (x *PlatformMarket) Reset() {
 	*x = PlatformMarket{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[21]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +2200,7 @@ func (x *PlatformMarket) String() string {
 func (*PlatformMarket) ProtoMessage() {}
 
 func (x *PlatformMarket) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[21]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +2213,7 @@ func (x *PlatformMarket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlatformMarket.ProtoReflect.Descriptor instead.
 func (*PlatformMarket) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{21}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PlatformMarket) GetPlatform() string {
@@ -1715,7 +2293,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[22]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +2305,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[22]
+	mi := &file_ucn_scheduler_v1_scheduler_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +2318,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{22}
+	return file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Settled) GetAttempts() uint64 {
@@ -1805,7 +2383,7 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\rGetJobRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\"9\n" +
 	"\x0eGetJobResponse\x12'\n" +
-	"\x03job\x18\x01 \x01(\v2\x15.ucn.scheduler.v1.JobR\x03job\"\xc0\x02\n" +
+	"\x03job\x18\x01 \x01(\v2\x15.ucn.scheduler.v1.JobR\x03job\"\xac\x03\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x126\n" +
 	"\brevision\x18\x02 \x01(\v2\x1a.ucn.job.v1.SignedRevisionR\brevision\x12\x16\n" +
@@ -1816,7 +2394,22 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"end_reason\x18\x06 \x01(\x0e2\x15.ucn.job.v1.EndReasonR\tendReason\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12)\n" +
 	"\x04runs\x18\b \x03(\v2\x15.ucn.scheduler.v1.RunR\x04runs\x12\x19\n" +
-	"\btrace_id\x18\t \x01(\tR\atraceId\"\xf3\x01\n" +
+	"\btrace_id\x18\t \x01(\tR\atraceId\x123\n" +
+	"\x06counts\x18\n" +
+	" \x01(\v2\x1b.ucn.scheduler.v1.RunCountsR\x06counts\x125\n" +
+	"\x05array\x18\v \x01(\v2\x1f.ucn.scheduler.v1.ArrayProgressR\x05array\"\xa1\x01\n" +
+	"\tRunCounts\x12\x18\n" +
+	"\apending\x18\x01 \x01(\rR\apending\x12\x16\n" +
+	"\x06leased\x18\x02 \x01(\rR\x06leased\x12\x1a\n" +
+	"\bstarting\x18\x03 \x01(\rR\bstarting\x12\x18\n" +
+	"\arunning\x18\x04 \x01(\rR\arunning\x12\x16\n" +
+	"\x06asleep\x18\x05 \x01(\rR\x06asleep\x12\x14\n" +
+	"\x05ended\x18\x06 \x01(\rR\x05ended\"u\n" +
+	"\rArrayProgress\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x12\x1c\n" +
+	"\tcompleted\x18\x02 \x01(\rR\tcompleted\x12\x16\n" +
+	"\x06failed\x18\x03 \x01(\rR\x06failed\x12\x18\n" +
+	"\awaiting\x18\x04 \x01(\rR\awaiting\"\xb1\x02\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12'\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x11.ucn.job.v1.StateR\x05state\x124\n" +
@@ -1825,7 +2418,11 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\acreated\x18\x05 \x01(\x04R\acreated\x12\x14\n" +
 	"\x05ended\x18\x06 \x01(\x04R\x05ended\x125\n" +
-	"\battempts\x18\a \x03(\v2\x19.ucn.scheduler.v1.AttemptR\battempts\"\xa6\x03\n" +
+	"\battempts\x18\a \x03(\v2\x19.ucn.scheduler.v1.AttemptR\battempts\x12\x12\n" +
+	"\x04slot\x18\b \x01(\rR\x04slot\x12\x12\n" +
+	"\x04task\x18\t \x01(\rR\x04task\x12\x14\n" +
+	"\x05tries\x18\n" +
+	" \x01(\rR\x05tries\"\xa6\x03\n" +
 	"\aAttempt\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12'\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x11.ucn.job.v1.StateR\x05state\x12\x16\n" +
@@ -1863,7 +2460,32 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"<\n" +
 	"\x11CancelJobResponse\x12'\n" +
-	"\x03job\x18\x01 \x01(\v2\x15.ucn.scheduler.v1.JobR\x03job\"#\n" +
+	"\x03job\x18\x01 \x01(\v2\x15.ucn.scheduler.v1.JobR\x03job\"\\\n" +
+	"\x10UpdateJobRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x126\n" +
+	"\brevision\x18\x02 \x01(\v2\x1a.ucn.job.v1.SignedRevisionR\brevision\"<\n" +
+	"\x11UpdateJobResponse\x12'\n" +
+	"\x03job\x18\x01 \x01(\v2\x15.ucn.scheduler.v1.JobR\x03job\"_\n" +
+	"\x0fListRunsRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"e\n" +
+	"\x10ListRunsResponse\x12)\n" +
+	"\x04runs\x18\x01 \x03(\v2\x15.ucn.scheduler.v1.RunR\x04runs\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"`\n" +
+	"\x10ListTasksRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"n\n" +
+	"\x11ListTasksResponse\x121\n" +
+	"\x05tasks\x18\x01 \x03(\v2\x1b.ucn.scheduler.v1.EndedTaskR\x05tasks\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"W\n" +
+	"\tEndedTask\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x124\n" +
+	"\n" +
+	"end_reason\x18\x02 \x01(\x0e2\x15.ucn.job.v1.EndReasonR\tendReason\"#\n" +
 	"\x0fWatchJobRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\";\n" +
 	"\x10WatchJobResponse\x12'\n" +
@@ -1926,13 +2548,16 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x05Order\x12\x15\n" +
 	"\x11ORDER_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fORDER_NEWEST\x10\x01\x12\x10\n" +
-	"\fORDER_OLDEST\x10\x022\xc1\x05\n" +
+	"\fORDER_OLDEST\x10\x022\xc0\a\n" +
 	"\x10SchedulerService\x12]\n" +
 	"\fGetScheduler\x12%.ucn.scheduler.v1.GetSchedulerRequest\x1a&.ucn.scheduler.v1.GetSchedulerResponse\x12T\n" +
 	"\tSubmitJob\x12\".ucn.scheduler.v1.SubmitJobRequest\x1a#.ucn.scheduler.v1.SubmitJobResponse\x12K\n" +
 	"\x06GetJob\x12\x1f.ucn.scheduler.v1.GetJobRequest\x1a .ucn.scheduler.v1.GetJobResponse\x12Q\n" +
 	"\bListJobs\x12!.ucn.scheduler.v1.ListJobsRequest\x1a\".ucn.scheduler.v1.ListJobsResponse\x12T\n" +
-	"\tCancelJob\x12\".ucn.scheduler.v1.CancelJobRequest\x1a#.ucn.scheduler.v1.CancelJobResponse\x12S\n" +
+	"\tCancelJob\x12\".ucn.scheduler.v1.CancelJobRequest\x1a#.ucn.scheduler.v1.CancelJobResponse\x12T\n" +
+	"\tUpdateJob\x12\".ucn.scheduler.v1.UpdateJobRequest\x1a#.ucn.scheduler.v1.UpdateJobResponse\x12Q\n" +
+	"\bListRuns\x12!.ucn.scheduler.v1.ListRunsRequest\x1a\".ucn.scheduler.v1.ListRunsResponse\x12T\n" +
+	"\tListTasks\x12\".ucn.scheduler.v1.ListTasksRequest\x1a#.ucn.scheduler.v1.ListTasksResponse\x12S\n" +
 	"\bWatchJob\x12!.ucn.scheduler.v1.WatchJobRequest\x1a\".ucn.scheduler.v1.WatchJobResponse0\x01\x12W\n" +
 	"\n" +
 	"ListOffers\x12#.ucn.scheduler.v1.ListOffersRequest\x1a$.ucn.scheduler.v1.ListOffersResponse\x12T\n" +
@@ -1951,7 +2576,7 @@ func file_ucn_scheduler_v1_scheduler_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_scheduler_v1_scheduler_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ucn_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_ucn_scheduler_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_ucn_scheduler_v1_scheduler_proto_goTypes = []any{
 	(Delivery)(0),                // 0: ucn.scheduler.v1.Delivery
 	(TriggerKind)(0),             // 1: ucn.scheduler.v1.TriggerKind
@@ -1963,88 +2588,110 @@ var file_ucn_scheduler_v1_scheduler_proto_goTypes = []any{
 	(*GetJobRequest)(nil),        // 7: ucn.scheduler.v1.GetJobRequest
 	(*GetJobResponse)(nil),       // 8: ucn.scheduler.v1.GetJobResponse
 	(*Job)(nil),                  // 9: ucn.scheduler.v1.Job
-	(*Run)(nil),                  // 10: ucn.scheduler.v1.Run
-	(*Attempt)(nil),              // 11: ucn.scheduler.v1.Attempt
-	(*ListJobsRequest)(nil),      // 12: ucn.scheduler.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),     // 13: ucn.scheduler.v1.ListJobsResponse
-	(*CancelJobRequest)(nil),     // 14: ucn.scheduler.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),    // 15: ucn.scheduler.v1.CancelJobResponse
-	(*WatchJobRequest)(nil),      // 16: ucn.scheduler.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),     // 17: ucn.scheduler.v1.WatchJobResponse
-	(*ListOffersRequest)(nil),    // 18: ucn.scheduler.v1.ListOffersRequest
-	(*ListOffersResponse)(nil),   // 19: ucn.scheduler.v1.ListOffersResponse
-	(*PostedOffer)(nil),          // 20: ucn.scheduler.v1.PostedOffer
-	(*GetMarketRequest)(nil),     // 21: ucn.scheduler.v1.GetMarketRequest
-	(*GetMarketResponse)(nil),    // 22: ucn.scheduler.v1.GetMarketResponse
-	(*Capacity)(nil),             // 23: ucn.scheduler.v1.Capacity
-	(*PlatformMarket)(nil),       // 24: ucn.scheduler.v1.PlatformMarket
-	(*Settled)(nil),              // 25: ucn.scheduler.v1.Settled
-	(*v1.Certificate)(nil),       // 26: ucn.identity.v1.Certificate
-	(*v11.SignedRevision)(nil),   // 27: ucn.job.v1.SignedRevision
-	(v11.State)(0),               // 28: ucn.job.v1.State
-	(v11.EndReason)(0),           // 29: ucn.job.v1.EndReason
-	(*v12.SignedLease)(nil),      // 30: ucn.market.v1.SignedLease
-	(*v11.Prices)(nil),           // 31: ucn.job.v1.Prices
-	(*v11.AttemptStatus)(nil),    // 32: ucn.job.v1.AttemptStatus
-	(*v12.Offer)(nil),            // 33: ucn.market.v1.Offer
+	(*RunCounts)(nil),            // 10: ucn.scheduler.v1.RunCounts
+	(*ArrayProgress)(nil),        // 11: ucn.scheduler.v1.ArrayProgress
+	(*Run)(nil),                  // 12: ucn.scheduler.v1.Run
+	(*Attempt)(nil),              // 13: ucn.scheduler.v1.Attempt
+	(*ListJobsRequest)(nil),      // 14: ucn.scheduler.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),     // 15: ucn.scheduler.v1.ListJobsResponse
+	(*CancelJobRequest)(nil),     // 16: ucn.scheduler.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),    // 17: ucn.scheduler.v1.CancelJobResponse
+	(*UpdateJobRequest)(nil),     // 18: ucn.scheduler.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),    // 19: ucn.scheduler.v1.UpdateJobResponse
+	(*ListRunsRequest)(nil),      // 20: ucn.scheduler.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),     // 21: ucn.scheduler.v1.ListRunsResponse
+	(*ListTasksRequest)(nil),     // 22: ucn.scheduler.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),    // 23: ucn.scheduler.v1.ListTasksResponse
+	(*EndedTask)(nil),            // 24: ucn.scheduler.v1.EndedTask
+	(*WatchJobRequest)(nil),      // 25: ucn.scheduler.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),     // 26: ucn.scheduler.v1.WatchJobResponse
+	(*ListOffersRequest)(nil),    // 27: ucn.scheduler.v1.ListOffersRequest
+	(*ListOffersResponse)(nil),   // 28: ucn.scheduler.v1.ListOffersResponse
+	(*PostedOffer)(nil),          // 29: ucn.scheduler.v1.PostedOffer
+	(*GetMarketRequest)(nil),     // 30: ucn.scheduler.v1.GetMarketRequest
+	(*GetMarketResponse)(nil),    // 31: ucn.scheduler.v1.GetMarketResponse
+	(*Capacity)(nil),             // 32: ucn.scheduler.v1.Capacity
+	(*PlatformMarket)(nil),       // 33: ucn.scheduler.v1.PlatformMarket
+	(*Settled)(nil),              // 34: ucn.scheduler.v1.Settled
+	(*v1.Certificate)(nil),       // 35: ucn.identity.v1.Certificate
+	(*v11.SignedRevision)(nil),   // 36: ucn.job.v1.SignedRevision
+	(v11.State)(0),               // 37: ucn.job.v1.State
+	(v11.EndReason)(0),           // 38: ucn.job.v1.EndReason
+	(*v12.SignedLease)(nil),      // 39: ucn.market.v1.SignedLease
+	(*v11.Prices)(nil),           // 40: ucn.job.v1.Prices
+	(*v11.AttemptStatus)(nil),    // 41: ucn.job.v1.AttemptStatus
+	(*v12.Offer)(nil),            // 42: ucn.market.v1.Offer
 }
 var file_ucn_scheduler_v1_scheduler_proto_depIdxs = []int32{
-	26, // 0: ucn.scheduler.v1.GetSchedulerResponse.certificate:type_name -> ucn.identity.v1.Certificate
-	27, // 1: ucn.scheduler.v1.SubmitJobRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	35, // 0: ucn.scheduler.v1.GetSchedulerResponse.certificate:type_name -> ucn.identity.v1.Certificate
+	36, // 1: ucn.scheduler.v1.SubmitJobRequest.revision:type_name -> ucn.job.v1.SignedRevision
 	0,  // 2: ucn.scheduler.v1.SubmitJobRequest.delivery:type_name -> ucn.scheduler.v1.Delivery
 	9,  // 3: ucn.scheduler.v1.GetJobResponse.job:type_name -> ucn.scheduler.v1.Job
-	27, // 4: ucn.scheduler.v1.Job.revision:type_name -> ucn.job.v1.SignedRevision
-	28, // 5: ucn.scheduler.v1.Job.state:type_name -> ucn.job.v1.State
-	29, // 6: ucn.scheduler.v1.Job.end_reason:type_name -> ucn.job.v1.EndReason
-	10, // 7: ucn.scheduler.v1.Job.runs:type_name -> ucn.scheduler.v1.Run
-	28, // 8: ucn.scheduler.v1.Run.state:type_name -> ucn.job.v1.State
-	29, // 9: ucn.scheduler.v1.Run.end_reason:type_name -> ucn.job.v1.EndReason
-	11, // 10: ucn.scheduler.v1.Run.attempts:type_name -> ucn.scheduler.v1.Attempt
-	28, // 11: ucn.scheduler.v1.Attempt.state:type_name -> ucn.job.v1.State
-	30, // 12: ucn.scheduler.v1.Attempt.signed_lease:type_name -> ucn.market.v1.SignedLease
-	31, // 13: ucn.scheduler.v1.Attempt.prices:type_name -> ucn.job.v1.Prices
-	26, // 14: ucn.scheduler.v1.Attempt.executor:type_name -> ucn.identity.v1.Certificate
-	32, // 15: ucn.scheduler.v1.Attempt.status:type_name -> ucn.job.v1.AttemptStatus
-	28, // 16: ucn.scheduler.v1.ListJobsRequest.state:type_name -> ucn.job.v1.State
-	28, // 17: ucn.scheduler.v1.ListJobsRequest.states:type_name -> ucn.job.v1.State
-	29, // 18: ucn.scheduler.v1.ListJobsRequest.end_reasons:type_name -> ucn.job.v1.EndReason
-	1,  // 19: ucn.scheduler.v1.ListJobsRequest.trigger:type_name -> ucn.scheduler.v1.TriggerKind
-	2,  // 20: ucn.scheduler.v1.ListJobsRequest.order:type_name -> ucn.scheduler.v1.Order
-	9,  // 21: ucn.scheduler.v1.ListJobsResponse.jobs:type_name -> ucn.scheduler.v1.Job
-	9,  // 22: ucn.scheduler.v1.CancelJobResponse.job:type_name -> ucn.scheduler.v1.Job
-	9,  // 23: ucn.scheduler.v1.WatchJobResponse.job:type_name -> ucn.scheduler.v1.Job
-	20, // 24: ucn.scheduler.v1.ListOffersResponse.offers:type_name -> ucn.scheduler.v1.PostedOffer
-	33, // 25: ucn.scheduler.v1.PostedOffer.offer:type_name -> ucn.market.v1.Offer
-	23, // 26: ucn.scheduler.v1.GetMarketResponse.free:type_name -> ucn.scheduler.v1.Capacity
-	23, // 27: ucn.scheduler.v1.GetMarketResponse.total:type_name -> ucn.scheduler.v1.Capacity
-	24, // 28: ucn.scheduler.v1.GetMarketResponse.platforms:type_name -> ucn.scheduler.v1.PlatformMarket
-	25, // 29: ucn.scheduler.v1.GetMarketResponse.settled:type_name -> ucn.scheduler.v1.Settled
-	23, // 30: ucn.scheduler.v1.PlatformMarket.free:type_name -> ucn.scheduler.v1.Capacity
-	23, // 31: ucn.scheduler.v1.PlatformMarket.total:type_name -> ucn.scheduler.v1.Capacity
-	31, // 32: ucn.scheduler.v1.PlatformMarket.best:type_name -> ucn.job.v1.Prices
-	31, // 33: ucn.scheduler.v1.PlatformMarket.median:type_name -> ucn.job.v1.Prices
-	25, // 34: ucn.scheduler.v1.PlatformMarket.settled:type_name -> ucn.scheduler.v1.Settled
-	3,  // 35: ucn.scheduler.v1.SchedulerService.GetScheduler:input_type -> ucn.scheduler.v1.GetSchedulerRequest
-	5,  // 36: ucn.scheduler.v1.SchedulerService.SubmitJob:input_type -> ucn.scheduler.v1.SubmitJobRequest
-	7,  // 37: ucn.scheduler.v1.SchedulerService.GetJob:input_type -> ucn.scheduler.v1.GetJobRequest
-	12, // 38: ucn.scheduler.v1.SchedulerService.ListJobs:input_type -> ucn.scheduler.v1.ListJobsRequest
-	14, // 39: ucn.scheduler.v1.SchedulerService.CancelJob:input_type -> ucn.scheduler.v1.CancelJobRequest
-	16, // 40: ucn.scheduler.v1.SchedulerService.WatchJob:input_type -> ucn.scheduler.v1.WatchJobRequest
-	18, // 41: ucn.scheduler.v1.SchedulerService.ListOffers:input_type -> ucn.scheduler.v1.ListOffersRequest
-	21, // 42: ucn.scheduler.v1.SchedulerService.GetMarket:input_type -> ucn.scheduler.v1.GetMarketRequest
-	4,  // 43: ucn.scheduler.v1.SchedulerService.GetScheduler:output_type -> ucn.scheduler.v1.GetSchedulerResponse
-	6,  // 44: ucn.scheduler.v1.SchedulerService.SubmitJob:output_type -> ucn.scheduler.v1.SubmitJobResponse
-	8,  // 45: ucn.scheduler.v1.SchedulerService.GetJob:output_type -> ucn.scheduler.v1.GetJobResponse
-	13, // 46: ucn.scheduler.v1.SchedulerService.ListJobs:output_type -> ucn.scheduler.v1.ListJobsResponse
-	15, // 47: ucn.scheduler.v1.SchedulerService.CancelJob:output_type -> ucn.scheduler.v1.CancelJobResponse
-	17, // 48: ucn.scheduler.v1.SchedulerService.WatchJob:output_type -> ucn.scheduler.v1.WatchJobResponse
-	19, // 49: ucn.scheduler.v1.SchedulerService.ListOffers:output_type -> ucn.scheduler.v1.ListOffersResponse
-	22, // 50: ucn.scheduler.v1.SchedulerService.GetMarket:output_type -> ucn.scheduler.v1.GetMarketResponse
-	43, // [43:51] is the sub-list for method output_type
-	35, // [35:43] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	36, // 4: ucn.scheduler.v1.Job.revision:type_name -> ucn.job.v1.SignedRevision
+	37, // 5: ucn.scheduler.v1.Job.state:type_name -> ucn.job.v1.State
+	38, // 6: ucn.scheduler.v1.Job.end_reason:type_name -> ucn.job.v1.EndReason
+	12, // 7: ucn.scheduler.v1.Job.runs:type_name -> ucn.scheduler.v1.Run
+	10, // 8: ucn.scheduler.v1.Job.counts:type_name -> ucn.scheduler.v1.RunCounts
+	11, // 9: ucn.scheduler.v1.Job.array:type_name -> ucn.scheduler.v1.ArrayProgress
+	37, // 10: ucn.scheduler.v1.Run.state:type_name -> ucn.job.v1.State
+	38, // 11: ucn.scheduler.v1.Run.end_reason:type_name -> ucn.job.v1.EndReason
+	13, // 12: ucn.scheduler.v1.Run.attempts:type_name -> ucn.scheduler.v1.Attempt
+	37, // 13: ucn.scheduler.v1.Attempt.state:type_name -> ucn.job.v1.State
+	39, // 14: ucn.scheduler.v1.Attempt.signed_lease:type_name -> ucn.market.v1.SignedLease
+	40, // 15: ucn.scheduler.v1.Attempt.prices:type_name -> ucn.job.v1.Prices
+	35, // 16: ucn.scheduler.v1.Attempt.executor:type_name -> ucn.identity.v1.Certificate
+	41, // 17: ucn.scheduler.v1.Attempt.status:type_name -> ucn.job.v1.AttemptStatus
+	37, // 18: ucn.scheduler.v1.ListJobsRequest.state:type_name -> ucn.job.v1.State
+	37, // 19: ucn.scheduler.v1.ListJobsRequest.states:type_name -> ucn.job.v1.State
+	38, // 20: ucn.scheduler.v1.ListJobsRequest.end_reasons:type_name -> ucn.job.v1.EndReason
+	1,  // 21: ucn.scheduler.v1.ListJobsRequest.trigger:type_name -> ucn.scheduler.v1.TriggerKind
+	2,  // 22: ucn.scheduler.v1.ListJobsRequest.order:type_name -> ucn.scheduler.v1.Order
+	9,  // 23: ucn.scheduler.v1.ListJobsResponse.jobs:type_name -> ucn.scheduler.v1.Job
+	9,  // 24: ucn.scheduler.v1.CancelJobResponse.job:type_name -> ucn.scheduler.v1.Job
+	36, // 25: ucn.scheduler.v1.UpdateJobRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	9,  // 26: ucn.scheduler.v1.UpdateJobResponse.job:type_name -> ucn.scheduler.v1.Job
+	12, // 27: ucn.scheduler.v1.ListRunsResponse.runs:type_name -> ucn.scheduler.v1.Run
+	24, // 28: ucn.scheduler.v1.ListTasksResponse.tasks:type_name -> ucn.scheduler.v1.EndedTask
+	38, // 29: ucn.scheduler.v1.EndedTask.end_reason:type_name -> ucn.job.v1.EndReason
+	9,  // 30: ucn.scheduler.v1.WatchJobResponse.job:type_name -> ucn.scheduler.v1.Job
+	29, // 31: ucn.scheduler.v1.ListOffersResponse.offers:type_name -> ucn.scheduler.v1.PostedOffer
+	42, // 32: ucn.scheduler.v1.PostedOffer.offer:type_name -> ucn.market.v1.Offer
+	32, // 33: ucn.scheduler.v1.GetMarketResponse.free:type_name -> ucn.scheduler.v1.Capacity
+	32, // 34: ucn.scheduler.v1.GetMarketResponse.total:type_name -> ucn.scheduler.v1.Capacity
+	33, // 35: ucn.scheduler.v1.GetMarketResponse.platforms:type_name -> ucn.scheduler.v1.PlatformMarket
+	34, // 36: ucn.scheduler.v1.GetMarketResponse.settled:type_name -> ucn.scheduler.v1.Settled
+	32, // 37: ucn.scheduler.v1.PlatformMarket.free:type_name -> ucn.scheduler.v1.Capacity
+	32, // 38: ucn.scheduler.v1.PlatformMarket.total:type_name -> ucn.scheduler.v1.Capacity
+	40, // 39: ucn.scheduler.v1.PlatformMarket.best:type_name -> ucn.job.v1.Prices
+	40, // 40: ucn.scheduler.v1.PlatformMarket.median:type_name -> ucn.job.v1.Prices
+	34, // 41: ucn.scheduler.v1.PlatformMarket.settled:type_name -> ucn.scheduler.v1.Settled
+	3,  // 42: ucn.scheduler.v1.SchedulerService.GetScheduler:input_type -> ucn.scheduler.v1.GetSchedulerRequest
+	5,  // 43: ucn.scheduler.v1.SchedulerService.SubmitJob:input_type -> ucn.scheduler.v1.SubmitJobRequest
+	7,  // 44: ucn.scheduler.v1.SchedulerService.GetJob:input_type -> ucn.scheduler.v1.GetJobRequest
+	14, // 45: ucn.scheduler.v1.SchedulerService.ListJobs:input_type -> ucn.scheduler.v1.ListJobsRequest
+	16, // 46: ucn.scheduler.v1.SchedulerService.CancelJob:input_type -> ucn.scheduler.v1.CancelJobRequest
+	18, // 47: ucn.scheduler.v1.SchedulerService.UpdateJob:input_type -> ucn.scheduler.v1.UpdateJobRequest
+	20, // 48: ucn.scheduler.v1.SchedulerService.ListRuns:input_type -> ucn.scheduler.v1.ListRunsRequest
+	22, // 49: ucn.scheduler.v1.SchedulerService.ListTasks:input_type -> ucn.scheduler.v1.ListTasksRequest
+	25, // 50: ucn.scheduler.v1.SchedulerService.WatchJob:input_type -> ucn.scheduler.v1.WatchJobRequest
+	27, // 51: ucn.scheduler.v1.SchedulerService.ListOffers:input_type -> ucn.scheduler.v1.ListOffersRequest
+	30, // 52: ucn.scheduler.v1.SchedulerService.GetMarket:input_type -> ucn.scheduler.v1.GetMarketRequest
+	4,  // 53: ucn.scheduler.v1.SchedulerService.GetScheduler:output_type -> ucn.scheduler.v1.GetSchedulerResponse
+	6,  // 54: ucn.scheduler.v1.SchedulerService.SubmitJob:output_type -> ucn.scheduler.v1.SubmitJobResponse
+	8,  // 55: ucn.scheduler.v1.SchedulerService.GetJob:output_type -> ucn.scheduler.v1.GetJobResponse
+	15, // 56: ucn.scheduler.v1.SchedulerService.ListJobs:output_type -> ucn.scheduler.v1.ListJobsResponse
+	17, // 57: ucn.scheduler.v1.SchedulerService.CancelJob:output_type -> ucn.scheduler.v1.CancelJobResponse
+	19, // 58: ucn.scheduler.v1.SchedulerService.UpdateJob:output_type -> ucn.scheduler.v1.UpdateJobResponse
+	21, // 59: ucn.scheduler.v1.SchedulerService.ListRuns:output_type -> ucn.scheduler.v1.ListRunsResponse
+	23, // 60: ucn.scheduler.v1.SchedulerService.ListTasks:output_type -> ucn.scheduler.v1.ListTasksResponse
+	26, // 61: ucn.scheduler.v1.SchedulerService.WatchJob:output_type -> ucn.scheduler.v1.WatchJobResponse
+	28, // 62: ucn.scheduler.v1.SchedulerService.ListOffers:output_type -> ucn.scheduler.v1.ListOffersResponse
+	31, // 63: ucn.scheduler.v1.SchedulerService.GetMarket:output_type -> ucn.scheduler.v1.GetMarketResponse
+	53, // [53:64] is the sub-list for method output_type
+	42, // [42:53] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_ucn_scheduler_v1_scheduler_proto_init() }
@@ -2058,7 +2705,7 @@ func file_ucn_scheduler_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_scheduler_v1_scheduler_proto_rawDesc), len(file_ucn_scheduler_v1_scheduler_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   23,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
