@@ -16,6 +16,7 @@ const (
 	findingLease = "find the lease"
 	stopping     = "stop"
 	looking      = "look after a silent host"
+	expiring     = "end what waited too long"
 )
 
 // later runs fn after a wait, unless the engine goes down first; what was left undone is taken up

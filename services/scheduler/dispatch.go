@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +22,7 @@ func (e *Engine) Run(ctx context.Context, ready func()) error {
 	defer close(e.stopped)
 	e.began = e.deps.Now()
 	e.hear()
-	q := &queue{store: e.deps.Store}
+	q := &queue{store: e.deps.Store, skip: func(s Shape) bool { return e.book.Hopeless(s) != "" }}
 	if err := q.load(ctx); err != nil {
 		return fmt.Errorf("load the queue: %w", err)
 	}
@@ -70,7 +69,7 @@ func (e *Engine) dispatch(
 ) (time.Duration, error) {
 	next := e.policy.Tick
 	for {
-		taken, due, err := q.turn(ctx, e.deps.Now(), func(ref Ref) verdict {
+		taken, due, err := q.round(ctx, e.deps.Now(), func(ref Ref) verdict {
 			return e.try(ctx, ref, slots)
 		})
 		if err != nil {
@@ -82,6 +81,7 @@ func (e *Engine) dispatch(
 		if taken == 0 {
 			return next, nil
 		}
+		e.drainInbox(q) // whoever just came has a turn too
 	}
 }
 
@@ -93,6 +93,12 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 	if e.isInflight(ref.Run) {
 		return gone
 	}
+	if why := e.book.Hopeless(ref.Shape); why != "" {
+		if e.watchers.watched(ref.Job) {
+			e.setWaiting(ref.Job, ref.Run, why)
+		}
+		return notNow
+	}
 	j, err := e.deps.Store.Job(ctx, ref.Job)
 	if errors.Is(err, ErrNotFound) {
 		return gone
@@ -102,17 +108,16 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 	}
 	now := e.deps.Now()
 	held, waits := j.WaitingSince()
-	if !waits || held.Run != ref.Run || held.Time.After(ref.Time) {
+	if !waits || held.Run != ref.Run || held.Order.After(ref.Order) {
 		return gone // what it waits for now stands elsewhere in the line
 	}
-	live := e.book.Live(now)
-	fit, reason := Match(&j.Spec, math.MaxUint64, live, e.skips(j, now))
+	fit, reason := e.book.Best(&j.Spec, now, e.skips(j, now), maxCandidates)
 	expired := !j.Expires.IsZero() && !j.Expires.After(now)
 	if len(fit) == 0 && !expired {
 		e.setWaiting(j.ID, ref.Run, e.explain(j, reason, now))
 		return notNow
 	}
-	e.begin(ctx, j, fit[:min(len(fit), maxCandidates)], slots)
+	e.begin(ctx, j, fit, slots)
 	return taken
 }
 

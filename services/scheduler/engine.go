@@ -96,6 +96,10 @@ type Engine struct {
 
 	watchers watchers
 
+	// settled are attempts that ended lately; summaries holds the newest summary of the market.
+	settled   endings
+	summaries summaries
+
 	// notes are what is known of runs that wait; lost at a restart, found again soon.
 	notes notes
 
@@ -120,8 +124,9 @@ type Engine struct {
 	end  context.CancelFunc
 	// began is when Run began.
 	began time.Time
-	// swept is when the dispatcher last looked over live attempts.
-	swept time.Time
+	// swept is when the dispatcher last looked over what is due, dueFrom how far it came.
+	swept   time.Time
+	dueFrom Cursor
 	// stopped is closed when Run returns.
 	stopped chan struct{}
 	// tasks counts the goroutines that Run started and waits for.
@@ -263,11 +268,9 @@ func (e *Engine) Job(ctx context.Context, owner sig.AccountID, id job.ID) (*Job,
 	return j, nil
 }
 
-// Jobs lists the owner's jobs, newest first.
-func (e *Engine) Jobs(
-	ctx context.Context, owner sig.AccountID, after Cursor, limit int,
-) ([]*Job, error) {
-	jobs, err := e.deps.Store.Jobs(ctx, owner, after, limit)
+// Jobs lists an owner's jobs without their revisions.
+func (e *Engine) Jobs(ctx context.Context, q JobQuery) ([]*Job, error) {
+	jobs, err := e.deps.Store.Jobs(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("list jobs: %w", err)
 	}
@@ -282,7 +285,11 @@ func (e *Engine) explainTo(j *Job) {
 	if r.State != Pending {
 		return
 	}
-	if why := e.notes.why(r.ID); why != "" {
+	why, own := e.notes.why(r.ID)
+	if of := e.book.Why(j.Spec.Shape()); !own && of != "" {
+		why = of
+	}
+	if why != "" && !r.Live() {
 		r.Reason = why
 	}
 }
@@ -325,6 +332,7 @@ func (e *Engine) lock(id job.ID) *sync.Mutex { return &e.locks[id[0]] }
 
 // save makes a change durable and tells those who watch the job.
 func (e *Engine) save(ctx context.Context, c Change) error {
+	c.Look = e.lookAt(c.Job)
 	if err := e.deps.Store.Save(ctx, c); err != nil {
 		return fmt.Errorf("save job: %w", err)
 	}

@@ -68,14 +68,16 @@ func Match(s *Spec, maxRate uint64, live []Candidate, skip func(*Offer) bool) (
 	if len(fit) == 0 {
 		return nil, explain(len(live), misfits)
 	}
-	slices.SortFunc(fit, func(a, b Candidate) int {
-		return cmp.Or(
-			cmp.Compare(a.Cost, b.Cost),
-			cmp.Compare(b.Free.CPUMilli, a.Free.CPUMilli),
-			bytes.Compare(a.Offer.Host.Executor[:], b.Offer.Host.Executor[:]),
-		)
-	})
+	slices.SortFunc(fit, compareCandidates)
 	return fit, ""
+}
+
+func compareCandidates(a, b Candidate) int {
+	return cmp.Or(
+		cmp.Compare(a.Cost, b.Cost),
+		cmp.Compare(b.Free.CPUMilli, a.Free.CPUMilli),
+		bytes.Compare(a.Offer.Host.Executor[:], b.Offer.Host.Executor[:]),
+	)
 }
 
 // judge looks at what never changes first, so that the reason a person reads is the lasting one.
@@ -127,6 +129,11 @@ func (o *Offer) draws(r price.Resources) (rate, upfront uint64) {
 
 func (s *Spec) cost(o *Offer) float64 {
 	rate, upfront := o.draws(s.Resources)
+	return (float64(rate) + float64(upfront)) * (1 + s.share(o))
+}
+
+// share is what bytes to move and distance are worth, as a share of the price.
+func (s *Spec) share(o *Offer) float64 {
 	share := 0.0
 	if !o.has(s.Image) {
 		share += imageShare
@@ -141,7 +148,7 @@ func (s *Spec) cost(o *Offer) float64 {
 	if s.Near != nil && o.Position != nil {
 		share += distanceShare * distance(*s.Near, *o.Position) / halfWayRound
 	}
-	return (float64(rate) + float64(upfront)) * (1 + share)
+	return share
 }
 
 // distance on the globe in km (haversine formula, radius 6,371 km).

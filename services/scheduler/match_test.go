@@ -215,14 +215,34 @@ func TestBook(t *testing.T) {
 	}
 }
 
+// TestBookIsBounded: neither one operator nor several together keep others out of the book.
 func TestBookIsBounded(t *testing.T) {
 	now := schedulertest.Start()
 	b := scheduler.NewBook()
-	for n := range scheduler.MaxOffers + 1 {
+	hosts := 0
+	post := func(operator byte) bool {
 		o := &scheduler.Offer{Posted: now, Expires: now.Add(time.Minute)}
-		o.Host.Executor = sig.PublicKey{byte(n), byte(n >> 8), byte(n >> 16)}
-		if took := b.Post(o, now); took != (n < scheduler.MaxOffers) {
-			t.Fatalf("offer %d taken: %v", n, took)
+		o.Host.Operator = sig.AccountID{operator}
+		o.Host.Executor = sig.PublicKey{byte(hosts), byte(hosts >> 8), byte(hosts >> 16)}
+		hosts++
+		return b.Post(o, now)
+	}
+	for operator := range byte(scheduler.MaxOffers / scheduler.MaxOffersOfOperator) {
+		for n := range scheduler.MaxOffersOfOperator {
+			if !post(operator) {
+				t.Fatalf("offer %d of operator %d is refused", n, operator)
+			}
 		}
+		if post(operator) {
+			t.Errorf("operator %d has more than its bound", operator)
+		}
+	}
+	for n := range 10 {
+		if !post(200) {
+			t.Errorf("a full book refuses the newcomer's offer %d", n)
+		}
+	}
+	if n := len(b.Live(now)); n != scheduler.MaxOffers {
+		t.Errorf("%d offers, want %d", n, scheduler.MaxOffers)
 	}
 }

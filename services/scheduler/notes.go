@@ -14,6 +14,7 @@ const (
 	maxDeclines = 64          // hosts remembered per run
 	noteLife    = time.Minute // of a note that nobody renews; runs that wait are looked at often
 	maxReason   = 500         // bytes of a reason a person reads
+	maxNotes    = 100_000
 )
 
 // notes are what the dispatcher found out about runs that wait: why they do, and who declined them.
@@ -47,18 +48,22 @@ func (n *notes) at(run RunID, now time.Time) *note {
 func (n *notes) explain(run RunID, why string, now time.Time) (changed bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if len(n.runs) >= maxNotes && n.runs[run] == nil {
+		return true // its shape's reason is told
+	}
 	held := n.at(run, now)
 	changed, held.why = held.why != why, why
 	return changed
 }
 
-func (n *notes) why(run RunID) string {
+// why returns the reason; own tells that it is this run's and not one of all runs of its shape.
+func (n *notes) why(run RunID) (why string, own bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if held := n.runs[run]; held != nil {
-		return held.why
+		return held.why, len(held.declined) > 0
 	}
-	return ""
+	return "", false
 }
 
 // decline remembers that a host did not take the run.

@@ -1,7 +1,7 @@
 package scheduler
 
 import (
-	"bytes"
+	"container/heap"
 	"context"
 	"fmt"
 	"slices"
@@ -10,29 +10,87 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 )
 
-// window is how many waiting runs of one owner are held in memory and looked at in one turn.
-const window = 64
+// Bounds of what the queue holds in memory and looks at.
+const (
+	// maxWindow is how many waiting runs of one owner are held; with many owners it is less, so that
+	// all windows together hold at most maxHeld runs, and minWindow for each.
+	maxWindow = 64
+	minWindow = 2
+	maxHeld   = 32_768
+	// maxDebts is how many owners are remembered whose runs are all placed.
+	maxDebts = 65_536
+	// maxTaken runs are placed in one round before newly come ones are looked at.
+	maxTaken = 256
+)
 
-// queue serves owners in turn: each turn of an owner takes its oldest run that can be placed. It
-// holds a window of each owner's runs; the rest stays in the store. A window in which nothing can
-// be placed gives way to the next one, so that runs no host can take hold no others up. Used from
-// one goroutine.
+// queue shares hosts among owners: whoever has had least, for what it pays, comes first (start-time
+// fair queueing), and of an owner the run that stands first in its line. It holds the first runs of
+// each owner; the rest stays in the store. Runs that fit nowhere hold no others up: behind a window
+// of them the queue looks on, a piece in each round. Used from one goroutine.
 type queue struct {
 	store Lister
-	lines []*line
-	// next is the index of the line whose turn it is.
-	next int
+	lines map[sig.AccountID]*line
+	order order
+	// clock is the share of the line that was served last: new lines begin there.
+	clock float64
+	// debts are the shares of owners that were served ahead of the clock and have no line now.
+	debts map[sig.AccountID]float64
+	// skip tells shapes that fit nowhere now; nil = none.
+	skip func(Shape) bool
 }
 
-// line is one owner's runs, oldest first.
+// line is one owner's waiting runs, in their order.
 type line struct {
 	owner sig.AccountID
-	refs  []Ref
-	// last is the place up to which the store was read; more tells that it has refs behind it, past
-	// that refs before the window were passed over.
-	last Cursor
+	// share is what was placed for the owner, by size and bid, on the queue's clock.
+	share float64
+	at    int // in the heap
+	head  []Ref
+	// last is the place up to which the store was read; more tells that it has refs behind it.
+	last Place
 	more bool
-	past bool
+	// scout is how far was looked behind the head in search of what fits; zero = not yet.
+	scout Place
+}
+
+// order is a heap of lines: the least share first, then the one whose first run stands first.
+type order []*line
+
+func (o order) Len() int { return len(o) }
+
+func (o order) Less(i, j int) bool {
+	if o[i].share != o[j].share {
+		return o[i].share < o[j].share
+	}
+	return o[i].first().Compare(o[j].first()) < 0
+}
+
+func (o order) Swap(i, j int) {
+	o[i], o[j] = o[j], o[i]
+	o[i].at, o[j].at = i, j
+}
+
+// Push implements heap.Interface.
+func (o *order) Push(x any) {
+	l := x.(*line)
+	l.at = len(*o)
+	*o = append(*o, l)
+}
+
+// Pop implements heap.Interface.
+func (o *order) Pop() any {
+	old := *o
+	l := old[len(old)-1]
+	old[len(old)-1] = nil
+	*o = old[:len(old)-1]
+	return l
+}
+
+func (l *line) first() time.Time {
+	if len(l.head) == 0 {
+		return l.last.Order
+	}
+	return l.head[0].Order
 }
 
 // verdict is what came of trying a run.
@@ -41,8 +99,8 @@ type verdict int
 const (
 	notNow    verdict = iota // it does not fit anywhere: it stays, and the owner's next is tried
 	gone                     // it does not wait under this ref: it leaves the line
-	taken                    // it is being placed: it leaves the line, and the owner's turn is over
-	nobodyNow                // nothing can be placed for anybody: the owner keeps its turn
+	taken                    // it is being placed: it leaves the line
+	nobodyNow                // nothing can be placed for anybody
 )
 
 // load fills the queue from the store.
@@ -51,151 +109,197 @@ func (q *queue) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list owners: %w", err)
 	}
-	q.lines, q.next = nil, 0
+	q.lines, q.order, q.debts = map[sig.AccountID]*line{}, nil, nil
 	for _, owner := range owners {
-		l := &line{owner: owner, more: true}
-		if err := q.refill(ctx, l); err != nil {
-			return err
-		}
-		q.lines = append(q.lines, l)
+		q.enter(&line{owner: owner, more: true})
 	}
 	return nil
 }
 
-func (q *queue) refill(ctx context.Context, l *line) error {
-	if len(l.refs) == 0 && !l.more && l.past { // once round: begin with the oldest again
-		l.last, l.more, l.past = Cursor{}, true, false
+func (q *queue) enter(l *line) {
+	if q.lines == nil {
+		q.lines = map[sig.AccountID]*line{}
 	}
-	if !l.more || len(l.refs) > window/2 {
+	l.share = max(q.clock, q.debts[l.owner])
+	delete(q.debts, l.owner)
+	q.lines[l.owner] = l
+	heap.Push(&q.order, l)
+}
+
+// window is how many runs of an owner are held at the moment.
+func (q *queue) window() int {
+	return min(maxWindow, max(minWindow, maxHeld/max(1, len(q.lines))))
+}
+
+func (q *queue) refill(ctx context.Context, l *line) error {
+	window := q.window()
+	if !l.more || len(l.head) > window/2 {
 		return nil
 	}
-	want := window - len(l.refs)
-	refs, err := q.store.Pending(ctx, l.owner, l.last, want)
+	page, err := q.store.Pending(ctx, PendingQuery{
+		Owner: l.owner, After: l.last, Limit: window - len(l.head),
+	})
 	if err != nil {
 		return fmt.Errorf("list pending runs: %w", err)
 	}
-	for _, ref := range refs {
+	for _, ref := range page.Refs {
 		l.insert(ref)
-		l.last = ref.Cursor()
 	}
-	l.more = len(refs) == want
+	l.last, l.more = page.Next, page.More
 	return nil
 }
 
 // insert keeps the line sorted; a ref takes the place of an earlier one of its run.
 func (l *line) insert(ref Ref) {
 	l.remove(ref.Run)
-	at, _ := slices.BinarySearchFunc(l.refs, ref, compareRefs)
-	l.refs = slices.Insert(l.refs, at, ref)
+	at, _ := slices.BinarySearchFunc(l.head, ref, func(a, b Ref) int {
+		return a.Place().Compare(b.Place())
+	})
+	l.head = slices.Insert(l.head, at, ref)
 }
 
 func (l *line) remove(run RunID) {
-	l.refs = slices.DeleteFunc(l.refs, func(r Ref) bool { return r.Run == run })
+	l.head = slices.DeleteFunc(l.head, func(r Ref) bool { return r.Run == run })
 }
 
 // add puts a run that was just saved as pending into its owner's line.
 func (q *queue) add(owner sig.AccountID, ref Ref) {
-	i := slices.IndexFunc(q.lines, func(l *line) bool { return l.owner == owner })
-	if i < 0 {
-		q.lines = append(q.lines, &line{owner: owner, refs: []Ref{ref}})
+	l := q.lines[owner]
+	if l == nil {
+		q.enter(&line{owner: owner, head: []Ref{ref}})
 		return
 	}
-	l := q.lines[i]
-	if l.more && compareRefs(ref, Ref{Time: l.last.Time, Job: l.last.Job}) > 0 {
+	if l.more && ref.Place().Compare(l.last) > 0 {
 		l.remove(ref.Run)
 		return // the store gives it when its turn comes
 	}
 	l.insert(ref)
-	if len(l.refs) > 2*window { // the store has them all
-		l.refs = l.refs[:window]
-		l.last, l.more = l.refs[window-1].Cursor(), true
+	if window := q.window(); len(l.head) > 2*window { // the store has them all
+		l.head = slices.Clone(l.head[:window])
+		l.last, l.more = l.head[window-1].Place(), true
 	}
+	heap.Fix(&q.order, l.at)
 }
 
-func compareRefs(a, b Ref) int {
-	if c := a.Time.Compare(b.Time); c != 0 {
-		return c
-	}
-	return bytes.Compare(a.Job[:], b.Job[:])
-}
-
-// turn goes once round the owners, beginning with the one whose turn it is. For each it calls try
-// with the oldest runs that are due until one is taken. It returns how many were taken and when
-// the next run that is held back becomes due (zero = none).
-func (q *queue) turn(ctx context.Context, now time.Time, try func(Ref) verdict) (
+// round serves owners, the one with the least share first, until each has nothing that can be
+// placed. It returns how many runs were taken and when the next run that is held back becomes due
+// (zero = none is known).
+func (q *queue) round(ctx context.Context, now time.Time, try func(Ref) verdict) (
 	n int, due time.Time, err error,
 ) {
-	start := q.next
-	for i := range q.lines {
-		at := (start + i) % len(q.lines)
-		l := q.lines[at]
+	var idle []*line
+	defer func() { q.settle(idle) }()
+	for len(q.order) > 0 && n < maxTaken {
+		l := q.order[0]
 		if err := q.refill(ctx, l); err != nil {
 			return n, due, err
 		}
-		got, wait := l.turn(now, try)
-		if !wait.IsZero() && (due.IsZero() || wait.Before(due)) {
-			due = wait
+		got, ref, wait := l.turn(now, try)
+		if got == notNow && l.more {
+			got, ref, err = q.look(ctx, l, now, try)
 		}
-		if got == taken {
+		if err != nil {
+			return n, due, err
+		}
+		switch got {
+		case taken:
 			n++
-			q.next = (at + 1) % len(q.lines)
-		}
-		if got == nobodyNow {
-			break
+			q.clock = max(q.clock, l.share)
+			l.share += charge(ref.Size, ref.Bid)
+			heap.Fix(&q.order, 0)
+		case nobodyNow:
+			heap.Fix(&q.order, 0)
+			return n, due, nil
+		default:
+			idle = append(idle, heap.Pop(&q.order).(*line))
+			if !wait.IsZero() && (due.IsZero() || wait.Before(due)) {
+				due = wait
+			}
 		}
 	}
-	q.dropEmpty()
 	return n, due, nil
 }
 
-// turn tries the line's runs and returns what the turn came to: taken, nobodyNow, or notNow.
-func (l *line) turn(now time.Time, try func(Ref) verdict) (got verdict, due time.Time) {
-	for _, ref := range slices.Clone(l.refs) {
-		if ref.Time.After(now) {
-			l.again()
-			return notNow, ref.Time
+// settle ends a round: lines in which nothing could be placed come back, those that are empty go.
+func (q *queue) settle(idle []*line) {
+	for _, l := range idle {
+		if len(l.head) > 0 || l.more {
+			l.share = max(l.share, q.clock) // what it could not use it does not catch up
+			heap.Push(&q.order, l)
+			continue
+		}
+		delete(q.lines, l.owner)
+		if l.share > q.clock {
+			q.owe(l)
+		}
+	}
+}
+
+// owe remembers what an owner had ahead of others, so that coming back does not make it new.
+func (q *queue) owe(l *line) {
+	if q.debts == nil {
+		q.debts = map[sig.AccountID]float64{}
+	}
+	if len(q.debts) >= maxDebts {
+		for owner, share := range q.debts {
+			if share <= q.clock {
+				delete(q.debts, owner)
+			}
+		}
+	}
+	if len(q.debts) < maxDebts {
+		q.debts[l.owner] = l.share
+	}
+}
+
+// turn tries the runs at the head of the line until one is taken.
+func (l *line) turn(now time.Time, try func(Ref) verdict) (got verdict, at Ref, due time.Time) {
+	for _, ref := range slices.Clone(l.head) {
+		if ref.Due.After(now) {
+			if due.IsZero() || ref.Due.Before(due) {
+				due = ref.Due
+			}
+			continue
 		}
 		switch v := try(ref); v {
 		case gone:
 			l.remove(ref.Run)
-		case taken:
-			l.remove(ref.Run)
-			l.again()
-			return taken, due
-		case nobodyNow:
-			return nobodyNow, due
+		case taken, nobodyNow:
+			if v == taken {
+				l.remove(ref.Run)
+			}
+			return v, ref, due
 		}
 	}
-	if l.more { // the whole window does not fit now: look at the next one
-		l.refs, l.past = nil, true
-		return notNow, due
-	}
-	l.again()
-	return notNow, due
+	return notNow, Ref{}, due
 }
 
-// again goes back to the oldest runs if some were passed over.
-func (l *line) again() {
-	if l.past {
-		l.refs, l.more = nil, false
+// look tries a piece of what stands behind the head, shapes that fit nowhere left out; the next
+// call goes on from there and, from the end, begins again.
+func (q *queue) look(ctx context.Context, l *line, now time.Time, try func(Ref) verdict) (
+	got verdict, at Ref, err error,
+) {
+	from := l.scout
+	if from.Compare(l.last) < 0 {
+		from = l.last
 	}
-}
-
-// dropEmpty forgets owners without runs, and keeps the turn where it is.
-func (q *queue) dropEmpty() {
-	before := 0
-	kept := q.lines[:0]
-	for i, l := range q.lines {
-		switch {
-		case len(l.refs) > 0 || l.more || l.past:
-			kept = append(kept, l)
-		case i < q.next:
-			before++
+	page, err := q.store.Pending(ctx, PendingQuery{
+		Owner: l.owner, After: from, Limit: maxWindow, Skip: q.skip,
+	})
+	if err != nil {
+		return notNow, at, fmt.Errorf("look behind the head of a line: %w", err)
+	}
+	for _, ref := range page.Refs {
+		if ref.Due.After(now) {
+			continue
+		}
+		l.scout = ref.Place()
+		if v := try(ref); v == taken || v == nobodyNow {
+			return v, ref, nil
 		}
 	}
-	clear(q.lines[len(kept):])
-	q.lines, q.next = kept, q.next-before
-	if q.next >= len(kept) {
-		q.next = 0
+	if l.scout = page.Next; !page.More {
+		l.scout = Place{}
 	}
+	return notNow, at, nil
 }

@@ -16,14 +16,11 @@ import (
 
 // pendings is a store's index of waiting runs.
 type pendings struct {
+	Lister
 	refs map[sig.AccountID][]Ref
 }
 
-func (p *pendings) Jobs(context.Context, sig.AccountID, Cursor, int) ([]*Job, error) {
-	return nil, nil
-}
-
-func (p *pendings) Live(context.Context) ([]job.ID, error) { return nil, nil }
+func compareRefs(a, b Ref) int { return a.Place().Compare(b.Place()) }
 
 func (p *pendings) Owners(context.Context) (owners []sig.AccountID, _ error) {
 	for owner, refs := range p.refs {
@@ -35,13 +32,19 @@ func (p *pendings) Owners(context.Context) (owners []sig.AccountID, _ error) {
 	return owners, nil
 }
 
-func (p *pendings) Pending(
-	_ context.Context, owner sig.AccountID, after Cursor, limit int,
-) (page []Ref, _ error) {
-	for _, ref := range p.refs[owner] {
-		last := Ref{Time: after.Time, Job: after.Job}
-		if (after.IsZero() || compareRefs(ref, last) > 0) && len(page) < limit {
-			page = append(page, ref)
+func (p *pendings) Pending(_ context.Context, q PendingQuery) (page PendingPage, _ error) {
+	page.Next = q.After
+	for _, ref := range p.refs[q.Owner] {
+		if !q.After.IsZero() && ref.Place().Compare(q.After) <= 0 {
+			continue
+		}
+		if len(page.Refs) == q.Limit {
+			page.More = true
+			break
+		}
+		page.Next = ref.Place()
+		if q.Skip == nil || !q.Skip(ref.Shape) {
+			page.Refs = append(page.Refs, ref)
 		}
 	}
 	return page, nil
@@ -82,7 +85,7 @@ func newShop(t *rapid.T) *shop {
 func (s *shop) come(owner sig.AccountID, unfit bool) {
 	s.made++
 	s.now = s.now.Add(time.Millisecond)
-	ref := Ref{Time: s.now, Run: RunID{byte(s.made >> 8), byte(s.made)}}
+	ref := Ref{Order: s.now, Due: s.now, Run: RunID{byte(s.made >> 8), byte(s.made)}, Size: 1000}
 	ref.Job = job.ID{owner[0], byte(s.made >> 8), byte(s.made)}
 	if !unfit && !s.waits(owner) {
 		s.since[owner] = s.served
@@ -100,8 +103,8 @@ func (s *shop) waits(owner sig.AccountID) bool {
 // serve makes rounds until n runs are placed or none can be.
 func (s *shop) serve(n int) {
 	idle := 0
-	for n > 0 && idle <= s.made/window+2 {
-		got, _, err := s.queue.turn(context.Background(), s.now, func(ref Ref) verdict {
+	for n > 0 && idle <= s.made/maxWindow+2 {
+		got, _, err := s.queue.round(context.Background(), s.now, func(ref Ref) verdict {
 			owner := s.owners[ref.Run]
 			switch {
 			case n == 0:
@@ -132,7 +135,7 @@ func (s *shop) placed(owner sig.AccountID, ref Ref) {
 
 func (s *shop) check() {
 	for owner := range s.store.refs {
-		if s.hopeless(owner) > window/2 {
+		if s.hopeless(owner) > maxWindow/2 {
 			continue // those that fit come up once the window has passed over the others
 		}
 		if waited := s.served - s.since[owner]; s.waits(owner) && waited > s.bound() {
@@ -170,7 +173,7 @@ func TestQueueIsFair(t *testing.T) {
 					s.come(owner, false)
 				}
 			case 1:
-				for range rapid.IntRange(1, 2*window).Draw(t, "unfit") {
+				for range rapid.IntRange(1, 2*maxWindow).Draw(t, "unfit") {
 					s.come(owner, true)
 				}
 			case 2:
@@ -184,8 +187,8 @@ func TestQueueIsFair(t *testing.T) {
 			}
 			s.check()
 			for _, l := range s.queue.lines {
-				if len(l.refs) > 2*window {
-					t.Fatalf("a line holds %d refs in memory", len(l.refs))
+				if len(l.head) > 2*maxWindow {
+					t.Fatalf("a line holds %d refs in memory", len(l.head))
 				}
 			}
 		}
@@ -204,7 +207,7 @@ func TestQueueIsLoadedWhole(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	for n := range 300 {
 		id := [2]byte{byte(n >> 8), byte(n)}
-		ref := Ref{Run: RunID(append(id[:], make([]byte, 14)...)), Time: now.Add(-time.Hour)}
+		ref := Ref{Run: RunID(append(id[:], make([]byte, 14)...)), Order: now.Add(-time.Hour), Size: 1}
 		copy(ref.Job[:], id[:])
 		store.put(sig.AccountID{byte(n % 3)}, ref)
 	}
@@ -214,7 +217,7 @@ func TestQueueIsLoadedWhole(t *testing.T) {
 	}
 	last, seen := map[byte]Ref{}, map[RunID]bool{}
 	for range 1000 {
-		got, _, err := q.turn(t.Context(), now, func(ref Ref) verdict {
+		got, _, err := q.round(t.Context(), now, func(ref Ref) verdict {
 			owner := byte((int(ref.Run[0])<<8 | int(ref.Run[1])) % 3)
 			before := last[owner].Job
 			if seen[ref.Run] || bytes.Compare(before[:], ref.Job[:]) > 0 {
@@ -241,22 +244,22 @@ func TestHeldBack(t *testing.T) {
 	store := &pendings{refs: map[sig.AccountID][]Ref{}}
 	now := time.Unix(1_800_000_000, 0)
 	q := &queue{store: store}
-	early := Ref{Run: RunID{1}, Time: now}
-	late := Ref{Run: RunID{1}, Time: now.Add(time.Minute)}
+	early := Ref{Run: RunID{1}, Order: now, Due: now}
+	late := Ref{Run: RunID{1}, Order: now.Add(time.Minute), Due: now.Add(time.Minute)}
 	q.add(sig.AccountID{1}, early)
 	q.add(sig.AccountID{1}, late)
 	var tried []string
 	try := func(ref Ref) verdict {
-		tried = append(tried, fmt.Sprint(ref.Time.Sub(now)))
+		tried = append(tried, fmt.Sprint(ref.Due.Sub(now)))
 		return taken
 	}
 	for _, at := range []time.Duration{0, time.Minute} {
-		_, due, err := q.turn(t.Context(), now.Add(at), try)
+		_, due, err := q.round(t.Context(), now.Add(at), try)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if at == 0 && !due.Equal(late.Time) {
-			t.Errorf("due at %s, want %s", due, late.Time)
+		if at == 0 && !due.Equal(late.Due) {
+			t.Errorf("due at %s, want %s", due, late.Due)
 		}
 	}
 	if !slices.Equal(tried, []string{"1m0s"}) {

@@ -46,6 +46,9 @@ func (e *Engine) Report(ctx context.Context, rep Report) error {
 		return err
 	}
 	if ended {
+		if a := j.Run(rep.Run).Attempt(rep.Attempt); a != nil {
+			e.settle(j, a, rep)
+		}
 		e.afterAttempt(j)
 	}
 	return nil

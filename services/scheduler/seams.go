@@ -116,5 +116,7 @@ type Report struct {
 	Time     time.Time
 	// Ran tells that the program was seen to run.
 	Ran bool
-	Raw []byte // canonical AttemptStatus
+	// Amount (grains), WallMS and CPUNS are what the host says of the whole when it ended.
+	Amount, WallMS, CPUNS uint64
+	Raw                   []byte // canonical AttemptStatus
 }

@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"time"
 
@@ -8,8 +10,11 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 )
 
-// MaxPendingPage bounds one page of the queue.
-const MaxPendingPage = 1024
+// MaxPendingPage bounds one page of the queue, MaxPendingScan the entries looked at for it.
+const (
+	MaxPendingPage = 1024
+	MaxPendingScan = 16_384
+)
 
 // Store keeps jobs and the queue of runs that wait.
 //
@@ -27,15 +32,56 @@ type Store interface {
 
 // Lister reads the store's indexes. They are exact: they change with Save.
 type Lister interface {
-	// Jobs lists an owner's jobs, newest first, after the cursor, at most limit.
-	Jobs(ctx context.Context, owner sig.AccountID, after Cursor, limit int) ([]*Job, error)
+	// Jobs lists an owner's jobs without their revisions.
+	Jobs(ctx context.Context, q JobQuery) ([]*Job, error)
 	// Owners lists owners that have pending runs, in order of their ids.
 	Owners(ctx context.Context) ([]sig.AccountID, error)
-	// Pending lists an owner's waiting runs, oldest first, after the cursor, at most limit.
-	Pending(ctx context.Context, owner sig.AccountID, after Cursor, limit int) ([]Ref, error)
-	// Live lists jobs whose newest run has an attempt that has not ended.
-	Live(ctx context.Context) ([]job.ID, error)
+	// Pending lists an owner's waiting runs in their order behind a place, without those whose
+	// shape is skipped (nil = none).
+	Pending(ctx context.Context, q PendingQuery) (PendingPage, error)
+	// Ahead counts the owner's waiting runs before a place, up to most.
+	Ahead(ctx context.Context, owner sig.AccountID, at Place, most int) (int, error)
+	// Count tells how many runs wait and how many owners they belong to.
+	Count(ctx context.Context) (Count, error)
+	// CountOf tells how many runs of the owner wait.
+	CountOf(ctx context.Context, owner sig.AccountID) (int, error)
+	// Live lists jobs whose newest run has an attempt that has not ended, by id, behind after
+	// (zero = from the first), at most limit.
+	Live(ctx context.Context, after job.ID, limit int) ([]job.ID, error)
+	// Due lists jobs that must be looked at by a time, soonest first, behind a cursor.
+	Due(ctx context.Context, after Cursor, by time.Time, limit int) ([]Cursor, error)
 }
+
+// JobQuery asks for an owner's jobs.
+type JobQuery struct {
+	Owner sig.AccountID
+	// After is the last job of the page before; zero = from the beginning.
+	After Cursor
+	Limit int
+	// Oldest lists the oldest first, otherwise the newest.
+	Oldest bool
+	// Since and Until bound the time of submission: Since <= t < Until; zero = unbounded.
+	Since, Until time.Time
+}
+
+// PendingQuery asks for an owner's waiting runs.
+type PendingQuery struct {
+	Owner sig.AccountID
+	After Place
+	Limit int // at most MaxPendingPage
+	Skip  func(Shape) bool
+}
+
+// PendingPage is a part of an owner's queue.
+type PendingPage struct {
+	Refs []Ref
+	// Next is the place up to which was looked; More tells that something may stand behind it.
+	Next Place
+	More bool
+}
+
+// Count is how much waits.
+type Count struct{ Runs, Owners int }
 
 // Change is what one Save writes.
 type Change struct {
@@ -43,6 +89,8 @@ type Change struct {
 	Job *Job
 	// Event is published after the change is durable; nil = none.
 	Event *Event
+	// Look is when somebody must look after the job; zero = never.
+	Look time.Time
 }
 
 // Event tells the world of a change of a job.
@@ -52,21 +100,45 @@ type Event struct {
 	Time time.Time
 }
 
-// Ref names a waiting run.
+// Ref names a waiting run with all that the queue needs to know of it.
 type Ref struct {
-	Job  job.ID
-	Run  RunID
-	Time time.Time // when it began to wait: its place in the queue
+	Job job.ID
+	Run RunID
+	// Order is its place in the queue: when it began to wait, less what it gains by its bid.
+	Order time.Time
+	// Due is when it may be placed.
+	Due   time.Time
+	Shape Shape
+	// Size is what it takes of a host, in thousandths of a core or as much memory; at least 1.
+	Size uint32
+	// Bid is the class of what it pays.
+	Bid uint8
 }
 
-// Cursor is a place in a listing; the zero value is before the first.
+// Place is a place in an owner's queue; the zero value is before the first.
+type Place struct {
+	Order time.Time
+	Job   job.ID
+	Run   RunID
+}
+
+// Place returns where the ref stands.
+func (r Ref) Place() Place { return Place{Order: r.Order, Job: r.Job, Run: r.Run} }
+
+// IsZero tells whether the place is before the first entry.
+func (p Place) IsZero() bool { return p == Place{} }
+
+// Compare sorts places.
+func (p Place) Compare(q Place) int {
+	return cmp.Or(p.Order.Compare(q.Order), bytes.Compare(p.Job[:], q.Job[:]),
+		bytes.Compare(p.Run[:], q.Run[:]))
+}
+
+// Cursor is a place in a listing of jobs; the zero value is before the first.
 type Cursor struct {
 	Time time.Time
 	Job  job.ID
 }
-
-// Cursor returns the ref's place in the listing.
-func (r Ref) Cursor() Cursor { return Cursor{Time: r.Time, Job: r.Job} }
 
 // IsZero tells whether the cursor is before the first entry.
 func (c Cursor) IsZero() bool { return c.Time.IsZero() }
@@ -81,5 +153,17 @@ func (j *Job) WaitingSince() (Ref, bool) {
 	if r.NotBefore.After(since) {
 		since = r.NotBefore
 	}
-	return Ref{Job: j.ID, Run: r.ID, Time: since}, true
+	bid := j.Spec.bid()
+	return Ref{
+		Job: j.ID, Run: r.ID, Due: since, Order: since.Add(-lead(bid)), Bid: bid,
+		Shape: j.Spec.Shape(), Size: j.Spec.size(),
+	}, true
+}
+
+// Waiting returns the refs under which runs of the job wait.
+func (j *Job) Waiting() []Ref {
+	if ref, waits := j.WaitingSince(); waits {
+		return []Ref{ref}
+	}
+	return nil
 }

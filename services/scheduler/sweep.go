@@ -14,18 +14,24 @@ const sweepEvery = 5 * time.Second
 
 // resume takes up attempts that an earlier life left in the middle.
 func (e *Engine) resume(ctx context.Context) error {
-	ids, err := e.deps.Store.Live(ctx)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		j, err := e.deps.Store.Job(ctx, id)
+	var after job.ID
+	for {
+		ids, err := e.deps.Store.Live(ctx, after, duePage)
 		if err != nil {
 			return err
 		}
-		e.takeUp(j)
+		for _, id := range ids {
+			j, err := e.deps.Store.Job(ctx, id)
+			if err != nil {
+				return err
+			}
+			e.takeUp(j)
+			after = id
+		}
+		if len(ids) < duePage {
+			return nil
+		}
 	}
-	return nil
 }
 
 // takeUp goes on with a live attempt from where its record stands.
@@ -103,16 +109,64 @@ func (e *Engine) sweep(ctx context.Context) {
 	e.swept = now
 	e.book.Sweep(now, e.policy.LostAfter)
 	e.notes.sweep(now)
-	ids, err := e.deps.Store.Live(ctx)
-	if err != nil {
-		e.deps.Log.ErrorContext(ctx, "cannot list live attempts", "error", err)
-		return
-	}
-	for _, id := range ids {
-		if j, err := e.deps.Store.Job(ctx, id); err == nil {
-			e.look(j, now)
+	for range duePages {
+		due, err := e.deps.Store.Due(ctx, e.dueFrom, now, duePage)
+		if err != nil {
+			e.deps.Log.ErrorContext(ctx, "cannot list what is due", "error", err)
+			return
+		}
+		for _, at := range due {
+			if j, err := e.deps.Store.Job(ctx, at.Job); err == nil {
+				e.look(j, now)
+			}
+			e.dueFrom = at
+		}
+		if len(due) < duePage {
+			e.dueFrom = Cursor{}
+			return
 		}
 	}
+}
+
+// What is due is looked at in pages, at most duePages in one sweep; the next one goes on.
+const (
+	duePage  = 1024
+	duePages = 16
+)
+
+// lookAt is when a job must be looked at, if nothing is heard of it until then: never before look
+// could decide anything, so that a sweep reads only what is due.
+func (e *Engine) lookAt(j *Job) time.Time {
+	r := j.Current()
+	if !r.Live() {
+		if _, waits := j.WaitingSince(); waits {
+			return j.Expires
+		}
+		return time.Time{}
+	}
+	a := r.Current()
+	switch {
+	case !a.Placed:
+		return a.Created.Add(2 * e.policy.AskTimeout)
+	case j.CancelReason != "":
+		return j.Cancelled.Add(2 * stopGrace)
+	case a.Reported.IsZero():
+		return a.Created.Add(min(e.policy.StartWithin, e.policy.LostAfter))
+	}
+	return latest(a.Created, a.Heard).Add(e.policy.LostAfter)
+}
+
+// overdue ends a run that waited until its escrow paid for no lease any more, unless the owner has
+// given it more time. What fits nowhere is not tried, so this is not left to the dispatcher.
+func (e *Engine) overdue(j *Job, now time.Time) {
+	ref, waits := j.WaitingSince()
+	if !waits || j.Expires.IsZero() || j.Expires.After(now) || e.isInflight(ref.Run) {
+		return
+	}
+	e.once(AttemptID(ref.Run), expiring, func(ctx context.Context) {
+		e.place(ctx, j, nil)
+		e.requeue(ctx, j.ID)
+	})
 }
 
 // cancelWithin is how long a host has to report the end of what was cancelled before the chain
@@ -124,6 +178,7 @@ const cancelWithin = time.Minute
 func (e *Engine) look(j *Job, now time.Time) {
 	a := j.Current().Current()
 	if a == nil || a.State == Ended {
+		e.overdue(j, now)
 		return
 	}
 	id, attempt := j.ID, *a

@@ -46,6 +46,12 @@ func (w *watchers) leave(id job.ID, ch chan struct{}) {
 	}
 }
 
+func (w *watchers) watched(id job.ID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.jobs[id]) > 0
+}
+
 func (w *watchers) notify(id job.ID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -156,6 +156,9 @@ func reportOf(
 	out.Job = job.ID(m.GetJob())
 	if out.State == scheduler.Ended {
 		out.End = scheduler.EndReason(m.GetOutcome().GetReason())
+		out.Amount = m.GetOutcome().GetAmount()
+		out.WallMS = m.GetOutcome().GetUsage().GetWallMs()
+		out.CPUNS = m.GetOutcome().GetUsage().GetCpuNs()
 		if out.End < scheduler.Completed || out.End > scheduler.Fraud {
 			return nil, nil
 		}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/sig"
@@ -23,6 +24,7 @@ type Memory struct {
 
 	mu     sync.Mutex
 	jobs   map[job.ID][]byte
+	looks  map[job.ID]time.Time
 	events []string
 }
 
@@ -62,9 +64,9 @@ func (m *Memory) Save(_ context.Context, c scheduler.Change) error {
 		return err
 	}
 	if m.jobs == nil {
-		m.jobs = map[job.ID][]byte{}
+		m.jobs, m.looks = map[job.ID][]byte{}, map[job.ID]time.Time{}
 	}
-	m.jobs[c.Job.ID] = raw
+	m.jobs[c.Job.ID], m.looks[c.Job.ID] = raw, c.Look
 	if c.Event != nil {
 		m.events = append(m.events, c.Event.Type)
 	}
@@ -104,62 +106,129 @@ func (m *Memory) all() ([]*scheduler.Job, error) {
 }
 
 // Jobs implements scheduler.Lister.
-func (m *Memory) Jobs(
-	_ context.Context, owner sig.AccountID, after scheduler.Cursor, limit int,
-) ([]*scheduler.Job, error) {
+func (m *Memory) Jobs(_ context.Context, q scheduler.JobQuery) ([]*scheduler.Job, error) {
 	jobs, err := m.all()
-	slices.SortStableFunc(jobs, func(a, b *scheduler.Job) int {
-		return cmp.Or(b.Submitted.Compare(a.Submitted), bytes.Compare(a.ID[:], b.ID[:]))
-	})
+	order := func(j *scheduler.Job, c scheduler.Cursor) int {
+		return cmp.Or(j.Submitted.Compare(c.Time), bytes.Compare(j.ID[:], c.Job[:]))
+	}
+	if !q.Oldest {
+		slices.Reverse(jobs)
+	}
 	jobs = slices.DeleteFunc(jobs, func(j *scheduler.Job) bool {
-		behind := j.Submitted.Before(after.Time) ||
-			j.Submitted.Equal(after.Time) && bytes.Compare(j.ID[:], after.Job[:]) > 0
-		return j.Owner != owner || !after.IsZero() && !behind
+		at := order(j, q.After)
+		behind := q.After.IsZero() || q.Oldest && at > 0 || !q.Oldest && at < 0
+		return j.Owner != q.Owner || !behind || j.Submitted.Before(q.Since) ||
+			!q.Until.IsZero() && !j.Submitted.Before(q.Until)
 	})
-	return jobs[:min(len(jobs), limit)], err
+	for _, j := range jobs {
+		j.Revision = nil
+	}
+	return jobs[:min(len(jobs), q.Limit)], err
+}
+
+// pending returns what waits, in order, by owner.
+func (m *Memory) pending() (map[sig.AccountID][]scheduler.Ref, error) {
+	jobs, err := m.all()
+	refs := map[sig.AccountID][]scheduler.Ref{}
+	for _, j := range jobs {
+		if waiting := j.Waiting(); len(waiting) > 0 {
+			refs[j.Owner] = append(refs[j.Owner], waiting...)
+		}
+	}
+	for owner := range refs {
+		slices.SortFunc(refs[owner], func(a, b scheduler.Ref) int {
+			return a.Place().Compare(b.Place())
+		})
+	}
+	return refs, err
 }
 
 // Owners implements scheduler.Lister.
 func (m *Memory) Owners(context.Context) ([]sig.AccountID, error) {
-	jobs, err := m.all()
-	var owners []sig.AccountID
-	for _, j := range jobs {
-		if _, waits := j.WaitingSince(); waits && !slices.Contains(owners, j.Owner) {
-			owners = append(owners, j.Owner)
-		}
+	refs, err := m.pending()
+	return slices.SortedFunc(maps.Keys(refs), sig.AccountID.Compare), err
+}
+
+// Count implements scheduler.Lister.
+func (m *Memory) Count(context.Context) (c scheduler.Count, _ error) {
+	refs, err := m.pending()
+	for _, list := range refs {
+		c.Runs += len(list)
 	}
-	slices.SortFunc(owners, sig.AccountID.Compare)
-	return owners, err
+	c.Owners = len(refs)
+	return c, err
+}
+
+// CountOf implements scheduler.Lister.
+func (m *Memory) CountOf(_ context.Context, owner sig.AccountID) (int, error) {
+	refs, err := m.pending()
+	return len(refs[owner]), err
 }
 
 // Pending implements scheduler.Lister.
 func (m *Memory) Pending(
-	_ context.Context, owner sig.AccountID, after scheduler.Cursor, limit int,
-) ([]scheduler.Ref, error) {
-	jobs, err := m.all()
-	var refs []scheduler.Ref
-	for _, j := range jobs {
-		ref, waits := j.WaitingSince()
-		behind := ref.Time.After(after.Time) ||
-			ref.Time.Equal(after.Time) && bytes.Compare(ref.Job[:], after.Job[:]) > 0
-		if waits && j.Owner == owner && (after.IsZero() || behind) {
-			refs = append(refs, ref)
+	_ context.Context, q scheduler.PendingQuery,
+) (page scheduler.PendingPage, _ error) {
+	refs, err := m.pending()
+	page.Next = q.After
+	for _, ref := range refs[q.Owner] {
+		switch {
+		case !q.After.IsZero() && ref.Place().Compare(q.After) <= 0:
+		case len(page.Refs) == min(q.Limit, scheduler.MaxPendingPage):
+			page.More = true
+			return page, err
+		default:
+			page.Next = ref.Place()
+			if q.Skip == nil || !q.Skip(ref.Shape) {
+				page.Refs = append(page.Refs, ref)
+			}
 		}
 	}
-	slices.SortFunc(refs, func(a, b scheduler.Ref) int {
-		return cmp.Or(a.Time.Compare(b.Time), bytes.Compare(a.Job[:], b.Job[:]))
-	})
-	return refs[:min(len(refs), limit)], err
+	return page, err
+}
+
+// Ahead implements scheduler.Lister.
+func (m *Memory) Ahead(
+	_ context.Context, owner sig.AccountID, at scheduler.Place, most int,
+) (n int, _ error) {
+	refs, err := m.pending()
+	for _, ref := range refs[owner] {
+		if ref.Place().Compare(at) < 0 && n < most {
+			n++
+		}
+	}
+	return n, err
 }
 
 // Live implements scheduler.Lister.
-func (m *Memory) Live(context.Context) ([]job.ID, error) {
+func (m *Memory) Live(_ context.Context, after job.ID, limit int) ([]job.ID, error) {
 	jobs, err := m.all()
 	var ids []job.ID
 	for _, j := range jobs {
-		if j.Current().Live() {
+		if j.Current().Live() && bytes.Compare(j.ID[:], after[:]) > 0 {
 			ids = append(ids, j.ID)
 		}
 	}
-	return ids, err
+	slices.SortFunc(ids, func(a, b job.ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids[:min(len(ids), limit)], err
+}
+
+// Due implements scheduler.Lister.
+func (m *Memory) Due(
+	_ context.Context, after scheduler.Cursor, by time.Time, limit int,
+) ([]scheduler.Cursor, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	order := func(a, b scheduler.Cursor) int {
+		return cmp.Or(a.Time.Compare(b.Time), bytes.Compare(a.Job[:], b.Job[:]))
+	}
+	var due []scheduler.Cursor
+	for id, look := range m.looks {
+		at := scheduler.Cursor{Time: look, Job: id}
+		if !look.IsZero() && !look.After(by) && (after.IsZero() || order(at, after) > 0) {
+			due = append(due, at)
+		}
+	}
+	slices.SortFunc(due, order)
+	return due[:min(len(due), limit)], nil
 }

@@ -5,6 +5,7 @@ package schedulertest
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -19,7 +20,8 @@ import (
 // called, as after a restart.
 func TestStore(t *testing.T, open func(t *testing.T) scheduler.Store) {
 	for name, test := range map[string]func(*testing.T, scheduler.Store){
-		"job": testJob, "listing": testListing, "queue": testQueue, "live": testLive,
+		"job": testJob, "listing": testListing, "queue": testQueue, "skip": testSkip,
+		"due": testDue, "live": testLive,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -77,82 +79,206 @@ func testJob(t *testing.T, s scheduler.Store) {
 }
 
 func testListing(t *testing.T, s scheduler.Store) {
-	ctx := context.Background()
 	for n := range 5 {
 		save(t, s, NewJob(1, n), NewJob(2, n))
 	}
 	twin := NewJob(1, 4) // submitted at the same time as another
 	twin.ID[1] = 1
 	save(t, s, twin)
-	var got []job.ID
-	var after scheduler.Cursor
+	all := []job.ID{{1, 0, 0}, {1, 0, 1}, {1, 0, 2}, {1, 0, 3}, {1, 0, 4}, {1, 1, 4}}
+	newest := slices.Clone(all)
+	slices.Reverse(newest)
+	at := func(n int) time.Time { return Start().Add(time.Duration(n) * time.Second) }
+	for name, tt := range map[string]struct {
+		query scheduler.JobQuery
+		want  []job.ID
+	}{
+		"newest":          {scheduler.JobQuery{}, newest},
+		"oldest":          {scheduler.JobQuery{Oldest: true}, all},
+		"since":           {scheduler.JobQuery{Since: at(3)}, newest[:3]},
+		"until":           {scheduler.JobQuery{Until: at(3)}, newest[3:]},
+		"between, oldest": {scheduler.JobQuery{Since: at(1), Until: at(3), Oldest: true}, all[1:3]},
+		"nothing":         {scheduler.JobQuery{Since: at(3), Until: at(2)}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := listAll(t, s, tt.query); !slices.Equal(got, tt.want) {
+				t.Errorf("listed %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// listAll pages through an owner's jobs, two at a time.
+func listAll(t *testing.T, s scheduler.Store, q scheduler.JobQuery) (got []job.ID) {
+	t.Helper()
+	q.Owner, q.Limit = sig.AccountID{1}, 2
 	for {
-		page, err := s.Jobs(ctx, sig.AccountID{1}, after, 2)
+		page, err := s.Jobs(context.Background(), q)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(page) == 0 {
-			break
+			return got
 		}
 		for _, j := range page {
 			got = append(got, j.ID)
-			after = scheduler.Cursor{Time: j.Submitted, Job: j.ID}
+			q.After = scheduler.Cursor{Time: j.Submitted, Job: j.ID}
 		}
 	}
-	want := []job.ID{{1, 0, 4}, {1, 1, 4}, {1, 0, 3}, {1, 0, 2}, {1, 0, 1}, {1, 0, 0}}
-	if !slices.Equal(got, want) {
-		t.Errorf("listed %v, want %v", got, want)
+}
+
+func pending(
+	t *testing.T, s scheduler.Store, q scheduler.PendingQuery,
+) (ids []job.ID, page scheduler.PendingPage) {
+	t.Helper()
+	page, err := s.Pending(context.Background(), q)
+	if err != nil {
+		t.Fatal(err)
 	}
+	for _, ref := range page.Refs {
+		ids = append(ids, ref.Job)
+	}
+	return ids, page
 }
 
 func testQueue(t *testing.T, s scheduler.Store) {
 	ctx := context.Background()
 	jobs := []*scheduler.Job{NewJob(1, 0), NewJob(1, 1), NewJob(1, 2), NewJob(3, 0)}
 	save(t, s, jobs...)
-	owners, err := s.Owners(ctx)
-	if err != nil || !slices.Equal(owners, []sig.AccountID{{1}, {3}}) {
-		t.Fatalf("owners %v, %v, want 1 and 3", owners, err)
+	checkCounts(t, s, map[sig.AccountID]int{{1}: 3, {3}: 1})
+	first := scheduler.PendingQuery{Owner: sig.AccountID{1}, Limit: 2}
+	ids, page := pending(t, s, first)
+	want, _ := jobs[1].WaitingSince()
+	if !slices.Equal(ids, []job.ID{jobs[0].ID, jobs[1].ID}) || !page.More {
+		t.Fatalf("first page %v, more %v, want the two oldest and more", ids, page.More)
 	}
-	refs, err := s.Pending(ctx, sig.AccountID{1}, scheduler.Cursor{}, 2)
-	if err != nil || len(refs) != 2 || refs[0].Job != jobs[0].ID || refs[1].Run != jobs[1].Runs[0].ID {
-		t.Fatalf("first page %v, %v, want the two oldest", refs, err)
+	if got := page.Refs[1]; got.Place().Compare(want.Place()) != 0 || !got.Due.Equal(want.Due) ||
+		got.Shape != want.Shape || got.Size != want.Size || got.Bid != want.Bid {
+		t.Errorf("ref %+v, want %+v", got, want)
 	}
-	rest, err := s.Pending(ctx, sig.AccountID{1}, refs[1].Cursor(), 2)
-	if err != nil || len(rest) != 1 || rest[0].Job != jobs[2].ID {
-		t.Fatalf("second page %v, %v, want the youngest", rest, err)
+	rest := scheduler.PendingQuery{Owner: sig.AccountID{1}, Limit: 2, After: page.Next}
+	if ids, page = pending(t, s, rest); !slices.Equal(ids, []job.ID{jobs[2].ID}) || page.More {
+		t.Fatalf("second page %v, more %v, want the youngest and no more", ids, page.More)
+	}
+	for n, j := range jobs[:3] {
+		ref, _ := j.WaitingSince()
+		if got, err := s.Ahead(ctx, j.Owner, ref.Place(), 2); err != nil || got != n {
+			t.Errorf("%d, %v ahead of job %d", got, err, n)
+		}
 	}
 	jobs[0].Current().NotBefore = Start().Add(time.Hour) // held back: goes behind
 	jobs[1].Current().State = scheduler.Ended
 	save(t, s, jobs[0], jobs[1])
-	refs, err = s.Pending(ctx, sig.AccountID{1}, scheduler.Cursor{}, 10)
-	if err != nil || len(refs) != 2 || refs[0].Job != jobs[2].ID || refs[1].Job != jobs[0].ID {
-		t.Errorf("after changes %v, %v, want job 2 then job 0", refs, err)
+	if ids, _ = pending(t, s, first); !slices.Equal(ids, []job.ID{jobs[2].ID, jobs[0].ID}) {
+		t.Errorf("after changes %v, want job 2 then job 0", ids)
 	}
 	jobs[3].Current().State = scheduler.Leased
 	save(t, s, jobs[3])
-	if owners, err = s.Owners(ctx); err != nil || !slices.Equal(owners, []sig.AccountID{{1}}) {
-		t.Errorf("owners %v, %v, want only 1", owners, err)
+	checkCounts(t, s, map[sig.AccountID]int{{1}: 2})
+}
+
+func checkCounts(t *testing.T, s scheduler.Store, want map[sig.AccountID]int) {
+	t.Helper()
+	ctx := context.Background()
+	runs := 0
+	for owner, n := range want {
+		runs += n
+		if got, err := s.CountOf(ctx, owner); err != nil || got != n {
+			t.Errorf("owner %d has %d, %v waiting, want %d", owner[0], got, err, n)
+		}
 	}
+	if got, err := s.Count(ctx); err != nil || got.Runs != runs || got.Owners != len(want) {
+		t.Errorf("count %+v, %v, want %d runs of %d owners", got, err, runs, len(want))
+	}
+	owners, err := s.Owners(ctx)
+	if err != nil || !slices.Equal(owners, slices.SortedFunc(maps.Keys(want), sig.AccountID.Compare)) {
+		t.Errorf("owners %v, %v, want those of %v", owners, err, want)
+	}
+}
+
+// testSkip: shapes that are skipped do not fill a page, and better bids stand before.
+func testSkip(t *testing.T, s scheduler.Store) {
+	small := NewJob(1, 0).Spec.Shape()
+	var big []job.ID
+	for n := range 9 {
+		j := NewJob(1, n)
+		if n%3 == 2 {
+			j.Spec.Resources.CPUMilli, j.Spec.MaxTotal = 2000, 2_000_000
+			big = append(big, j.ID)
+		}
+		save(t, s, j)
+	}
+	skip := func(shape scheduler.Shape) bool { return shape == small }
+	q := scheduler.PendingQuery{Owner: sig.AccountID{1}, Limit: 3, Skip: skip}
+	if ids, page := pending(t, s, q); !slices.Equal(ids, big) || page.More {
+		t.Errorf("without the small ones %v, more %v, want %v and no more", ids, page.More, big)
+	}
+	rich := NewJob(1, 10)
+	rich.Spec.MaxTotal *= 8 // three doublings: 90 s
+	save(t, s, rich)
+	q = scheduler.PendingQuery{Owner: sig.AccountID{1}, Limit: 1}
+	if ids, _ := pending(t, s, q); !slices.Equal(ids, []job.ID{rich.ID}) {
+		t.Errorf("first is %v, want the one that pays more", ids)
+	}
+}
+
+func testDue(t *testing.T, s scheduler.Store) {
+	ctx := context.Background()
+	at := func(n int) time.Time { return Start().Add(time.Duration(n) * time.Minute) }
+	look := func(n int, when time.Time) {
+		t.Helper()
+		if err := s.Save(ctx, scheduler.Change{Job: NewJob(1, n), Look: when}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(what string, after scheduler.Cursor, want ...byte) (last scheduler.Cursor) {
+		t.Helper()
+		due, err := s.Due(ctx, after, at(5), 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		for _, c := range due {
+			got, last = append(got, c.Job[2]), c
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: due %v, want %v", what, got, want)
+		}
+		return last
+	}
+	look(1, at(3))
+	look(2, at(1))
+	look(3, at(5))
+	look(4, at(6))
+	look(5, time.Time{})
+	last := check("first page", scheduler.Cursor{}, 2, 1)
+	check("second page", last, 3)
+	look(2, at(9)) // heard meanwhile
+	look(1, time.Time{})
+	check("after changes", scheduler.Cursor{}, 3)
 }
 
 func testLive(t *testing.T, s scheduler.Store) {
 	ctx := context.Background()
-	j := NewJob(1, 0)
-	save(t, s, j, NewJob(1, 1))
-	check := func(want ...job.ID) {
+	jobs := []*scheduler.Job{NewJob(1, 0), NewJob(1, 1), NewJob(1, 2)}
+	save(t, s, jobs...)
+	check := func(after job.ID, want ...job.ID) {
 		t.Helper()
-		if ids, err := s.Live(ctx); err != nil || !slices.Equal(ids, want) {
-			t.Errorf("live %v, %v, want %v", ids, err, want)
+		if ids, err := s.Live(ctx, after, 1); err != nil || !slices.Equal(ids, want) {
+			t.Errorf("live behind %x: %v, %v, want %v", after[:3], ids, err, want)
 		}
 	}
-	check()
-	j.Current().Attempts = []scheduler.Attempt{{State: scheduler.Pending}}
-	save(t, s, j)
-	check(j.ID)
-	if refs, err := s.Pending(ctx, j.Owner, scheduler.Cursor{}, 10); err != nil || len(refs) != 1 {
-		t.Errorf("pending %v, %v: a run with a live attempt does not wait", refs, err)
+	check(job.ID{})
+	for _, j := range jobs[:2] {
+		j.Current().Attempts = []scheduler.Attempt{{State: scheduler.Pending}}
 	}
-	j.Current().Attempts[0].State = scheduler.Ended
-	save(t, s, j)
-	check()
+	save(t, s, jobs...)
+	check(job.ID{}, jobs[0].ID)
+	check(jobs[0].ID, jobs[1].ID)
+	check(jobs[1].ID)
+	checkCounts(t, s, map[sig.AccountID]int{{1}: 1}) // with a live attempt a run does not wait
+	jobs[0].Current().Attempts[0].State = scheduler.Ended
+	save(t, s, jobs[0])
+	check(job.ID{}, jobs[1].ID)
+	checkCounts(t, s, map[sig.AccountID]int{{1}: 2})
 }

@@ -172,6 +172,9 @@ func reportOf(m *jobv1.AttemptStatus, in event.Incoming) (scheduler.Report, erro
 	}
 	if out.State == scheduler.Ended {
 		out.End = scheduler.EndReason(m.GetOutcome().GetReason())
+		out.Amount = m.GetOutcome().GetAmount()
+		out.WallMS = m.GetOutcome().GetUsage().GetWallMs()
+		out.CPUNS = m.GetOutcome().GetUsage().GetCpuNs()
 		if out.End < scheduler.Completed || out.End > scheduler.Fraud {
 			return out, fmt.Errorf("ended for no reason")
 		}

@@ -2,12 +2,9 @@ package server
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
@@ -49,6 +46,7 @@ const (
 	ReasonNotFound   fault.Reason = "JOB_NOT_FOUND"
 	ReasonFull       fault.Reason = "TOO_MANY"
 	ReasonBadRequest fault.Reason = "BAD_SCHEDULER_REQUEST"
+	ReasonOtherQuery fault.Reason = "PAGE_TOKEN_OF_ANOTHER_QUERY"
 )
 
 // GetScheduler implements SchedulerServiceServer.
@@ -173,56 +171,6 @@ func (s *Server) find(ctx context.Context, id []byte) (*scheduler.Job, error) {
 	return j, nil
 }
 
-// ListJobs implements SchedulerServiceServer.
-func (s *Server) ListJobs(
-	ctx context.Context, r *schedulerv1.ListJobsRequest,
-) (*schedulerv1.ListJobsResponse, error) {
-	caller, err := owner(ctx)
-	if err != nil {
-		return nil, err
-	}
-	size, err := pageSize(r.GetPageSize(), defaultJobs)
-	if err != nil {
-		return nil, err
-	}
-	if len(r.GetStates()) > 0 || len(r.GetEndReasons()) > 0 || r.GetNamePrefix() != "" ||
-		r.GetTrigger() != 0 || r.GetSince() != 0 || r.GetUntil() != 0 || r.GetText() != "" ||
-		r.GetOrder() != 0 {
-		return nil, fault.New(fault.Unimplemented, ReasonNotBuilt, "only state is served as filter")
-	}
-	after, err := parseCursor(r.GetPageToken())
-	if err != nil {
-		return nil, err
-	}
-	response := &schedulerv1.ListJobsResponse{}
-	// Pages are filled past jobs of other states, up to a bound per call.
-	for scanned := 0; scanned < maxScanned; scanned += size {
-		page, err := s.engine.Jobs(ctx, caller, after, size)
-		if err != nil {
-			return nil, err
-		}
-		for _, j := range page {
-			after = scheduler.Cursor{Time: j.Submitted, Job: j.ID}
-			summary := summaryPB(j)
-			if r.GetState() == 0 || summary.GetState() == r.GetState() {
-				response.Jobs = append(response.Jobs, summary)
-			}
-			if len(response.Jobs) == size {
-				break
-			}
-		}
-		switch {
-		case len(response.Jobs) == size:
-			response.NextPageToken = formatCursor(after)
-			return response, nil
-		case len(page) < size:
-			return response, nil
-		}
-	}
-	response.NextPageToken = formatCursor(after)
-	return response, nil
-}
-
 // CancelJob implements SchedulerServiceServer.
 func (s *Server) CancelJob(
 	ctx context.Context, r *schedulerv1.CancelJobRequest,
@@ -317,13 +265,6 @@ func (s *Server) ListOffers(
 	return response, nil
 }
 
-// GetMarket implements SchedulerServiceServer.
-func (s *Server) GetMarket(
-	context.Context, *schedulerv1.GetMarketRequest,
-) (*schedulerv1.GetMarketResponse, error) {
-	return nil, fault.New(fault.Unimplemented, ReasonNotBuilt, "the market is not summed up yet")
-}
-
 // owner returns the caller that proved itself for calls about jobs.
 func owner(ctx context.Context) (sig.AccountID, error) {
 	if err := rpc.RequireScope(ctx, Scope); err != nil {
@@ -342,26 +283,6 @@ func pageSize(asked uint32, otherwise int) (int, error) {
 			"page_size is %d, at most %d", asked, maxPage)
 	}
 	return int(asked), nil
-}
-
-// A job cursor is the last job's time and id.
-const cursorSize = 8 + 32
-
-func formatCursor(c scheduler.Cursor) string {
-	raw := binary.BigEndian.AppendUint64(nil, uint64(c.Time.UnixNano()))
-	return base64.RawURLEncoding.EncodeToString(append(raw, c.Job[:]...))
-}
-
-func parseCursor(text string) (scheduler.Cursor, error) {
-	if text == "" {
-		return scheduler.Cursor{}, nil
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(raw) != cursorSize {
-		return scheduler.Cursor{}, badCursor()
-	}
-	nanos := binary.BigEndian.Uint64(raw)
-	return scheduler.Cursor{Time: time.Unix(0, int64(nanos)), Job: job.ID(raw[8:])}, nil
 }
 
 func badCursor() error {
