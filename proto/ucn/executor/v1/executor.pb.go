@@ -281,9 +281,11 @@ type TaskRequest struct {
 	StorageToken string    `protobuf:"bytes,5,opt,name=storage_token,json=storageToken,proto3" json:"storage_token,omitempty"`
 	Secrets      []*Secret `protobuf:"bytes,6,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	// Byte offset of the log to go on from.
-	LogOffset     uint64 `protobuf:"varint,7,opt,name=log_offset,json=logOffset,proto3" json:"log_offset,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LogOffset uint64 `protobuf:"varint,7,opt,name=log_offset,json=logOffset,proto3" json:"log_offset,omitempty"`
+	// For the registry that an image reference names; at most 8, one for each host.
+	RegistryCredentials []*RegistryCredential `protobuf:"bytes,8,rep,name=registry_credentials,json=registryCredentials,proto3" json:"registry_credentials,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *TaskRequest) Reset() {
@@ -365,6 +367,77 @@ func (x *TaskRequest) GetLogOffset() uint64 {
 	return 0
 }
 
+func (x *TaskRequest) GetRegistryCredentials() []*RegistryCredential {
+	if x != nil {
+		return x.RegistryCredentials
+	}
+	return nil
+}
+
+// RegistryCredential is what a registry wants to see before it gives an image (the whole request is
+// sealed to the executor). It is never written down or logged.
+type RegistryCredential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Host and port as the image reference spells them, such as "registry.example.org:5000".
+	Host     string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Username string `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	// Password or access token.
+	Password      []byte `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryCredential) Reset() {
+	*x = RegistryCredential{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryCredential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryCredential) ProtoMessage() {}
+
+func (x *RegistryCredential) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryCredential.ProtoReflect.Descriptor instead.
+func (*RegistryCredential) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RegistryCredential) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *RegistryCredential) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RegistryCredential) GetPassword() []byte {
+	if x != nil {
+		return x.Password
+	}
+	return nil
+}
+
 // Secret is a value for a name in the spec (the whole request is sealed to the executor).
 type Secret struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -376,7 +449,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[4]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +461,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[4]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +474,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{4}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Secret) GetName() string {
@@ -433,7 +506,7 @@ type TaskUpdate struct {
 
 func (x *TaskUpdate) Reset() {
 	*x = TaskUpdate{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[5]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +518,7 @@ func (x *TaskUpdate) String() string {
 func (*TaskUpdate) ProtoMessage() {}
 
 func (x *TaskUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[5]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +531,7 @@ func (x *TaskUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskUpdate.ProtoReflect.Descriptor instead.
 func (*TaskUpdate) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{5}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TaskUpdate) GetKind() isTaskUpdate_Kind {
@@ -529,7 +602,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[6]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +614,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[6]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +627,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{6}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LogChunk) GetNextOffset() uint64 {
@@ -586,7 +659,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[7]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +671,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[7]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +684,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{7}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogLine) GetTime() uint64 {
@@ -654,7 +727,7 @@ type AcknowledgeRequest struct {
 
 func (x *AcknowledgeRequest) Reset() {
 	*x = AcknowledgeRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[8]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +739,7 @@ func (x *AcknowledgeRequest) String() string {
 func (*AcknowledgeRequest) ProtoMessage() {}
 
 func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[8]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +752,7 @@ func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{8}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AcknowledgeRequest) GetLease() []byte {
@@ -711,7 +784,7 @@ type AcknowledgeResponse struct {
 
 func (x *AcknowledgeResponse) Reset() {
 	*x = AcknowledgeResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[9]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +796,7 @@ func (x *AcknowledgeResponse) String() string {
 func (*AcknowledgeResponse) ProtoMessage() {}
 
 func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[9]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +809,7 @@ func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{9}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{10}
 }
 
 // LogsRequest reads the log of an attempt from an offset, answered by a stream of LogChunk.
@@ -753,7 +826,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[10]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +838,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[10]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +851,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{10}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogsRequest) GetJob() []byte {
@@ -823,7 +896,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[11]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +908,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[11]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +921,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{11}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopRequest) GetJob() []byte {
@@ -887,7 +960,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[12]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +972,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[12]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +985,490 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{12}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{13}
+}
+
+// StatsRequest asks for the usage of an attempt that runs: by the owner, or by the scheduler that
+// asked for it.
+type StatsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Job   []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// Empty = the newest attempt on this host.
+	Attempt       []byte `protobuf:"bytes,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *StatsRequest) GetJob() []byte {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *StatsRequest) GetAttempt() []byte {
+	if x != nil {
+		return x.Attempt
+	}
+	return nil
+}
+
+// StatsResponse tells what an attempt has used and what is due for it, read fresh while it runs.
+type StatsResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Attempt []byte                 `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Run     []byte                 `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
+	Lease   []byte                 `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
+	State   v1.State               `protobuf:"varint,4,opt,name=state,proto3,enum=ucn.job.v1.State" json:"state,omitempty"`
+	// ms since 1970, when it was read.
+	Time uint64 `protobuf:"varint,5,opt,name=time,proto3" json:"time,omitempty"`
+	// Billable, cumulative since the attempt began.
+	Usage *v1.Usage `protobuf:"bytes,6,opt,name=usage,proto3" json:"usage,omitempty"`
+	// Grains due by that usage, the lease's bounds applied.
+	Amount uint64 `protobuf:"varint,7,opt,name=amount,proto3" json:"amount,omitempty"`
+	// Grains that the chain has paid so far.
+	Paid uint64 `protobuf:"varint,8,opt,name=paid,proto3" json:"paid,omitempty"`
+	// Grains the lease may cost at most.
+	Budget uint64 `protobuf:"varint,9,opt,name=budget,proto3" json:"budget,omitempty"`
+	// Thousandths of a core, the mean since the last reading but at most a few seconds.
+	CpuMilli uint64 `protobuf:"varint,10,opt,name=cpu_milli,json=cpuMilli,proto3" json:"cpu_milli,omitempty"`
+	// Bytes now.
+	Memory uint64 `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Bytes of the writable root and the outputs, now.
+	Disk          uint64 `protobuf:"varint,12,opt,name=disk,proto3" json:"disk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *StatsResponse) GetAttempt() []byte {
+	if x != nil {
+		return x.Attempt
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetLease() []byte {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetState() v1.State {
+	if x != nil {
+		return x.State
+	}
+	return v1.State(0)
+}
+
+func (x *StatsResponse) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetUsage() *v1.Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetAmount() uint64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetPaid() uint64 {
+	if x != nil {
+		return x.Paid
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetBudget() uint64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetCpuMilli() uint64 {
+	if x != nil {
+		return x.CpuMilli
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetDisk() uint64 {
+	if x != nil {
+		return x.Disk
+	}
+	return 0
+}
+
+type DrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Time until what still runs is evicted, at most 366 days; 0 = nothing is ever evicted.
+	EvictAfterMs uint64 `protobuf:"varint,1,opt,name=evict_after_ms,json=evictAfterMs,proto3" json:"evict_after_ms,omitempty"`
+	// For the owners, at most 200 bytes.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DrainRequest) GetEvictAfterMs() uint64 {
+	if x != nil {
+		return x.EvictAfterMs
+	}
+	return 0
+}
+
+func (x *DrainRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type DrainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Attempts that are here still.
+	Attempts uint32 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// ms since 1970; 0 = never.
+	EvictAt       uint64 `protobuf:"varint,2,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DrainResponse) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *DrainResponse) GetEvictAt() uint64 {
+	if x != nil {
+		return x.EvictAt
+	}
+	return 0
+}
+
+type UndrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainRequest) Reset() {
+	*x = UndrainRequest{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainRequest) ProtoMessage() {}
+
+func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
+func (*UndrainRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{18}
+}
+
+type UndrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainResponse) Reset() {
+	*x = UndrainResponse{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainResponse) ProtoMessage() {}
+
+func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
+func (*UndrainResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{19}
+}
+
+type EvictRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Attempt []byte                 `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Time between now and SIGTERM, at most 24 h; the owner is told at once.
+	NoticeMs uint64 `protobuf:"varint,2,opt,name=notice_ms,json=noticeMs,proto3" json:"notice_ms,omitempty"`
+	// For the owner, at most 200 bytes.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvictRequest) Reset() {
+	*x = EvictRequest{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvictRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvictRequest) ProtoMessage() {}
+
+func (x *EvictRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvictRequest.ProtoReflect.Descriptor instead.
+func (*EvictRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *EvictRequest) GetAttempt() []byte {
+	if x != nil {
+		return x.Attempt
+	}
+	return nil
+}
+
+func (x *EvictRequest) GetNoticeMs() uint64 {
+	if x != nil {
+		return x.NoticeMs
+	}
+	return 0
+}
+
+func (x *EvictRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type EvictResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ms since 1970 at which the program is asked to end.
+	EvictAt       uint64 `protobuf:"varint,1,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvictResponse) Reset() {
+	*x = EvictResponse{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvictResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvictResponse) ProtoMessage() {}
+
+func (x *EvictResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvictResponse.ProtoReflect.Descriptor instead.
+func (*EvictResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *EvictResponse) GetEvictAt() uint64 {
+	if x != nil {
+		return x.EvictAt
+	}
+	return 0
 }
 
 type GetHostRequest struct {
@@ -923,7 +1479,7 @@ type GetHostRequest struct {
 
 func (x *GetHostRequest) Reset() {
 	*x = GetHostRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[13]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1491,7 @@ func (x *GetHostRequest) String() string {
 func (*GetHostRequest) ProtoMessage() {}
 
 func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[13]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,20 +1504,23 @@ func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostRequest.ProtoReflect.Descriptor instead.
 func (*GetHostRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{13}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{22}
 }
 
 type GetHostResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Offer         *v11.Offer             `protobuf:"bytes,1,opt,name=offer,proto3" json:"offer,omitempty"`
-	Abilities     []*Ability             `protobuf:"bytes,2,rep,name=abilities,proto3" json:"abilities,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Offer     *v11.Offer             `protobuf:"bytes,1,opt,name=offer,proto3" json:"offer,omitempty"`
+	Abilities []*Ability             `protobuf:"bytes,2,rep,name=abilities,proto3" json:"abilities,omitempty"`
+	Draining  bool                   `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"`
+	// ms since 1970 at which what still runs is evicted; 0 = never.
+	EvictAt       uint64 `protobuf:"varint,4,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetHostResponse) Reset() {
 	*x = GetHostResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[14]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1532,7 @@ func (x *GetHostResponse) String() string {
 func (*GetHostResponse) ProtoMessage() {}
 
 func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[14]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1545,7 @@ func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostResponse.ProtoReflect.Descriptor instead.
 func (*GetHostResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{14}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetHostResponse) GetOffer() *v11.Offer {
@@ -1003,6 +1562,20 @@ func (x *GetHostResponse) GetAbilities() []*Ability {
 	return nil
 }
 
+func (x *GetHostResponse) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *GetHostResponse) GetEvictAt() uint64 {
+	if x != nil {
+		return x.EvictAt
+	}
+	return 0
+}
+
 // Ability is something a host can or cannot do.
 type Ability struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1016,7 +1589,7 @@ type Ability struct {
 
 func (x *Ability) Reset() {
 	*x = Ability{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[15]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1601,7 @@ func (x *Ability) String() string {
 func (*Ability) ProtoMessage() {}
 
 func (x *Ability) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[15]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1614,7 @@ func (x *Ability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ability.ProtoReflect.Descriptor instead.
 func (*Ability) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{15}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Ability) GetName() string {
@@ -1076,7 +1649,7 @@ type ListAttemptsRequest struct {
 
 func (x *ListAttemptsRequest) Reset() {
 	*x = ListAttemptsRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1661,7 @@ func (x *ListAttemptsRequest) String() string {
 func (*ListAttemptsRequest) ProtoMessage() {}
 
 func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1674,7 @@ func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{16}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListAttemptsRequest) GetPageSize() uint32 {
@@ -1128,7 +1701,7 @@ type ListAttemptsResponse struct {
 
 func (x *ListAttemptsResponse) Reset() {
 	*x = ListAttemptsResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1713,7 @@ func (x *ListAttemptsResponse) String() string {
 func (*ListAttemptsResponse) ProtoMessage() {}
 
 func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1726,7 @@ func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{17}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAttemptsResponse) GetAttempts() []*v1.AttemptStatus {
@@ -1189,7 +1762,7 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\bdeclined\x18\x02 \x01(\v2\x18.ucn.executor.v1.DeclineR\bdeclined\"7\n" +
 	"\aDecline\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xfe\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xd6\x02\n" +
 	"\vTaskRequest\x126\n" +
 	"\brevision\x18\x01 \x01(\v2\x1a.ucn.job.v1.SignedRevisionR\brevision\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x18\n" +
@@ -1198,7 +1771,12 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\rstorage_token\x18\x05 \x01(\tR\fstorageToken\x121\n" +
 	"\asecrets\x18\x06 \x03(\v2\x17.ucn.executor.v1.SecretR\asecrets\x12\x1d\n" +
 	"\n" +
-	"log_offset\x18\a \x01(\x04R\tlogOffset\"2\n" +
+	"log_offset\x18\a \x01(\x04R\tlogOffset\x12V\n" +
+	"\x14registry_credentials\x18\b \x03(\v2#.ucn.executor.v1.RegistryCredentialR\x13registryCredentials\"`\n" +
+	"\x12RegistryCredential\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x03 \x01(\fR\bpassword\"2\n" +
 	"\x06Secret\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\"\xa6\x01\n" +
@@ -1232,11 +1810,44 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\fR\aattempt\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x19\n" +
 	"\bgrace_ms\x18\x04 \x01(\x04R\agraceMs\"\x0e\n" +
-	"\fStopResponse\"\x10\n" +
-	"\x0eGetHostRequest\"u\n" +
+	"\fStopResponse\":\n" +
+	"\fStatsRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\fR\aattempt\"\xc4\x02\n" +
+	"\rStatsResponse\x12\x18\n" +
+	"\aattempt\x18\x01 \x01(\fR\aattempt\x12\x10\n" +
+	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
+	"\x05lease\x18\x03 \x01(\fR\x05lease\x12'\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x11.ucn.job.v1.StateR\x05state\x12\x12\n" +
+	"\x04time\x18\x05 \x01(\x04R\x04time\x12'\n" +
+	"\x05usage\x18\x06 \x01(\v2\x11.ucn.job.v1.UsageR\x05usage\x12\x16\n" +
+	"\x06amount\x18\a \x01(\x04R\x06amount\x12\x12\n" +
+	"\x04paid\x18\b \x01(\x04R\x04paid\x12\x16\n" +
+	"\x06budget\x18\t \x01(\x04R\x06budget\x12\x1b\n" +
+	"\tcpu_milli\x18\n" +
+	" \x01(\x04R\bcpuMilli\x12\x16\n" +
+	"\x06memory\x18\v \x01(\x04R\x06memory\x12\x12\n" +
+	"\x04disk\x18\f \x01(\x04R\x04disk\"L\n" +
+	"\fDrainRequest\x12$\n" +
+	"\x0eevict_after_ms\x18\x01 \x01(\x04R\fevictAfterMs\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"F\n" +
+	"\rDrainResponse\x12\x1a\n" +
+	"\battempts\x18\x01 \x01(\rR\battempts\x12\x19\n" +
+	"\bevict_at\x18\x02 \x01(\x04R\aevictAt\"\x10\n" +
+	"\x0eUndrainRequest\"\x11\n" +
+	"\x0fUndrainResponse\"]\n" +
+	"\fEvictRequest\x12\x18\n" +
+	"\aattempt\x18\x01 \x01(\fR\aattempt\x12\x1b\n" +
+	"\tnotice_ms\x18\x02 \x01(\x04R\bnoticeMs\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"*\n" +
+	"\rEvictResponse\x12\x19\n" +
+	"\bevict_at\x18\x01 \x01(\x04R\aevictAt\"\x10\n" +
+	"\x0eGetHostRequest\"\xac\x01\n" +
 	"\x0fGetHostResponse\x12*\n" +
 	"\x05offer\x18\x01 \x01(\v2\x14.ucn.market.v1.OfferR\x05offer\x126\n" +
-	"\tabilities\x18\x02 \x03(\v2\x18.ucn.executor.v1.AbilityR\tabilities\"O\n" +
+	"\tabilities\x18\x02 \x03(\v2\x18.ucn.executor.v1.AbilityR\tabilities\x12\x1a\n" +
+	"\bdraining\x18\x03 \x01(\bR\bdraining\x12\x19\n" +
+	"\bevict_at\x18\x04 \x01(\x04R\aevictAt\"O\n" +
 	"\aAbility\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apresent\x18\x02 \x01(\bR\apresent\x12\x16\n" +
@@ -1251,10 +1862,13 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\xbc\x01\n" +
+	"\rSTREAM_STDERR\x10\x022\x9a\x03\n" +
 	"\x0fExecutorService\x12L\n" +
 	"\aGetHost\x12\x1f.ucn.executor.v1.GetHostRequest\x1a .ucn.executor.v1.GetHostResponse\x12[\n" +
-	"\fListAttempts\x12$.ucn.executor.v1.ListAttemptsRequest\x1a%.ucn.executor.v1.ListAttemptsResponseBCZAgithub.com/united-containers/ucn/proto/ucn/executor/v1;executorv1b\x06proto3"
+	"\fListAttempts\x12$.ucn.executor.v1.ListAttemptsRequest\x1a%.ucn.executor.v1.ListAttemptsResponse\x12F\n" +
+	"\x05Drain\x12\x1d.ucn.executor.v1.DrainRequest\x1a\x1e.ucn.executor.v1.DrainResponse\x12L\n" +
+	"\aUndrain\x12\x1f.ucn.executor.v1.UndrainRequest\x1a .ucn.executor.v1.UndrainResponse\x12F\n" +
+	"\x05Evict\x12\x1d.ucn.executor.v1.EvictRequest\x1a\x1e.ucn.executor.v1.EvictResponseBCZAgithub.com/united-containers/ucn/proto/ucn/executor/v1;executorv1b\x06proto3"
 
 var (
 	file_ucn_executor_v1_executor_proto_rawDescOnce sync.Once
@@ -1269,62 +1883,82 @@ func file_ucn_executor_v1_executor_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_executor_v1_executor_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ucn_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_ucn_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_ucn_executor_v1_executor_proto_goTypes = []any{
 	(Stream)(0),                  // 0: ucn.executor.v1.Stream
 	(*AskRequest)(nil),           // 1: ucn.executor.v1.AskRequest
 	(*AskResponse)(nil),          // 2: ucn.executor.v1.AskResponse
 	(*Decline)(nil),              // 3: ucn.executor.v1.Decline
 	(*TaskRequest)(nil),          // 4: ucn.executor.v1.TaskRequest
-	(*Secret)(nil),               // 5: ucn.executor.v1.Secret
-	(*TaskUpdate)(nil),           // 6: ucn.executor.v1.TaskUpdate
-	(*LogChunk)(nil),             // 7: ucn.executor.v1.LogChunk
-	(*LogLine)(nil),              // 8: ucn.executor.v1.LogLine
-	(*AcknowledgeRequest)(nil),   // 9: ucn.executor.v1.AcknowledgeRequest
-	(*AcknowledgeResponse)(nil),  // 10: ucn.executor.v1.AcknowledgeResponse
-	(*LogsRequest)(nil),          // 11: ucn.executor.v1.LogsRequest
-	(*StopRequest)(nil),          // 12: ucn.executor.v1.StopRequest
-	(*StopResponse)(nil),         // 13: ucn.executor.v1.StopResponse
-	(*GetHostRequest)(nil),       // 14: ucn.executor.v1.GetHostRequest
-	(*GetHostResponse)(nil),      // 15: ucn.executor.v1.GetHostResponse
-	(*Ability)(nil),              // 16: ucn.executor.v1.Ability
-	(*ListAttemptsRequest)(nil),  // 17: ucn.executor.v1.ListAttemptsRequest
-	(*ListAttemptsResponse)(nil), // 18: ucn.executor.v1.ListAttemptsResponse
-	(*v1.SignedRevision)(nil),    // 19: ucn.job.v1.SignedRevision
-	(*v11.LeaseTerms)(nil),       // 20: ucn.market.v1.LeaseTerms
-	(*v11.SignedLease)(nil),      // 21: ucn.market.v1.SignedLease
-	(*v1.AttemptStatus)(nil),     // 22: ucn.job.v1.AttemptStatus
-	(*v1.SignedNote)(nil),        // 23: ucn.job.v1.SignedNote
-	(*v12.Note)(nil),             // 24: ucn.chain.v1.Note
-	(*v12.Countersignature)(nil), // 25: ucn.chain.v1.Countersignature
-	(*v11.Offer)(nil),            // 26: ucn.market.v1.Offer
+	(*RegistryCredential)(nil),   // 5: ucn.executor.v1.RegistryCredential
+	(*Secret)(nil),               // 6: ucn.executor.v1.Secret
+	(*TaskUpdate)(nil),           // 7: ucn.executor.v1.TaskUpdate
+	(*LogChunk)(nil),             // 8: ucn.executor.v1.LogChunk
+	(*LogLine)(nil),              // 9: ucn.executor.v1.LogLine
+	(*AcknowledgeRequest)(nil),   // 10: ucn.executor.v1.AcknowledgeRequest
+	(*AcknowledgeResponse)(nil),  // 11: ucn.executor.v1.AcknowledgeResponse
+	(*LogsRequest)(nil),          // 12: ucn.executor.v1.LogsRequest
+	(*StopRequest)(nil),          // 13: ucn.executor.v1.StopRequest
+	(*StopResponse)(nil),         // 14: ucn.executor.v1.StopResponse
+	(*StatsRequest)(nil),         // 15: ucn.executor.v1.StatsRequest
+	(*StatsResponse)(nil),        // 16: ucn.executor.v1.StatsResponse
+	(*DrainRequest)(nil),         // 17: ucn.executor.v1.DrainRequest
+	(*DrainResponse)(nil),        // 18: ucn.executor.v1.DrainResponse
+	(*UndrainRequest)(nil),       // 19: ucn.executor.v1.UndrainRequest
+	(*UndrainResponse)(nil),      // 20: ucn.executor.v1.UndrainResponse
+	(*EvictRequest)(nil),         // 21: ucn.executor.v1.EvictRequest
+	(*EvictResponse)(nil),        // 22: ucn.executor.v1.EvictResponse
+	(*GetHostRequest)(nil),       // 23: ucn.executor.v1.GetHostRequest
+	(*GetHostResponse)(nil),      // 24: ucn.executor.v1.GetHostResponse
+	(*Ability)(nil),              // 25: ucn.executor.v1.Ability
+	(*ListAttemptsRequest)(nil),  // 26: ucn.executor.v1.ListAttemptsRequest
+	(*ListAttemptsResponse)(nil), // 27: ucn.executor.v1.ListAttemptsResponse
+	(*v1.SignedRevision)(nil),    // 28: ucn.job.v1.SignedRevision
+	(*v11.LeaseTerms)(nil),       // 29: ucn.market.v1.LeaseTerms
+	(*v11.SignedLease)(nil),      // 30: ucn.market.v1.SignedLease
+	(*v1.AttemptStatus)(nil),     // 31: ucn.job.v1.AttemptStatus
+	(*v1.SignedNote)(nil),        // 32: ucn.job.v1.SignedNote
+	(*v12.Note)(nil),             // 33: ucn.chain.v1.Note
+	(*v12.Countersignature)(nil), // 34: ucn.chain.v1.Countersignature
+	(v1.State)(0),                // 35: ucn.job.v1.State
+	(*v1.Usage)(nil),             // 36: ucn.job.v1.Usage
+	(*v11.Offer)(nil),            // 37: ucn.market.v1.Offer
 }
 var file_ucn_executor_v1_executor_proto_depIdxs = []int32{
-	19, // 0: ucn.executor.v1.AskRequest.revision:type_name -> ucn.job.v1.SignedRevision
-	20, // 1: ucn.executor.v1.AskRequest.terms:type_name -> ucn.market.v1.LeaseTerms
-	21, // 2: ucn.executor.v1.AskResponse.lease:type_name -> ucn.market.v1.SignedLease
+	28, // 0: ucn.executor.v1.AskRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	29, // 1: ucn.executor.v1.AskRequest.terms:type_name -> ucn.market.v1.LeaseTerms
+	30, // 2: ucn.executor.v1.AskResponse.lease:type_name -> ucn.market.v1.SignedLease
 	3,  // 3: ucn.executor.v1.AskResponse.declined:type_name -> ucn.executor.v1.Decline
-	19, // 4: ucn.executor.v1.TaskRequest.revision:type_name -> ucn.job.v1.SignedRevision
-	5,  // 5: ucn.executor.v1.TaskRequest.secrets:type_name -> ucn.executor.v1.Secret
-	22, // 6: ucn.executor.v1.TaskUpdate.status:type_name -> ucn.job.v1.AttemptStatus
-	7,  // 7: ucn.executor.v1.TaskUpdate.log:type_name -> ucn.executor.v1.LogChunk
-	23, // 8: ucn.executor.v1.TaskUpdate.note:type_name -> ucn.job.v1.SignedNote
-	8,  // 9: ucn.executor.v1.LogChunk.lines:type_name -> ucn.executor.v1.LogLine
-	0,  // 10: ucn.executor.v1.LogLine.stream:type_name -> ucn.executor.v1.Stream
-	24, // 11: ucn.executor.v1.AcknowledgeRequest.note:type_name -> ucn.chain.v1.Note
-	25, // 12: ucn.executor.v1.AcknowledgeRequest.countersignature:type_name -> ucn.chain.v1.Countersignature
-	26, // 13: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
-	16, // 14: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
-	22, // 15: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
-	14, // 16: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
-	17, // 17: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
-	15, // 18: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
-	18, // 19: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
-	18, // [18:20] is the sub-list for method output_type
-	16, // [16:18] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	28, // 4: ucn.executor.v1.TaskRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	6,  // 5: ucn.executor.v1.TaskRequest.secrets:type_name -> ucn.executor.v1.Secret
+	5,  // 6: ucn.executor.v1.TaskRequest.registry_credentials:type_name -> ucn.executor.v1.RegistryCredential
+	31, // 7: ucn.executor.v1.TaskUpdate.status:type_name -> ucn.job.v1.AttemptStatus
+	8,  // 8: ucn.executor.v1.TaskUpdate.log:type_name -> ucn.executor.v1.LogChunk
+	32, // 9: ucn.executor.v1.TaskUpdate.note:type_name -> ucn.job.v1.SignedNote
+	9,  // 10: ucn.executor.v1.LogChunk.lines:type_name -> ucn.executor.v1.LogLine
+	0,  // 11: ucn.executor.v1.LogLine.stream:type_name -> ucn.executor.v1.Stream
+	33, // 12: ucn.executor.v1.AcknowledgeRequest.note:type_name -> ucn.chain.v1.Note
+	34, // 13: ucn.executor.v1.AcknowledgeRequest.countersignature:type_name -> ucn.chain.v1.Countersignature
+	35, // 14: ucn.executor.v1.StatsResponse.state:type_name -> ucn.job.v1.State
+	36, // 15: ucn.executor.v1.StatsResponse.usage:type_name -> ucn.job.v1.Usage
+	37, // 16: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
+	25, // 17: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
+	31, // 18: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
+	23, // 19: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
+	26, // 20: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
+	17, // 21: ucn.executor.v1.ExecutorService.Drain:input_type -> ucn.executor.v1.DrainRequest
+	19, // 22: ucn.executor.v1.ExecutorService.Undrain:input_type -> ucn.executor.v1.UndrainRequest
+	21, // 23: ucn.executor.v1.ExecutorService.Evict:input_type -> ucn.executor.v1.EvictRequest
+	24, // 24: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
+	27, // 25: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
+	18, // 26: ucn.executor.v1.ExecutorService.Drain:output_type -> ucn.executor.v1.DrainResponse
+	20, // 27: ucn.executor.v1.ExecutorService.Undrain:output_type -> ucn.executor.v1.UndrainResponse
+	22, // 28: ucn.executor.v1.ExecutorService.Evict:output_type -> ucn.executor.v1.EvictResponse
+	24, // [24:29] is the sub-list for method output_type
+	19, // [19:24] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_ucn_executor_v1_executor_proto_init() }
@@ -1332,7 +1966,7 @@ func file_ucn_executor_v1_executor_proto_init() {
 	if File_ucn_executor_v1_executor_proto != nil {
 		return
 	}
-	file_ucn_executor_v1_executor_proto_msgTypes[5].OneofWrappers = []any{
+	file_ucn_executor_v1_executor_proto_msgTypes[6].OneofWrappers = []any{
 		(*TaskUpdate_Status)(nil),
 		(*TaskUpdate_Log)(nil),
 		(*TaskUpdate_Note)(nil),
@@ -1343,7 +1977,7 @@ func file_ucn_executor_v1_executor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_executor_v1_executor_proto_rawDesc), len(file_ucn_executor_v1_executor_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
