@@ -1,6 +1,7 @@
 // Package proof builds and verifies the proofs that a ledger hands out: that a transaction stands
 // in a certified block with this very receipt, and that an account, escrow or lease had this value
-// (or was not there) in the state that a certified header commits to.
+// (or was not there) in the state that a certified header commits to, and that a block is an
+// ancestor of a certified one.
 //
 // A verifier needs no network: the proof's bytes and a Trust, which a genesis gives. Nothing in a
 // proof is believed that does not follow from a certificate of the trusted validators over the

@@ -1841,6 +1841,79 @@ func (x *TransactionProof) GetAnchor() []byte {
 	return nil
 }
 
+// HistoryProof proves that a block is an ancestor of a certified one.
+type HistoryProof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The later header, whose certificate is given.
+	Header      *Header      `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Certificate *Certificate `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// The header of the earlier block.
+	Ancestor *Header `protobuf:"bytes,3,opt,name=ancestor,proto3" json:"ancestor,omitempty"`
+	// Proves the ancestor's hash in the later header's history_root: index is the ancestor's height,
+	// size the later one's.
+	Proof         *ListProof `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryProof) Reset() {
+	*x = HistoryProof{}
+	mi := &file_ucn_chain_v1_block_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryProof) ProtoMessage() {}
+
+func (x *HistoryProof) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_block_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryProof.ProtoReflect.Descriptor instead.
+func (*HistoryProof) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_block_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *HistoryProof) GetHeader() *Header {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *HistoryProof) GetCertificate() *Certificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *HistoryProof) GetAncestor() *Header {
+	if x != nil {
+		return x.Ancestor
+	}
+	return nil
+}
+
+func (x *HistoryProof) GetProof() *ListProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 var File_ucn_chain_v1_block_proto protoreflect.FileDescriptor
 
 const file_ucn_chain_v1_block_proto_rawDesc = "" +
@@ -1990,7 +2063,12 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\areceipt\x18\x05 \x01(\fR\areceipt\x12D\n" +
 	"\x11transaction_proof\x18\x06 \x01(\v2\x17.ucn.chain.v1.ListProofR\x10transactionProof\x12<\n" +
 	"\rreceipt_proof\x18\a \x01(\v2\x17.ucn.chain.v1.ListProofR\freceiptProof\x12\x16\n" +
-	"\x06anchor\x18\b \x01(\fR\x06anchor*B\n" +
+	"\x06anchor\x18\b \x01(\fR\x06anchor\"\xda\x01\n" +
+	"\fHistoryProof\x12,\n" +
+	"\x06header\x18\x01 \x01(\v2\x14.ucn.chain.v1.HeaderR\x06header\x12;\n" +
+	"\vcertificate\x18\x02 \x01(\v2\x19.ucn.chain.v1.CertificateR\vcertificate\x120\n" +
+	"\bancestor\x18\x03 \x01(\v2\x14.ucn.chain.v1.HeaderR\bancestor\x12-\n" +
+	"\x05proof\x18\x04 \x01(\v2\x17.ucn.chain.v1.ListProofR\x05proof*B\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tSTATUS_OK\x10\x01\x12\x11\n" +
@@ -2065,7 +2143,7 @@ func file_ucn_chain_v1_block_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_chain_v1_block_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ucn_chain_v1_block_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_ucn_chain_v1_block_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_ucn_chain_v1_block_proto_goTypes = []any{
 	(Status)(0),              // 0: ucn.chain.v1.Status
 	(Bound)(0),               // 1: ucn.chain.v1.Bound
@@ -2088,6 +2166,7 @@ var file_ucn_chain_v1_block_proto_goTypes = []any{
 	(*ListProof)(nil),        // 18: ucn.chain.v1.ListProof
 	(*AccountProof)(nil),     // 19: ucn.chain.v1.AccountProof
 	(*TransactionProof)(nil), // 20: ucn.chain.v1.TransactionProof
+	(*HistoryProof)(nil),     // 21: ucn.chain.v1.HistoryProof
 }
 var file_ucn_chain_v1_block_proto_depIdxs = []int32{
 	5,  // 0: ucn.chain.v1.Certificate.signatures:type_name -> ucn.chain.v1.KeySignature
@@ -2114,11 +2193,15 @@ var file_ucn_chain_v1_block_proto_depIdxs = []int32{
 	7,  // 21: ucn.chain.v1.TransactionProof.validators:type_name -> ucn.chain.v1.ValidatorSet
 	18, // 22: ucn.chain.v1.TransactionProof.transaction_proof:type_name -> ucn.chain.v1.ListProof
 	18, // 23: ucn.chain.v1.TransactionProof.receipt_proof:type_name -> ucn.chain.v1.ListProof
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	3,  // 24: ucn.chain.v1.HistoryProof.header:type_name -> ucn.chain.v1.Header
+	4,  // 25: ucn.chain.v1.HistoryProof.certificate:type_name -> ucn.chain.v1.Certificate
+	3,  // 26: ucn.chain.v1.HistoryProof.ancestor:type_name -> ucn.chain.v1.Header
+	18, // 27: ucn.chain.v1.HistoryProof.proof:type_name -> ucn.chain.v1.ListProof
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_ucn_chain_v1_block_proto_init() }
@@ -2132,7 +2215,7 @@ func file_ucn_chain_v1_block_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_chain_v1_block_proto_rawDesc), len(file_ucn_chain_v1_block_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
