@@ -12,7 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .PHONY: help
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Install what is missing on this machine (podman, runc, ...) through apt
@@ -46,6 +46,11 @@ down: build ## Stop the network that `make up` started
 .PHONY: test
 test: setup $(TOOLS)/gotestsum ## Set up and run every test with the race detector
 	@tools/test.sh
+
+.PHONY: adversaries
+adversaries: ## Play every attack on the rules of money; print what it gained and its bound
+	@go test -count=1 -v -run '^TestAdversaries$$' ./test/adversary | \
+	  awk '/^attack  /{on=1} /^---|^PASS|^FAIL/{on=0} on; /FAIL/{print}'
 
 .PHONY: check
 check: generated lint ## Everything that needs no running network: generated code, lint, house rules

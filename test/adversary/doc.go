@@ -1,0 +1,9 @@
+// Package adversary plays those who cheat against the rules that are to stop them: hosts that lie
+// or run nothing, schedulers that lease to friends, owners that end and withdraw, and whoever
+// repeats what others signed. Each attack is a test that says what the attacker gained, in
+// grains, and the bound it must stay under; `make adversaries` prints the table.
+//
+// Everything is judged by the real state machine (chain/state), which recounts every sum after
+// every block, and by the owner's real client (cli/ack). Gained counts money alone that moved to
+// the attacker or stayed with it against what was earned; fees that it paid are left out.
+package adversary

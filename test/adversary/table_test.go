@@ -1,0 +1,37 @@
+package adversary
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"text/tabwriter"
+
+	"github.com/united-containers/ucn/chain/tx"
+)
+
+// attack is somebody's try; play returns what it gained and what it may gain at most, in grains.
+type attack struct {
+	name  string
+	named string // which bound it is
+	play  func(*world) (gained, bound tx.Grains)
+}
+
+// TestAdversaries plays every attack on a chain of its own and prints the table.
+func TestAdversaries(t *testing.T) {
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "attack\tgained\tbound\tnamed by")
+	for _, list := range [][]attack{byHosts, bySchedulers, byOwners, byReplay, againstTheClient} {
+		for _, a := range list {
+			t.Run(a.name, func(t *testing.T) {
+				gained, bound := a.play(newWorld(t))
+				fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", a.name, gained, bound, a.named)
+				if gained > bound {
+					t.Errorf("gained %d grains, the bound (%s) is %d", gained, a.named, bound)
+				}
+			})
+		}
+	}
+	if err := table.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
