@@ -54,8 +54,10 @@ func (s *State) recount() error {
 		sum.escrows += e.Balance
 		sum.locks += e.Lock
 		count.burning += btoi(burns(&e))
+		count.noticed += btoi(e.Noticed > 0)
 		got := perEscrow[id]
-		if e.Balance < e.Reserved || e.Reserved != got.reserved || e.Rate != got.rate ||
+		if e.Balance < e.Reserved || e.Balance < e.Noticed ||
+			e.Reserved != got.reserved || e.Rate != got.rate ||
 			e.Live != got.live || e.Risk < got.risk {
 			return fmt.Errorf("state: escrow %v holds %+v, its leases say %+v", id, e, got)
 		}

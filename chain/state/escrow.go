@@ -67,7 +67,7 @@ func (x *Execution) openEscrow(o *tx.OpenEscrow, out *tx.Outcome) chainv1.Reason
 	*e = tx.Escrow{
 		Owner: x.sender.id, Purpose: o.Purpose, Subject: bytes.Clone(o.Subject),
 		Balance: o.Amount, Lock: lock, Terms: o.Terms, Payees: o.Payees,
-		Renew: o.Renew, BurnRate: o.BurnRate, Opened: x.ctx.Accrual,
+		Renew: o.Renew, BurnRate: o.BurnRate, Unbond: o.Unbond, Opened: x.ctx.Accrual,
 	}
 	out.Created, out.Amount = tx.Hash(id), o.Amount
 	return outcomeOK
@@ -75,6 +75,8 @@ func (x *Execution) openEscrow(o *tx.OpenEscrow, out *tx.Outcome) chainv1.Reason
 
 func (x *Execution) checkOpen(o *tx.OpenEscrow) chainv1.Reason {
 	switch {
+	case isBond(o.Purpose):
+		return checkBond(o)
 	case o.Purpose != chainv1.Purpose_PURPOSE_JOB:
 		return chainv1.Reason_REASON_PURPOSE_NOT_BUILT
 	case o.PayeeRoot != tx.Hash{} || o.Unbond != 0:
@@ -150,7 +152,12 @@ func (x *Execution) withdraw(o *tx.Withdraw, out *tx.Outcome) chainv1.Reason {
 	case unreserved(&c.val) < o.Amount:
 		return chainv1.Reason_REASON_UNRESERVED_TOO_LOW
 	}
-	x.s.escrows.edit(c).Balance -= o.Amount
+	if reason := x.unbonded(&c.val, o.Amount); reason != outcomeOK {
+		return reason
+	}
+	e := x.s.escrows.edit(c)
+	e.Balance -= o.Amount
+	e.Noticed = satSub(e.Noticed, o.Amount)
 	x.s.accounts.edit(x.sender).Balance += o.Amount
 	out.Amount = o.Amount
 	return outcomeOK
@@ -163,6 +170,8 @@ func (x *Execution) setTerms(o *tx.SetTerms) chainv1.Reason {
 		return chainv1.Reason_REASON_ESCROW_UNKNOWN
 	case c.val.Owner != x.sender.id:
 		return chainv1.Reason_REASON_NOT_OWNER
+	case isBond(c.val.Purpose):
+		return chainv1.Reason_REASON_PURPOSE_DIFFERS
 	case !x.termsValid(&o.Terms):
 		return chainv1.Reason_REASON_TERMS_INVALID
 	}
@@ -176,10 +185,15 @@ func (x *Execution) closeEscrow(o *tx.CloseEscrow, out *tx.Outcome) chainv1.Reas
 	switch {
 	case c == nil:
 		return chainv1.Reason_REASON_ESCROW_UNKNOWN
+	case c.val.Owner != x.sender.id && isBond(c.val.Purpose):
+		return chainv1.Reason_REASON_NOT_OWNER
 	case c.val.Owner != x.sender.id && x.ctx.Accrual <= c.val.Terms.Expires:
 		return chainv1.Reason_REASON_NOT_EXPIRED
 	case c.val.Live > 0:
 		return chainv1.Reason_REASON_LEASES_LIVE
+	}
+	if reason := x.unbonded(&c.val, c.val.Balance); reason != outcomeOK {
+		return reason
 	}
 	amount := c.val.Balance + c.val.Lock
 	x.s.accounts.edit(x.s.accounts.get(c.val.Owner)).Balance += amount

@@ -258,6 +258,7 @@ func (x *Execution) settleSums() {
 		sum.escrows += u.cell.val.Balance - u.val.Balance
 		sum.locks += u.cell.val.Lock - u.val.Lock
 		count.burning += btoi(burns(&u.cell.val)) - btoi(burns(&u.val))
+		count.noticed += btoi(u.cell.val.Noticed > 0) - btoi(u.val.Noticed > 0)
 	}
 	for i := range x.s.leases.journal {
 		u := &x.s.leases.journal[i]

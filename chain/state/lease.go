@@ -194,6 +194,8 @@ func (x *Execution) checkLease(l *tx.Lease, e *tx.Escrow) chainv1.Reason {
 	switch {
 	case x.sender.id != e.Owner && x.sender.id != e.Terms.Assigner:
 		return chainv1.Reason_REASON_NOT_ASSIGNER
+	case e.Purpose != chainv1.Purpose_PURPOSE_JOB:
+		return chainv1.Reason_REASON_PURPOSE_DIFFERS
 	case !bytes.Equal(l.Subject, e.Subject):
 		return chainv1.Reason_REASON_SUBJECT_DIFFERS
 	case !slices.Equal(l.AckKeys, e.Terms.AckKeys):

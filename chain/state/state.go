@@ -66,6 +66,8 @@ type sums struct{ accounts, escrows, locks, lockboxes tx.Grains }
 type counters struct {
 	// leases that are not settled; escrows that burn and have something left to burn.
 	unsettled, burning int
+	// bonds of which notice was given and not all of it was withdrawn.
+	noticed int
 }
 
 func newState(r rules) *State {

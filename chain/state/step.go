@@ -201,6 +201,8 @@ func (x *Execution) operate(operation tx.Operation, out *tx.Outcome) chainv1.Rea
 		return x.topUp(o, out)
 	case *tx.Withdraw:
 		return x.withdraw(o, out)
+	case *tx.Notice:
+		return x.notice(o)
 	case *tx.SetTerms:
 		return x.setTerms(o)
 	case *tx.CloseEscrow:

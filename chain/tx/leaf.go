@@ -45,6 +45,9 @@ type Escrow struct {
 	// Number of lease leaves.
 	Live uint32
 	Paid Grains
+	// Of a bond: what notice was given for, and from when by the accrual clock it may be withdrawn.
+	Noticed   Grains
+	NoticeDue Millis
 }
 
 // LeaseState is the state leaf of a lease.
@@ -169,6 +172,10 @@ func (e *Escrow) readRest(r *canon.Reader) {
 		e.Live = r.Uint32()
 	case 19:
 		e.Paid = Grains(r.Uint64())
+	case 20:
+		e.Noticed = Grains(r.Uint64())
+	case 21:
+		e.NoticeDue = Millis(r.Uint64())
 	default:
 		r.Unknown()
 	}
@@ -194,7 +201,9 @@ func (e *Escrow) Append(dst []byte) []byte {
 	dst = canon.AppendUint(dst, 16, uint64(e.Rate))
 	dst = canon.AppendUint(dst, 17, uint64(e.Risk))
 	dst = canon.AppendUint(dst, 18, uint64(e.Live))
-	return canon.AppendUint(dst, 19, uint64(e.Paid))
+	dst = canon.AppendUint(dst, 19, uint64(e.Paid))
+	dst = canon.AppendUint(dst, 20, uint64(e.Noticed))
+	return canon.AppendUint(dst, 21, uint64(e.NoticeDue))
 }
 
 // DecodeLeaseState reads the canonical bytes of a LeaseState leaf. It keeps raw.

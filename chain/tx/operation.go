@@ -24,6 +24,7 @@ const (
 	KindSettle      Kind = 12
 	KindAccept      Kind = 13
 	KindReject      Kind = 14
+	KindNotice      Kind = 15
 )
 
 // Operation is one change: a pointer to one of the structs below.
@@ -147,6 +148,15 @@ type Reject struct {
 	// Of RejectPreimage; zero when the owner is the sender.
 	Countersignature Countersignature
 }
+
+// Notice tells that the owner will withdraw from a bond or guarantee; 0 takes it back.
+type Notice struct {
+	Escrow EscrowID
+	Amount Grains
+}
+
+// Kind implements Operation.
+func (*Notice) Kind() Kind { return KindNotice }
 
 // Kind implements Operation.
 func (*Transfer) Kind() Kind { return KindTransfer }

@@ -66,6 +66,8 @@ func newOperation(kind Kind, room *Transfer) (o readable, name string) {
 		return &Accept{}, "accept"
 	case KindReject:
 		return &Reject{}, "reject"
+	case KindNotice:
+		return &Notice{}, "notice"
 	}
 	return nil, ""
 }
@@ -149,6 +151,7 @@ func readTerms(r *canon.Reader, terms *Terms) {
 
 func (o *TopUp) readFrom(r *canon.Reader)    { o.Escrow, o.Amount = readEscrowAmount(r) }
 func (o *Withdraw) readFrom(r *canon.Reader) { o.Escrow, o.Amount = readEscrowAmount(r) }
+func (o *Notice) readFrom(r *canon.Reader)   { o.Escrow, o.Amount = readEscrowAmount(r) }
 
 func readEscrowAmount(r *canon.Reader) (escrow EscrowID, amount Grains) {
 	for r.Next() {

@@ -49,6 +49,10 @@ func (o *Withdraw) appendTo(dst []byte) []byte {
 	return canon.AppendUint(appendID(dst, 1, o.Escrow), 2, uint64(o.Amount))
 }
 
+func (o *Notice) appendTo(dst []byte) []byte {
+	return canon.AppendUint(appendID(dst, 1, o.Escrow), 2, uint64(o.Amount))
+}
+
 func (o *SetTerms) appendTo(dst []byte) []byte {
 	return appendTerms(appendID(dst, 1, o.Escrow), 2, &o.Terms)
 }

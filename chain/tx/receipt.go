@@ -39,7 +39,7 @@ type SettleOutcome struct {
 // largest known values of the enums of a receipt.
 const (
 	maxStatus = int32(chainv1.Status_STATUS_FAILED)
-	maxReason = int32(chainv1.Reason_REASON_RECEIVER_INVALID)
+	maxReason = int32(chainv1.Reason_REASON_NOTICE_NOT_DUE)
 	maxBound  = int32(chainv1.Bound_BOUND_ALREADY_PAID)
 )
 

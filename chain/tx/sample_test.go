@@ -134,6 +134,8 @@ func (s sampler) operation(kind tx.Kind) tx.Operation {
 		return &tx.End{Lease: s.bytes32()}
 	case tx.KindSettle:
 		return &tx.Settle{Leases: list[tx.LeaseID](s, 1)}
+	case tx.KindNotice:
+		return &tx.Notice{Escrow: s.bytes32(), Amount: amount}
 	case tx.KindAccept:
 		return &tx.Accept{Lease: s.bytes32(), Countersignature: s.countersignature()}
 	}
@@ -149,7 +151,7 @@ func (s sampler) transaction(count int) (tx.Body, sig.AccountSignature) {
 		Fee: tx.Grains(s.number()), ValidUntil: tx.Millis(s.number()), Memo: s.subject(),
 	}
 	for range count {
-		body.Operations = append(body.Operations, s.operation(tx.Kind(1+s.IntN(14))))
+		body.Operations = append(body.Operations, s.operation(tx.Kind(1+s.IntN(15))))
 	}
 	var signature sig.AccountSignature
 	if s.some() {
@@ -179,6 +181,7 @@ func (s sampler) escrow() tx.Escrow {
 		BurnRemainder: s.number(), Reserved: tx.Grains(s.number()),
 		Rate: tx.GrainsPerHour(s.number()), Risk: tx.Grains(s.number()),
 		Live: uint32(s.number()), Paid: tx.Grains(s.number()),
+		Noticed: tx.Grains(s.number()), NoticeDue: tx.Millis(s.number()),
 	}
 }
 

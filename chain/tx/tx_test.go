@@ -139,8 +139,8 @@ func TestDecodeRefusesBytes(t *testing.T) {
 			canon.ErrNotMinimal, "body.nonce: ",
 		},
 		{
-			"unknown operation", with(append(bytes.Clone(body), 0x3a, 2, 0x7a, 0)),
-			canon.ErrUnknownField, "body.operations[1].field 15",
+			"unknown operation", with(append(bytes.Clone(body), 0x3a, 3, 0xfa, 1, 0)),
+			canon.ErrUnknownField, "body.operations[1].field 31",
 		},
 		{
 			"two kinds in one operation",

@@ -201,6 +201,13 @@ const (
 	Reason_REASON_HOLDBACK_DECIDED     Reason = 38
 	Reason_REASON_ACK_SIGNATURE        Reason = 39
 	Reason_REASON_RECEIVER_INVALID     Reason = 40
+	// The operation is not for escrows of this purpose.
+	Reason_REASON_PURPOSE_DIFFERS Reason = 41
+	// unbond is below 7 days or above 366.
+	Reason_REASON_UNBOND_INVALID Reason = 42
+	// Notice was not given for so much.
+	Reason_REASON_NOTICE_TOO_LOW Reason = 43
+	Reason_REASON_NOTICE_NOT_DUE Reason = 44
 )
 
 // Enum value maps for Reason.
@@ -247,6 +254,10 @@ var (
 		38: "REASON_HOLDBACK_DECIDED",
 		39: "REASON_ACK_SIGNATURE",
 		40: "REASON_RECEIVER_INVALID",
+		41: "REASON_PURPOSE_DIFFERS",
+		42: "REASON_UNBOND_INVALID",
+		43: "REASON_NOTICE_TOO_LOW",
+		44: "REASON_NOTICE_NOT_DUE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -290,6 +301,10 @@ var (
 		"REASON_HOLDBACK_DECIDED":     38,
 		"REASON_ACK_SIGNATURE":        39,
 		"REASON_RECEIVER_INVALID":     40,
+		"REASON_PURPOSE_DIFFERS":      41,
+		"REASON_UNBOND_INVALID":       42,
+		"REASON_NOTICE_TOO_LOW":       43,
+		"REASON_NOTICE_NOT_DUE":       44,
 	}
 )
 
@@ -2085,7 +2100,7 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\rBOUND_SETTLED\x10\b\x12\x13\n" +
 	"\x0fBOUND_SIGNATURE\x10\t\x12\x16\n" +
 	"\x12BOUND_ALREADY_PAID\x10\n" +
-	"*\xb4\b\n" +
+	"*\xa1\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_BALANCE_TOO_LOW\x10\x01\x12\x16\n" +
@@ -2128,7 +2143,11 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\x12REASON_NO_HOLDBACK\x10%\x12\x1b\n" +
 	"\x17REASON_HOLDBACK_DECIDED\x10&\x12\x18\n" +
 	"\x14REASON_ACK_SIGNATURE\x10'\x12\x1b\n" +
-	"\x17REASON_RECEIVER_INVALID\x10(B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x17REASON_RECEIVER_INVALID\x10(\x12\x1a\n" +
+	"\x16REASON_PURPOSE_DIFFERS\x10)\x12\x19\n" +
+	"\x15REASON_UNBOND_INVALID\x10*\x12\x19\n" +
+	"\x15REASON_NOTICE_TOO_LOW\x10+\x12\x19\n" +
+	"\x15REASON_NOTICE_NOT_DUE\x10,B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_block_proto_rawDescOnce sync.Once

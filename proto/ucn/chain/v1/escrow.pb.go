@@ -271,7 +271,11 @@ type Escrow struct {
 	// Number of lease leaves under this escrow, at most 65,536.
 	Live uint32 `protobuf:"varint,18,opt,name=live,proto3" json:"live,omitempty"`
 	// Grains paid to payees over the life of the escrow.
-	Paid          uint64 `protobuf:"varint,19,opt,name=paid,proto3" json:"paid,omitempty"`
+	Paid uint64 `protobuf:"varint,19,opt,name=paid,proto3" json:"paid,omitempty"`
+	// Grains of a bond or guarantee that notice was given for and that were not withdrawn yet.
+	Noticed uint64 `protobuf:"varint,20,opt,name=noticed,proto3" json:"noticed,omitempty"`
+	// Accrual ms from which they may be withdrawn.
+	NoticeDue     uint64 `protobuf:"varint,21,opt,name=notice_due,json=noticeDue,proto3" json:"notice_due,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -435,6 +439,20 @@ func (x *Escrow) GetLive() uint32 {
 func (x *Escrow) GetPaid() uint64 {
 	if x != nil {
 		return x.Paid
+	}
+	return 0
+}
+
+func (x *Escrow) GetNoticed() uint64 {
+	if x != nil {
+		return x.Noticed
+	}
+	return 0
+}
+
+func (x *Escrow) GetNoticeDue() uint64 {
+	if x != nil {
+		return x.NoticeDue
 	}
 	return 0
 }
@@ -1000,7 +1018,7 @@ const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
 	"\back_keys\x18\x04 \x03(\fR\aackKeys\x12\x1a\n" +
 	"\bassigner\x18\x05 \x01(\fR\bassigner\x12\x14\n" +
 	"\x05floor\x18\x06 \x01(\x04R\x05floor\x12\x18\n" +
-	"\aexpires\x18\a \x01(\x04R\aexpires\"\x87\x04\n" +
+	"\aexpires\x18\a \x01(\x04R\aexpires\"\xc0\x04\n" +
 	"\x06Escrow\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\fR\x05owner\x12/\n" +
 	"\apurpose\x18\x02 \x01(\x0e2\x15.ucn.chain.v1.PurposeR\apurpose\x12\x18\n" +
@@ -1022,7 +1040,10 @@ const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
 	"\x04rate\x18\x10 \x01(\x04R\x04rate\x12\x12\n" +
 	"\x04risk\x18\x11 \x01(\x04R\x04risk\x12\x12\n" +
 	"\x04live\x18\x12 \x01(\rR\x04live\x12\x12\n" +
-	"\x04paid\x18\x13 \x01(\x04R\x04paid\"\xd3\x03\n" +
+	"\x04paid\x18\x13 \x01(\x04R\x04paid\x12\x18\n" +
+	"\anoticed\x18\x14 \x01(\x04R\anoticed\x12\x1d\n" +
+	"\n" +
+	"notice_due\x18\x15 \x01(\x04R\tnoticeDue\"\xd3\x03\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06escrow\x18\x01 \x01(\fR\x06escrow\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\fR\asubject\x12\x12\n" +

@@ -204,6 +204,7 @@ type Operation struct {
 	//	*Operation_Settle
 	//	*Operation_Accept
 	//	*Operation_Reject
+	//	*Operation_Notice
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -372,6 +373,15 @@ func (x *Operation) GetReject() *Reject {
 	return nil
 }
 
+func (x *Operation) GetNotice() *Notice {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_Notice); ok {
+			return x.Notice
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -432,6 +442,10 @@ type Operation_Reject struct {
 	Reject *Reject `protobuf:"bytes,14,opt,name=reject,proto3,oneof"`
 }
 
+type Operation_Notice struct {
+	Notice *Notice `protobuf:"bytes,15,opt,name=notice,proto3,oneof"`
+}
+
 func (*Operation_Transfer) isOperation_Kind() {}
 
 func (*Operation_SetKeys) isOperation_Kind() {}
@@ -459,6 +473,8 @@ func (*Operation_Settle) isOperation_Kind() {}
 func (*Operation_Accept) isOperation_Kind() {}
 
 func (*Operation_Reject) isOperation_Kind() {}
+
+func (*Operation_Notice) isOperation_Kind() {}
 
 // Transfer moves grains; a receiver that does not exist is created and pays its lock out of it.
 type Transfer struct {
@@ -1268,6 +1284,60 @@ func (x *Reject) GetCountersignature() *Countersignature {
 	return nil
 }
 
+// Notice tells that the owner will withdraw from a bond or guarantee: amount grains can be
+// withdrawn once unbond has passed. It replaces an earlier notice; 0 takes it back.
+type Notice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Escrow        []byte                 `protobuf:"bytes,1,opt,name=escrow,proto3" json:"escrow,omitempty"`
+	Amount        uint64                 `protobuf:"varint,2,opt,name=amount,proto3" json:"amount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notice) Reset() {
+	*x = Notice{}
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notice) ProtoMessage() {}
+
+func (x *Notice) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notice.ProtoReflect.Descriptor instead.
+func (*Notice) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Notice) GetEscrow() []byte {
+	if x != nil {
+		return x.Escrow
+	}
+	return nil
+}
+
+func (x *Notice) GetAmount() uint64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
 var File_ucn_chain_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
@@ -1287,7 +1357,7 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\a \x03(\v2\x17.ucn.chain.v1.OperationR\n" +
 	"operations\x12\x12\n" +
-	"\x04memo\x18\b \x01(\fR\x04memo\"\xe9\x05\n" +
+	"\x04memo\x18\b \x01(\fR\x04memo\"\x99\x06\n" +
 	"\tOperation\x124\n" +
 	"\btransfer\x18\x01 \x01(\v2\x16.ucn.chain.v1.TransferH\x00R\btransfer\x122\n" +
 	"\bset_keys\x18\x02 \x01(\v2\x15.ucn.chain.v1.SetKeysH\x00R\asetKeys\x12;\n" +
@@ -1305,7 +1375,8 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\x03end\x18\v \x01(\v2\x11.ucn.chain.v1.EndH\x00R\x03end\x12.\n" +
 	"\x06settle\x18\f \x01(\v2\x14.ucn.chain.v1.SettleH\x00R\x06settle\x12.\n" +
 	"\x06accept\x18\r \x01(\v2\x14.ucn.chain.v1.AcceptH\x00R\x06accept\x12.\n" +
-	"\x06reject\x18\x0e \x01(\v2\x14.ucn.chain.v1.RejectH\x00R\x06rejectB\x06\n" +
+	"\x06reject\x18\x0e \x01(\v2\x14.ucn.chain.v1.RejectH\x00R\x06reject\x12.\n" +
+	"\x06notice\x18\x0f \x01(\v2\x14.ucn.chain.v1.NoticeH\x00R\x06noticeB\x06\n" +
 	"\x04kind\"2\n" +
 	"\bTransfer\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\fR\x02to\x12\x16\n" +
@@ -1358,7 +1429,10 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\x06Reject\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\fR\x05lease\x12\x1a\n" +
 	"\bevidence\x18\x02 \x01(\fR\bevidence\x12J\n" +
-	"\x10countersignature\x18\x03 \x01(\v2\x1e.ucn.chain.v1.CountersignatureR\x10countersignatureB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x10countersignature\x18\x03 \x01(\v2\x1e.ucn.chain.v1.CountersignatureR\x10countersignature\"8\n" +
+	"\x06Notice\x12\x16\n" +
+	"\x06escrow\x18\x01 \x01(\fR\x06escrow\x12\x16\n" +
+	"\x06amount\x18\x02 \x01(\x04R\x06amountB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_transaction_proto_rawDescOnce sync.Once
@@ -1372,7 +1446,7 @@ func file_ucn_chain_v1_transaction_proto_rawDescGZIP() []byte {
 	return file_ucn_chain_v1_transaction_proto_rawDescData
 }
 
-var file_ucn_chain_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_ucn_chain_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_ucn_chain_v1_transaction_proto_goTypes = []any{
 	(*Transaction)(nil),      // 0: ucn.chain.v1.Transaction
 	(*TransactionBody)(nil),  // 1: ucn.chain.v1.TransactionBody
@@ -1391,17 +1465,18 @@ var file_ucn_chain_v1_transaction_proto_goTypes = []any{
 	(*Settle)(nil),           // 14: ucn.chain.v1.Settle
 	(*Accept)(nil),           // 15: ucn.chain.v1.Accept
 	(*Reject)(nil),           // 16: ucn.chain.v1.Reject
-	(*AccountSignature)(nil), // 17: ucn.chain.v1.AccountSignature
-	(*KeySet)(nil),           // 18: ucn.chain.v1.KeySet
-	(Purpose)(0),             // 19: ucn.chain.v1.Purpose
-	(*Terms)(nil),            // 20: ucn.chain.v1.Terms
-	(*Lease)(nil),            // 21: ucn.chain.v1.Lease
-	(*Note)(nil),             // 22: ucn.chain.v1.Note
-	(*Countersignature)(nil), // 23: ucn.chain.v1.Countersignature
+	(*Notice)(nil),           // 17: ucn.chain.v1.Notice
+	(*AccountSignature)(nil), // 18: ucn.chain.v1.AccountSignature
+	(*KeySet)(nil),           // 19: ucn.chain.v1.KeySet
+	(Purpose)(0),             // 20: ucn.chain.v1.Purpose
+	(*Terms)(nil),            // 21: ucn.chain.v1.Terms
+	(*Lease)(nil),            // 22: ucn.chain.v1.Lease
+	(*Note)(nil),             // 23: ucn.chain.v1.Note
+	(*Countersignature)(nil), // 24: ucn.chain.v1.Countersignature
 }
 var file_ucn_chain_v1_transaction_proto_depIdxs = []int32{
 	1,  // 0: ucn.chain.v1.Transaction.body:type_name -> ucn.chain.v1.TransactionBody
-	17, // 1: ucn.chain.v1.Transaction.signature:type_name -> ucn.chain.v1.AccountSignature
+	18, // 1: ucn.chain.v1.Transaction.signature:type_name -> ucn.chain.v1.AccountSignature
 	2,  // 2: ucn.chain.v1.TransactionBody.operations:type_name -> ucn.chain.v1.Operation
 	3,  // 3: ucn.chain.v1.Operation.transfer:type_name -> ucn.chain.v1.Transfer
 	4,  // 4: ucn.chain.v1.Operation.set_keys:type_name -> ucn.chain.v1.SetKeys
@@ -1417,20 +1492,21 @@ var file_ucn_chain_v1_transaction_proto_depIdxs = []int32{
 	14, // 14: ucn.chain.v1.Operation.settle:type_name -> ucn.chain.v1.Settle
 	15, // 15: ucn.chain.v1.Operation.accept:type_name -> ucn.chain.v1.Accept
 	16, // 16: ucn.chain.v1.Operation.reject:type_name -> ucn.chain.v1.Reject
-	18, // 17: ucn.chain.v1.SetKeys.keys:type_name -> ucn.chain.v1.KeySet
-	19, // 18: ucn.chain.v1.OpenEscrow.purpose:type_name -> ucn.chain.v1.Purpose
-	20, // 19: ucn.chain.v1.OpenEscrow.terms:type_name -> ucn.chain.v1.Terms
-	20, // 20: ucn.chain.v1.SetTerms.terms:type_name -> ucn.chain.v1.Terms
-	21, // 21: ucn.chain.v1.PlaceLease.lease:type_name -> ucn.chain.v1.Lease
-	22, // 22: ucn.chain.v1.Charge.note:type_name -> ucn.chain.v1.Note
-	23, // 23: ucn.chain.v1.Charge.countersignature:type_name -> ucn.chain.v1.Countersignature
-	23, // 24: ucn.chain.v1.Accept.countersignature:type_name -> ucn.chain.v1.Countersignature
-	23, // 25: ucn.chain.v1.Reject.countersignature:type_name -> ucn.chain.v1.Countersignature
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	17, // 17: ucn.chain.v1.Operation.notice:type_name -> ucn.chain.v1.Notice
+	19, // 18: ucn.chain.v1.SetKeys.keys:type_name -> ucn.chain.v1.KeySet
+	20, // 19: ucn.chain.v1.OpenEscrow.purpose:type_name -> ucn.chain.v1.Purpose
+	21, // 20: ucn.chain.v1.OpenEscrow.terms:type_name -> ucn.chain.v1.Terms
+	21, // 21: ucn.chain.v1.SetTerms.terms:type_name -> ucn.chain.v1.Terms
+	22, // 22: ucn.chain.v1.PlaceLease.lease:type_name -> ucn.chain.v1.Lease
+	23, // 23: ucn.chain.v1.Charge.note:type_name -> ucn.chain.v1.Note
+	24, // 24: ucn.chain.v1.Charge.countersignature:type_name -> ucn.chain.v1.Countersignature
+	24, // 25: ucn.chain.v1.Accept.countersignature:type_name -> ucn.chain.v1.Countersignature
+	24, // 26: ucn.chain.v1.Reject.countersignature:type_name -> ucn.chain.v1.Countersignature
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_ucn_chain_v1_transaction_proto_init() }
@@ -1455,6 +1531,7 @@ func file_ucn_chain_v1_transaction_proto_init() {
 		(*Operation_Settle)(nil),
 		(*Operation_Accept)(nil),
 		(*Operation_Reject)(nil),
+		(*Operation_Notice)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1462,7 +1539,7 @@ func file_ucn_chain_v1_transaction_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_chain_v1_transaction_proto_rawDesc), len(file_ucn_chain_v1_transaction_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
