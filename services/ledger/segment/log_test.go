@@ -146,6 +146,28 @@ func TestTornTailIsCutToTheLastWholeBlock(t *testing.T) {
 	}
 }
 
+// TestRottenLastBlockIsRefusedWhenASnapshotKnowsIt: it was acknowledged, so it is no torn tail.
+func TestRottenLastBlockIsRefusedWhenASnapshotKnowsIt(t *testing.T) {
+	for height, refused := range map[uint64]bool{29: true, 28: false} {
+		dir, _, files := written(t)
+		save(t, segment.OpenSnapshots(dir), height, []byte("state"))
+		last := files[len(files)-1]
+		edit(t, last, end(t, last)-5, flip)
+		before := contents(t, dir)
+		l, err := segment.Open(small(dir))
+		if errors.Is(err, ledger.ErrCorrupt) != refused {
+			t.Errorf("snapshot of height %d: open gives %v", height, err)
+		}
+		if err == nil {
+			_ = l.Close()
+			continue
+		}
+		if !slices.Equal(before, contents(t, dir)) {
+			t.Error("a refused log was changed")
+		}
+	}
+}
+
 func TestEveryTruncationOfTheTailRecovers(t *testing.T) {
 	dir, records, files := written(t)
 	last := files[len(files)-1]

@@ -138,10 +138,30 @@ func (l *Log) tail(p *part, b []byte, at int, last bool, cause error) (torn bool
 		corrupt.Why = fmt.Errorf("%w, but a valid one follows at offset %d", cause, at+next)
 		return false, corrupt
 	}
+	if err := l.acknowledged(); err != nil {
+		corrupt.Why = fmt.Errorf("%w, and %w", cause, err)
+		return false, corrupt
+	}
 	used := len(strings.TrimRight(string(rest), "\x00"))
 	l.config.Log.Warn("cut an unfinished block off the log", "file", p.path, "offset", at,
 		"bytes", used, "found", cause.Error())
 	return true, nil
+}
+
+// acknowledged fails when a snapshot shows that a block after the last whole one was durable. A
+// snapshot is written only after its block, so what follows is damage and not what a crash left:
+// cutting it off would lose what was answered for.
+func (l *Log) acknowledged() error {
+	heights, err := OpenSnapshots(l.config.Dir).heights()
+	if err != nil {
+		return fmt.Errorf("list the snapshots: %w", err)
+	}
+	for _, height := range heights {
+		if !l.filled || height > l.head.Height {
+			return fmt.Errorf("the snapshot of height %d says that its block was durable", height)
+		}
+	}
+	return nil
 }
 
 // resume opens the last segment, whose content is b, to grow, with a clean and reserved rest.
