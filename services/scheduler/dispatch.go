@@ -22,7 +22,10 @@ func (e *Engine) Run(ctx context.Context, ready func()) error {
 	defer close(e.stopped)
 	e.began = e.deps.Now()
 	e.hear()
-	q := &queue{store: e.deps.Store, skip: func(s Shape) bool { return e.book.Hopeless(s) != "" }}
+	q := &queue{
+		store: e.deps.Store, freed: e.book.Freed,
+		skip: func(s Shape) bool { return e.book.Hopeless(s) != "" },
+	}
 	if err := q.load(ctx); err != nil {
 		return fmt.Errorf("load the queue: %w", err)
 	}

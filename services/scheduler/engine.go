@@ -39,6 +39,10 @@ type Policy struct {
 	Overhead time.Duration
 	// Tick is how often what waits is looked at again.
 	Tick time.Duration
+	// MaxPending bounds runs that wait, MaxPendingOfOwner those of one owner. Submissions beyond are
+	// refused; what was taken and waits again is not.
+	MaxPending        int
+	MaxPendingOfOwner int
 }
 
 // DefaultPolicy returns the numbers a network starts with.
@@ -48,6 +52,7 @@ func DefaultPolicy() Policy {
 		ClaimWindow: 24 * time.Hour, DeliverGrace: 5 * time.Second,
 		StartWithin: 2 * time.Minute, LostAfter: 5 * time.Minute, HostRetries: 8,
 		Overhead: 15 * time.Minute, Tick: time.Second,
+		MaxPending: 2_000_000, MaxPendingOfOwner: 1_000_000,
 	}
 }
 
@@ -62,7 +67,8 @@ func (p Policy) orDefault() Policy {
 		StartWithin: cmp.Or(p.StartWithin, d.StartWithin),
 		LostAfter:   cmp.Or(p.LostAfter, d.LostAfter), HostRetries: p.HostRetries,
 		Overhead: cmp.Or(p.Overhead, d.Overhead),
-		Tick:     cmp.Or(p.Tick, d.Tick),
+		Tick:     cmp.Or(p.Tick, d.Tick), MaxPending: cmp.Or(p.MaxPending, d.MaxPending),
+		MaxPendingOfOwner: cmp.Or(p.MaxPendingOfOwner, d.MaxPendingOfOwner),
 	}
 }
 
@@ -159,11 +165,14 @@ func (e *Engine) Book() *Book { return e.book }
 // Submit queues a job. Submitting it again with the same escrow returns what became of it, and
 // leaves the newer storage token.
 //
-// Errors: ErrEscrow (the text says why), ErrConflict, or the store's and the ledger's own.
+// Errors: ErrQueueFull, ErrOwnerFull, ErrEscrow (the text says why), ErrConflict, or the store's and the ledger's own.
 func (e *Engine) Submit(ctx context.Context, j *Job) (*Job, error) {
 	held, err := e.deps.Store.Job(ctx, j.ID)
 	if errors.Is(err, ErrNotFound) {
 		// Before the lock: a ledger that hangs holds up no other job.
+		if err := e.admit(ctx, j.Owner); err != nil {
+			return nil, err
+		}
 		if err := e.judgeEscrow(ctx, j); err != nil {
 			return nil, err
 		}
@@ -265,6 +274,7 @@ func (e *Engine) Job(ctx context.Context, owner sig.AccountID, id job.ID) (*Job,
 		return nil, ErrNotFound
 	}
 	e.explainTo(j)
+	e.position(ctx, j)
 	return j, nil
 }
 

@@ -10,8 +10,12 @@ var (
 	ErrEscrow = errors.New("the escrow does not pay for this job")
 	// ErrConflict: the job exists with another escrow.
 	ErrConflict = errors.New("the job was submitted with another escrow")
-	// ErrFull: the queue takes no more.
-	ErrFull = errors.New("the queue is full")
+	// ErrFull: too many watch a job already.
+	ErrFull = errors.New("too many watch this job already")
+	// ErrQueueFull: the queue takes no more of anybody.
+	ErrQueueFull = errors.New("the queue is full")
+	// ErrOwnerFull: the queue takes no more of this owner.
+	ErrOwnerFull = errors.New("too many runs of this account wait")
 	// ErrDeclined: a host does not take the job; the text is its own.
 	ErrDeclined = errors.New("declined")
 	// ErrUnreachable: a host does not answer.

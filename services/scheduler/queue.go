@@ -35,8 +35,10 @@ type queue struct {
 	clock float64
 	// debts are the shares of owners that were served ahead of the clock and have no line now.
 	debts map[sig.AccountID]float64
-	// skip tells shapes that fit nowhere now; nil = none.
-	skip func(Shape) bool
+	// skip tells shapes that fit nowhere now; nil = none. freed counts what may have made room;
+	// nil = nothing does.
+	skip  func(Shape) bool
+	freed func() uint64
 }
 
 // line is one owner's waiting runs, in their order.
@@ -189,6 +191,7 @@ func (q *queue) round(ctx context.Context, now time.Time, try func(Ref) verdict)
 ) {
 	var idle []*line
 	defer func() { q.settle(idle) }()
+	freed := q.room()
 	for len(q.order) > 0 && n < maxTaken {
 		l := q.order[0]
 		if err := q.refill(ctx, l); err != nil {
@@ -207,6 +210,10 @@ func (q *queue) round(ctx context.Context, now time.Time, try func(Ref) verdict)
 			q.clock = max(q.clock, l.share)
 			l.share += charge(ref.Size, ref.Bid)
 			heap.Fix(&q.order, 0)
+			if now := q.room(); now != freed { // those that were passed over are before this one
+				q.settle(idle)
+				idle, freed = nil, now
+			}
 		case nobodyNow:
 			heap.Fix(&q.order, 0)
 			return n, due, nil
@@ -218,6 +225,13 @@ func (q *queue) round(ctx context.Context, now time.Time, try func(Ref) verdict)
 		}
 	}
 	return n, due, nil
+}
+
+func (q *queue) room() uint64 {
+	if q.freed == nil {
+		return 0
+	}
+	return q.freed()
 }
 
 // settle ends a round: lines in which nothing could be placed come back, those that are empty go.

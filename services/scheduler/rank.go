@@ -95,6 +95,13 @@ func (b *Book) Hopeless(shape Shape) string {
 	return ""
 }
 
+// Freed counts what may have made room: it rises whenever an offer comes or a Hold is taken back.
+func (b *Book) Freed() uint64 {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.freed
+}
+
 // Why says why a shape fitted nowhere when that was last looked at; "" when it was not.
 func (b *Book) Why(shape Shape) string {
 	b.mu.RLock()

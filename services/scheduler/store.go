@@ -13,7 +13,7 @@ import (
 // MaxPendingPage bounds one page of the queue, MaxPendingScan the entries looked at for it.
 const (
 	MaxPendingPage = 1024
-	MaxPendingScan = 16_384
+	MaxPendingScan = 4096
 )
 
 // Store keeps jobs and the queue of runs that wait.

@@ -22,6 +22,10 @@ type Config struct {
 	LostAfter time.Duration `yaml:"lost_after"`
 	// HostRetries bounds attempts per run that fail for reasons of hosts. Default 8.
 	HostRetries uint32 `yaml:"host_retries"`
+	// MaxPending bounds the runs that wait; further submissions are refused. Default 2,000,000.
+	MaxPending int `yaml:"max_pending"`
+	// MaxPendingOfOwner bounds the runs of one owner that wait. Default 1,000,000.
+	MaxPendingOfOwner int `yaml:"max_pending_of_owner"`
 }
 
 // Default returns the configuration of a local network.
@@ -30,6 +34,7 @@ func Default() Config {
 	return Config{
 		AskTimeout: p.AskTimeout, ParallelAsks: p.Asks, DeliverGrace: p.DeliverGrace,
 		StartWithin: p.StartWithin, LostAfter: p.LostAfter, HostRetries: p.HostRetries,
+		MaxPending: p.MaxPending, MaxPendingOfOwner: p.MaxPendingOfOwner,
 	}
 }
 
@@ -48,13 +53,21 @@ func (c Config) Validate() error {
 		return config.Invalid("lost_after", "must be 30s to 24h")
 	case c.HostRetries > scheduler.MaxAttempts:
 		return config.Invalid("host_retries", "must be at most 100")
+	case c.MaxPending < 1 || c.MaxPending > maxPending:
+		return config.Invalid("max_pending", "must be 1 to 100,000,000")
+	case c.MaxPendingOfOwner < 1 || c.MaxPendingOfOwner > c.MaxPending:
+		return config.Invalid("max_pending_of_owner", "must be 1 to max_pending")
 	}
 	return nil
 }
 
+// maxPending bounds what an operator may allow to wait: some 200 GB on disk.
+const maxPending = 100_000_000
+
 func (c Config) policy() scheduler.Policy {
 	p := scheduler.DefaultPolicy()
 	p.AskTimeout, p.Asks, p.DeliverGrace = c.AskTimeout, c.ParallelAsks, c.DeliverGrace
+	p.MaxPending, p.MaxPendingOfOwner = c.MaxPending, c.MaxPendingOfOwner
 	p.StartWithin, p.LostAfter, p.HostRetries = c.StartWithin, c.LostAfter, c.HostRetries
 	return p
 }

@@ -47,16 +47,25 @@ type market struct {
 
 func newMarket(t *testing.T) *market {
 	t.Helper()
+	memory := &schedulertest.Memory{}
+	m := newMarketOn(t, memory, server.Default())
+	m.store = memory
+	return m
+}
+
+// newMarketOn is a market over a store that holds something already.
+func newMarketOn(t *testing.T, store scheduler.Store, cfg server.Config) *market {
+	t.Helper()
 	m := &market{
-		t: t, store: &schedulertest.Memory{}, ledger: schedulertest.NewLedger(time.Now),
+		t: t, ledger: schedulertest.NewLedger(time.Now),
 		hosts: &schedulertest.Hosts{}, pipe: &rpc.Pipe{}, operator: sig.AccountID{0xee},
 		heads: map[event.Line]event.Head{},
 	}
 	m.telemetry = kittest.NewTelemetry(t, kittest.NewLog(t))
 	own := m.telemetry.MustService(t, "scheduler")
-	s, err := server.New(server.Default(), server.Deps{
+	s, err := server.New(cfg, server.Deps{
 		Engine: scheduler.Deps{
-			Store: m.store, Ledger: m.ledger, Hosts: m.hosts, Assigner: schedulertest.Assigner(),
+			Store: store, Ledger: m.ledger, Hosts: m.hosts, Assigner: schedulertest.Assigner(),
 			VerifyLease: schedulertest.VerifyLease, Now: time.Now, Random: rand.Reader, Log: own.Log,
 		},
 		Chain: "main", Certificate: &identityv1.Certificate{}, Tracers: own.Tracers,

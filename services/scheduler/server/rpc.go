@@ -45,6 +45,8 @@ const (
 	ReasonConflict   fault.Reason = "JOB_CONFLICT"
 	ReasonNotFound   fault.Reason = "JOB_NOT_FOUND"
 	ReasonFull       fault.Reason = "TOO_MANY"
+	ReasonQueueFull  fault.Reason = "QUEUE_FULL"
+	ReasonOwnerFull  fault.Reason = "TOO_MANY_PENDING"
 	ReasonBadRequest fault.Reason = "BAD_SCHEDULER_REQUEST"
 	ReasonOtherQuery fault.Reason = "PAGE_TOKEN_OF_ANOTHER_QUERY"
 )
@@ -306,8 +308,12 @@ func translate(err error) error {
 		return fault.New(fault.AlreadyExists, ReasonConflict, "%v", err)
 	case errors.Is(err, scheduler.ErrNotFound):
 		return fault.New(fault.NotFound, ReasonNotFound, "there is no such job of this account")
+	case errors.Is(err, scheduler.ErrQueueFull):
+		return fault.New(fault.ResourceExhausted, ReasonQueueFull, "%v", err)
+	case errors.Is(err, scheduler.ErrOwnerFull):
+		return fault.New(fault.ResourceExhausted, ReasonOwnerFull, "%v", err)
 	case errors.Is(err, scheduler.ErrFull):
-		return fault.New(fault.ResourceExhausted, ReasonFull, "too many watch this job already")
+		return fault.New(fault.ResourceExhausted, ReasonFull, "%v", err)
 	}
 	return err
 }
