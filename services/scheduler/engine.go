@@ -48,7 +48,7 @@ type Policy struct {
 // DefaultPolicy returns the numbers a network starts with.
 func DefaultPolicy() Policy {
 	return Policy{
-		Asks: 32, AskTimeout: 5 * time.Second, PlaceWithin: 8 * time.Second,
+		Asks: 256, AskTimeout: 5 * time.Second, PlaceWithin: 8 * time.Second,
 		ClaimWindow: 24 * time.Hour, DeliverGrace: 5 * time.Second,
 		StartWithin: 2 * time.Minute, LostAfter: 5 * time.Minute, HostRetries: 8,
 		Overhead: 15 * time.Minute, Tick: time.Second,

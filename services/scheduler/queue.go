@@ -198,7 +198,8 @@ func (q *queue) round(ctx context.Context, now time.Time, try func(Ref) verdict)
 			return n, due, err
 		}
 		got, ref, wait := l.turn(now, try)
-		if got == notNow && l.more {
+		deep := got == notNow && l.more
+		if deep {
 			got, ref, err = q.look(ctx, l, now, try)
 		}
 		if err != nil {
@@ -210,6 +211,9 @@ func (q *queue) round(ctx context.Context, now time.Time, try func(Ref) verdict)
 			q.clock = max(q.clock, l.share)
 			l.share += charge(ref.Size, ref.Bid)
 			heap.Fix(&q.order, 0)
+			if deep { // that took a while: others may have come, or may fit now
+				return n, due, nil
+			}
 			if now := q.room(); now != freed { // those that were passed over are before this one
 				q.settle(idle)
 				idle, freed = nil, now

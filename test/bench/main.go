@@ -31,6 +31,8 @@ type benchmark struct {
 func benchmarks() []benchmark {
 	return []benchmark{
 		{"ledger.single100k", singleTransfers},
+		{"scheduler.place", placeRuns},
+		{"scheduler.pending1m", longQueue},
 		{"job.noop", noopJobs},
 		{"up.", upAndIdle},
 	}
@@ -41,6 +43,13 @@ func main() {
 	flag.Parse()
 	ctx, stop := run.Signals(context.Background(), os.Exit)
 	defer stop()
+	if dir := os.Getenv(pendingDir); dir != "" {
+		if err := servePending(ctx, dir, os.Getenv(pendingFill) != "", os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	failed := false
 	ran := 0
 	for _, b := range benchmarks() {

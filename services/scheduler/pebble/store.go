@@ -32,6 +32,7 @@ type Store struct {
 	append AppendEvent
 	room   func() error
 	counts counts
+	recent recent
 }
 
 var _ scheduler.Store = (*Store)(nil)
@@ -64,27 +65,36 @@ func (s *Store) Job(_ context.Context, id job.ID) (*scheduler.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, closer, err := s.db.Get(revisionKey(id))
+	revision, err := s.get(revisionKey(id))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return h.job, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("read revision: %w", err)
 	}
-	h.job.Revision = slices.Clone(raw)
-	if err := closer.Close(); err != nil {
-		return nil, fmt.Errorf("read revision: %w", err)
-	}
+	h.job.Revision = slices.Clone(revision)
 	return h.job, nil
 }
 
+// get returns a value, which must not be changed, from memory when it was written lately.
+func (s *Store) get(key []byte) ([]byte, error) {
+	if value, ok := s.recent.get(key); ok {
+		return value, nil
+	}
+	raw, closer, err := s.db.Get(key)
+	if err != nil {
+		return nil, err
+	}
+	value := slices.Clone(raw)
+	return value, closer.Close()
+}
+
 func (s *Store) read(id job.ID) (h held, err error) {
-	raw, closer, err := s.db.Get(jobKey(id))
+	raw, err := s.get(jobKey(id))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return h, scheduler.ErrNotFound
 	} else if err != nil {
 		return h, fmt.Errorf("read job: %w", err)
 	}
-	defer func() { err = errors.Join(err, closer.Close()) }()
 	if len(raw) < headSize {
 		return h, fmt.Errorf("record of job %x has %d bytes", id, len(raw))
 	}
@@ -112,7 +122,8 @@ func (s *Store) Save(ctx context.Context, c scheduler.Change) error {
 	}
 	b := s.db.NewBatch()
 	defer b.Close()
-	if err := put(b, before, c); err != nil {
+	value := valueOf(c)
+	if err := put(b, before, c, value); err != nil {
 		return fmt.Errorf("write job: %w", err)
 	}
 	if c.Event != nil && s.append != nil {
@@ -121,8 +132,10 @@ func (s *Store) Save(ctx context.Context, c scheduler.Change) error {
 		}
 	}
 	if err := b.Commit(pebble.Sync); err != nil {
+		s.recent.drop(jobKey(c.Job.ID)) // it may be on disk all the same
 		return fmt.Errorf("commit job: %w", err)
 	}
+	s.recent.put(jobKey(c.Job.ID), value)
 	delta := len(c.Job.Waiting())
 	if before.job != nil {
 		delta -= len(before.job.Waiting())
@@ -131,12 +144,17 @@ func (s *Store) Save(ctx context.Context, c scheduler.Change) error {
 	return nil
 }
 
-// put writes a change in place of what was held.
-func put(b *pebble.Batch, before held, c scheduler.Change) error {
-	j := c.Job
+// valueOf is a record as it is stored.
+func valueOf(c scheduler.Change) []byte {
 	value := binary.BigEndian.AppendUint64(nil, ordinal(c.Look))
-	value = binary.BigEndian.AppendUint32(value, checksum(j.Revision))
-	if err := b.Set(jobKey(j.ID), append(value, encode(j)...), nil); err != nil {
+	value = binary.BigEndian.AppendUint32(value, checksum(c.Job.Revision))
+	return append(value, encode(c.Job)...)
+}
+
+// put writes a change, with the value of its record, in place of what was held.
+func put(b *pebble.Batch, before held, c scheduler.Change, value []byte) error {
+	j := c.Job
+	if err := b.Set(jobKey(j.ID), value, nil); err != nil {
 		return err
 	}
 	if before.job == nil {

@@ -11,7 +11,7 @@ import (
 type Config struct {
 	// AskTimeout bounds one question to a host. Default 5s.
 	AskTimeout time.Duration `yaml:"ask_timeout"`
-	// ParallelAsks is how many hosts are asked at the same time. Default 32, at most 4096.
+	// ParallelAsks is how many hosts are asked at the same time. Default 256, at most 4096.
 	ParallelAsks int `yaml:"parallel_asks"`
 	// DeliverGrace is how long a client has to deliver its task before the scheduler does.
 	// Default 5s.
