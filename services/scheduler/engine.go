@@ -165,7 +165,8 @@ func (e *Engine) Book() *Book { return e.book }
 // Submit queues a job. Submitting it again with the same escrow returns what became of it, and
 // leaves the newer storage token.
 //
-// Errors: ErrQueueFull, ErrOwnerFull, ErrEscrow (the text says why), ErrConflict, or the store's and the ledger's own.
+// Errors: ErrQueueFull, ErrOwnerFull, ErrEscrow (the text says why), ErrConflict, or the store's
+// and the ledger's own.
 func (e *Engine) Submit(ctx context.Context, j *Job) (*Job, error) {
 	held, err := e.deps.Store.Job(ctx, j.ID)
 	if errors.Is(err, ErrNotFound) {

@@ -21,6 +21,8 @@ const (
 	maxDebts = 65_536
 	// maxTaken runs are placed in one round before newly come ones are looked at.
 	maxTaken = 256
+	// maxAgain is how often those that were passed over come first again in one round.
+	maxAgain = 16
 )
 
 // queue shares hosts among owners: whoever has had least, for what it pays, comes first (start-time
@@ -103,6 +105,7 @@ const (
 	gone                     // it does not wait under this ref: it leaves the line
 	taken                    // it is being placed: it leaves the line
 	nobodyNow                // nothing can be placed for anybody
+	passedOver               // room was made for others that stand before it
 )
 
 // load fills the queue from the store.
@@ -191,16 +194,24 @@ func (q *queue) round(ctx context.Context, now time.Time, try func(Ref) verdict)
 ) {
 	var idle []*line
 	defer func() { q.settle(idle) }()
-	freed := q.room()
+	freed, again := q.room(), 0
+	// Once room is made, those that were passed over come first; so often that a market in which
+	// room is made all the time still gets round to everybody.
+	inTurn := func(ref Ref) verdict {
+		if len(idle) > 0 && again < maxAgain && q.room() != freed {
+			return passedOver
+		}
+		return try(ref)
+	}
 	for len(q.order) > 0 && n < maxTaken {
 		l := q.order[0]
 		if err := q.refill(ctx, l); err != nil {
 			return n, due, err
 		}
-		got, ref, wait := l.turn(now, try)
+		got, ref, wait := l.turn(now, inTurn)
 		deep := got == notNow && l.more
 		if deep {
-			got, ref, err = q.look(ctx, l, now, try)
+			got, ref, err = q.look(ctx, l, now, inTurn)
 		}
 		if err != nil {
 			return n, due, err
@@ -214,10 +225,10 @@ func (q *queue) round(ctx context.Context, now time.Time, try func(Ref) verdict)
 			if deep { // that took a while: others may have come, or may fit now
 				return n, due, nil
 			}
-			if now := q.room(); now != freed { // those that were passed over are before this one
-				q.settle(idle)
-				idle, freed = nil, now
-			}
+		case passedOver:
+			heap.Fix(&q.order, 0)
+			q.settle(idle)
+			idle, freed, again = nil, q.room(), again+1
 		case nobodyNow:
 			heap.Fix(&q.order, 0)
 			return n, due, nil
@@ -282,7 +293,7 @@ func (l *line) turn(now time.Time, try func(Ref) verdict) (got verdict, at Ref, 
 		switch v := try(ref); v {
 		case gone:
 			l.remove(ref.Run)
-		case taken, nobodyNow:
+		case taken, nobodyNow, passedOver:
 			if v == taken {
 				l.remove(ref.Run)
 			}
@@ -311,8 +322,12 @@ func (q *queue) look(ctx context.Context, l *line, now time.Time, try func(Ref) 
 		if ref.Due.After(now) {
 			continue
 		}
+		v := try(ref)
+		if v == passedOver {
+			return v, ref, nil
+		}
 		l.scout = ref.Place()
-		if v := try(ref); v == taken || v == nobodyNow {
+		if v != notNow && v != gone {
 			return v, ref, nil
 		}
 	}
