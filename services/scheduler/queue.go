@@ -101,11 +101,11 @@ func (l *line) first() time.Time {
 type verdict int
 
 const (
-	notNow    verdict = iota // it does not fit anywhere: it stays, and the owner's next is tried
-	gone                     // it does not wait under this ref: it leaves the line
-	taken                    // it is being placed: it leaves the line
-	nobodyNow                // nothing can be placed for anybody
-	passedOver               // room was made for others that stand before it
+	notNow     verdict = iota // it does not fit anywhere: it stays, and the owner's next is tried
+	gone                      // it does not wait under this ref: it leaves the line
+	taken                     // it is being placed: it leaves the line
+	nobodyNow                 // nothing can be placed for anybody
+	passedOver                // room was made for others that stand before it
 )
 
 // load fills the queue from the store.
