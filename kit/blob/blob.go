@@ -12,6 +12,7 @@ import (
 	"hash"
 	"io"
 	"math"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -36,7 +37,7 @@ func New(storage storagev1.StorageServiceClient) *Client { return &Client{storag
 
 // Put says what is sent.
 type Put struct {
-	// Kind is required: cid.File or cid.OCIBlob.
+	// Kind is required.
 	Kind cid.Kind
 	// Expect is the CID if it is known; the service then may take a blob the account holds already
 	// without its bytes.
@@ -45,6 +46,8 @@ type Put struct {
 	Size int64
 	// Name and Job label the account's reference; see ucn.storage.v1.PutHeader.
 	Name, Job string
+	// Expires is when the reference ends by itself; zero: never.
+	Expires time.Time
 }
 
 // Stored is what the service keeps.
@@ -89,8 +92,14 @@ type putStream = grpc.ClientStreamingClient[storagev1.PutRequest, storagev1.PutR
 func send(stream putStream, p Put, r io.Reader) (whole bool, err error) {
 	header := &storagev1.PutHeader{ExpectedCid: p.Expect.String(), Size: uint64(p.Size),
 		Name: p.Name, Job: p.Job, Kind: storagev1.Kind_KIND_FILE}
-	if p.Kind == cid.OCIBlob {
+	switch p.Kind {
+	case cid.OCIBlob:
 		header.Kind = storagev1.Kind_KIND_OCI_BLOB
+	case cid.Directory:
+		header.Kind = storagev1.Kind_KIND_DIRECTORY
+	}
+	if !p.Expires.IsZero() {
+		header.ExpiresMs = uint64(p.Expires.UnixMilli())
 	}
 	err = stream.Send(&storagev1.PutRequest{Part: &storagev1.PutRequest_Header{Header: header}})
 	for err == nil {
@@ -126,8 +135,11 @@ func fill(r io.Reader, p []byte) (n int, err error) {
 
 func sumOf(kind cid.Kind, h hash.Hash) cid.CID {
 	sum := [cid.SumSize]byte(h.Sum(nil))
-	if kind == cid.OCIBlob {
+	switch kind {
+	case cid.OCIBlob:
 		return cid.OfOCI(sum)
+	case cid.Directory:
+		return cid.OfDirectory(sum)
 	}
 	return cid.OfFile(sum)
 }
@@ -147,7 +159,13 @@ func storedOf(response *storagev1.PutResponse, want cid.CID) (Stored, error) {
 // Open starts reading the whole blob. Its end is io.EOF only if every byte was right; otherwise
 // cid.ReasonMismatch, and what was read must not be used. Close it.
 func (c *Client) Open(ctx context.Context, blob cid.CID) (io.ReadCloser, error) {
-	s, err := c.get(ctx, &storagev1.GetRequest{Cid: blob.String()})
+	return c.OpenPath(ctx, blob, "", blob)
+}
+
+// OpenPath is Open of what stands at path inside the directory root, which must be blob.
+func (c *Client) OpenPath(ctx context.Context, root cid.CID, path string, blob cid.CID,
+) (io.ReadCloser, error) {
+	s, err := c.get(ctx, &storagev1.GetRequest{Cid: root.String(), Path: path})
 	if err != nil {
 		return nil, err
 	}

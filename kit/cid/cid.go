@@ -20,6 +20,8 @@ const (
 	File
 	// OCIBlob is an image manifest, image config or layer: raw codec, SHA2-256.
 	OCIBlob
+	// Directory is the canonical bytes of a tree's node (kit/dir): protobuf codec, BLAKE3-256.
+	Directory
 )
 
 // String names the kind as the CLI and logs show it.
@@ -29,6 +31,8 @@ func (k Kind) String() string {
 		return "file"
 	case OCIBlob:
 		return "oci-blob"
+	case Directory:
+		return "directory"
 	default:
 		return "unknown"
 	}
@@ -41,6 +45,7 @@ const (
 	MaxCIDText = 128
 
 	digestPrefix  = "sha256:"
+	codecProtobuf = 0x50 // of the multicodec table
 	base32Lower   = 'b'
 	binaryCIDSize = 4 + SumSize // version, codec, hash code, length, each one byte
 )
@@ -53,6 +58,9 @@ type CID struct {
 
 // OfFile is the CID of a file whose BLAKE3-256 is root.
 func OfFile(root [SumSize]byte) CID { return CID{kind: File, sum: root} }
+
+// OfDirectory is the CID of a directory whose canonical bytes have the BLAKE3-256 root.
+func OfDirectory(root [SumSize]byte) CID { return CID{kind: Directory, sum: root} }
 
 // OfOCI is the CID of an OCI blob whose SHA2-256 is sum.
 func OfOCI(sum [SumSize]byte) CID { return CID{kind: OCIBlob, sum: sum} }
@@ -154,16 +162,20 @@ func (c CID) library() gocid.Cid {
 	if c.kind == OCIBlob {
 		code = multihash.SHA2_256
 	}
+	codec := uint64(gocid.Raw)
+	if c.kind == Directory {
+		codec = codecProtobuf
+	}
 	hash := append(make([]byte, 0, binaryCIDSize), code, SumSize)
-	return gocid.NewCidV1(gocid.Raw, append(hash, c.sum[:]...))
+	return gocid.NewCidV1(codec, append(hash, c.sum[:]...))
 }
 
 func fromLibrary(c gocid.Cid) (CID, error) {
 	if c.Version() != 1 {
 		return CID{}, bad("CIDv%d; only CIDv1 raw is held here", c.Version())
 	}
-	if c.Type() != gocid.Raw {
-		return CID{}, bad("codec %s; only raw is held here", codecName(c.Type()))
+	if c.Type() != gocid.Raw && c.Type() != codecProtobuf {
+		return CID{}, bad("codec %s; only raw and protobuf are held here", codecName(c.Type()))
 	}
 	hash, err := multihash.Decode(c.Hash())
 	if err != nil {
@@ -176,6 +188,12 @@ func fromLibrary(c gocid.Cid) (CID, error) {
 	if len(hash.Digest) != SumSize {
 		return CID{}, bad("%s of %d bytes, not %d", hashName(hash.Code),
 			len(hash.Digest), SumSize)
+	}
+	if c.Type() == codecProtobuf {
+		if kind != File {
+			return CID{}, bad("a directory of hash %s; only blake3 is held here", hashName(hash.Code))
+		}
+		kind = Directory
 	}
 	return CID{kind: kind, sum: [SumSize]byte(hash.Digest)}, nil
 }

@@ -12,7 +12,7 @@ import (
 // New returns the hash that names blobs of kind k; nil for an unknown kind.
 func New(k Kind) hash.Hash {
 	switch k {
-	case File:
+	case File, Directory:
 		return blake3.New(SumSize, nil)
 	case OCIBlob:
 		return sha256.New()

@@ -29,6 +29,8 @@ const (
 	// ReasonLogDamaged: the stored log is not what a log is.
 	ReasonLogDamaged fault.Reason = "LOG_DAMAGED"
 
+	reasonRangeOutside fault.Reason = "RANGE_OUTSIDE_BLOB" // of storage
+
 	reasonMessageTooLarge fault.Reason = "MESSAGE_TOO_LARGE" // of kit/rpc, which links gRPC
 )
 
@@ -49,7 +51,7 @@ func Status(f *fault.Error) int {
 		return statusTooLarge
 	case ReasonBodyCut:
 		return statusRequestTimeout
-	case ReasonRange:
+	case ReasonRange, reasonRangeOutside:
 		return statusRange
 	}
 	return f.Kind().HTTP()

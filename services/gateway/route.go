@@ -24,6 +24,8 @@ const (
 	PutFile
 	// GetFile returns raw bytes.
 	GetFile
+	// AppendUpload adds the raw body to an upload.
+	AppendUpload
 )
 
 // Route is a request, read.
@@ -36,12 +38,15 @@ type Route struct {
 	Query url.Values
 	// Job is set for Logs.
 	Job [32]byte
-	// File is set for GetFile.
-	File cid.CID
+	// File is set for GetFile, and Inside with the path inside the directory that it is.
+	File   cid.CID
+	Inside string
+	// Upload is set for AppendUpload.
+	Upload string
 }
 
 // MaxPath bounds the path of a request, in bytes.
-const MaxPath = 1024
+const MaxPath = 5 << 10
 
 const (
 	segments      = 4 // of "/v1/<collection>/<id>", with the empty one before the first slash
@@ -51,6 +56,7 @@ const (
 	collectJobs   = "jobs"
 	collectFiles  = "files"
 	collectBlocks = "blocks"
+	collectUpload = "uploads"
 )
 
 // prefixOf returns the human-readable part of the ids of a collection, empty where they have none;
@@ -101,8 +107,17 @@ func Resolve(method, path string, query url.Values) (Route, error) {
 
 func (r *Route) translatePath(method string, at []string) error {
 	text, verb, hasVerb := strings.Cut(at[object], ":")
-	if at[collection] == collectFiles {
-		return r.file(method, text, len(at) == segments && !hasVerb)
+	switch at[collection] {
+	case collectFiles:
+		if len(at) > segments {
+			r.Inside = strings.Join(at[part:], "/")
+		}
+		return r.file(method, text, !hasVerb)
+	case collectUpload:
+		if method == "PATCH" && len(at) == segments {
+			r.Operation, r.Upload = AppendUpload, at[object]
+		}
+		return nil
 	}
 	hrp, known := prefixOf(at[collection])
 	if !known {
@@ -184,8 +199,11 @@ func name(at []string) string {
 	_, verb, _ := strings.Cut(at[object], ":")
 	out += "/{id}"
 	switch verb {
-	case "cancel", "update", "watch", "stat":
+	case "cancel", "update", "watch", "stat", "list", "pin", "unpin", "setExpiry", "finish":
 		out += ":" + verb
+	}
+	if len(at) > segments && at[collection] == collectFiles {
+		return out + "/{path}"
 	}
 	if len(at) > segments && at[part] == "logs" {
 		out += "/logs"

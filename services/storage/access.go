@@ -92,20 +92,33 @@ func (s *Session) grant(scope string) {
 // Put keeps a blob for the grant's account. Under a job's scope p.Job must be that job, or empty
 // when the token names a single one.
 func (s *Session) Put(ctx context.Context, p Put, body io.Reader) (Stored, error) {
-	if !s.writeAll {
-		p.KeepName = true // a host adds to what the account holds and changes nothing
-		if p.Job == "" && len(s.jobs) == 1 {
-			for job := range s.jobs {
-				p.Job = job
-			}
-		}
-		if !s.jobs[p.Job] {
-			return Stored{}, forbidden(need(ScopeWrite, p.Job))
-		}
+	p, err := s.writable(p)
+	if err != nil {
+		return Stored{}, err
 	}
-	p.Account = s.account
+	if p.Kind == cid.Directory {
+		return s.putDirectory(ctx, p, body)
+	}
 	p.SkipHeld = p.SkipHeld && s.readable(ctx, p.Expect) == nil
 	return s.access.store.Put(ctx, p, body)
+}
+
+// writable decides whether the grant covers a put.
+func (s *Session) writable(p Put) (Put, error) {
+	p.Account = s.account
+	if s.writeAll {
+		return p, nil
+	}
+	p.KeepName = true // a host adds to what the account holds and changes nothing
+	if p.Job == "" && len(s.jobs) == 1 {
+		for job := range s.jobs {
+			p.Job = job
+		}
+	}
+	if !s.jobs[p.Job] {
+		return p, forbidden(need(ScopeWrite, p.Job))
+	}
+	return p, nil
 }
 
 // Read writes a range of a blob to w.

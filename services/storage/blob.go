@@ -38,6 +38,24 @@ type Ref struct {
 	Job string
 	// Created is when this account first put it, to the millisecond.
 	Created time.Time
+	// Pinned keeps it from expiry and removal.
+	Pinned bool
+	// Expires is when it ends by itself, to the millisecond; zero: never.
+	Expires time.Time
+	// Total and Height are those of Tree, for directories.
+	Total  int64
+	Height int
+}
+
+// Wanted returns which of two expiries holds when both were asked for: the later, never at last.
+func Wanted(a, b time.Time) time.Time {
+	if a.IsZero() || b.IsZero() {
+		return time.Time{}
+	}
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // Range is part of a blob in bytes. The zero Range is the whole blob.
@@ -79,16 +97,29 @@ type Limits struct {
 	Bytes int64
 	// Blobs is the largest number of references of one account.
 	Blobs int64
+	// Uploads is the largest number of resumable uploads of one account; 0 is DefaultOpenUploads.
+	Uploads int
 }
 
-// DefaultLimits are 16 GiB per blob, 64 GiB and 1,000,000 blobs per account.
+// DefaultOpenUploads is how many resumable uploads an account may have under way.
+const DefaultOpenUploads = 32
+
+// OpenUploads is Uploads with its default.
+func (l Limits) OpenUploads() int {
+	if l.Uploads == 0 {
+		return DefaultOpenUploads
+	}
+	return l.Uploads
+}
+
+// DefaultLimits are 16 GiB per blob, 64 GiB and 1,000,000 blobs and 32 uploads per account.
 func DefaultLimits() Limits {
-	return Limits{Blob: 16 << 30, Bytes: 64 << 30, Blobs: 1_000_000}
+	return Limits{Blob: 16 << 30, Bytes: 64 << 30, Blobs: 1_000_000, Uploads: DefaultOpenUploads}
 }
 
 // Validate refuses limits that are not positive.
 func (l Limits) Validate() error {
-	if l.Blob <= 0 || l.Bytes <= 0 || l.Blobs <= 0 {
+	if l.Blob <= 0 || l.Bytes <= 0 || l.Blobs <= 0 || l.Uploads < 0 {
 		return BadRequest("storage limits must be positive: %+v", l)
 	}
 	return nil
@@ -98,6 +129,28 @@ func (l Limits) Validate() error {
 type Usage struct {
 	// Bytes is the sum of the sizes of its blobs, Blobs their number.
 	Bytes, Blobs int64
+	// Kinds is the same by kind, at the kind's number; the first is not used.
+	Kinds [cid.Directory + 1]Count
+	// Pinned are the pinned ones among them.
+	Pinned Count
+	// Uploads are the resumable ones under way, with the bytes of the quota that they hold.
+	Uploads Count
+}
+
+// Count is a number of things and their bytes.
+type Count struct{ Bytes, Blobs int64 }
+
+// Add counts a reference; sign is 1 or -1.
+func (u *Usage) Add(r Ref, sign int64) {
+	u.Bytes += sign * r.Size
+	u.Blobs += sign
+	kind := &u.Kinds[r.CID.Kind()]
+	kind.Bytes += sign * r.Size
+	kind.Blobs += sign
+	if r.Pinned {
+		u.Pinned.Bytes += sign * r.Size
+		u.Pinned.Blobs += sign
+	}
 }
 
 // Admit refuses, with ReasonQuota, a blob of size bytes on top of u and of pending bytes that other

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/united-containers/ucn/kit/cid"
@@ -34,6 +35,28 @@ const (
 	ReasonBusy fault.Reason = "TOO_MANY_UPLOADS"
 	// ReasonStalled: the writer sent too little for too long.
 	ReasonStalled fault.Reason = "UPLOAD_STALLED"
+	// ReasonPinned: the reference is pinned.
+	ReasonPinned fault.Reason = "REFERENCE_PINNED"
+	// ReasonInDirectory: a directory of the account names the blob.
+	ReasonInDirectory fault.Reason = "IN_DIRECTORY"
+	// ReasonIncomplete: a directory names what the account does not hold, or not so.
+	ReasonIncomplete fault.Reason = "DIRECTORY_INCOMPLETE"
+	// ReasonNotDirectory: the blob is no directory.
+	ReasonNotDirectory fault.Reason = "NOT_A_DIRECTORY"
+	// ReasonTooDeep: directories stand too deep within each other.
+	ReasonTooDeep fault.Reason = "DIRECTORY_TOO_DEEP"
+	// ReasonNoUpload: the account has no such upload.
+	ReasonNoUpload fault.Reason = "UPLOAD_NOT_FOUND"
+	// ReasonOffset: bytes were sent for another place than where the upload goes on.
+	ReasonOffset fault.Reason = "UPLOAD_OFFSET_MISMATCH"
+	// ReasonUploadBusy: another call is at work on the upload.
+	ReasonUploadBusy fault.Reason = "UPLOAD_BUSY"
+	// ReasonUploadDone: the upload is finished and takes no more bytes.
+	ReasonUploadDone fault.Reason = "UPLOAD_FINISHED"
+	// ReasonNotOperator: the call is for the operator's account.
+	ReasonNotOperator fault.Reason = "NOT_OPERATOR"
+	// ReasonNoAccount: the account is not on the chain, and such accounts have no quota.
+	ReasonNoAccount fault.Reason = "ACCOUNT_UNKNOWN"
 	// ReasonClosed: the store has been closed.
 	ReasonClosed fault.Reason = "STORAGE_CLOSED"
 )
@@ -80,3 +103,5 @@ func forbidden(need string) error {
 	return fault.New(fault.PermissionDenied, ReasonForbidden,
 		"the token does not allow %q: make one that names this scope", need).With("scope", need)
 }
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }

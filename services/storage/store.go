@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
@@ -26,6 +27,8 @@ import (
 type Store interface {
 	Blobs
 	References
+	Keeping
+	Uploads
 }
 
 // Blobs moves bytes in and out.
@@ -35,7 +38,8 @@ type Blobs interface {
 	// Read writes a range of a blob the account refers to, to w. Bytes written before an error are
 	// good, but they are not all. An error of w is returned wrapped.
 	Read(ctx context.Context, r Read, w io.Writer) error
-	// Remove ends the account's reference; the bytes go when nobody refers to them any more.
+	// Remove ends the account's reference; the bytes go when nobody refers to them any more. A pinned
+	// one is ReasonPinned, one that a directory of the account names ReasonInDirectory.
 	Remove(ctx context.Context, account Account, c cid.CID) error
 }
 
@@ -63,6 +67,11 @@ type Put struct {
 	Size int64
 	// Name and Job label the reference; see Ref.
 	Name, Job string
+	// Expires is when the reference ends by itself; zero: never. Of a reference that exists the later
+	// of both counts, and a put of a job's host leaves it.
+	Expires time.Time
+	// Tree is set for directories.
+	Tree Tree
 	// SkipHeld allows Put to return without reading body when the account already holds Expect.
 	// Without it a writer proves that it has the bytes.
 	SkipHeld bool
@@ -72,8 +81,11 @@ type Put struct {
 
 // Validate checks p against its bounds and the largest blob.
 func (p Put) Validate(l Limits) error {
-	if p.Kind != cid.File && p.Kind != cid.OCIBlob {
-		return BadRequest("say whether the blob is a file or an OCI blob")
+	if p.Kind != cid.File && p.Kind != cid.OCIBlob && p.Kind != cid.Directory {
+		return BadRequest("say whether the blob is a file, an OCI blob or a directory")
+	}
+	if len(p.Tree.Names) > MaxNames {
+		return BadRequest("a directory names %d blobs, at most %d", len(p.Tree.Names), MaxNames)
 	}
 	if !p.Expect.IsZero() && p.Expect.Kind() != p.Kind {
 		return BadRequest("the expected CID %s names a %s, the blob is sent as %s", p.Expect,
@@ -126,7 +138,7 @@ func (r Read) Validate() error {
 		return BadRequest("no CID is given")
 	}
 	if r.Encoding == EncodingSlice && r.CID.Kind() != cid.File {
-		return BadRequest("a Bao slice needs the CID of a file, %s is an OCI blob", r.CID)
+		return BadRequest("a Bao slice needs the CID of a file, %s is of a %s", r.CID, r.CID.Kind())
 	}
 	if r.Encoding > EncodingSlice {
 		return BadRequest("encoding %d is unknown", r.Encoding)

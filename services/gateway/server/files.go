@@ -110,15 +110,25 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 
 // getFile answers GET and HEAD /v1/files/{cid} with the raw bytes, or with one range of them. What
 // was not verified is not sent: an answer whose end is wrong is cut off before its last bytes.
-func (s *Server) getFile(w http.ResponseWriter, r *http.Request, file cid.CID) error {
+// With inside set, file is a directory and inside a path in it.
+func (s *Server) getFile(
+	w http.ResponseWriter, r *http.Request, file cid.CID, inside string,
+) error {
 	give, err := s.transfers.take(r, "transfers")
 	if err != nil {
 		return err
 	}
 	defer give()
-	about, err := s.storage.Stat(r.Context(), &storagev1.StatRequest{Cid: file.String()})
+	about, err := s.storage.Stat(r.Context(), &storagev1.StatRequest{Cid: file.String(),
+		Path: inside})
 	if err != nil {
 		return err
+	}
+	root := file
+	if inside != "" {
+		if file, err = cid.Parse(about.GetReference().GetCid()); err != nil {
+			return fmt.Errorf("storage names what is in a directory: %w", err)
+		}
 	}
 	size := int64(about.GetReference().GetSize())
 	if size < 0 {
@@ -148,7 +158,14 @@ func (s *Server) getFile(w http.ResponseWriter, r *http.Request, file cid.CID) e
 		return nil
 	}
 	out := &lateWriter{w: newPatientWriter(w, s.cfg.StallTime), code: code}
-	return s.sent(out, r, s.sendFile(r.Context(), out, file, span))
+	return s.sent(out, r, s.sendFile(r.Context(), out, place{root, inside, file}, span))
+}
+
+// place is a file and the way to it.
+type place struct {
+	root   cid.CID
+	inside string // a path in root, "" when root is the file itself
+	file   cid.CID
 }
 
 // setFileHeaders keeps a browser from taking a stranger's bytes for a page of this site.
@@ -185,20 +202,20 @@ func (s *Server) sent(out *lateWriter, r *http.Request, err error) error {
 }
 
 func (s *Server) sendFile(
-	ctx context.Context, w io.Writer, file cid.CID, span gateway.Span,
+	ctx context.Context, w io.Writer, at place, span gateway.Span,
 ) error {
 	switch {
 	case !span.Partial:
-		return s.sendWhole(ctx, w, file)
-	case file.Kind() == cid.File:
-		return s.blobs.GetRange(ctx, file, span.First, span.Length, w)
+		return s.sendWhole(ctx, w, at)
+	case at.file.Kind() == cid.File && at.inside == "":
+		return s.blobs.GetRange(ctx, at.file, span.First, span.Length, w)
 	}
-	return s.sendPart(ctx, w, file, span)
+	return s.sendPart(ctx, w, at, span)
 }
 
 // sendWhole keeps the newest chunk back until it knows that more follows or that all was right.
-func (s *Server) sendWhole(ctx context.Context, w io.Writer, file cid.CID) (err error) {
-	body, err := s.blobs.Open(ctx, file)
+func (s *Server) sendWhole(ctx context.Context, w io.Writer, at place) (err error) {
+	body, err := s.blobs.OpenPath(ctx, at.root, at.inside, at.file)
 	if err != nil {
 		return err
 	}
@@ -225,15 +242,16 @@ func (s *Server) sendWhole(ctx context.Context, w io.Writer, file cid.CID) (err 
 	}
 }
 
-// sendPart sends a range of an OCI blob, which nobody can verify without the rest: the storage's
-// own check has to do.
+// sendPart sends a range of what nobody can verify without the rest: the storage's own check has to
+// do.
 func (s *Server) sendPart(
-	ctx context.Context, w io.Writer, file cid.CID, span gateway.Span,
+	ctx context.Context, w io.Writer, at place, span gateway.Span,
 ) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := s.storage.Get(ctx, &storagev1.GetRequest{
-		Cid: file.String(), Offset: uint64(span.First), Length: uint64(span.Length),
+		Cid: at.root.String(), Path: at.inside, Offset: uint64(span.First),
+		Length: uint64(span.Length),
 	})
 	if err != nil {
 		return err

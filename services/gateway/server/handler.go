@@ -54,7 +54,7 @@ func (s *Server) handler() http.Handler {
 func spanName(r *http.Request) string {
 	method := "OTHER"
 	switch r.Method {
-	case "GET", "HEAD", "POST", "PUT", "DELETE":
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE":
 		method = r.Method
 	}
 	if !strings.HasPrefix(r.URL.Path, "/v1/") {
@@ -143,7 +143,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) error {
 	case gateway.PutFile:
 		return s.putFile(w, r)
 	case gateway.GetFile:
-		return s.getFile(w, r, route.File)
+		return s.getFile(w, r, route.File, route.Inside)
+	case gateway.AppendUpload:
+		return s.appendUpload(w, r, route.Upload)
 	case gateway.Logs:
 		return s.logs(w, r, route.Job)
 	}

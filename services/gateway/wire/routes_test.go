@@ -97,6 +97,27 @@ func routes(t *testing.T, file cid.CID) []route {
 		{"DELETE", "/v1/files/" + file.String(), "", "Remove",
 			&storagev1.RemoveRequest{Cid: file.String()}},
 		{"GET", "/v1/storage/usage", "", "Usage", &storagev1.UsageRequest{}},
+		{"POST", "/v1/files:removeMany", `{"job":"j","dry_run":true}`, "RemoveMany",
+			&storagev1.RemoveManyRequest{Job: "j", DryRun: true}},
+		{"POST", "/v1/files/" + file.String() + ":pin", "{}", "Pin",
+			&storagev1.PinRequest{Cid: file.String()}},
+		{"POST", "/v1/files/" + file.String() + ":unpin", "{}", "Unpin",
+			&storagev1.UnpinRequest{Cid: file.String()}},
+		{"POST", "/v1/files/" + file.String() + ":setExpiry", `{"expires_ms":"7"}`, "SetExpiry",
+			&storagev1.SetExpiryRequest{Cid: file.String(), ExpiresMs: 7}},
+		{"GET", "/v1/files/" + file.String() + ":list?path=a/b&page_size=2", "", "ListDirectory",
+			&storagev1.ListDirectoryRequest{Cid: file.String(), Path: "a/b", PageSize: 2}},
+		{"POST", "/v1/uploads", `{"kind":"KIND_FILE","size":"9"}`, "StartUpload",
+			&storagev1.StartUploadRequest{Header: &storagev1.PutHeader{
+				Kind: storagev1.Kind_KIND_FILE, Size: 9}}},
+		{"GET", "/v1/uploads", "", "ListUploads", &storagev1.ListUploadsRequest{}},
+		{"GET", "/v1/uploads/abcd", "", "GetUpload", &storagev1.GetUploadRequest{Upload: "abcd"}},
+		{"POST", "/v1/uploads/abcd:finish", "{}", "FinishUpload",
+			&storagev1.FinishUploadRequest{Upload: "abcd"}},
+		{"DELETE", "/v1/uploads/abcd", "", "AbortUpload",
+			&storagev1.AbortUploadRequest{Upload: "abcd"}},
+		{"POST", "/v1/storage:collect", `{"dry_run":true}`, "CollectGarbage",
+			&storagev1.CollectGarbageRequest{DryRun: true}},
 	}
 }
 
@@ -157,7 +178,8 @@ func TestRoutesCoverTheRules(t *testing.T) {
 		}
 	}
 	named = append(named, []string{"", "post", "/v1/files"}, []string{"", "get", "/v1/files/{cid}"},
-		[]string{"", "get", "/v1/jobs/{job}/logs"})
+		[]string{"", "get", "/v1/jobs/{job}/logs"}, []string{"", "patch", "/v1/uploads/{upload}"},
+		[]string{"", "get", "/v1/files/{cid}/{path}"})
 	for _, rule := range named {
 		operation, has := document.Paths[rule[2]][rule[1]]
 		if !has {

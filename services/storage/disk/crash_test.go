@@ -41,17 +41,20 @@ type act struct {
 	kind    cid.Kind
 	size    int
 	remove  bool
+	pieces  bool // as an upload that can be resumed
 }
 
 func scenario() []act {
 	alice, bob := storagetest.Alice(), storagetest.Bob()
 	return []act{
-		{"alice puts a file", alice, cid.File, 100_000, false},
-		{"alice puts a small file", alice, cid.File, 10, false},
-		{"alice puts a layer", alice, cid.OCIBlob, 50_000, false},
-		{"bob puts the same file", bob, cid.File, 100_000, false},
-		{"alice removes the file", alice, cid.File, 100_000, true},
-		{"bob removes the file", bob, cid.File, 100_000, true},
+		{"alice puts a file", alice, cid.File, 100_000, false, false},
+		{"alice puts a small file", alice, cid.File, 10, false, false},
+		{"alice puts a layer", alice, cid.OCIBlob, 50_000, false, false},
+		{"bob puts the same file", bob, cid.File, 100_000, false, false},
+		{"bob uploads a layer in pieces", bob, cid.OCIBlob, 70_000, false, true},
+		{"bob uploads what is here", bob, cid.File, 10, false, true},
+		{"alice removes the file", alice, cid.File, 100_000, true, false},
+		{"bob removes the file", bob, cid.File, 100_000, true, false},
 	}
 }
 
@@ -60,8 +63,55 @@ func (a act) do(ctx context.Context, d *disk.Disk) error {
 	if a.remove {
 		return d.Remove(ctx, a.account, storagetest.CIDOf(a.kind, data))
 	}
-	_, err := d.Put(ctx, storage.Put{Account: a.account, Kind: a.kind}, bytes.NewReader(data))
+	p := storage.Put{Account: a.account, Kind: a.kind}
+	if a.pieces {
+		return upload(ctx, d, p, data)
+	}
+	_, err := d.Put(ctx, p, bytes.NewReader(data))
 	return err
+}
+
+// upload sends data in two pieces.
+func upload(ctx context.Context, d *disk.Disk, p storage.Put, data []byte) error {
+	u, err := d.StartUpload(ctx, p)
+	for _, end := range []int{len(data) / 2, len(data)} {
+		if err == nil {
+			u, err = d.AppendUpload(ctx, p.Account, u.ID, u.Offset,
+				bytes.NewReader(data[u.Offset:end]))
+		}
+	}
+	if err == nil {
+		_, err = d.FinishUpload(ctx, p.Account, u.ID)
+	}
+	return err
+}
+
+// checkUploads finishes what was begun, as a client would that comes back.
+func checkUploads(t *testing.T, d *disk.Disk) {
+	t.Helper()
+	all, err := d.ListUploads(t.Context(), storagetest.Bob())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range all {
+		size := 70_000
+		if u.Put.Kind == cid.File {
+			size = 10
+		}
+		data := storagetest.Bytes(size, 1)
+		if u.Offset < int64(size) {
+			u, err = d.AppendUpload(t.Context(), storagetest.Bob(), u.ID, u.Offset,
+				bytes.NewReader(data[u.Offset:]))
+		}
+		if err != nil {
+			t.Errorf("go on at %d: %v", u.Offset, err)
+			continue
+		}
+		stored, err := d.FinishUpload(t.Context(), storagetest.Bob(), u.ID)
+		if err != nil || stored.Ref.CID != storagetest.CIDOf(u.Put.Kind, data) {
+			t.Errorf("finish what was begun: %+v, %v", stored, err)
+		}
+	}
 }
 
 // child runs the scenario, prints what was acknowledged and kills itself before effect number at.
@@ -161,6 +211,8 @@ func checkAfterCrash(t *testing.T, dir string, done int) {
 		}
 	}
 	checkConsistent(t, d, dir)
+	checkUploads(t, d)
+	checkConsistent(t, d, dir)
 	for _, a := range acts[done:] { // and everything goes on from here
 		if err := a.do(t.Context(), d); err != nil && !errors.Is(err, storage.ReasonNotFound) {
 			t.Errorf("%s after the crash: %v", a.name, err)
@@ -192,15 +244,16 @@ func checkConsistent(t *testing.T, d *disk.Disk, dir string) {
 		}
 		var sum storage.Usage
 		for _, ref := range refs {
-			sum.Bytes += ref.Size
-			sum.Blobs++
+			sum.Add(ref, 1)
 			want[ref.CID.String()] = true
 			if ref.Size > cid.GroupSize {
 				want[ref.CID.String()+".bao"] = true
 			}
 			checkHeld(t, d, a, ref.CID, true)
 		}
-		if u, err := d.Usage(t.Context(), a); err != nil || u != sum {
+		u, err := d.Usage(t.Context(), a)
+		u.Uploads = sum.Uploads
+		if err != nil || u != sum {
 			t.Errorf("usage of %s is %+v, %v; its references sum up to %+v", a, u, err, sum)
 		}
 	}

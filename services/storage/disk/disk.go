@@ -5,7 +5,8 @@
 //
 //	blobs/<first hash byte, hex>/<cid>      the bytes
 //	blobs/<first hash byte, hex>/<cid>.bao  the outboard, when the blob is more than one group
-//	tmp/                                    uploads under way; emptied at start
+//	tmp/                                    puts under way; emptied at start
+//	uploads/<id>                            uploads that can be resumed; the index has their offsets
 //	index/                                  Pebble, locked against a second process
 //
 // A Put syncs its temporary files, writes an intent to the index, renames, syncs the directory and
@@ -18,6 +19,7 @@
 package disk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +60,9 @@ type Config struct {
 	// Reserve is how many bytes of the file system stay free; a Put that would go below is
 	// ReasonFull. It keeps the index writable and must be at least MinReserve.
 	Reserve int64
+	// UploadIdle is after how long without progress an upload is given up, DefaultUploadIdle when 0;
+	// Grace is how old a file without holder must be before a pass frees it, DefaultGrace when 0.
+	UploadIdle, Grace time.Duration
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
 	// Log receives damage found and recovery done; discarded when nil.
@@ -80,6 +85,9 @@ func (c Config) Validate() error {
 	if c.Reserve < MinReserve {
 		return fmt.Errorf("storage reserve is %d bytes, at least %d", c.Reserve, MinReserve)
 	}
+	if c.UploadIdle < 0 || c.Grace < 0 {
+		return errors.New("upload idle time and grace must not be negative")
+	}
 	return c.Limits.Validate()
 }
 
@@ -97,9 +105,14 @@ type Disk struct {
 	blobLocks    [lockStripe]sync.Mutex
 	accountLocks [lockStripe]sync.Mutex
 
-	// mu guards pending, the bytes on their way into each account, and closed.
+	collecting sync.Mutex // one pass at a time
+
+	// mu guards pending, the bytes on their way into each account; open, the temporary files that
+	// calls have; uploads, those that can be resumed; and closed.
 	mu      sync.Mutex
 	pending map[storage.Account]int64
+	open    map[string]bool
+	uploads map[storage.UploadID]*session
 	closed  bool
 	calls   sync.WaitGroup
 }
@@ -117,6 +130,8 @@ func open(cfg Config, hook func(step) error) (*Disk, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.UploadIdle = cmp.Or(cfg.UploadIdle, DefaultUploadIdle)
+	cfg.Grace = cmp.Or(cfg.Grace, DefaultGrace)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -126,6 +141,8 @@ func open(cfg Config, hook func(step) error) (*Disk, error) {
 		writers: make(chan struct{}, maxWriters),
 		hook:    hook,
 		pending: make(map[storage.Account]int64),
+		open:    make(map[string]bool),
+		uploads: make(map[storage.UploadID]*session),
 	}
 	if err := d.makeDirs(); err != nil {
 		return nil, fmt.Errorf("create storage directories: %w", err)
@@ -163,7 +180,8 @@ func (d *Disk) enter() error {
 }
 
 func (d *Disk) makeDirs() error {
-	made := []string{d.cfg.Dir, filepath.Join(d.cfg.Dir, tmpDir), filepath.Join(d.cfg.Dir, blobsDir)}
+	made := []string{d.cfg.Dir, filepath.Join(d.cfg.Dir, tmpDir), filepath.Join(d.cfg.Dir, blobsDir),
+		filepath.Join(d.cfg.Dir, uploadsDir)}
 	for i := range shards {
 		made = append(made, filepath.Join(d.cfg.Dir, blobsDir, fmt.Sprintf("%02x", i)))
 	}
@@ -191,6 +209,9 @@ func (d *Disk) recover() error {
 		if err := os.RemoveAll(filepath.Join(tmp, entry.Name())); err != nil {
 			return err
 		}
+	}
+	if err := d.loadUploads(); err != nil {
+		return err
 	}
 	intents, err := d.intents()
 	if err != nil {
@@ -269,7 +290,14 @@ func (d *Disk) Usage(ctx context.Context, a storage.Account) (storage.Usage, err
 	if err := ctx.Err(); err != nil {
 		return storage.Usage{}, err
 	}
-	return d.usage(a)
+	u, err := d.usage(a)
+	if err != nil {
+		return storage.Usage{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	u.Uploads = d.openUploads(a)
+	return u, nil
 }
 
 // Remove implements storage.Blobs.
@@ -281,16 +309,11 @@ func (d *Disk) Remove(ctx context.Context, a storage.Account, c cid.CID) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	lock := d.lockBlob(c)
-	lock.Lock()
-	defer lock.Unlock()
-	orphaned, err := d.release(a, c)
-	if err != nil || !orphaned {
-		return err
-	}
-	if err := d.settle(c); err != nil {
-		// The reference is gone and that is durable; the intent frees the bytes at the next start.
-		d.cfg.Log.Error("bytes of a removed blob not freed yet", "cid", c.String(), "error", err)
-	}
-	return nil
+	_, err := d.remove(a, c, func(ref storage.Ref) error {
+		if ref.Pinned {
+			return storage.Pinned(c)
+		}
+		return nil
+	})
+	return err
 }

@@ -33,6 +33,12 @@ const (
 	stepRelease      step = "commit removal"
 	stepUnlink       step = "unlink data"
 	stepUnlinkTree   step = "unlink outboard"
+	stepUpdate       step = "commit change"
+	stepUploadCreate step = "create upload"
+	stepUploadRecord step = "write upload record"
+	stepUploadWrite  step = "write upload"
+	stepUploadSync   step = "sync upload"
+	stepUploadDrop   step = "end upload"
 	stepSyncUnlinked step = "sync directory after unlink"
 )
 

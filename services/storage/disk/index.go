@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -22,16 +20,16 @@ const (
 	keyVersion = 'v' //                 -> format number
 	keyRef     = 'r' // account, cid    -> refRecord
 	keyHolder  = 'h' // cid, account    -> nothing
-	keyUsage   = 'u' // account         -> bytes, blobs
+	keyUsage   = 'u' // account         -> counts: all, pinned, each kind
 	keyBlob    = 'b' // cid             -> size, BLAKE3 root
 	keyIntent  = 'p' // cid             -> nothing: files may be here without a holder
 	keyDamaged = 'd' // cid             -> nothing: the next Put replaces the files
+	keyUpload  = 'w' // account, upload -> uploadRecord
 
-	format       = 1
+	format       = 2
 	indexCache   = 8 << 20
 	indexMem     = 4 << 20
 	blobRecord   = 8 + cid.SumSize
-	usageRecord  = 16
 	accountSize  = len(storage.Account{})
 	maxIndexFile = 64 // file handles Pebble keeps
 )
@@ -42,6 +40,10 @@ type refRecord struct {
 	Name    string `json:"name,omitempty"`
 	Job     string `json:"job,omitempty"`
 	Created int64  `json:"created"` // Unix milliseconds
+	Pinned  bool   `json:"pinned,omitempty"`
+	Expires int64  `json:"expires,omitempty"` // Unix milliseconds
+	Total   int64  `json:"total,omitempty"`
+	Height  int    `json:"height,omitempty"`
 }
 
 // blob is what the index knows of a blob whoever holds it.
@@ -85,6 +87,9 @@ func (d *Disk) checkFormat() error {
 	}
 	if !found {
 		return d.db.Set([]byte{keyVersion}, []byte{format}, pebble.Sync)
+	}
+	if len(v) == 1 && v[0] == formatPlain {
+		return d.upgrade()
 	}
 	if len(v) != 1 || v[0] != format {
 		return fmt.Errorf("storage index has format %x, this program reads %d", v, format)
@@ -137,20 +142,6 @@ func (d *Disk) refs(ctx context.Context, a storage.Account, after cid.CID, limit
 		found = append(found, ref)
 	}
 	return found, it.Error()
-}
-
-func (d *Disk) usage(a storage.Account) (storage.Usage, error) {
-	value, found, err := d.get(usageKey(a))
-	if err != nil || !found {
-		return storage.Usage{}, err
-	}
-	if len(value) != usageRecord {
-		return storage.Usage{}, fmt.Errorf("usage record of %s has %d bytes", a, len(value))
-	}
-	return storage.Usage{
-		Bytes: int64(binary.BigEndian.Uint64(value)),
-		Blobs: int64(binary.BigEndian.Uint64(value[8:])),
-	}, nil
 }
 
 func (d *Disk) blob(c cid.CID) (blob, bool, error) {
@@ -231,70 +222,6 @@ func (d *Disk) dropIntent(c cid.CID, held bool) error {
 	return d.commit(b, err, pebble.NoSync)
 }
 
-// claim records, in one synced batch, that a holds c. It ends the intent and the damage of c.
-func (d *Disk) claim(a storage.Account, ref storage.Ref, b blob, grow bool) error {
-	usage, err := d.usage(a)
-	if err != nil {
-		return err
-	}
-	if grow {
-		usage.Bytes += ref.Size
-		usage.Blobs++
-	}
-	record, err := json.Marshal(refRecord{Size: ref.Size, Name: ref.Name, Job: ref.Job,
-		Created: ref.Created.UnixMilli()})
-	if err != nil {
-		return fmt.Errorf("encode reference: %w", err)
-	}
-	batch := d.db.NewBatch()
-	set := func(key, value []byte) { err = errors.Join(err, batch.Set(key, value, nil)) }
-	set(refKey(a, ref.CID), record)
-	set(append(cidKey(keyHolder, ref.CID), a[:]...), nil)
-	set(usageKey(a), encodeUsage(usage))
-	set(cidKey(keyBlob, ref.CID), encodeBlob(b))
-	err = errors.Join(err, batch.Delete(cidKey(keyIntent, ref.CID), nil),
-		batch.Delete(cidKey(keyDamaged, ref.CID), nil))
-	return d.commit(batch, err, pebble.Sync)
-}
-
-// release ends a's reference to c in one synced batch, and reports whether nobody else holds c; it
-// is then under an intent.
-func (d *Disk) release(a storage.Account, c cid.CID) (orphaned bool, err error) {
-	lock := d.lockAccount(a)
-	lock.Lock()
-	defer lock.Unlock()
-	ref, held, err := d.ref(a, c)
-	if err != nil {
-		return false, err
-	}
-	if !held {
-		return false, storage.NotFound(c)
-	}
-	other, err := d.anyOther(c, &a)
-	if err != nil {
-		return false, err
-	}
-	usage, err := d.usage(a)
-	if err != nil {
-		return false, err
-	}
-	usage.Bytes -= ref.Size
-	usage.Blobs--
-	if err := d.room(0, indexRoom); err != nil {
-		return false, err
-	}
-	if err := d.step(stepRelease); err != nil {
-		return false, err
-	}
-	b := d.db.NewBatch()
-	err = errors.Join(b.Delete(refKey(a, c), nil), b.Set(usageKey(a), encodeUsage(usage), nil),
-		b.Delete(append(cidKey(keyHolder, c), a[:]...), nil))
-	if !other {
-		err = errors.Join(err, b.Set(cidKey(keyIntent, c), nil, nil))
-	}
-	return !other, d.commit(b, err, pebble.Sync)
-}
-
 func (d *Disk) commit(b *pebble.Batch, err error, how *pebble.WriteOptions) error {
 	if err == nil {
 		err = b.Commit(how)
@@ -305,20 +232,6 @@ func (d *Disk) commit(b *pebble.Batch, err error, how *pebble.WriteOptions) erro
 	return nil
 }
 
-func decodeRef(c cid.CID, value []byte) (storage.Ref, error) {
-	var r refRecord
-	if err := json.Unmarshal(value, &r); err != nil {
-		return storage.Ref{}, fmt.Errorf("decode reference to %s: %w", c, err)
-	}
-	return storage.Ref{CID: c, Size: r.Size, Name: r.Name, Job: r.Job,
-		Created: time.UnixMilli(r.Created)}, nil
-}
-
-func encodeUsage(u storage.Usage) []byte {
-	value := binary.BigEndian.AppendUint64(nil, uint64(u.Bytes))
-	return binary.BigEndian.AppendUint64(value, uint64(u.Blobs))
-}
-
 func encodeBlob(b blob) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(b.size)), b.root[:]...)
 }
@@ -327,8 +240,6 @@ func refKey(a storage.Account, c cid.CID) []byte {
 	key := append(make([]byte, 0, 80), keyRef)
 	return append(append(key, a[:]...), c.Bytes()...)
 }
-
-func usageKey(a storage.Account) []byte { return append([]byte{keyUsage}, a[:]...) }
 
 func cidKey(kind byte, c cid.CID) []byte {
 	return append(append(make([]byte, 0, 80), kind), c.Bytes()...)

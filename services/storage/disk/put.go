@@ -101,6 +101,7 @@ type upload struct {
 	p        storage.Put
 	free     bool  // the account holds the blob already: no quota is needed
 	reserved int64 // bytes of d.pending that are ours
+	lent     int64 // bytes of d.pending that a resumable upload holds for us
 
 	tmp  *os.File
 	tree cid.Hasher
@@ -133,6 +134,9 @@ func (u *upload) open() error {
 	if err != nil {
 		return diskError(stepCreate, err)
 	}
+	u.d.mu.Lock()
+	u.d.open[filepath.Base(u.tmp.Name())] = true
+	u.d.mu.Unlock()
 	if u.p.Kind == cid.OCIBlob {
 		u.sha = sha256.New()
 	}
@@ -148,6 +152,11 @@ func (u *upload) end() {
 	if u.tmp == nil {
 		return
 	}
+	defer func() {
+		u.d.mu.Lock()
+		defer u.d.mu.Unlock()
+		delete(u.d.open, filepath.Base(u.tmp.Name()))
+	}()
 	err := errors.Join(u.tmp.Close(), removeIfThere(u.tmp.Name()),
 		removeIfThere(u.tmp.Name()+outboardSuffix))
 	if err != nil {
@@ -268,9 +277,13 @@ func (u *upload) identify() (err error) {
 	if u.blob.root, err = u.tree.Finish(outboard); err != nil {
 		return diskError(stepTree, err)
 	}
-	u.cid = cid.OfFile(u.blob.root)
-	if u.sha != nil {
+	switch u.p.Kind {
+	case cid.OCIBlob:
 		u.cid = cid.OfOCI([cid.SumSize]byte(u.sha.Sum(nil)))
+	case cid.Directory:
+		u.cid = cid.OfDirectory(u.blob.root)
+	default:
+		u.cid = cid.OfFile(u.blob.root)
 	}
 	return u.p.Verify(u.cid, u.blob.size)
 }
@@ -315,7 +328,7 @@ func (u *upload) place() (storage.Stored, error) {
 			return storage.Stored{}, err
 		}
 	}
-	err := u.effect(stepRename, func() error { return os.Rename(u.tmp.Name(), final) })
+	err := u.effect(stepRename, func() error { return u.move(final) })
 	if err != nil {
 		return storage.Stored{}, err
 	}
@@ -324,6 +337,18 @@ func (u *upload) place() (storage.Stored, error) {
 		return storage.Stored{}, err
 	}
 	return u.claim()
+}
+
+// move gives the data its final name. An upload that can be resumed keeps its own name as well, so
+// that nothing of it is lost when a later step fails.
+func (u *upload) move(final string) error {
+	if u.lent == 0 {
+		return os.Rename(u.tmp.Name(), final)
+	}
+	if err := removeIfThere(final); err != nil {
+		return err
+	}
+	return os.Link(u.tmp.Name(), final)
 }
 
 // sync makes the temporary files and the intent durable.
@@ -356,22 +381,18 @@ func (u *upload) claim() (storage.Stored, error) {
 	lock := u.d.lockAccount(u.p.Account)
 	lock.Lock()
 	defer lock.Unlock()
-	ref, held, err := u.d.ref(u.p.Account, u.cid)
+	old, held, err := u.d.ref(u.p.Account, u.cid)
 	if err != nil {
 		return storage.Stored{}, err
 	}
+	ref, before := u.renewed(old), &old
 	if !held {
 		if err := u.admit(); err != nil {
 			return storage.Stored{}, err
 		}
-		ref = storage.Ref{CID: u.cid, Size: u.blob.size, Name: u.p.Name, Job: u.p.Job,
-			Created: u.d.cfg.Now().Truncate(time.Millisecond)}
-	} else if u.p.Name != "" && !u.p.KeepName {
-		ref.Name = u.p.Name
+		ref, before = u.ref(), nil
 	}
-	err = u.effect(stepClaim, func() error {
-		return u.d.claim(u.p.Account, ref, u.blob, !held)
-	})
+	err = u.effect(stepClaim, func() error { return u.d.claim(u.p, ref, before, u.blob) })
 	if err != nil {
 		return storage.Stored{}, err
 	}
@@ -379,6 +400,25 @@ func (u *upload) claim() (storage.Stored, error) {
 		return storage.Stored{}, diskError(stepClaimed, err)
 	}
 	return storage.Stored{Ref: ref, Held: held}, nil
+}
+
+// ref is the reference of an account that held none.
+func (u *upload) ref() storage.Ref {
+	return storage.Ref{CID: u.cid, Size: u.blob.size, Name: u.p.Name, Job: u.p.Job,
+		Created: u.d.cfg.Now().Truncate(time.Millisecond), Expires: timeOf(millis(u.p.Expires)),
+		Total: u.p.Tree.Total, Height: u.p.Tree.Height}
+}
+
+// renewed is the reference of an account that puts what it holds.
+func (u *upload) renewed(ref storage.Ref) storage.Ref {
+	if u.p.KeepName {
+		return ref
+	}
+	if u.p.Name != "" {
+		ref.Name = u.p.Name
+	}
+	ref.Expires = storage.Wanted(ref.Expires, timeOf(millis(u.p.Expires)))
+	return ref
 }
 
 // admit turns the reservation into a last check against the quota, under the account's lock.
@@ -390,5 +430,5 @@ func (u *upload) admit() error {
 	u.d.mu.Lock()
 	defer u.d.mu.Unlock()
 	u.unreserve()
-	return u.d.cfg.Limits.Admit(usage, u.d.pending[u.p.Account], u.blob.size)
+	return u.d.cfg.Limits.Admit(usage, u.d.pending[u.p.Account]-u.lent, u.blob.size)
 }

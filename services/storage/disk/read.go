@@ -81,7 +81,7 @@ func (d *Disk) tree(c cid.CID) (cid.Tree, handles, error) {
 	if !found {
 		return cid.Tree{}, handles{}, fmt.Errorf("no blob record: %w", fs.ErrNotExist)
 	}
-	if c.Kind() == cid.File {
+	if c.Kind() != cid.OCIBlob {
 		b.root = c.Sum()
 	}
 	var h handles

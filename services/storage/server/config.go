@@ -21,6 +21,8 @@ const (
 	DefaultStall = 5 * time.Minute
 	// DefaultUploads is how many uploads one account may have under way at once.
 	DefaultUploads = 16
+	// DefaultCollectEvery is how often garbage is collected.
+	DefaultCollectEvery = 10 * time.Minute
 
 	defaultPage = 100
 )
@@ -33,6 +35,8 @@ type Config struct {
 	// Stall is how long a writer may take to send 64 KiB before its upload is given up; the time
 	// this side takes does not count. 0 is DefaultStall.
 	Stall time.Duration
+	// CollectEvery is how often garbage is collected. 0 is DefaultCollectEvery.
+	CollectEvery time.Duration
 }
 
 // Validate refuses negative bounds.
@@ -43,6 +47,9 @@ func (c Config) Validate() error {
 	if c.Stall < 0 {
 		return errors.New("stall must not be negative")
 	}
+	if c.CollectEvery < 0 {
+		return errors.New("collect_every must not be negative")
+	}
 	return nil
 }
 
@@ -52,6 +59,12 @@ type Deps struct {
 	Store storage.Store
 	// Limits are the store's own, told to callers. Required.
 	Limits storage.Limits
+	// Operator is whose account may start collections; zero: nobody's.
+	Operator storage.Account
+	// Accounts says who may put; nil lets every account.
+	Accounts Accounts
+	// Now is the clock, time.Now when nil.
+	Now func() time.Time
 	// Meter makes the metrics; nil makes none.
 	Meter metric.MeterProvider
 	// Log gets what is kept and removed, at debug level; nil logs nothing.
@@ -64,6 +77,9 @@ func (d Deps) withDefaults() (Deps, error) {
 	}
 	if err := d.Limits.Validate(); err != nil {
 		return Deps{}, err
+	}
+	if d.Now == nil {
+		d.Now = time.Now
 	}
 	if d.Meter == nil {
 		d.Meter = metricnoop.NewMeterProvider()

@@ -31,7 +31,7 @@ func (s *Server) get(request *storagev1.GetRequest, stream getStream, out *frame
 	if err != nil {
 		return err
 	}
-	ref, err := session.Stat(ctx, read.CID)
+	ref, err := session.Resolve(ctx, read.CID, request.GetPath())
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (s *Server) get(request *storagev1.GetRequest, stream getStream, out *frame
 	if err != nil {
 		return err
 	}
-	if err := session.Read(ctx, read, out); err != nil {
+	if err := session.ReadAt(ctx, read, request.GetPath(), out); err != nil {
 		return err
 	}
 	return out.flush()
@@ -69,6 +69,9 @@ func readOf(request *storagev1.GetRequest) (storage.Read, error) {
 		read.Encoding = storage.EncodingSlice
 	default:
 		return storage.Read{}, storage.BadRequest("encoding %d is unknown", request.GetEncoding())
+	}
+	if request.GetPath() != "" { // what is read has another CID, which the store judges
+		return read, nil
 	}
 	return read, read.Validate()
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/services/storage"
 )
 
 const scopeName = "github.com/united-containers/ucn/services/storage/server"
@@ -19,6 +20,8 @@ type metrics struct {
 	bytes    metric.Int64Counter
 	blobs    metric.Int64Counter
 	refusals metric.Int64Counter
+	garbage  metric.Int64Counter
+	freed    metric.Int64Counter
 }
 
 func newMetrics(p metric.MeterProvider) (*metrics, error) {
@@ -29,7 +32,11 @@ func newMetrics(p metric.MeterProvider) (*metrics, error) {
 		metric.WithDescription("References made (change=put), found (held) and ended (remove)"))
 	refusals, err3 := meter.Int64Counter("ucn.storage.refusals", metric.WithUnit("{call}"),
 		metric.WithDescription("Calls refused or failed, by reason; INTERNAL has no other"))
-	return &metrics{bytes, blobs, refusals}, errors.Join(err, err2, err3)
+	garbage, err4 := meter.Int64Counter("ucn.storage.collected", metric.WithUnit("{thing}"),
+		metric.WithDescription("What collections ended, by what: reference, upload, blob"))
+	freed, err5 := meter.Int64Counter("ucn.storage.collected.bytes", metric.WithUnit("By"),
+		metric.WithDescription("Bytes that collections freed on the disk"))
+	return &metrics{bytes, blobs, refusals, garbage, freed}, errors.Join(err, err2, err3, err4, err5)
 }
 
 func (m *metrics) moved(ctx context.Context, direction string, n int64) {
@@ -37,7 +44,19 @@ func (m *metrics) moved(ctx context.Context, direction string, n int64) {
 }
 
 func (m *metrics) changed(ctx context.Context, change string) {
-	m.blobs.Add(ctx, 1, metric.WithAttributes(attribute.String("change", change)))
+	m.changedBy(ctx, change, 1)
+}
+
+func (m *metrics) collected(ctx context.Context, got storage.Collected) {
+	for what, n := range map[string]int64{"reference": got.References, "upload": got.Uploads,
+		"blob": got.Blobs} {
+		m.garbage.Add(ctx, n, metric.WithAttributes(attribute.String("what", what)))
+	}
+	m.freed.Add(ctx, got.Bytes)
+}
+
+func (m *metrics) changedBy(ctx context.Context, change string, n int64) {
+	m.blobs.Add(ctx, n, metric.WithAttributes(attribute.String("change", change)))
 }
 
 // failed counts err by its reason, and passes it on.

@@ -1,9 +1,9 @@
 package server
 
 import (
+	"context"
 	"time"
 
-	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 	"github.com/united-containers/ucn/services/storage"
 )
 
@@ -13,32 +13,38 @@ const leastProgress = 64 << 10
 
 // patient receives the messages of an upload from a writer who must get on with it: uploads under
 // way have places that others wait for. Only time spent waiting for the writer counts.
-type patient struct {
-	stream putStream
+type patient[M part] struct {
+	ctx    context.Context
+	recv   func() (M, error)
 	stall  time.Duration
-	parts  chan received
+	parts  chan received[M]
 	waited time.Duration // since the writer last made its progress
 	due    int           // bytes until it has
 }
 
-type received struct {
-	message *storagev1.PutRequest
+// part is one message of an upload.
+type part interface{ GetChunk() []byte }
+
+type received[M part] struct {
+	message M
 	err     error
 }
 
-// newPatient starts receiving; that ends with the stream.
-func newPatient(stream putStream, stall time.Duration) *patient {
-	p := &patient{stream: stream, stall: stall, parts: make(chan received), due: leastProgress}
+// newPatient starts receiving; that ends with the stream, whose context ctx is.
+func newPatient[M part](recv func() (M, error), ctx context.Context, stall time.Duration,
+) *patient[M] {
+	p := &patient[M]{ctx: ctx, recv: recv, stall: stall, parts: make(chan received[M]),
+		due: leastProgress}
 	go p.receive()
 	return p
 }
 
-func (p *patient) receive() {
+func (p *patient[M]) receive() {
 	for {
-		m, err := p.stream.Recv()
+		m, err := p.recv()
 		select {
-		case p.parts <- received{m, err}:
-		case <-p.stream.Context().Done():
+		case p.parts <- received[M]{m, err}:
+		case <-p.ctx.Done():
 			return
 		}
 		if err != nil {
@@ -48,7 +54,7 @@ func (p *patient) receive() {
 }
 
 // next returns the next message, io.EOF after the last, or UPLOAD_STALLED.
-func (p *patient) next() (*storagev1.PutRequest, error) {
+func (p *patient[M]) next() (m M, err error) {
 	began := time.Now()
 	timer := time.NewTimer(p.stall - p.waited)
 	defer timer.Stop()
@@ -60,8 +66,8 @@ func (p *patient) next() (*storagev1.PutRequest, error) {
 		}
 		return got.message, got.err
 	case <-timer.C:
-		return nil, storage.Stalled(p.stall)
-	case <-p.stream.Context().Done():
-		return nil, p.stream.Context().Err()
+		return m, storage.Stalled(p.stall)
+	case <-p.ctx.Done():
+		return m, p.ctx.Err()
 	}
 }

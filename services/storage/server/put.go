@@ -17,7 +17,7 @@ type putStream = grpc.ClientStreamingServer[storagev1.PutRequest, storagev1.PutR
 // Put implements storagev1.StorageServiceServer.
 func (s *Server) Put(stream putStream) error {
 	ctx := stream.Context()
-	body := &putBody{from: newPatient(stream, s.cfg.Stall)}
+	body := &putBody{from: newPatient(stream.Recv, ctx, s.cfg.Stall)}
 	stored, err := s.put(stream, body)
 	s.metrics.moved(ctx, "in", body.received)
 	if err != nil {
@@ -45,14 +45,17 @@ func (s *Server) put(stream putStream, body *putBody) (storage.Stored, error) {
 		return storage.Stored{}, err
 	}
 	defer end()
-	p, err := receiveHeader(body.from)
+	p, err := s.receiveHeader(body.from)
 	if err != nil {
+		return storage.Stored{}, err
+	}
+	if err := s.known(stream.Context(), session.Account()); err != nil {
 		return storage.Stored{}, err
 	}
 	return session.Put(stream.Context(), p, body)
 }
 
-func receiveHeader(from *patient) (storage.Put, error) {
+func (s *Server) receiveHeader(from *patient[*storagev1.PutRequest]) (storage.Put, error) {
 	first, err := from.next()
 	if errors.Is(err, io.EOF) {
 		return storage.Put{}, storage.BadRequest("the stream ended before its header")
@@ -60,15 +63,22 @@ func receiveHeader(from *patient) (storage.Put, error) {
 	if err != nil {
 		return storage.Put{}, err
 	}
-	h := first.GetHeader()
-	if h == nil {
+	if first.GetHeader() == nil {
 		return storage.Put{}, storage.BadRequest("the first message must be the header")
 	}
+	return s.putOf(first.GetHeader())
+}
+
+// putOf reads what a writer announces.
+func (s *Server) putOf(h *storagev1.PutHeader) (p storage.Put, err error) {
 	if h.GetSize() > math.MaxInt64 {
-		return storage.Put{}, storage.BadRequest("size %d", h.GetSize())
+		return p, storage.BadRequest("size %d", h.GetSize())
 	}
-	p := storage.Put{Kind: kindOf(h.GetKind()), Size: int64(h.GetSize()), Name: h.GetName(),
+	p = storage.Put{Kind: kindOf(h.GetKind()), Size: int64(h.GetSize()), Name: h.GetName(),
 		Job: h.GetJob(), SkipHeld: true}
+	if p.Expires, err = s.future(h.GetExpiresMs()); err != nil {
+		return p, err
+	}
 	if h.GetExpectedCid() != "" {
 		p.Expect, err = cid.Parse(h.GetExpectedCid())
 	}
@@ -78,7 +88,7 @@ func receiveHeader(from *patient) (storage.Put, error) {
 // putBody is the bytes of a Put as a reader. Only the client's half-close is its end: a stream that
 // breaks off is an error, and nothing is kept.
 type putBody struct {
-	from     *patient
+	from     *patient[*storagev1.PutRequest]
 	rest     []byte
 	received int64
 }

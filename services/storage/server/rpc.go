@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"github.com/united-containers/ucn/kit/cid"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
@@ -23,7 +24,7 @@ func (s *Server) stat(ctx context.Context, request *storagev1.StatRequest) (
 	if err != nil {
 		return nil, err
 	}
-	ref, err := session.Stat(ctx, c)
+	ref, err := session.Resolve(ctx, c, request.GetPath())
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +33,7 @@ func (s *Server) stat(ctx context.Context, request *storagev1.StatRequest) (
 	if !request.GetImage() {
 		return response, nil
 	}
-	image, err := session.Image(ctx, c)
+	image, err := session.Image(ctx, ref.CID)
 	if err != nil {
 		return nil, err
 	}
@@ -65,15 +66,13 @@ func (s *Server) list(ctx context.Context, request *storagev1.ListRequest) (
 	if err != nil {
 		return nil, err
 	}
-	var after cid.CID
-	if request.GetPageToken() != "" {
-		if after, err = cid.Parse(request.GetPageToken()); err != nil {
-			return nil, storage.BadRequest("the page token is not one this service gave")
-		}
+	after, err := afterOf(request.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
-	size := int(request.GetPageSize())
-	if size == 0 {
-		size = defaultPage
+	size, err := pageSize(request.GetPageSize())
+	if err != nil {
+		return nil, err
 	}
 	refs, err := session.List(ctx, after, size)
 	if err != nil {
@@ -89,6 +88,18 @@ func (s *Server) list(ctx context.Context, request *storagev1.ListRequest) (
 	return response, nil
 }
 
+// afterOf reads the token of a page of references.
+func afterOf(token string) (cid.CID, error) {
+	if token == "" {
+		return cid.CID{}, nil
+	}
+	after, err := cid.Parse(token)
+	if err != nil {
+		return after, storage.BadRequest("the page token is not one this service gave")
+	}
+	return after, nil
+}
+
 // Usage implements storagev1.StorageServiceServer.
 func (s *Server) Usage(ctx context.Context, _ *storagev1.UsageRequest) (
 	*storagev1.UsageResponse, error,
@@ -101,10 +112,22 @@ func (s *Server) Usage(ctx context.Context, _ *storagev1.UsageRequest) (
 	if err != nil {
 		return nil, s.metrics.failed(ctx, err)
 	}
-	limits := s.deps.Limits
-	return &storagev1.UsageResponse{Bytes: uint64(usage.Bytes), Blobs: uint64(usage.Blobs),
-		QuotaBytes: uint64(limits.Bytes), QuotaBlobs: uint64(limits.Blobs),
-		MaxBlob: uint64(limits.Blob)}, nil
+	return toUsage(usage, s.deps.Limits), nil
+}
+
+func toUsage(u storage.Usage, l storage.Limits) *storagev1.UsageResponse {
+	m := &storagev1.UsageResponse{Bytes: uint64(u.Bytes), Blobs: uint64(u.Blobs),
+		QuotaBytes: uint64(l.Bytes), QuotaBlobs: uint64(l.Blobs), MaxBlob: uint64(l.Blob),
+		PinnedBlobs: uint64(u.Pinned.Blobs), PinnedBytes: uint64(u.Pinned.Bytes),
+		Uploads: uint64(u.Uploads.Blobs), UploadBytes: uint64(u.Uploads.Bytes),
+		MaxUploads: uint64(l.OpenUploads())}
+	for kind, n := range u.Kinds {
+		if n.Blobs > 0 {
+			m.Kinds = append(m.Kinds, &storagev1.KindUsage{Kind: toKind(cid.Kind(kind)),
+				Bytes: uint64(n.Bytes), Blobs: uint64(n.Blobs)})
+		}
+	}
+	return m
 }
 
 // Remove implements storagev1.StorageServiceServer.
@@ -126,7 +149,16 @@ func (s *Server) Remove(ctx context.Context, request *storagev1.RemoveRequest) (
 func toReference(ref storage.Ref) *storagev1.Reference {
 	return &storagev1.Reference{Cid: ref.CID.String(), Size: uint64(ref.Size),
 		Kind: toKind(ref.CID.Kind()), Name: ref.Name, Job: ref.Job,
-		CreatedMs: uint64(ref.Created.UnixMilli())}
+		CreatedMs: uint64(ref.Created.UnixMilli()), Pinned: ref.Pinned,
+		ExpiresMs: unixMillis(ref.Expires)}
+}
+
+// unixMillis keeps the zero time zero.
+func unixMillis(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	return uint64(t.UnixMilli())
 }
 
 func toImage(image storage.Image) *storagev1.Image {
@@ -147,6 +179,8 @@ func toKind(k cid.Kind) storagev1.Kind {
 		return storagev1.Kind_KIND_FILE
 	case cid.OCIBlob:
 		return storagev1.Kind_KIND_OCI_BLOB
+	case cid.Directory:
+		return storagev1.Kind_KIND_DIRECTORY
 	default:
 		return storagev1.Kind_KIND_UNSPECIFIED
 	}
@@ -158,6 +192,8 @@ func kindOf(k storagev1.Kind) cid.Kind {
 		return cid.File
 	case storagev1.Kind_KIND_OCI_BLOB:
 		return cid.OCIBlob
+	case storagev1.Kind_KIND_DIRECTORY:
+		return cid.Directory
 	default:
 		return cid.Unknown
 	}

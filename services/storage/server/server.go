@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -22,6 +23,8 @@ type Server struct {
 	access  *storage.Access
 	metrics *metrics
 
+	admission admission
+
 	// mu guards uploads, the number of uploads under way per account.
 	mu      sync.Mutex
 	uploads map[storage.Account]int
@@ -37,6 +40,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if cfg.Uploads == 0 {
 		cfg.Uploads = DefaultUploads
 	}
+	if cfg.CollectEvery == 0 {
+		cfg.CollectEvery = DefaultCollectEvery
+	}
 	if cfg.Stall == 0 {
 		cfg.Stall = DefaultStall
 	}
@@ -49,7 +55,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("storage server: %w", err)
 	}
 	return &Server{cfg: cfg, deps: deps, access: storage.NewAccess(deps.Store), metrics: m,
-		uploads: make(map[storage.Account]int)}, nil
+		admission: admission{accounts: deps.Accounts}, uploads: make(map[storage.Account]int)}, nil
 }
 
 // Register adds the service to a gRPC server made by kit/rpc, which authenticates callers.
@@ -57,12 +63,22 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	storagev1.RegisterStorageServiceServer(r, s)
 }
 
-// Run calls ready and returns when ctx ends. The server has no work of its own: calls are drained
-// by the gRPC server it is registered with.
+// Run calls ready, collects garbage now and then, and returns when ctx ends: calls are drained by
+// the gRPC server it is registered with.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	ready()
-	<-ctx.Done()
-	return nil
+	tick := time.NewTicker(s.cfg.CollectEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if _, err := s.collect(ctx, false); err != nil && ctx.Err() == nil {
+			s.deps.Log.ErrorContext(ctx, "garbage collection failed", "error", err)
+		}
+	}
 }
 
 // session opens the caller's view of the store. A call without a proven caller is a mistake in how

@@ -25,6 +25,9 @@ type Memory struct {
 	blobs map[cid.CID]*kept
 	refs  map[storage.Account]map[cid.CID]storage.Ref
 	fail  Fail
+	// names is what each account's directories hold.
+	names   map[storage.Account]map[cid.CID][]cid.CID
+	uploads map[storage.UploadID]*memoryUpload
 }
 
 // Fail decides whether a call of the named method ("Put", "Read", ...) fails: Before prevents its
@@ -44,7 +47,9 @@ var _ storage.Store = (*Memory)(nil)
 // NewMemory returns an empty store with the given limits.
 func NewMemory(l storage.Limits) *Memory {
 	return &Memory{limits: l, blobs: map[cid.CID]*kept{},
-		refs: map[storage.Account]map[cid.CID]storage.Ref{}}
+		refs:    map[storage.Account]map[cid.CID]storage.Ref{},
+		names:   map[storage.Account]map[cid.CID][]cid.CID{},
+		uploads: map[storage.UploadID]*memoryUpload{}}
 }
 
 // FailWith installs hooks; the zero Fail removes them.
@@ -156,8 +161,11 @@ func (m *Memory) keep(p storage.Put, data []byte) (storage.Stored, error) {
 		return storage.Stored{}, err
 	}
 	c := cid.OfFile(root)
-	if p.Kind == cid.OCIBlob {
+	switch p.Kind {
+	case cid.OCIBlob:
 		c = cid.OfOCI(sha256.Sum256(data))
+	case cid.Directory:
+		c = cid.OfDirectory(root)
 	}
 	if err := p.Verify(c, int64(len(data))); err != nil {
 		return storage.Stored{}, err
@@ -175,9 +183,16 @@ func (m *Memory) claim(p storage.Put, c cid.CID) (storage.Stored, error) {
 	ref, held := m.refs[p.Account][c]
 	if !held {
 		ref = storage.Ref{CID: c, Size: int64(len(m.blobs[c].data)), Name: p.Name, Job: p.Job,
-			Created: time.Now().Truncate(time.Millisecond)}
-	} else if p.Name != "" && !p.KeepName {
-		ref.Name = p.Name
+			Created: time.Now().Truncate(time.Millisecond), Expires: milli(p.Expires),
+			Total: p.Tree.Total, Height: p.Tree.Height}
+		if err := m.link(p.Account, c, p.Tree.Names); err != nil {
+			return storage.Stored{}, err
+		}
+	} else if !p.KeepName {
+		if p.Name != "" {
+			ref.Name = p.Name
+		}
+		ref.Expires = storage.Wanted(ref.Expires, milli(p.Expires))
 	}
 	if m.refs[p.Account] == nil {
 		m.refs[p.Account] = map[cid.CID]storage.Ref{}
@@ -222,16 +237,17 @@ func (m *Memory) Read(ctx context.Context, r storage.Read, w io.Writer) error {
 // Remove implements storage.Blobs.
 func (m *Memory) Remove(ctx context.Context, a storage.Account, c cid.CID) error {
 	return m.call(ctx, "Remove", func() error {
-		if _, held := m.refs[a][c]; !held {
+		ref, held := m.refs[a][c]
+		if !held {
 			return storage.NotFound(c)
 		}
-		delete(m.refs[a], c)
-		for _, held := range m.refs {
-			if _, other := held[c]; other {
-				return nil
-			}
+		if ref.Pinned {
+			return storage.Pinned(c)
 		}
-		delete(m.blobs, c)
+		if of, linked := m.holder(a, c); linked {
+			return storage.InDirectory(c, of)
+		}
+		m.drop(a, c)
 		return nil
 	})
 }
@@ -285,8 +301,13 @@ func (m *Memory) Usage(ctx context.Context, a storage.Account) (storage.Usage, e
 func (m *Memory) usage(a storage.Account) storage.Usage {
 	var u storage.Usage
 	for _, ref := range m.refs[a] {
-		u.Bytes += ref.Size
-		u.Blobs++
+		u.Add(ref, 1)
+	}
+	for _, up := range m.uploads {
+		if up.Put.Account == a && up.CID.IsZero() {
+			u.Uploads.Blobs++
+			u.Uploads.Bytes += max(up.Offset, up.Put.Size)
+		}
 	}
 	return u
 }

@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/united-containers/ucn/kit/config"
 	"github.com/united-containers/ucn/kit/instance"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	"github.com/united-containers/ucn/services/storage"
 	"github.com/united-containers/ucn/services/storage/disk"
 	"github.com/united-containers/ucn/services/storage/server"
@@ -33,8 +35,20 @@ type Config struct {
 	// Reserve is how much of the file system stays free: what would take it is refused, so that
 	// removing still works. At least 16MiB. Default 256MiB.
 	Reserve config.Size `yaml:"reserve"`
-	// Uploads is how many uploads one account may have under way at once. Default 16.
+	// Uploads is how many uploads one account may be sending at once. Default 16.
 	Uploads int `yaml:"uploads"`
+	// OpenUploads is how many resumable uploads one account may have begun. Default 32.
+	OpenUploads int `yaml:"open_uploads"`
+	// UploadIdle is after how long without progress a resumable upload is given up. Default 24h.
+	UploadIdle time.Duration `yaml:"upload_idle"`
+	// CollectEvery is how often expired references, abandoned uploads and bytes that nobody refers
+	// to are collected. Default 10m.
+	CollectEvery time.Duration `yaml:"collect_every"`
+	// Grace is how old a file that nobody refers to must be to be collected. Default 1h.
+	Grace time.Duration `yaml:"grace"`
+	// AnyAccount lets accounts put that are not on the chain. Keys cost nothing, so each fresh key
+	// then brings a quota of its own. Default false.
+	AnyAccount bool `yaml:"any_account"`
 }
 
 // Default returns the defaults; dir is still needed.
@@ -43,7 +57,9 @@ func Default() Config {
 	return Config{
 		Instance: instance.Default(), Quota: config.Size(l.Bytes), QuotaBlobs: l.Blobs,
 		MaxBlob: config.Size(l.Blob), Reserve: config.Size(disk.Default("").Reserve),
-		Uploads: server.DefaultUploads,
+		Uploads: server.DefaultUploads, OpenUploads: storage.DefaultOpenUploads,
+		UploadIdle: disk.DefaultUploadIdle, Grace: disk.DefaultGrace,
+		CollectEvery: server.DefaultCollectEvery,
 	}
 }
 
@@ -63,12 +79,21 @@ func (c Config) Validate() error {
 			config.Size(disk.MinReserve))
 	case c.Uploads < 1:
 		return config.Invalid("uploads", "must be at least 1")
+	case c.OpenUploads < 1:
+		return config.Invalid("open_uploads", "must be at least 1")
+	case c.UploadIdle <= 0:
+		return config.Invalid("upload_idle", "%s is not positive", c.UploadIdle)
+	case c.CollectEvery <= 0:
+		return config.Invalid("collect_every", "%s is not positive", c.CollectEvery)
+	case c.Grace <= 0:
+		return config.Invalid("grace", "%s is not positive", c.Grace)
 	}
 	return nil
 }
 
 func (c Config) limits() storage.Limits {
-	return storage.Limits{Blob: int64(c.MaxBlob), Bytes: int64(c.Quota), Blobs: c.QuotaBlobs}
+	return storage.Limits{Blob: int64(c.MaxBlob), Bytes: int64(c.Quota), Blobs: c.QuotaBlobs,
+		Uploads: c.OpenUploads}
 }
 
 // File is the configuration of a storage service in a process of its own.
@@ -95,6 +120,7 @@ func (f *File) Validate() error {
 type Storage struct {
 	server *server.Server
 	disk   *disk.Disk
+	ledger *grpc.ClientConn // nil when every account may put
 }
 
 var _ instance.Service = (*Storage)(nil)
@@ -108,23 +134,50 @@ func Main(args []string) int {
 		})
 }
 
-// New opens the directory, which removes what a crash left there. Run lets go of it; call Close if
-// Run is never called. Of the instance only the telemetry is used.
-func New(_ context.Context, c Config, i *instance.Instance) (*Storage, error) {
+// New opens the directory, which removes what a crash left there, and connects to the ledger, which
+// says whose accounts are on the chain. Run lets go of both; call Close if Run is never called.
+func New(ctx context.Context, c Config, i *instance.Instance) (_ *Storage, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("storage: %w", err)
 	}
-	d, err := disk.Open(disk.Config{Dir: c.Dir, Limits: c.limits(), Reserve: int64(c.Reserve),
-		Now: i.Now, Log: i.Telemetry.Log})
+	s := &Storage{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	deps := server.Deps{Limits: c.limits(), Operator: storage.Account(i.Operator()), Now: i.Now,
+		Meter: i.Telemetry.Meters, Log: i.Telemetry.Log}
+	if !c.AnyAccount {
+		if s.ledger, err = i.Dialer.Dial(ctx, "ledger"); err != nil {
+			return nil, fmt.Errorf("storage: dial the ledger: %w", err)
+		}
+		deps.Accounts = accounts{ledgerv1.NewLedgerServiceClient(s.ledger), i.Chain}
+	}
+	s.disk, err = disk.Open(disk.Config{Dir: c.Dir, Limits: c.limits(), Reserve: int64(c.Reserve),
+		UploadIdle: c.UploadIdle, Grace: c.Grace, Now: i.Now, Log: i.Telemetry.Log})
 	if err != nil {
 		return nil, fmt.Errorf("storage: %w", err)
 	}
-	s, err := server.New(server.Config{Uploads: c.Uploads}, server.Deps{Store: d,
-		Limits: c.limits(), Meter: i.Telemetry.Meters, Log: i.Telemetry.Log})
+	deps.Store = s.disk
+	s.server, err = server.New(server.Config{Uploads: c.Uploads, CollectEvery: c.CollectEvery}, deps)
+	return s, err
+}
+
+// accounts asks a ledger whether an account is on the chain.
+type accounts struct {
+	ledger ledgerv1.LedgerServiceClient
+	chain  string
+}
+
+// Exists implements server.Accounts.
+func (a accounts) Exists(ctx context.Context, account storage.Account) (bool, error) {
+	r, err := a.ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{Chain: a.chain,
+		Account: account[:]})
 	if err != nil {
-		return nil, errors.Join(err, d.Close())
+		return false, fmt.Errorf("ask the ledger for an account: %w", err)
 	}
-	return &Storage{server: s, disk: d}, nil
+	return r.GetAccount() != nil, nil
 }
 
 // Register adds the service to a gRPC server.
@@ -139,5 +192,15 @@ func (s *Storage) Run(ctx context.Context, ready func()) error {
 	return errors.Join(s.server.Run(ctx, ready), s.Close())
 }
 
-// Close lets go of the directory. It may be called again.
-func (s *Storage) Close() error { return s.disk.Close() }
+// Close lets go of the directory and the ledger. It may be called again.
+func (s *Storage) Close() error {
+	var all error
+	if s.disk != nil {
+		all = s.disk.Close()
+	}
+	if s.ledger != nil {
+		all = errors.Join(all, s.ledger.Close())
+		s.ledger = nil
+	}
+	return all
+}

@@ -32,7 +32,7 @@ func start(t testing.TB, dir string) (client *blob.Client, stop func()) {
 	t.Helper()
 	service := kittest.NewTelemetry(t, kittest.NewLog(t)).MustService(t, "storage")
 	cfg := wire.Default()
-	cfg.Dir = dir
+	cfg.Dir, cfg.AnyAccount = dir, true
 	s, err := wire.New(t.Context(), cfg, &instance.Instance{Telemetry: service})
 	if err != nil {
 		t.Fatal(err)
@@ -94,6 +94,11 @@ func TestConfigurationNamesItsField(t *testing.T) {
 		"max_blob":    func(c *wire.Config) { c.MaxBlob = 0 },
 		"reserve":     func(c *wire.Config) { c.Reserve = 1 },
 		"uploads":     func(c *wire.Config) { c.Uploads = 0 },
+
+		"open_uploads":  func(c *wire.Config) { c.OpenUploads = 0 },
+		"upload_idle":   func(c *wire.Config) { c.UploadIdle = 0 },
+		"collect_every": func(c *wire.Config) { c.CollectEvery = -1 },
+		"grace":         func(c *wire.Config) { c.Grace = 0 },
 	} {
 		c := wire.Default()
 		c.Dir = "x"

@@ -1,0 +1,267 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/dir"
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// putDirectory reads a directory whole, checks it against what the account holds, and keeps it.
+func (s *Session) putDirectory(ctx context.Context, p Put, body io.Reader) (Stored, error) {
+	raw, err := io.ReadAll(io.LimitReader(body, dir.MaxBytes+1))
+	if err != nil {
+		return Stored{}, fmt.Errorf("receive directory: %w", err)
+	}
+	entries, err := dir.Decode(raw)
+	if err != nil {
+		return Stored{}, err
+	}
+	if p.Tree, err = s.tree(ctx, entries); err != nil {
+		return Stored{}, err
+	}
+	p.SkipHeld = false
+	return s.access.store.Put(ctx, p, bytes.NewReader(raw))
+}
+
+// tree compares a directory with what the account holds.
+func (s *Session) tree(ctx context.Context, entries []dir.Entry) (Tree, error) {
+	tree := Tree{Total: dir.Total(entries), Height: 1}
+	seen := make(map[cid.CID]bool, len(entries))
+	for _, e := range entries {
+		ref, err := s.access.store.Stat(ctx, s.account, e.CID)
+		if fault.ReasonOf(err) == ReasonNotFound {
+			return Tree{}, Incomplete(e.CID, "which the account does not hold")
+		}
+		if err != nil {
+			return Tree{}, err
+		}
+		size := ref.Size
+		if e.IsDir() {
+			size = ref.Total
+		}
+		if size != e.Size {
+			return Tree{}, Incomplete(e.CID, fmt.Sprintf("whose size is %d and not %d", size, e.Size))
+		}
+		tree.Height = max(tree.Height, ref.Height+1)
+		if !seen[e.CID] {
+			seen[e.CID] = true
+			tree.Names = append(tree.Names, e.CID)
+		}
+	}
+	if tree.Height > dir.MaxDepth {
+		return Tree{}, fault.New(fault.InvalidArgument, ReasonTooDeep,
+			"directories may stand %d deep within each other, not %d", dir.MaxDepth, tree.Height)
+	}
+	return tree, nil
+}
+
+// Resolve follows a path inside the directory root and returns the reference it leads to. A grant
+// for root covers everything inside.
+func (s *Session) Resolve(ctx context.Context, root cid.CID, path string) (Ref, error) {
+	if err := s.readable(ctx, root); err != nil {
+		return Ref{}, err
+	}
+	if path != "" && root.Kind() != cid.Directory {
+		return Ref{}, notDirectory(root)
+	}
+	at, err := dir.Walk(ctx, root, path, s.entries)
+	if err != nil {
+		return Ref{}, err
+	}
+	return s.access.store.Stat(ctx, s.account, at.CID)
+}
+
+// ReadAt writes a range of what path inside the directory r.CID leads to.
+func (s *Session) ReadAt(ctx context.Context, r Read, path string, w io.Writer) error {
+	ref, err := s.Resolve(ctx, r.CID, path)
+	if err != nil {
+		return err
+	}
+	r.Account, r.CID = s.account, ref.CID
+	return s.access.store.Read(ctx, r, w)
+}
+
+// Directory returns the entries of the directory at path inside root, and its reference.
+func (s *Session) Directory(ctx context.Context, root cid.CID, path string) (
+	Ref, []dir.Entry, error,
+) {
+	ref, err := s.Resolve(ctx, root, path)
+	if err != nil {
+		return Ref{}, nil, err
+	}
+	if ref.CID.Kind() != cid.Directory {
+		return Ref{}, nil, notDirectory(ref.CID)
+	}
+	entries, err := s.entries(ctx, ref.CID)
+	return ref, entries, err
+}
+
+func (s *Session) entries(ctx context.Context, c cid.CID) ([]dir.Entry, error) {
+	var raw bytes.Buffer
+	if err := s.access.store.Read(ctx, Read{Account: s.account, CID: c}, &raw); err != nil {
+		return nil, err
+	}
+	return dir.Decode(raw.Bytes())
+}
+
+func notDirectory(c cid.CID) error {
+	return fault.New(fault.FailedPrecondition, ReasonNotDirectory, "%s is a %s, not a directory", c,
+		c.Kind())
+}
+
+// Update changes the account's reference to c; a job's scope does not cover it.
+func (s *Session) Update(ctx context.Context, c cid.CID, change Change) (Ref, error) {
+	if !s.writeAll {
+		return Ref{}, forbidden(ScopeWrite)
+	}
+	return s.access.store.Update(ctx, s.account, c, change)
+}
+
+// Filter picks references: those to which all that is set applies.
+type Filter struct {
+	Job, NamePrefix string
+	Kind            cid.Kind
+	Before          time.Time
+	// All says that picking everything is meant.
+	All bool
+	// DryRun only counts.
+	DryRun bool
+}
+
+// Validate refuses a filter that picks everything without saying so.
+func (f Filter) Validate() error {
+	any := f.Job != "" || f.NamePrefix != "" || f.Kind != cid.Unknown || !f.Before.IsZero()
+	if any == f.All {
+		return BadRequest("say which references: by job, name_prefix, kind or created_before_ms, " +
+			"or all of them; not both")
+	}
+	if err := checkLabel("name prefix", f.NamePrefix, MaxName); err != nil {
+		return err
+	}
+	return checkLabel("job id", f.Job, MaxJob)
+}
+
+func (f Filter) picks(r Ref) bool {
+	return (f.Job == "" || r.Job == f.Job) && strings.HasPrefix(r.Name, f.NamePrefix) &&
+		(f.Kind == cid.Unknown || r.CID.Kind() == f.Kind) &&
+		(f.Before.IsZero() || r.Created.Before(f.Before))
+}
+
+// Removed is what one RemoveMany did.
+type Removed struct {
+	Removed, Bytes, Pinned, InDirectory int64
+	// Next is where to go on; zero at the end.
+	Next cid.CID
+}
+
+// RemoveMany looks at the MaxPage references after the given one and ends those that f picks, but
+// for pinned ones and those that a directory names.
+func (s *Session) RemoveMany(ctx context.Context, f Filter, after cid.CID) (
+	done Removed, err error,
+) {
+	if !s.writeAll {
+		return Removed{}, forbidden(ScopeWrite)
+	}
+	if err := f.Validate(); err != nil {
+		return Removed{}, err
+	}
+	refs, err := s.access.store.List(ctx, s.account, after, MaxPage)
+	if err != nil {
+		return Removed{}, err
+	}
+	for _, ref := range refs {
+		if !f.picks(ref) {
+			continue
+		}
+		if err := s.removePicked(ctx, f, ref, &done); err != nil {
+			return done, err
+		}
+	}
+	if len(refs) == MaxPage {
+		done.Next = refs[MaxPage-1].CID
+	}
+	return done, nil
+}
+
+func (s *Session) removePicked(ctx context.Context, f Filter, ref Ref, done *Removed) error {
+	var err error
+	switch {
+	case ref.Pinned:
+		err = Pinned(ref.CID)
+	case !f.DryRun:
+		err = s.access.store.Remove(ctx, s.account, ref.CID)
+	}
+	switch fault.ReasonOf(err) {
+	case ReasonPinned:
+		done.Pinned++
+		return nil
+	case ReasonInDirectory:
+		done.InDirectory++
+		return nil
+	case ReasonNotFound:
+		return nil
+	}
+	if err == nil {
+		done.Removed++
+		done.Bytes += ref.Size
+	}
+	return err
+}
+
+// StartUpload begins an upload that can be resumed; it needs what Put needs.
+func (s *Session) StartUpload(ctx context.Context, p Put) (Upload, error) {
+	p, err := s.writable(p)
+	if err != nil {
+		return Upload{}, err
+	}
+	return s.access.store.StartUpload(ctx, p)
+}
+
+// Upload tells how far one is.
+func (s *Session) Upload(ctx context.Context, id UploadID) (Upload, error) {
+	u, err := s.access.store.Upload(ctx, s.account, id)
+	if err == nil && !s.writeAll && !s.jobs[u.Put.Job] {
+		return Upload{}, forbidden(need(ScopeWrite, u.Put.Job))
+	}
+	return u, err
+}
+
+// AppendUpload adds bytes at offset.
+func (s *Session) AppendUpload(ctx context.Context, id UploadID, offset int64, body io.Reader,
+) (Upload, error) {
+	if _, err := s.Upload(ctx, id); err != nil {
+		return Upload{}, err
+	}
+	return s.access.store.AppendUpload(ctx, s.account, id, offset, body)
+}
+
+// FinishUpload makes a blob of the bytes.
+func (s *Session) FinishUpload(ctx context.Context, id UploadID) (Stored, error) {
+	if _, err := s.Upload(ctx, id); err != nil {
+		return Stored{}, err
+	}
+	return s.access.store.FinishUpload(ctx, s.account, id)
+}
+
+// AbortUpload gives one up.
+func (s *Session) AbortUpload(ctx context.Context, id UploadID) error {
+	if _, err := s.Upload(ctx, id); err != nil {
+		return err
+	}
+	return s.access.store.AbortUpload(ctx, s.account, id)
+}
+
+// ListUploads returns the account's unfinished uploads; only for tokens that may write all.
+func (s *Session) ListUploads(ctx context.Context) ([]Upload, error) {
+	if !s.writeAll {
+		return nil, forbidden(ScopeWrite)
+	}
+	return s.access.store.ListUploads(ctx, s.account)
+}
