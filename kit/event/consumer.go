@@ -54,12 +54,19 @@ type ConsumerConfig[Tx any] struct {
 	Verifier *Verifier   // required
 	Cursors  Cursors[Tx] // required
 	Handle   Handler[Tx] // required
-	// OnGap is asked for the envelopes that are missing, oldest first; they are verified like any
-	// other. An empty answer lets the event wait a while, in case the broker only reordered; ErrSkip
-	// goes on behind the gap. nil waits.
+	// OnGap is asked for the envelopes that are missing, oldest first, or a first part of them; they
+	// are verified like any other. An empty answer or an error lets the event wait a while, in case
+	// the broker only reordered; *LostError goes on at the oldest that the owner keeps. It is called
+	// beside the handler, by several goroutines. nil waits.
 	OnGap func(ctx context.Context, gap *GapError) ([]Received, error)
-	// OnFork is told of proven forks. nil logs them. The contradicting envelope is dropped.
+	// OnLost is told what the owner does not keep any more, so that the state it told of is asked
+	// for by name. nil logs it.
+	OnLost func(ctx context.Context, lost *LostError)
+	// OnFork is told of a proven fork, with its Evidence, once that is in the store. The
+	// contradicting envelope has no effect and its line is followed no more until a new epoch.
 	OnFork func(ctx context.Context, fork *ForkError)
+	// Outbox, of the store of Cursors, says "fork.found" to the world. nil says nothing.
+	Outbox Outbox[Tx]
 	// Tracer makes a span per event handled; nil makes none.
 	Tracer trace.Tracer
 	Log    *slog.Logger // nil logs nothing
@@ -68,8 +75,9 @@ type ConsumerConfig[Tx any] struct {
 // Consumer follows the events of one service kind. Make it with NewConsumer.
 type Consumer[Tx any] struct {
 	cfg     ConsumerConfig[Tx]
-	cursors map[Line]Cursor    // committed cursors, as far as read; used by Run's goroutine only
-	parked  *park              // what came before those it follows
+	cursors map[Line]Cursor // committed cursors, as far as read; used by Run's goroutine only
+	parked  *park           // what came before those it follows
+	fetcher *fetcher
 	stuck   map[Line]time.Time // since when a line waits for its sender
 }
 
@@ -96,6 +104,7 @@ func NewConsumer[Tx any](cfg ConsumerConfig[Tx]) (*Consumer[Tx], error) {
 	}
 	return &Consumer[Tx]{
 		cfg: cfg, cursors: map[Line]Cursor{}, parked: newPark(), stuck: map[Line]time.Time{},
+		fetcher: newFetcher(cfg.OnGap),
 	}, nil
 }
 
@@ -142,6 +151,8 @@ func (c *Consumer[Tx]) follow(ctx context.Context) error {
 	}
 	defer func() {
 		cancel()
+		c.fetcher.running.Wait()
+		c.fetcher = newFetcher(c.cfg.OnGap)
 		reading.Drain()
 		<-reading.Closed()
 		for len(messages) > 0 {
@@ -194,6 +205,9 @@ func (c *Consumer[Tx]) loop(
 			if fatal(err) {
 				return err
 			}
+			continue
+		case a := <-c.fetcher.answers:
+			c.fetched(ctx, a)
 			continue
 		case m := <-messages:
 			batch = append(batch, m)

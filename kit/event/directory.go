@@ -62,11 +62,17 @@ type Directory struct {
 	clock   func() time.Time
 
 	mu      sync.Mutex // guards the maps; held for map work only
-	known   map[cert.ID]cert.Certificate
+	known   map[cert.ID]judged
 	unknown map[cert.ID]time.Time
 }
 
 var _ Certificates = (*Directory)(nil)
+
+// judged is a certificate that was found good, and its canonical bytes.
+type judged struct {
+	cert.Certificate
+	raw []byte
+}
 
 // NewDirectory returns an empty directory; sources are asked in their order. clock may be nil.
 func NewDirectory(judge Judge, clock func() time.Time, sources ...Source) *Directory {
@@ -75,7 +81,7 @@ func NewDirectory(judge Judge, clock func() time.Time, sources ...Source) *Direc
 	}
 	return &Directory{
 		judge: judge, clock: clock, sources: sources,
-		known:   map[cert.ID]cert.Certificate{},
+		known:   map[cert.ID]judged{},
 		unknown: map[cert.ID]time.Time{},
 	}
 }
@@ -133,7 +139,7 @@ func (d *Directory) admit(
 	if len(d.known) >= MaxKnown {
 		clear(d.known)
 	}
-	d.known[named] = c
+	d.known[named] = judged{c, raw}
 	delete(d.unknown, named)
 	return c, nil
 }
@@ -141,9 +147,16 @@ func (d *Directory) admit(
 func (d *Directory) recall(named cert.ID) (c cert.Certificate, known, missed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, known = d.known[named]
+	j, known := d.known[named]
 	until, missed := d.unknown[named]
-	return c, known, missed && d.clock().Before(until)
+	return j.Certificate, known, missed && d.clock().Before(until)
+}
+
+// Bytes returns the canonical bytes of a certificate that is remembered, else nil.
+func (d *Directory) Bytes(named cert.ID) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.known[named].raw
 }
 
 func (d *Directory) miss(named cert.ID) {

@@ -3,6 +3,8 @@ package event
 import (
 	"errors"
 	"fmt"
+
+	"github.com/united-containers/ucn/kit/cert"
 )
 
 // Why an event is refused. Every error of Event.Validate, Decode, Verifier and Consumer wraps one
@@ -22,6 +24,9 @@ var (
 	ErrService            = errors.New("certificate does not allow this service")
 	ErrFuture             = errors.New("time of the event is ahead of this clock")
 	ErrDuplicate          = errors.New("event was handled before")
+	ErrForked             = errors.New("the instance signed two histories: its line ends there")
+	ErrProof              = errors.New("this proves no fork")
+	ErrEpochInvalid       = errors.New("the new epoch is not the operator's word")
 )
 
 // ErrRefused is wrapped by a handler's error when the event can never be handled, however often it
@@ -31,20 +36,32 @@ var ErrRefused = errors.New("event refused by its handler")
 // ErrFull is returned by Append when MaxQueued events wait.
 var ErrFull = errors.New("outbox is full: its events cannot be sent")
 
-// ErrSkip is returned by a gap hook to go on behind the gap.
-var ErrSkip = errors.New("skip the gap")
-
 // GapError says that envelopes are missing before Got.
 type GapError struct {
 	Line  Line
 	Epoch uint64
 	Want  uint64 // the seq that comes next
 	Got   uint64 // the seq that came
+
+	// Service and Certificate are of the owner, whom to ask for what is missing. Set by a Consumer.
+	Service     string
+	Certificate cert.Certificate
 }
 
 // Error tells which envelopes are missing.
 func (e *GapError) Error() string {
 	return fmt.Sprintf("gap in %s: want seq %d of epoch %d, got %d", e.Line, e.Want, e.Epoch, e.Got)
+}
+
+// LostError says that the owner itself does not keep what is missing any more.
+type LostError struct {
+	Gap    *GapError
+	Oldest uint64 // the oldest seq that it keeps, or the one that came; more than Gap.Want
+}
+
+// Error tells what is lost.
+func (e *LostError) Error() string {
+	return fmt.Sprintf("%s: the owner keeps nothing before %d", e.Gap, e.Oldest)
 }
 
 // ForkError holds two envelopes, both truly signed by the same instance, that contradict each
@@ -54,6 +71,8 @@ type ForkError struct {
 	Line Line
 	Have []byte // canonical bytes of the envelope that took effect here
 	Got  []byte // canonical bytes of the one that contradicts it
+	// Evidence is the canonical bytes of a ForkProof, once a Consumer has written it down.
+	Evidence []byte
 }
 
 // Error names the line.

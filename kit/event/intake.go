@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/telemetry"
 )
 
@@ -17,6 +18,8 @@ import (
 type item struct {
 	msg jetstream.Msg // nil for one that a gap hook returned
 	in  Incoming
+	// certificate of the sender
+	certificate cert.Certificate
 }
 
 // intake is the work on one batch: what was read, put in order, before anything takes effect.
@@ -25,6 +28,7 @@ type intake[Tx any] struct {
 	ordered []item
 	ahead   map[Line]Cursor // where the lines stand once ordered has taken effect
 	asked   map[Line]bool   // lines whose gap was met in this batch
+	forks   []found
 }
 
 // handle brings one batch to its end: every message is acknowledged, handed back or dropped.
@@ -49,7 +53,7 @@ func (in *intake[Tx]) sort(ctx context.Context, m jetstream.Msg, v Verdict) {
 		in.refuse(ctx, m, v)
 		return
 	}
-	it := item{msg: m, in: in.incoming(v)}
+	it := item{msg: m, in: in.incoming(v), certificate: v.Certificate}
 	in.settle(ctx, it, in.place(ctx, it))
 }
 
@@ -63,10 +67,9 @@ func (in *intake[Tx]) settle(ctx context.Context, it item, err error) {
 		in.parked.remove(line, it.in.Body.Seq)
 		in.ack(ctx, it.msg)
 	case errors.As(err, &fork):
+		in.forked(ctx, it, fork)
+	case errors.Is(err, ErrForked), errors.Is(err, ErrEpochInvalid):
 		in.drop(ctx, it.msg, err)
-		if in.cfg.OnFork != nil {
-			in.cfg.OnFork(ctx, fork)
-		}
 	case errors.As(err, &gap):
 		in.wait(ctx, it, err)
 	default:
@@ -128,16 +131,37 @@ func (in *intake[Tx]) place(ctx context.Context, it item) error {
 	if err != nil {
 		return err
 	}
-	err = cursor.Follows(it.in.Envelope)
+	err = in.follows(ctx, cursor, it.in)
 	var gap *GapError
 	if errors.As(err, &gap) && !in.asked[line] {
-		err = in.fill(ctx, gap, it)
+		gap.Service, gap.Certificate = in.cfg.Service, it.certificate
+		in.fetcher.ask(ctx, gap, it.in.Operator)
 	}
 	if err != nil {
 		return err
 	}
 	in.take(it)
 	in.takeParked(ctx, line)
+	return nil
+}
+
+// follows tells whether the event comes next, be it as the first of an epoch that its operator
+// opened. One further on in such an epoch is behind a gap.
+func (in *intake[Tx]) follows(ctx context.Context, cursor Cursor, e Incoming) error {
+	err := cursor.Follows(e.Envelope)
+	var other *EpochError
+	if !errors.As(err, &other) {
+		return err
+	}
+	if e.Body.Seq > 1 {
+		return &GapError{Line: e.Line(), Epoch: e.Body.Epoch, Want: 1, Got: e.Body.Seq}
+	}
+	opened, err := in.cfg.Verifier.opens(ctx, e.Envelope, e.Operator)
+	if err != nil {
+		return err
+	}
+	in.cfg.Log.WarnContext(ctx, "an operator opened a new epoch after a restore", "line", e.Line(),
+		"epoch", opened.Number, "here_seq", cursor.Seq, "mark_seq", opened.Marks[e.Topic()].Seq)
 	return nil
 }
 
@@ -149,44 +173,23 @@ func (in *intake[Tx]) take(it item) {
 // takeParked takes what waited for the last one taken.
 func (in *intake[Tx]) takeParked(ctx context.Context, line Line) {
 	for {
-		cursor := in.ahead[line]
+		cursor, err := in.cursor(ctx, line)
+		if err != nil {
+			return
+		}
 		it, ok := in.parked.remove(line, cursor.Seq+1)
 		if !ok {
 			return
 		}
 		if err := cursor.Follows(it.in.Envelope); err != nil {
-			if it.msg != nil {
+			var fork *ForkError
+			if it.msg != nil || errors.As(err, &fork) {
 				in.settle(ctx, it, err)
 			}
 			return
 		}
 		in.take(it)
 	}
-}
-
-// fill asks the hook for what is missing. It returns nil when it may be taken next.
-func (in *intake[Tx]) fill(ctx context.Context, gap *GapError, it item) error {
-	if in.cfg.OnGap == nil {
-		return gap
-	}
-	missing, err := in.cfg.OnGap(ctx, gap)
-	if errors.Is(err, ErrSkip) {
-		in.cfg.Log.WarnContext(ctx, "a gap in events is skipped", "gap", gap)
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%w; fetch what is missing: %v", gap, err)
-	}
-	for _, v := range in.cfg.Verifier.Verify(ctx, missing[:min(len(missing), MaxRefetched)]) {
-		if err := in.placeFetched(ctx, gap, v); err != nil {
-			return err
-		}
-	}
-	cursor, err := in.cursor(ctx, gap.Line)
-	if err != nil {
-		return err
-	}
-	return cursor.Follows(it.in.Envelope)
 }
 
 // placeFetched puts one fetched envelope in its place. What is wrong with it is no verdict on the
@@ -202,10 +205,11 @@ func (in *intake[Tx]) placeFetched(ctx context.Context, gap *GapError, v Verdict
 	if err != nil {
 		return err
 	}
-	err = cursor.Follows(v.Envelope)
+	it := item{in: in.incoming(v), certificate: v.Certificate}
+	err = in.follows(ctx, cursor, it.in)
 	var fork *ForkError
-	if errors.As(err, &fork) && in.cfg.OnFork != nil {
-		in.cfg.OnFork(ctx, fork)
+	if errors.As(err, &fork) {
+		in.forked(ctx, it, fork)
 	}
 	if errors.Is(err, ErrDuplicate) {
 		return nil
@@ -213,7 +217,7 @@ func (in *intake[Tx]) placeFetched(ctx context.Context, gap *GapError, v Verdict
 	if err != nil {
 		return fmt.Errorf("%w; what was fetched: %v", gap, err)
 	}
-	in.take(item{in: in.incoming(v)})
+	in.take(it)
 	return nil
 }
 
@@ -244,6 +248,7 @@ func (in *intake[Tx]) committed(ctx context.Context, line Line) (Cursor, error) 
 // apply handles the ordered items in one transaction, or one by one if that fails. What fails here
 // is our own side, so it is tried in place until it works: nothing is lost, nothing overtakes.
 func (in *intake[Tx]) apply(ctx context.Context) {
+	defer in.record(ctx)
 	if len(in.ordered) == 0 {
 		return
 	}
@@ -267,7 +272,8 @@ func (in *intake[Tx]) apply(ctx context.Context) {
 // applyOne handles one item, unless an earlier try that failed took effect all the same.
 func (in *intake[Tx]) applyOne(ctx context.Context, it item) error {
 	cursor, err := in.committed(ctx, it.in.Line())
-	if err != nil || cursor.Epoch == it.in.Body.Epoch && cursor.Seq >= it.in.Body.Seq {
+	if err != nil || cursor.Epoch > it.in.Body.Epoch ||
+		cursor.Epoch == it.in.Body.Epoch && cursor.Seq >= it.in.Body.Seq {
 		return err
 	}
 	err = in.commit(ctx, []item{it}, in.call)

@@ -65,15 +65,20 @@ type Queue interface {
 //
 // Kept returns the canonical bytes of the envelopes of a topic behind a place (its epoch and seq
 // count, its hash does not), in order and without gaps, at most MaxPending; nothing if the next one
-// is not kept any more or not there yet.
+// is not kept any more or not there yet. Range returns the oldest seq kept of an epoch of a topic,
+// 0 if none is, and the newest place of the topic in any epoch.
 type History interface {
 	Kept(ctx context.Context, topic Topic, behind Head) ([][]byte, error)
+	Range(ctx context.Context, topic Topic, epoch uint64) (oldest uint64, newest Head, err error)
 }
 
 // Cursor is how far a consumer followed a line.
 type Cursor struct {
 	Head
 	Last []byte // canonical bytes of the envelope at Head, evidence in case of a fork
+	// Fork is a proof that the instance signed two histories, canonical bytes of a ForkProof; nil
+	// if none is known. Such a line is followed again only in a new epoch.
+	Fork []byte
 }
 
 // Cursors keeps a consumer's cursors in the store of its effects.

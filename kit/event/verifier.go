@@ -9,6 +9,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/bus/subject"
 	"github.com/united-containers/ucn/kit/cert"
+	"github.com/united-containers/ucn/kit/keys"
 )
 
 // Defaults of a Verifier.
@@ -24,12 +25,14 @@ const (
 // envelope claims to come from. It returns an error wrapping ErrCertificateUnknown or
 // ErrCertificateInvalid when there is none, any other error when it cannot tell now. Learn hands
 // over the certificate that an instance announced, in canonical bytes; the implementation judges it
-// itself. Both are safe for concurrent use.
+// itself. Bytes returns the canonical bytes of one that was returned lately, or nil. All are safe
+// for concurrent use.
 type Certificates interface {
 	Certificate(
 		ctx context.Context, named cert.ID, from subject.Address,
 	) (cert.Certificate, error)
 	Learn(ctx context.Context, raw []byte)
+	Bytes(named cert.ID) []byte
 }
 
 // VerifierConfig says what a Verifier believes.
@@ -45,6 +48,8 @@ type VerifierConfig struct {
 	// Linger is how long after not_after the events of a certificate are still taken, if they say
 	// that they are older; 0 means DefaultLinger. Later a stolen old key can invent nothing.
 	Linger time.Duration
+	// Sets answers for key sets of operators who open a new epoch; nil believes their first ones.
+	Sets keys.Sets
 }
 
 // Received is a message as the broker delivered it.
@@ -58,6 +63,8 @@ type Verdict struct {
 	Envelope *Envelope
 	Operator [32]byte
 	Err      error
+	// Certificate is the sender's, set when Err is nil.
+	Certificate cert.Certificate
 }
 
 // Verifier tells whether envelopes come from whom they say. It knows no order: that is the
@@ -103,7 +110,8 @@ func (v *Verifier) Verify(ctx context.Context, messages []Received) []Verdict {
 			verdict.Err = fmt.Errorf("%s: %w", verdict.Envelope.Line(), ErrSignature)
 			continue
 		}
-		verdict.Err = v.judge(ctx, verdict.Envelope, messages[at[j]].Subject)
+		verdict.Certificate, verdict.Err = v.judge(
+			ctx, verdict.Envelope, messages[at[j]].Subject)
 	}
 	return verdicts
 }
@@ -127,23 +135,25 @@ func open(m Received) (*Envelope, subject.Address, error) {
 
 // judge checks who may sign. The signature is good already, so strangers cannot make us look for
 // certificates of instances that never spoke.
-func (v *Verifier) judge(ctx context.Context, e *Envelope, on string) error {
+func (v *Verifier) judge(
+	ctx context.Context, e *Envelope, on string,
+) (cert.Certificate, error) {
 	to, err := subject.ParseEvent(on)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrSubject, err)
+		return cert.Certificate{}, fmt.Errorf("%w: %w", ErrSubject, err)
 	}
 	if v.cfg.Accept != nil && !v.cfg.Accept(to.Operator) {
-		return fmt.Errorf("%s: %w", e.Line(), ErrOperatorRefused)
+		return cert.Certificate{}, fmt.Errorf("%s: %w", e.Line(), ErrOperatorRefused)
 	}
 	v.learn(ctx, e)
 	c, err := v.cfg.Certificates.Certificate(ctx, cert.ID(e.Body.CertificateId), to.Address)
 	if err != nil {
-		return fmt.Errorf("%s: %w", e.Line(), err)
+		return cert.Certificate{}, fmt.Errorf("%s: %w", e.Line(), err)
 	}
 	if err := checkCertificate(c, to.Address); err != nil {
-		return fmt.Errorf("%s: %w", e.Line(), err)
+		return cert.Certificate{}, fmt.Errorf("%s: %w", e.Line(), err)
 	}
-	return v.checkTime(c, e)
+	return c, v.checkTime(c, e)
 }
 
 // learn takes the certificate out of an announcement; its payload is judged by Certificates.

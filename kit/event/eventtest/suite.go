@@ -298,6 +298,15 @@ func testHistory[Tx any](t *testing.T, s Store[Tx]) {
 		}
 		same(t, fmt.Sprintf("behind %d of epoch %d", c.behind.Seq, c.behind.Epoch), c.want, got)
 	}
+	oldest, newest, err := s.History.Range(t.Context(), event.TopicJob, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "oldest", uint64(1), oldest)
+	same(t, "newest", event.Head{Epoch: 1, Seq: 3, Hash: all[3].Hash}, newest)
+	if oldest, _, err = s.History.Range(t.Context(), event.TopicJob, 2); err != nil || oldest != 0 {
+		t.Errorf("oldest of an epoch without events: %d, %v", oldest, err)
+	}
 }
 
 func testCursors[Tx any](t *testing.T, s Store[Tx]) {
@@ -328,5 +337,12 @@ func testCursors[Tx any](t *testing.T, s Store[Tx]) {
 	same(t, "other topic", event.Cursor{}, read(b))
 	s = s.Reopen(t)
 	same(t, "cursor after a restart", at, read(a))
+	forked := at
+	forked.Fork = []byte("proof")
+	set(a, forked)
+	s = s.Reopen(t)
+	same(t, "cursor of a forked line", forked, read(a))
+	set(a, at)
+	same(t, "cursor of a line that was opened again", at, read(a))
 	same(t, "drafts", 0, len(pending(t, s).Drafts))
 }

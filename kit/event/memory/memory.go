@@ -195,6 +195,20 @@ func (s *Store) Kept(
 	return out, nil
 }
 
+// Range implements event.History.
+func (s *Store) Range(
+	_ context.Context, topic event.Topic, epoch uint64,
+) (oldest uint64, newest event.Head, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.kept[topic] {
+		if newest = headOf(e); oldest == 0 && newest.Epoch == epoch {
+			oldest = newest.Seq
+		}
+	}
+	return oldest, newest, nil
+}
+
 // Cursor implements event.Cursors.
 func (s *Store) Cursor(_ context.Context, line event.Line) (event.Cursor, error) {
 	s.mu.Lock()

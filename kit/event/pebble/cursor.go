@@ -39,7 +39,7 @@ func NewCursors(database *db.DB, prefix string, transact Transact) (*Cursors, er
 
 // Cursor implements event.Cursors.
 func (c *Cursors) Cursor(_ context.Context, line event.Line) (event.Cursor, error) {
-	raw, err := read(c.db, c.key(line))
+	raw, err := read(c.db, c.key(kindCursor, line))
 	if errors.Is(err, db.ErrNotFound) {
 		return event.Cursor{}, nil
 	}
@@ -50,13 +50,23 @@ func (c *Cursors) Cursor(_ context.Context, line event.Line) (event.Cursor, erro
 	if err != nil {
 		return event.Cursor{}, fmt.Errorf("read cursor: %w", err)
 	}
-	return event.Cursor{Head: head, Last: last}, nil
+	fork, err := read(c.db, c.key(kindFork, line))
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		return event.Cursor{}, fmt.Errorf("read proof of a fork: %w", err)
+	}
+	return event.Cursor{Head: head, Last: last, Fork: fork}, nil
 }
 
 // SetCursor implements event.Cursors. The batch need not be indexed.
 func (c *Cursors) SetCursor(batch *db.Batch, line event.Line, cursor event.Cursor) error {
 	raw := append(encodeHead(cursor.Head), cursor.Last...)
-	if err := batch.Set(c.key(line), raw, nil); err != nil {
+	err := batch.Set(c.key(kindCursor, line), raw, nil)
+	if cursor.Fork == nil {
+		err = errors.Join(err, batch.Delete(c.key(kindFork, line), nil))
+	} else {
+		err = errors.Join(err, batch.Set(c.key(kindFork, line), cursor.Fork, nil))
+	}
+	if err != nil {
 		return fmt.Errorf("set cursor: %w", err)
 	}
 	return nil
@@ -79,8 +89,8 @@ func (c *Cursors) commit(_ context.Context, f func(batch *db.Batch) error) error
 	return nil
 }
 
-func (c *Cursors) key(line event.Line) []byte {
+func (c *Cursors) key(kind byte, line event.Line) []byte {
 	key := make([]byte, 0, len(c.prefix)+1+32+1)
-	key = append(append(key, c.prefix...), kindCursor)
+	key = append(append(key, c.prefix...), kind)
 	return append(append(key, line.Instance[:]...), topicByte(line.Topic))
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync/atomic"
 
@@ -26,6 +27,7 @@ const (
 	kindHead     = 'h' // topic -> epoch, seq, hash
 	kindEnvelope = 'e' // topic, epoch, seq -> envelope
 	kindCursor   = 'c' // instance, topic -> epoch, seq, hash, envelope
+	kindFork     = 'f' // instance, topic -> proof that the instance signed two histories
 )
 
 // MaxPrefix bounds a prefix, in bytes.
@@ -270,4 +272,35 @@ func (o *Outbox) Kept(
 		bytes += len(it.Value())
 	}
 	return out, nil
+}
+
+// Range implements event.History.
+func (o *Outbox) Range(
+	_ context.Context, topic event.Topic, epoch uint64,
+) (oldest uint64, newest event.Head, err error) {
+	raw, err := read(o.db, o.headKey(topic))
+	if errors.Is(err, db.ErrNotFound) {
+		return 0, event.Head{}, nil
+	}
+	if err != nil {
+		return 0, event.Head{}, fmt.Errorf("read head: %w", err)
+	}
+	if newest, _, err = decodeHead(raw); err != nil {
+		return 0, event.Head{}, err
+	}
+	if epoch == math.MaxUint64 {
+		return 0, newest, nil
+	}
+	it, err := o.db.NewIter(&db.IterOptions{
+		LowerBound: append(o.space(kindEnvelope), placeOf(topic, event.Head{Epoch: epoch})...),
+		UpperBound: append(o.space(kindEnvelope), placeOf(topic, event.Head{Epoch: epoch + 1})...),
+	})
+	if err != nil {
+		return 0, event.Head{}, fmt.Errorf("read history: %w", err)
+	}
+	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	if it.First() {
+		oldest = binary.BigEndian.Uint64(it.Key()[len(it.Key())-8:])
+	}
+	return oldest, newest, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/event"
 	events "github.com/united-containers/ucn/kit/event/pebble"
+	"github.com/united-containers/ucn/kit/event/refetch"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/run"
@@ -86,13 +87,14 @@ func New(ctx context.Context, c Config, i *instance.Instance) (_ *Executor, err 
 	if e.publisher, err = publisher(i, outbox, conn); err != nil {
 		return nil, err
 	}
-	return e, e.build(ctx, c, i, parts{conn: conn, journal: store})
+	return e, e.build(ctx, c, i, parts{conn: conn, journal: store, said: outbox})
 }
 
 // parts are what build puts together.
 type parts struct {
 	conn    *nats.Conn
 	journal *journal.Journal
+	said    event.History
 }
 
 func (e *Executor) build(ctx context.Context, c Config, i *instance.Instance, p parts) error {
@@ -130,6 +132,7 @@ func (e *Executor) build(ctx context.Context, c Config, i *instance.Instance, p 
 		return err
 	}
 	server.RegisterBus(e.bus, e.agent, ledger)
+	refetch.Serve(e.bus, p.said)
 	return nil
 }
 

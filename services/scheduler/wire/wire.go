@@ -18,9 +18,11 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/united-containers/ucn/chain/canon"
+	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/config"
 	"github.com/united-containers/ucn/kit/event"
 	events "github.com/united-containers/ucn/kit/event/pebble"
+	"github.com/united-containers/ucn/kit/event/refetch"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/run"
 	"github.com/united-containers/ucn/kit/space"
@@ -87,6 +89,8 @@ type Scheduler struct {
 	server *server.Server
 	store  *db.DB
 	room   space.Guard
+	dir    string
+	bus    *bus.Server
 	conns  []func() error
 }
 
@@ -97,7 +101,7 @@ const memoryOfStore = 8 << 20
 
 // New opens the store and prepares everything; Run lets go of it.
 func New(_ context.Context, c Config, i *instance.Instance) (_ *Scheduler, err error) {
-	s := &Scheduler{}
+	s := &Scheduler{dir: c.Dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("scheduler: %w", err), s.Close())
@@ -169,9 +173,22 @@ func (s *Scheduler) deps(i *instance.Instance, conn *nats.Conn) (server.Deps, er
 		Chain: i.Chain, Certificate: certificate, KeySets: i.Sets, Publish: publisher,
 		Tracers: i.Telemetry.Tracers,
 		Follow: func(handle func(context.Context, event.Incoming) error) (run.Component, error) {
-			return s.follow(i, js, handle)
+			return s.follow(i, js, follower{client, outbox, handle})
 		},
-	}, nil
+	}, s.serveEvents(i, conn, outbox)
+}
+
+// serveEvents answers peers who missed what this scheduler said.
+func (s *Scheduler) serveEvents(
+	i *instance.Instance, conn *nats.Conn, outbox *events.Outbox,
+) (err error) {
+	s.bus, err = bus.NewServer(conn, i.Identity, i.Authenticator(), bus.Options{
+		Log: i.Telemetry.Log, Clock: i.Now,
+	})
+	if err == nil {
+		refetch.Serve(s.bus, outbox)
+	}
+	return err
 }
 
 func appendTo(outbox *events.Outbox, chain string) pebble.AppendEvent {
@@ -210,11 +227,18 @@ func (s *Scheduler) publisher(
 	})
 }
 
-// follow reads what executors say of offers and attempts. A gap is passed over: an offer is only
-// worth its newest, and an attempt's next report says all that the missed ones said.
+// follower is what reads the executors' events.
+type follower struct {
+	client *bus.Client
+	outbox *events.Outbox
+	handle func(context.Context, event.Incoming) error
+}
+
+// follow reads what executors say of offers and attempts. What is missed is fetched from the
+// executor itself. What even that one does not keep any more needs no more than a word in the log:
+// an offer is only worth its newest, and an attempt's next report says all that the lost ones said.
 func (s *Scheduler) follow(
-	i *instance.Instance, js jetstream.JetStream,
-	handle func(context.Context, event.Incoming) error,
+	i *instance.Instance, js jetstream.JetStream, f follower,
 ) (run.Component, error) {
 	cursors, err := events.NewCursors(s.store, "in/", s.transact)
 	if err != nil {
@@ -223,18 +247,31 @@ func (s *Scheduler) follow(
 	directory := event.NewDirectory(event.JudgeBy(i.Judge()), i.Now, event.Announced(js))
 	return event.NewConsumer(event.ConsumerConfig[*db.Batch]{
 		JetStream: js, Service: "executor", Topics: server.Topics(),
-		Durable:  event.DurableName(i.Service, i.Identity.Key.Public()),
-		Verifier: event.NewVerifier(event.VerifierConfig{Certificates: directory, Clock: i.Now}),
-		Cursors:  cursors,
+		Durable: event.DurableName(i.Service, i.Identity.Key.Public()),
+		Verifier: event.NewVerifier(event.VerifierConfig{
+			Certificates: directory, Clock: i.Now, Sets: i.Sets,
+		}),
+		Cursors: cursors,
 		Handle: func(ctx context.Context, _ *db.Batch, in event.Incoming) error {
-			return handle(ctx, in)
+			return f.handle(ctx, in)
 		},
-		OnGap: func(context.Context, *event.GapError) ([]event.Received, error) {
-			return nil, event.ErrSkip
-		},
+		OnGap: refetch.NewClient(f.client).Fill, Outbox: f.outbox,
+		OnFork: func(ctx context.Context, fork *event.ForkError) { s.keepProof(ctx, i, fork) },
 		Tracer: i.Telemetry.Tracers.Tracer("github.com/united-containers/ucn/kit/event"),
 		Log:    i.Telemetry.Log,
 	})
+}
+
+// keepProof puts the proof of a fork where the operator finds it to show it around.
+func (s *Scheduler) keepProof(ctx context.Context, i *instance.Instance, fork *event.ForkError) {
+	path, err := event.WriteProof(filepath.Join(s.dir, "forks"), fork)
+	if err != nil {
+		i.Telemetry.Log.ErrorContext(ctx, "the proof of a fork is in the store only",
+			"line", fork.Line, "error", err)
+		return
+	}
+	i.Telemetry.Log.ErrorContext(ctx, "the proof of a fork is kept", "line", fork.Line,
+		"file", path)
 }
 
 // transact writes a batch of cursors while there is room.
@@ -261,7 +298,10 @@ func (s *Scheduler) PublicMethods() []string { return server.PublicMethods() }
 
 // Run places runs until ctx ends, then closes the store.
 func (s *Scheduler) Run(ctx context.Context, ready func()) error {
-	return errors.Join(s.server.Run(ctx, ready), s.Close())
+	var group run.Group
+	group.Add("scheduler", run.Func(s.server.Run))
+	group.Add("events", s.bus, "scheduler")
+	return errors.Join(group.Run(ctx, ready), s.Close())
 }
 
 // Close lets go of the store and the connections; for a Scheduler that was never run.

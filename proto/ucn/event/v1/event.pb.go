@@ -7,6 +7,7 @@
 package eventv1
 
 import (
+	v11 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	v1 "github.com/united-containers/ucn/proto/ucn/identity/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -268,11 +269,505 @@ func (x *CertificateNotice) GetCertificate() *v1.Certificate {
 	return nil
 }
 
+// EpochNotice is the payload of "epoch.opened", the first envelope of a line's new epoch: the
+// operator says that the instance lost what came after a backup. Signed by the operator's account
+// under "ucn/backup/v1", no anchor.
+type EpochNotice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Body          *EpochBody             `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	Signature     *v11.AccountSignature  `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EpochNotice) Reset() {
+	*x = EpochNotice{}
+	mi := &file_ucn_event_v1_event_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EpochNotice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EpochNotice) ProtoMessage() {}
+
+func (x *EpochNotice) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_event_v1_event_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EpochNotice.ProtoReflect.Descriptor instead.
+func (*EpochNotice) Descriptor() ([]byte, []int) {
+	return file_ucn_event_v1_event_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *EpochNotice) GetBody() *EpochBody {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *EpochNotice) GetSignature() *v11.AccountSignature {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// EpochBody is what is signed.
+type EpochBody struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Account of the operator (32 bytes).
+	Operator []byte `protobuf:"bytes,1,opt,name=operator,proto3" json:"operator,omitempty"`
+	// Chain that judges the operator's key set.
+	Chain string `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`
+	// ed25519 key of the instance (32 bytes).
+	InstanceKey []byte `protobuf:"bytes,3,opt,name=instance_key,json=instanceKey,proto3" json:"instance_key,omitempty"`
+	// The new epoch of every line of the instance, at least 2.
+	Epoch uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// How far peers had followed each line, by topic; a topic is named once.
+	Marks []*Mark `protobuf:"bytes,5,rep,name=marks,proto3" json:"marks,omitempty"`
+	// ms since 1970.
+	Time          uint64 `protobuf:"varint,6,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EpochBody) Reset() {
+	*x = EpochBody{}
+	mi := &file_ucn_event_v1_event_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EpochBody) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EpochBody) ProtoMessage() {}
+
+func (x *EpochBody) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_event_v1_event_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EpochBody.ProtoReflect.Descriptor instead.
+func (*EpochBody) Descriptor() ([]byte, []int) {
+	return file_ucn_event_v1_event_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EpochBody) GetOperator() []byte {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+func (x *EpochBody) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *EpochBody) GetInstanceKey() []byte {
+	if x != nil {
+		return x.InstanceKey
+	}
+	return nil
+}
+
+func (x *EpochBody) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *EpochBody) GetMarks() []*Mark {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+func (x *EpochBody) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+// Mark is the last envelope of a line that somebody has.
+type Mark struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Topic string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Epoch uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Seq   uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Hash of that envelope (32 bytes).
+	Hash          []byte `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mark) Reset() {
+	*x = Mark{}
+	mi := &file_ucn_event_v1_event_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mark) ProtoMessage() {}
+
+func (x *Mark) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_event_v1_event_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mark.ProtoReflect.Descriptor instead.
+func (*Mark) Descriptor() ([]byte, []int) {
+	return file_ucn_event_v1_event_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Mark) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Mark) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Mark) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Mark) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+// ForkProof shows that an instance signed two histories: both envelopes have one place (instance,
+// topic, epoch, seq), or the second stands right behind the first and does not name its hash.
+// Anybody can check it offline.
+type ForkProof struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	First  *Envelope              `protobuf:"bytes,1,opt,name=first,proto3" json:"first,omitempty"`
+	Second *Envelope              `protobuf:"bytes,2,opt,name=second,proto3" json:"second,omitempty"`
+	// Of the instance; cited by one of the envelopes.
+	Certificate   *v1.Certificate `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForkProof) Reset() {
+	*x = ForkProof{}
+	mi := &file_ucn_event_v1_event_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForkProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForkProof) ProtoMessage() {}
+
+func (x *ForkProof) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_event_v1_event_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForkProof.ProtoReflect.Descriptor instead.
+func (*ForkProof) Descriptor() ([]byte, []int) {
+	return file_ucn_event_v1_event_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ForkProof) GetFirst() *Envelope {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *ForkProof) GetSecond() *Envelope {
+	if x != nil {
+		return x.Second
+	}
+	return nil
+}
+
+func (x *ForkProof) GetCertificate() *v1.Certificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// ForkNotice is the payload of "fork.found" (topic operator).
+type ForkNotice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The instance whose line is not followed any more (32 bytes).
+	InstanceKey []byte `protobuf:"bytes,1,opt,name=instance_key,json=instanceKey,proto3" json:"instance_key,omitempty"`
+	Topic       string `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
+	Epoch       uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Seq         uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Absent when it is too large for an event; whoever tells of it keeps it.
+	Proof         *ForkProof `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForkNotice) Reset() {
+	*x = ForkNotice{}
+	mi := &file_ucn_event_v1_event_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForkNotice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForkNotice) ProtoMessage() {}
+
+func (x *ForkNotice) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_event_v1_event_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForkNotice.ProtoReflect.Descriptor instead.
+func (*ForkNotice) Descriptor() ([]byte, []int) {
+	return file_ucn_event_v1_event_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ForkNotice) GetInstanceKey() []byte {
+	if x != nil {
+		return x.InstanceKey
+	}
+	return nil
+}
+
+func (x *ForkNotice) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *ForkNotice) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ForkNotice) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *ForkNotice) GetProof() *ForkProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+// FetchRequest asks an instance for what it said ("event.v1/Fetch" on the bus).
+type FetchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Topic string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Epoch uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The first seq wanted, at least 1.
+	From          uint64 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchRequest) Reset() {
+	*x = FetchRequest{}
+	mi := &file_ucn_event_v1_event_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchRequest) ProtoMessage() {}
+
+func (x *FetchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_event_v1_event_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
+func (*FetchRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_event_v1_event_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *FetchRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *FetchRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FetchRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+// FetchResponse is a page of envelopes in order.
+type FetchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Canonical bytes of envelopes that follow each other from the seq wanted; at most 384 KiB of
+	// them, at least one if it is there.
+	Envelopes [][]byte `protobuf:"bytes,1,rep,name=envelopes,proto3" json:"envelopes,omitempty"`
+	// The oldest seq of the epoch that is kept; 0 when none is.
+	Oldest uint64 `protobuf:"varint,2,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	// The place of the newest envelope of the topic.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Newest        uint64 `protobuf:"varint,4,opt,name=newest,proto3" json:"newest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchResponse) Reset() {
+	*x = FetchResponse{}
+	mi := &file_ucn_event_v1_event_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchResponse) ProtoMessage() {}
+
+func (x *FetchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_event_v1_event_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchResponse.ProtoReflect.Descriptor instead.
+func (*FetchResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_event_v1_event_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FetchResponse) GetEnvelopes() [][]byte {
+	if x != nil {
+		return x.Envelopes
+	}
+	return nil
+}
+
+func (x *FetchResponse) GetOldest() uint64 {
+	if x != nil {
+		return x.Oldest
+	}
+	return 0
+}
+
+func (x *FetchResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FetchResponse) GetNewest() uint64 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
 var File_ucn_event_v1_event_proto protoreflect.FileDescriptor
 
 const file_ucn_event_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x18ucn/event/v1/event.proto\x12\fucn.event.v1\x1a\x1eucn/identity/v1/identity.proto\"X\n" +
+	"\x18ucn/event/v1/event.proto\x12\fucn.event.v1\x1a\x1aucn/chain/v1/account.proto\x1a\x1eucn/identity/v1/identity.proto\"X\n" +
 	"\bEnvelope\x12.\n" +
 	"\x04body\x18\x01 \x01(\v2\x1a.ucn.event.v1.EnvelopeBodyR\x04body\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xbe\x02\n" +
@@ -291,7 +786,42 @@ const file_ucn_event_v1_event_proto_rawDesc = "" +
 	"\apayload\x18\v \x01(\fR\apayload\x12 \n" +
 	"\vtraceparent\x18\f \x01(\tR\vtraceparent\"S\n" +
 	"\x11CertificateNotice\x12>\n" +
-	"\vcertificate\x18\x01 \x01(\v2\x1c.ucn.identity.v1.CertificateR\vcertificateB=Z;github.com/united-containers/ucn/proto/ucn/event/v1;eventv1b\x06proto3"
+	"\vcertificate\x18\x01 \x01(\v2\x1c.ucn.identity.v1.CertificateR\vcertificate\"x\n" +
+	"\vEpochNotice\x12+\n" +
+	"\x04body\x18\x01 \x01(\v2\x17.ucn.event.v1.EpochBodyR\x04body\x12<\n" +
+	"\tsignature\x18\x02 \x01(\v2\x1e.ucn.chain.v1.AccountSignatureR\tsignature\"\xb4\x01\n" +
+	"\tEpochBody\x12\x1a\n" +
+	"\boperator\x18\x01 \x01(\fR\boperator\x12\x14\n" +
+	"\x05chain\x18\x02 \x01(\tR\x05chain\x12!\n" +
+	"\finstance_key\x18\x03 \x01(\fR\vinstanceKey\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12(\n" +
+	"\x05marks\x18\x05 \x03(\v2\x12.ucn.event.v1.MarkR\x05marks\x12\x12\n" +
+	"\x04time\x18\x06 \x01(\x04R\x04time\"X\n" +
+	"\x04Mark\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash\"\xa9\x01\n" +
+	"\tForkProof\x12,\n" +
+	"\x05first\x18\x01 \x01(\v2\x16.ucn.event.v1.EnvelopeR\x05first\x12.\n" +
+	"\x06second\x18\x02 \x01(\v2\x16.ucn.event.v1.EnvelopeR\x06second\x12>\n" +
+	"\vcertificate\x18\x03 \x01(\v2\x1c.ucn.identity.v1.CertificateR\vcertificate\"\x9c\x01\n" +
+	"\n" +
+	"ForkNotice\x12!\n" +
+	"\finstance_key\x18\x01 \x01(\fR\vinstanceKey\x12\x14\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12-\n" +
+	"\x05proof\x18\x05 \x01(\v2\x17.ucn.event.v1.ForkProofR\x05proof\"N\n" +
+	"\fFetchRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\x04R\x04from\"s\n" +
+	"\rFetchResponse\x12\x1c\n" +
+	"\tenvelopes\x18\x01 \x03(\fR\tenvelopes\x12\x16\n" +
+	"\x06oldest\x18\x02 \x01(\x04R\x06oldest\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06newest\x18\x04 \x01(\x04R\x06newestB=Z;github.com/united-containers/ucn/proto/ucn/event/v1;eventv1b\x06proto3"
 
 var (
 	file_ucn_event_v1_event_proto_rawDescOnce sync.Once
@@ -305,21 +835,36 @@ func file_ucn_event_v1_event_proto_rawDescGZIP() []byte {
 	return file_ucn_event_v1_event_proto_rawDescData
 }
 
-var file_ucn_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_ucn_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_ucn_event_v1_event_proto_goTypes = []any{
-	(*Envelope)(nil),          // 0: ucn.event.v1.Envelope
-	(*EnvelopeBody)(nil),      // 1: ucn.event.v1.EnvelopeBody
-	(*CertificateNotice)(nil), // 2: ucn.event.v1.CertificateNotice
-	(*v1.Certificate)(nil),    // 3: ucn.identity.v1.Certificate
+	(*Envelope)(nil),             // 0: ucn.event.v1.Envelope
+	(*EnvelopeBody)(nil),         // 1: ucn.event.v1.EnvelopeBody
+	(*CertificateNotice)(nil),    // 2: ucn.event.v1.CertificateNotice
+	(*EpochNotice)(nil),          // 3: ucn.event.v1.EpochNotice
+	(*EpochBody)(nil),            // 4: ucn.event.v1.EpochBody
+	(*Mark)(nil),                 // 5: ucn.event.v1.Mark
+	(*ForkProof)(nil),            // 6: ucn.event.v1.ForkProof
+	(*ForkNotice)(nil),           // 7: ucn.event.v1.ForkNotice
+	(*FetchRequest)(nil),         // 8: ucn.event.v1.FetchRequest
+	(*FetchResponse)(nil),        // 9: ucn.event.v1.FetchResponse
+	(*v1.Certificate)(nil),       // 10: ucn.identity.v1.Certificate
+	(*v11.AccountSignature)(nil), // 11: ucn.chain.v1.AccountSignature
 }
 var file_ucn_event_v1_event_proto_depIdxs = []int32{
-	1, // 0: ucn.event.v1.Envelope.body:type_name -> ucn.event.v1.EnvelopeBody
-	3, // 1: ucn.event.v1.CertificateNotice.certificate:type_name -> ucn.identity.v1.Certificate
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	1,  // 0: ucn.event.v1.Envelope.body:type_name -> ucn.event.v1.EnvelopeBody
+	10, // 1: ucn.event.v1.CertificateNotice.certificate:type_name -> ucn.identity.v1.Certificate
+	4,  // 2: ucn.event.v1.EpochNotice.body:type_name -> ucn.event.v1.EpochBody
+	11, // 3: ucn.event.v1.EpochNotice.signature:type_name -> ucn.chain.v1.AccountSignature
+	5,  // 4: ucn.event.v1.EpochBody.marks:type_name -> ucn.event.v1.Mark
+	0,  // 5: ucn.event.v1.ForkProof.first:type_name -> ucn.event.v1.Envelope
+	0,  // 6: ucn.event.v1.ForkProof.second:type_name -> ucn.event.v1.Envelope
+	10, // 7: ucn.event.v1.ForkProof.certificate:type_name -> ucn.identity.v1.Certificate
+	6,  // 8: ucn.event.v1.ForkNotice.proof:type_name -> ucn.event.v1.ForkProof
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_ucn_event_v1_event_proto_init() }
@@ -333,7 +878,7 @@ func file_ucn_event_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_event_v1_event_proto_rawDesc), len(file_ucn_event_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
