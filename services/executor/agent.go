@@ -163,7 +163,7 @@ func (a *Agent) adopt(ctx context.Context) error {
 		t := newAttempt(a, records[i])
 		t.container = containers[t.id]
 		delete(containers, t.id)
-		if a.enter(t, true) != nil {
+		if a.enter(t, nil) != nil {
 			return errors.New("the journal names an attempt twice")
 		}
 		a.deps.Log.InfoContext(ctx, "attempt adopted", "attempt", t.id,
@@ -181,20 +181,25 @@ func (a *Agent) adopt(ctx context.Context) error {
 	return nil
 }
 
-// enter makes the attempt known and reserves what it needs. An adopted one is not weighed against
-// what is free.
-func (a *Agent) enter(t *attempt, adopted bool) *Decline {
+// enter makes the attempt known and reserves what it needs. An adopted one, which has no backing,
+// is not weighed against what is free.
+func (a *Agent) enter(t *attempt, by *backing) *Decline {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	need := t.need
 	switch {
 	case a.attempts[t.id] != nil:
 		return declined(DeclineInvalid, "the attempt is being asked for already")
-	case adopted:
+	case by == nil:
 	case len(a.attempts) >= a.cfg.MaxAttempts:
 		return declined(DeclineCapacity, "%d attempts are here already", len(a.attempts))
 	case !fits(need, a.used, a.total):
 		return declined(DeclineCapacity, "free: %s", describe(free(a.used, a.total)))
+	}
+	if by != nil {
+		if no := a.weigh(t, by.free); no != nil {
+			return no
+		}
 	}
 	a.attempts[t.id] = t
 	a.byLease[t.lease.ID] = t
@@ -318,18 +323,22 @@ func (a *Agent) answer(ctx context.Context, ask *Ask) (Answer, error) {
 	if no != nil {
 		return Answer{Declined: no}, nil
 	}
+	backed, no, err := a.backed(ctx, ask)
+	if err != nil || no != nil {
+		return Answer{Declined: no}, err
+	}
 	signed := a.signer.lease(ask.Spec.Chain, lease, prices)
 	t := newAttempt(a, Record{
 		Ask: *ask, Lease: signed, Prices: prices, Asked: now, Trace: telemetry.Inject(ctx),
 	})
-	return t.promise(ctx)
+	return t.promise(ctx, backed)
 }
 
 // promise reserves, writes down and only then says yes.
-func (t *attempt) promise(ctx context.Context) (Answer, error) {
+func (t *attempt) promise(ctx context.Context, money uint64) (Answer, error) {
 	t.mu.Lock() // whoever asks the same meanwhile waits for the outcome
 	defer t.mu.Unlock()
-	if no := t.agent.enter(t, false); no != nil {
+	if no := t.agent.enter(t, &backing{money}); no != nil {
 		return Answer{Declined: no}, nil
 	}
 	next := t.rec

@@ -193,12 +193,6 @@ func TestNothingIsChargedFor(t *testing.T) {
 			a.Spec.Image = executor.ImageID(missing)
 			w.files.AddImage(a.Spec.Image, make([]byte, 1024))
 		}, "do not match"},
-		"escrow of another job": {func(w *world, a *executor.Ask) {
-			w.ledger.Open(a.Terms.Escrow, executor.Escrow{Job: executor.JobID{99}, Owner: w.owner.Account})
-		}, "names another job"},
-		"escrow of another owner": {func(w *world, a *executor.Ask) {
-			w.ledger.Open(a.Terms.Escrow, executor.Escrow{Job: a.Job, Owner: sig.AccountID{99}})
-		}, "another account"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

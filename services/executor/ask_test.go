@@ -68,6 +68,23 @@ func TestAskDeclines(t *testing.T) {
 			executor.DeclineTerms, "another job"},
 		"no escrow": {func(_ *world, a *executor.Ask) { a.Terms.Escrow = executor.EscrowID{} },
 			executor.DeclineTerms, "no escrow"},
+		"escrow unknown": {func(_ *world, a *executor.Ask) { a.Terms.Escrow = executor.EscrowID{77} },
+			executor.DeclineTerms, "no such escrow"},
+		"escrow of another job": {func(w *world, a *executor.Ask) {
+			w.openEscrow(a, func(e *executor.Escrow) { e.Job = executor.JobID{99} })
+		}, executor.DeclineTerms, "names another job"},
+		"escrow of another owner": {func(w *world, a *executor.Ask) {
+			w.openEscrow(a, func(e *executor.Escrow) { e.Owner = sig.AccountID{99} })
+		}, executor.DeclineTerms, "another account"},
+		"escrow of another scheduler": {func(w *world, a *executor.Ask) {
+			w.openEscrow(a, func(e *executor.Escrow) { e.Assigner = sig.AccountID{99} })
+		}, executor.DeclineTerms, "assigner"},
+		"escrow without a scheduler": {func(w *world, a *executor.Ask) {
+			w.openEscrow(a, func(e *executor.Escrow) { e.Assigner = sig.AccountID{} })
+		}, executor.DeclineTerms, "assigner"},
+		"escrow too small": {func(w *world, a *executor.Ask) {
+			w.openEscrow(a, func(e *executor.Escrow) { e.Free = a.Terms.Budget - 1 })
+		}, executor.DeclineTerms, "has free"},
 		"place_by over": {func(_ *world, a *executor.Ask) { a.Terms.PlaceBy = 1 },
 			executor.DeclineTerms, "place_by"},
 		"place_by too far": {func(_ *world, a *executor.Ask) {

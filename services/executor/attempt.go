@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/united-containers/ucn/kit/event"
@@ -26,6 +27,8 @@ type attempt struct {
 	lease SignedLease // never changes
 	need  Resources   // never changes
 	held  Resources   // guarded by the agent's mutex: what of need counts as used
+	// placed says that the chain was seen to hold the lease.
+	placed atomic.Bool
 
 	// mu guards what follows and orders saves. changed is closed, and replaced, at every change.
 	mu        sync.Mutex
@@ -51,6 +54,7 @@ func newAttempt(a *Agent, rec Record) *attempt {
 	}
 	ask := rec.Ask
 	t.ask = &ask
+	t.placed.Store(!rec.LeaseFrom.IsZero() || rec.Phase > PhaseAsked)
 	t.stopped, t.halt = context.WithCancel(context.Background())
 	if rec.Stop != nil {
 		t.halt()

@@ -81,6 +81,7 @@ func (t *attempt) seen(s LeaseState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.rec.LeaseFrom = s.From
+	t.placed.Store(true)
 }
 
 func (t *attempt) lapse() time.Time {

@@ -94,7 +94,7 @@ func noop(b *testing.B, agent *executor.Agent, ledger *agenttest.Ledger, n int) 
 			Until:   uint64(time.Now().Add(time.Hour).UnixMilli()),
 		},
 	}
-	ledger.Open(ask.Terms.Escrow, executor.Escrow{Job: id, Owner: w.owner.Account})
+	ledger.Open(ask.Terms.Escrow, w.escrow(&ask))
 	answer, err := agent.Ask(b.Context(), ask)
 	if err != nil || answer.Lease == nil {
 		b.Fatalf("answer %+v, %v", answer.Declined, err)

@@ -32,6 +32,9 @@ type Config struct {
 	Labels map[string]string `yaml:"labels"`
 	// MaxAttempts run or wait here at once.
 	MaxAttempts int `yaml:"max_attempts"`
+	// MaxUnplaced promises to one scheduler, and twice as many to all of one operator, may wait to
+	// be placed on the chain: they hold capacity that nobody pays yet.
+	MaxUnplaced int `yaml:"max_unplaced"`
 	// MaxHoldbackPercent of a budget may wait for the owner's acceptance.
 	MaxHoldbackPercent uint64 `yaml:"max_holdback_percent"`
 	// MinTrust is how much running time beyond the last countersigned note an owner must trust this
@@ -77,7 +80,7 @@ func DefaultConfig() Config {
 			Model: PriceLinear, CoreHour: 1_000_000_000, MemoryGiBHour: 100_000_000,
 			GiBIn: 10_000_000, GiBOut: 10_000_000,
 		},
-		MaxAttempts: 256, MaxHoldbackPercent: 20, MinTrust: 5 * time.Second,
+		MaxAttempts: 256, MaxUnplaced: 64, MaxHoldbackPercent: 20, MinTrust: 5 * time.Second,
 		Notice: 0, Tick: time.Second, NoteEvery: 5 * time.Second, ChargeEvery: time.Minute,
 		AckWait: 3 * time.Second, TaskWait: 2 * time.Minute, StartWait: 10 * time.Minute,
 		CollectWait: 10 * time.Minute, StopGrace: 10 * time.Second, OfferLife: 2 * time.Minute,
@@ -116,6 +119,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("labels: %d, at most 64", len(c.Labels))
 	case c.MaxAttempts < 1 || c.MaxAttempts > 1<<16:
 		return fmt.Errorf("max_attempts is %d, allowed 1 to 65536", c.MaxAttempts)
+	case c.MaxUnplaced < 1 || c.MaxUnplaced > 1<<16:
+		return fmt.Errorf("max_unplaced is %d, allowed 1 to 65536", c.MaxUnplaced)
 	case c.MaxHoldbackPercent > 100:
 		return fmt.Errorf("max_holdback_percent is %d, at most 100", c.MaxHoldbackPercent)
 	case c.LogBytes < 64<<10:

@@ -47,8 +47,10 @@ type LeaseState struct {
 
 // Escrow is what an executor must know of one.
 type Escrow struct {
-	Job   JobID // what it names; zero when it is for something else than a job
-	Owner sig.AccountID
+	Job      JobID // what it names; zero when it is for something else than a job
+	Owner    sig.AccountID
+	Assigner sig.AccountID // may place leases, besides the owner
+	Free     uint64        // grains that no lease has reserved
 }
 
 // Charge asks the chain to pay what is payable by a note.

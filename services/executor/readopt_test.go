@@ -312,8 +312,16 @@ func lease(ctx context.Context, agent *executor.Agent, r *remote, p plan) (
 		return ask, executor.SignedLease{}, err
 	}
 	return ask, *answer.Lease, r.rpc.Call("outside.Place", Placed{
-		Lease: *answer.Lease, Escrow: executor.Escrow{Job: ask.Job, Owner: owner},
+		Lease: *answer.Lease, Escrow: readoptEscrow(),
 	}, new(int))
+}
+
+// readoptEscrow backs the question of the life that is killed.
+func readoptEscrow() executor.Escrow {
+	return executor.Escrow{
+		Job: executor.JobID{1}, Owner: sig.AccountOfKey(key(1).Public()), Free: ucn,
+		Assigner: sig.AccountOfKey(key(2).Public()),
+	}
 }
 
 // TestReadoptAfterKill kills an executor with -9 while its container runs in the real engine. The
@@ -328,6 +336,7 @@ func TestReadoptAfterKill(t *testing.T) {
 	o := &outside{
 		ledger: agenttest.NewLedger(sig.Anchor{7}, time.Now), files: agenttest.NewFiles(),
 	}
+	o.ledger.Open(executor.EscrowID{1}, readoptEscrow())
 	serve(t, o, dir, plan{Image: image.ID, Socket: filepath.Join(dir, "s"),
 		Args: []string{"out", "begun", "spin", "300ms", "sleep", "4s", "write", "/out/a.txt", "abc"}})
 	if err := os.WriteFile(filepath.Join(dir, "image.tar"), image.Layout, 0o600); err != nil {

@@ -224,8 +224,23 @@ func (w *world) ask(n byte, args ...string) executor.Ask {
 	} else {
 		a.Attempt = executor.AttemptID(fmt.Sprintf("%02x", n))
 	}
-	w.ledger.Open(a.Terms.Escrow, executor.Escrow{Job: a.Job, Owner: w.owner.Account})
+	w.ledger.Open(a.Terms.Escrow, w.escrow(&a))
 	return a
+}
+
+// escrow backs a question.
+func (w *world) escrow(a *executor.Ask) executor.Escrow {
+	return executor.Escrow{
+		Job: a.Job, Owner: w.owner.Account, Free: 1 << 62,
+		Assigner: sig.AccountOfKey(w.asker.Instance),
+	}
+}
+
+// openEscrow opens the escrow of a question anew, changed.
+func (w *world) openEscrow(a *executor.Ask, change func(*executor.Escrow)) {
+	e := w.escrow(a)
+	change(&e)
+	w.ledger.Open(a.Terms.Escrow, e)
 }
 
 // lease asks and places what is answered.

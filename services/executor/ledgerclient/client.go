@@ -119,6 +119,10 @@ func (c *Client) Escrow(
 	if len(e.GetOwner()) == len(s.Owner) {
 		s.Owner = sig.AccountID(e.GetOwner())
 	}
+	if assigner := e.GetTerms().GetAssigner(); len(assigner) == len(s.Assigner) {
+		s.Assigner = sig.AccountID(assigner)
+	}
+	s.Free = e.GetBalance() - min(e.GetBalance(), e.GetReserved())
 	return s, nil
 }
 

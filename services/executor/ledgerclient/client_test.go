@@ -130,17 +130,19 @@ func TestReads(t *testing.T) {
 		executor.ErrNoEscrow) {
 		t.Errorf("no escrow: %v", err)
 	}
-	job, owner := executor.JobID{1}, sig.AccountID{2}
+	job, owner, assigner := executor.JobID{1}, sig.AccountID{2}, sig.AccountID{3}
 	l.lease = &chainv1.LeaseState{From: 1000, Until: 9000, Budget: 5, Paid: 4, Settled: true}
 	l.escrow = &chainv1.Escrow{
 		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: job[:], Owner: owner[:],
+		Terms: &chainv1.Terms{Assigner: assigner[:]}, Balance: 10, Reserved: 4,
 	}
 	s, err := c.Lease(t.Context(), "main", executor.LeaseID{})
 	if err != nil || s.From.UnixMilli() != 1000 || !s.End.IsZero() || !s.Settled || s.Paid != 4 {
 		t.Errorf("lease %+v, %v", s, err)
 	}
 	e, err := c.Escrow(t.Context(), "main", executor.EscrowID{})
-	if err != nil || e.Job != job || e.Owner != owner {
+	if err != nil || e.Job != job || e.Owner != owner || e.Assigner != assigner ||
+		e.Free != 6 {
 		t.Errorf("escrow %+v, %v", e, err)
 	}
 	l.escrow.Purpose = chainv1.Purpose_PURPOSE_BOND
