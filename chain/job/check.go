@@ -30,6 +30,12 @@ const (
 	MaxRunTimeMS = 366 * 24 * 3600 * 1000
 	MaxRetries   = 100
 	MaxBackoffMS = 5 * 60 * 1000
+	// MaxLanes bounds replicas, and an array's tasks at the same time.
+	MaxLanes        = 100
+	DefaultParallel = 10
+	MaxTasks        = 1_000_000
+	MinLostAfterMS  = 10 * 1000
+	MaxLostAfterMS  = 24 * 3600 * 1000
 )
 
 // A CID's prefix: version 1, raw bytes, and the hash function with a digest of 32 bytes.
@@ -49,7 +55,7 @@ func Check(s *jobv1.JobSpec) error {
 	}
 	checks := []func(*jobv1.JobSpec) error{
 		checkIdentity, checkProgram, checkNames, checkResources, checkFiles, checkPlacement,
-		checkMoney, checkLimits, checkNotBuilt,
+		checkMoney, checkLimits, checkLanes, checkNotBuilt,
 	}
 	for _, check := range checks {
 		if err := check(s); err != nil {

@@ -127,22 +127,15 @@ func TestCheck(t *testing.T) {
 		{"volumes", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Volumes = []*jobv1.Volume{{}} }},
 		{"ports", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Ports = []*jobv1.Port{{}} }},
 		{"health", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Health = &jobv1.Health{} }},
-		{"trigger.always", job.ErrNotBuilt, func(s *jobv1.JobSpec) {
-			s.Trigger = &jobv1.Trigger{Kind: &jobv1.Trigger_Always{Always: &jobv1.Always{}}}
-		}},
 		{"trigger.cron", job.ErrNotBuilt, func(s *jobv1.JobSpec) {
 			s.Trigger = &jobv1.Trigger{Kind: &jobv1.Trigger_Cron{Cron: &jobv1.Cron{}}}
 		}},
-		{"replicas", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Replicas = 2 }},
 		{"verify", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Verify = &jobv1.Verify{} }},
-		{"disconnect", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Disconnect = &jobv1.Disconnect{} }},
-		{"restart", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Restart = jobv1.Restart_RESTART_ALWAYS }},
 		{"capabilities", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Capabilities = []string{"x"} }},
 		{"budget", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Budget = &jobv1.Budget{} }},
 		{"egress", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Egress = jobv1.Egress_EGRESS_INTERNET }},
 		{"egress", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Egress = -1 }},
 		{"isolation", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Isolation = -1 }},
-		{"restart", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Restart = -7 }},
 		{"wake", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Wake = &jobv1.Wake{} }},
 		{"pause_marker", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.PauseMarker = "x" }},
 		{"keeper", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Keeper = []byte{1} }},

@@ -25,11 +25,10 @@ func checkNotBuilt(s *jobv1.JobSpec) error {
 		{"trigger.at", "leave the trigger out to run once, now", s.GetTrigger().GetAt() != nil},
 		{"trigger.cron", "leave the trigger out to run once, now", s.GetTrigger().GetCron() != nil},
 		{"trigger.call", "leave the trigger out to run once, now", s.GetTrigger().GetCall() != nil},
-		{"trigger.always", "leave the trigger out to run once, now", s.GetTrigger().GetAlways() != nil},
-		{"replicas", "", s.GetReplicas() > 1},
 		{"verify", "", s.GetVerify() != nil},
-		{"disconnect", "", s.GetDisconnect() != nil},
-		{"restart", "use limits.retries", beyond(s.GetRestart(), jobv1.Restart_RESTART_NEVER)},
+		{"disconnect.policy", "", beyond(s.GetDisconnect().GetPolicy(),
+			jobv1.DisconnectPolicy_DISCONNECT_POLICY_BEST)},
+		{"restart", "", beyond(s.GetRestart(), jobv1.Restart_RESTART_ALWAYS)},
 		{"capabilities", "", len(s.GetCapabilities()) > 0},
 		{"budget", "", s.GetBudget() != nil},
 		{"isolation", "", beyond(s.GetIsolation(), jobv1.Isolation_ISOLATION_STRICT)},
@@ -38,7 +37,6 @@ func checkNotBuilt(s *jobv1.JobSpec) error {
 		{"wake", "", s.GetWake() != nil},
 		{"pause_marker", "", s.GetPauseMarker() != ""},
 		{"keeper", "", len(s.GetKeeper()) > 0},
-		{"array", "", s.GetArray() != nil},
 		{"devices", "", len(s.GetDevices()) > 0},
 	}
 	for _, a := range asked {

@@ -35,12 +35,14 @@ const maxPendingOwners = 100_000
 // maxAhead bounds how many runs before another are counted.
 const maxAhead = 1000
 
-// position adds to the reason of a run that waits how much stands before it, when anything does.
+// position adds to the reason of the job's first run that waits how much stands before it, when
+// anything does.
 func (e *Engine) position(ctx context.Context, j *Job) {
-	ref, waits := j.WaitingSince()
-	if !waits {
+	waiting := j.Waiting()
+	if len(waiting) == 0 {
 		return
 	}
+	ref := waiting[0]
 	ahead, err := e.deps.Store.Ahead(ctx, j.Owner, ref.Place(), maxAhead)
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot count what stands before", "job", j.ID, "error", err)
@@ -60,5 +62,6 @@ func (e *Engine) position(ctx context.Context, j *Job) {
 	if others := all.Owners - 1; others > 0 {
 		words += fmt.Sprintf(", %d others wait too", others)
 	}
-	j.Current().Reason = shorten(fmt.Sprintf("%s [%s]", j.Current().Reason, words))
+	r := j.Run(ref.Run)
+	r.Reason = shorten(fmt.Sprintf("%s [%s]", r.Reason, words))
 }

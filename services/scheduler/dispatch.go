@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/sig"
 )
 
 // maxCandidates is how many hosts are asked for one run before it waits again.
@@ -110,40 +111,43 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 		return notNow
 	}
 	now := e.deps.Now()
-	held, waits := j.WaitingSince()
+	r := j.Run(ref.Run)
+	held, waits := j.WaitingSince(r)
 	if !waits || held.Run != ref.Run || held.Order.After(ref.Order) {
 		return gone // what it waits for now stands elsewhere in the line
 	}
-	fit, reason := e.book.Best(&j.Spec, now, e.skips(j, now), maxCandidates)
+	fit, reason := e.candidates(j, r, now)
 	expired := !j.Expires.IsZero() && !j.Expires.After(now)
 	if len(fit) == 0 && !expired {
-		e.setWaiting(j.ID, ref.Run, e.explain(j, reason, now))
+		e.setWaiting(j.ID, ref.Run, e.explain(r, reason, now))
 		return notNow
 	}
-	e.begin(ctx, j, fit, slots)
+	e.begin(ctx, j, r, fit, slots)
 	return taken
 }
 
 // begin places a run beside the dispatcher. Only the dispatcher fills slots, so one is free.
-func (e *Engine) begin(ctx context.Context, j *Job, fit []Candidate, slots chan struct{}) {
+func (e *Engine) begin(
+	ctx context.Context, j *Job, r *Run, fit []Candidate, slots chan struct{},
+) {
 	slots <- struct{}{}
-	run := j.Current().ID
+	run := r.ID
 	if len(fit) > 0 { // held here, so that the next run is matched with what this one leaves
 		e.book.Hold(fit[0].Offer.Host.Executor, j.Spec.Resources)
 	}
-	e.setInflight(run, true)
+	e.setInflight(run, fit)
 	e.tasks.Go(func() {
 		defer func() { <-slots; e.poke() }()
-		e.place(ctx, j, fit)
-		e.setInflight(run, false)
-		e.requeue(ctx, j.ID)
+		e.place(ctx, j, r, fit)
+		e.landed(run)
+		e.requeue(ctx, j.ID, run)
 	})
 }
 
 // explain adds a host's own words to the reason when hosts that would fit declined lately.
-func (e *Engine) explain(j *Job, reason string, now time.Time) string {
-	words, waits := strings.CutPrefix(j.Current().Reason, "waiting: ")
-	if len(e.notes.avoids(j.Current().ID, now)) == 0 || !waits || words == "just submitted" {
+func (e *Engine) explain(r *Run, reason string, now time.Time) string {
+	words, waits := strings.CutPrefix(r.Reason, "waiting: ")
+	if len(e.notes.avoids(r.ID, now)) == 0 || !waits || words == "just submitted" {
 		return reason
 	}
 	return reason + " (" + words + ")"
@@ -153,11 +157,14 @@ func (e *Engine) explain(j *Job, reason string, now time.Time) string {
 const avoidFor = 30 * time.Second
 
 // skips names hosts that failed or declined this run lately: another one is tried first.
-func (e *Engine) skips(j *Job, now time.Time) func(*Offer) bool {
-	attempts := j.Current().Attempts
-	avoid := e.notes.avoids(j.Current().ID, now)
+func (e *Engine) skips(r *Run, now time.Time) func(*Offer) bool {
+	attempts := r.Attempts
+	avoid := e.notes.avoids(r.ID, now)
 	return func(o *Offer) bool {
 		return avoid[o.Host.Executor] || slices.ContainsFunc(attempts, func(a Attempt) bool {
+			if a.Silent && a.State != Ended && a.Host.Executor == o.Host.Executor {
+				return true
+			}
 			hostsFault := a.End != Failed && a.End != Completed
 			return hostsFault && a.Host.Executor == o.Host.Executor && now.Sub(a.Ended) < avoidFor
 		})
@@ -167,33 +174,87 @@ func (e *Engine) skips(j *Job, now time.Time) func(*Offer) bool {
 // requeueAgain is how long a run that could not be read waits for the next try.
 const requeueAgain = time.Second
 
-// requeue puts the job's newest run back in its line if it still waits.
-func (e *Engine) requeue(ctx context.Context, id job.ID) {
+// requeue puts a run back in its line if it still waits.
+func (e *Engine) requeue(ctx context.Context, id job.ID, run RunID) {
 	j, err := e.deps.Store.Job(ctx, id)
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot read a job to queue it again", "job", id, "error", err)
-		e.later(requeueAgain, func(ctx context.Context) { e.requeue(ctx, id) })
+		e.later(requeueAgain, func(ctx context.Context) { e.requeue(ctx, id, run) })
 		return
 	}
 	select {
 	case <-ctx.Done():
 	default:
-		e.enqueue(j)
+		if ref, waits := j.WaitingSince(j.Run(run)); waits {
+			e.enqueue(j.Owner, []Ref{ref})
+		}
 	}
 }
 
 func (e *Engine) isInflight(r RunID) bool {
 	e.inflightMu.Lock()
 	defer e.inflightMu.Unlock()
-	return e.inflight[r]
+	_, is := e.inflight[r]
+	return is
 }
 
-func (e *Engine) setInflight(r RunID, is bool) {
+// setInflight notes that the run is being placed on the first candidate.
+func (e *Engine) setInflight(r RunID, fit []Candidate) {
 	e.inflightMu.Lock()
 	defer e.inflightMu.Unlock()
-	if is {
-		e.inflight[r] = true
-	} else {
-		delete(e.inflight, r)
+	e.inflight[r] = Host{}
+	if len(fit) > 0 {
+		e.inflight[r] = fit[0].Offer.Host
 	}
+}
+
+func (e *Engine) landed(r RunID) {
+	e.inflightMu.Lock()
+	defer e.inflightMu.Unlock()
+	delete(e.inflight, r)
+}
+
+// candidates are the hosts to ask for the run. Replicas are spread: hosts of operators that run
+// none of them come first, then hosts that run none, then any.
+func (e *Engine) candidates(
+	j *Job, r *Run, now time.Time,
+) (fit []Candidate, reason string) {
+	skip := e.skips(r, now)
+	operators, hosts := e.siblings(j, r)
+	for _, taken := range []func(*Offer) bool{
+		func(o *Offer) bool { return operators[o.Host.Operator] },
+		func(o *Offer) bool { return hosts[o.Host.Executor] },
+	} {
+		if len(hosts) == 0 {
+			break
+		}
+		fit, _ = e.book.Best(&j.Spec, now, func(o *Offer) bool {
+			return skip(o) || taken(o)
+		}, maxCandidates)
+		if len(fit) > 0 {
+			return fit, ""
+		}
+	}
+	return e.book.Best(&j.Spec, now, skip, maxCandidates)
+}
+
+// siblings are the operators and hosts that run the job's other replicas, or are asked to.
+func (e *Engine) siblings(j *Job, r *Run) (map[sig.AccountID]bool, map[sig.PublicKey]bool) {
+	operators, hosts := map[sig.AccountID]bool{}, map[sig.PublicKey]bool{}
+	if j.Spec.Tasks > 0 || len(j.Runs) == 1 {
+		return operators, hosts
+	}
+	e.inflightMu.Lock()
+	defer e.inflightMu.Unlock()
+	for i := range j.Runs {
+		other := &j.Runs[i]
+		host, is := e.inflight[other.ID]
+		if other.Live() {
+			host, is = other.Current().Host, true
+		}
+		if is && other.ID != r.ID {
+			operators[host.Operator], hosts[host.Executor] = true, true
+		}
+	}
+	return operators, hosts
 }

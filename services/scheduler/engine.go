@@ -109,9 +109,10 @@ type Engine struct {
 	// notes are what is known of runs that wait; lost at a restart, found again soon.
 	notes notes
 
-	// inflight are runs that are being placed; changed by the dispatcher and its placers.
+	// inflight are runs that are being placed and the host asked first; changed by the dispatcher
+	// and its placers.
 	inflightMu sync.Mutex
-	inflight   map[RunID]bool
+	inflight   map[RunID]Host
 
 	// inbox brings runs to the dispatcher; wake tells it that offers changed.
 	inbox chan queued
@@ -153,7 +154,7 @@ func New(policy Policy, deps Deps) *Engine {
 	return &Engine{
 		life: life, end: end,
 		deps: deps, policy: policy.orDefault(), book: NewBook(),
-		inflight: map[RunID]bool{}, chores: map[chore]bool{},
+		inflight: map[RunID]Host{}, chores: map[chore]bool{},
 		inbox: make(chan queued, maxInbox), wake: make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 	}
@@ -185,16 +186,16 @@ func (e *Engine) Submit(ctx context.Context, j *Job) (*Job, error) {
 	case held.Escrow != j.Escrow:
 		return nil, ErrConflict
 	case held == j:
-		e.enqueue(j)
+		e.enqueue(j.Owner, j.Waiting())
 		return j, nil
 	}
-	return e.change(ctx, j.ID, func(held *Job) (string, bool) {
-		renew := j.StorageToken != "" && j.StorageToken != held.StorageToken &&
-			held.Current().State != Ended
-		if renew {
-			held.StorageToken = j.StorageToken
+	return e.change(ctx, j.ID, func(held *Job) (string, *Run) {
+		if state, _, _ := held.State(); state == Ended || j.StorageToken == "" ||
+			j.StorageToken == held.StorageToken {
+			return "", nil
 		}
-		return "job.renewed", renew
+		held.StorageToken = j.StorageToken
+		return "job.renewed", held.Current()
 	})
 }
 
@@ -226,14 +227,11 @@ func (e *Engine) insert(ctx context.Context, j *Job) (*Job, error) {
 		return nil, fmt.Errorf("look the job up: %w", err)
 	}
 	j.Submitted = e.deps.Now()
-	j.Runs = []Run{{
-		State: Pending, Reason: "waiting: just submitted", Created: j.Submitted,
-		Retries: j.Spec.Retries, Backoff: j.Spec.Backoff,
-	}}
-	if _, err := io.ReadFull(e.deps.Random, j.Runs[0].ID[:]); err != nil {
-		return nil, fmt.Errorf("draw a run id: %w", err)
+	if err := e.lanes(j); err != nil {
+		return nil, err
 	}
-	if err := e.save(ctx, Change{Job: j, Event: e.event("job.submitted", j)}); err != nil {
+	submitted := e.event("job.submitted", j, j.Current())
+	if err := e.save(ctx, Change{Job: j, Event: submitted}); err != nil {
 		return nil, err
 	}
 	return j, nil
@@ -292,15 +290,19 @@ func (e *Engine) Jobs(ctx context.Context, q JobQuery) ([]*Job, error) {
 }
 
 func (e *Engine) explainTo(j *Job) {
-	r := j.Current()
-	if r.State != Pending {
-		return
+	for i := range j.Runs {
+		if r := &j.Runs[i]; r.Waits() {
+			e.explainRun(j, r)
+		}
 	}
+}
+
+func (e *Engine) explainRun(j *Job, r *Run) {
 	why, own := e.notes.why(r.ID)
 	if of := e.book.Why(j.Spec.Shape()); !own && of != "" {
 		why = of
 	}
-	if why != "" && !r.Live() {
+	if why != "" {
 		r.Reason = why
 	}
 }
@@ -327,15 +329,14 @@ func (e *Engine) poke() {
 	}
 }
 
-// enqueue hands a pending run to the dispatcher. When the engine is going down the store has it.
-func (e *Engine) enqueue(j *Job) {
-	ref, ok := j.WaitingSince()
-	if !ok {
-		return
-	}
-	select {
-	case e.inbox <- queued{owner: j.Owner, ref: ref}:
-	case <-e.stopped:
+// enqueue hands pending runs to the dispatcher. When the engine is going down the store has them.
+func (e *Engine) enqueue(owner sig.AccountID, refs []Ref) {
+	for _, ref := range refs {
+		select {
+		case e.inbox <- queued{owner: owner, ref: ref}:
+		case <-e.stopped:
+			return
+		}
 	}
 }
 
@@ -347,35 +348,58 @@ func (e *Engine) save(ctx context.Context, c Change) error {
 	if err := e.deps.Store.Save(ctx, c); err != nil {
 		return fmt.Errorf("save job: %w", err)
 	}
-	if r := c.Job.Current(); r.State != Pending {
-		e.notes.forget(r.ID)
+	for i := range c.Job.Runs {
+		if r := &c.Job.Runs[i]; r.State != Pending {
+			e.notes.forget(r.ID)
+		}
 	}
 	e.watchers.notify(c.Job.ID)
 	return nil
 }
 
-func (e *Engine) event(kind string, j *Job) *Event {
-	return &Event{Type: kind, Job: j, Time: e.deps.Now()}
+// event tells of a change of a run as it is now.
+func (e *Engine) event(kind string, j *Job, r *Run) *Event {
+	of := *r
+	return &Event{Type: kind, Job: j, Run: &of, Time: e.deps.Now()}
 }
 
 // change loads a job, lets fn change it and saves it. fn returns the type of the event to publish
-// and whether anything changed.
+// and the run that changed; nil when nothing did. When the run, or the lane's next one, waits
+// after that it is queued.
 func (e *Engine) change(
-	ctx context.Context, id job.ID, fn func(*Job) (event string, changed bool),
+	ctx context.Context, id job.ID, fn func(*Job) (event string, changed *Run),
 ) (*Job, error) {
+	j, changed, err := e.changed(ctx, id, fn)
+	if err != nil || changed == nil {
+		return j, err
+	}
+	if ref, waits := j.WaitingSince(changed); waits {
+		e.enqueue(j.Owner, []Ref{ref})
+	}
+	return j, nil
+}
+
+func (e *Engine) changed(
+	ctx context.Context, id job.ID, fn func(*Job) (event string, changed *Run),
+) (*Job, *Run, error) {
 	lock := e.lock(id)
 	lock.Lock()
 	defer lock.Unlock()
 	j, err := e.deps.Store.Job(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	event, changed := fn(j)
-	if !changed {
-		return j, nil
+	kind, changed := fn(j)
+	if changed == nil {
+		return j, nil, nil
 	}
-	if err := e.save(ctx, Change{Job: j, Event: e.event(event, j)}); err != nil {
-		return nil, err
+	told := e.event(kind, j, changed)
+	tasks, err := e.advance(ctx, j)
+	if err != nil {
+		return nil, nil, err
 	}
-	return j, nil
+	if err := e.save(ctx, Change{Job: j, Tasks: tasks, Event: told}); err != nil {
+		return nil, nil, err
+	}
+	return j, changed, nil
 }

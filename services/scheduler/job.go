@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
@@ -18,8 +19,10 @@ type (
 
 // Bounds of what is remembered per job.
 const (
-	MaxRuns     = 100
+	MaxLanes    = 100
 	MaxAttempts = 100
+	// KeptAttempts is how many attempts are remembered of a run that is restarted without end.
+	KeptAttempts = 10
 )
 
 // State of a run or an attempt.
@@ -87,7 +90,40 @@ type Spec struct {
 	RunTime   time.Duration
 	Retries   uint32
 	Backoff   time.Duration
+	// Lanes is how many runs there are at the same time; 0 = 1.
+	Lanes uint32
+	// Always: each lane's program is run for as long as it is paid, by the restart policy.
+	Always  bool
+	Restart Restart
+	// Tasks is how many tasks an array has; 0 = no array.
+	Tasks uint32
+	// LostAfter is the silence after which a host counts as lost; 0 = the policy's.
+	LostAfter time.Duration
+	Keep      Keep
 }
+
+// Restart says when the program of an always job is run again after it ended.
+type Restart uint8
+
+// The restart policies.
+const (
+	RestartAlways Restart = iota
+	RestartOnFailure
+	RestartNever
+)
+
+// Keep says which attempt goes on when a host falls silent.
+type Keep uint8
+
+// The disconnect policies.
+const (
+	// KeepReplacement ends the silent host's lease and places the run again.
+	KeepReplacement Keep = iota
+	// KeepOriginal waits for the host as long as its lease stands.
+	KeepOriginal
+	// KeepBest places the run again; until that lease is there the silent host may return.
+	KeepBest
+)
 
 // Job is a job as the scheduler remembers it.
 type Job struct {
@@ -100,14 +136,25 @@ type Job struct {
 	Delivery     Delivery
 	Submitted    time.Time
 	Traceparent  string
-	// Epoch of the newest lease that was asked for; rises before every lease.
-	Epoch uint64
 	// CancelReason is set once the owner asked for the end, Cancelled is when.
 	CancelReason string
 	Cancelled    time.Time
 	// Expires is when the escrow as it was last seen does not pay for a new lease any more.
 	Expires time.Time
-	Runs    []Run
+	// Runs holds one run per lane; of an array the one of the lane's newest task.
+	Runs []Run
+	// Array is how far an array is.
+	Array Array
+}
+
+// Array counts the tasks of an array. Tasks run in the order of their indexes.
+type Array struct {
+	// Next is the index of the next task that a lane takes.
+	Next      uint32
+	Completed uint32
+	Failed    uint32 // ended otherwise
+	// Closed: no lane takes another task; set when the money ended.
+	Closed bool
 }
 
 // Run is one execution that was asked for.
@@ -125,7 +172,19 @@ type Run struct {
 	Backoff time.Duration
 	// Failures counts attempts that the program itself failed.
 	Failures uint32
-	Attempts []Attempt
+	// Slot is the run's lane of the escrow; Epoch that of the lane's newest lease that was asked
+	// for: it rises before every lease and is never used again.
+	Slot  uint32
+	Epoch uint64
+	// Task is the index of an array's task; Counted tells that its end is counted.
+	Task    uint32
+	Counted bool
+	// Tries counts attempts, also those that are not remembered; Streak those that ended soon, one
+	// after the other; HostFailures those since the program last ran that ended for reasons of hosts.
+	Tries        uint32
+	Streak       uint32
+	HostFailures uint32
+	Attempts     []Attempt
 }
 
 // Attempt is one try on one host.
@@ -147,6 +206,9 @@ type Attempt struct {
 	Told bool
 	// Began tells that the program was seen to run.
 	Began bool
+	// Silent: the host is silent and another is sought. It goes on if it is heard before another's
+	// lease is on the chain.
+	Silent bool
 	// Status is the newest report of the host, canonical AttemptStatus; nil before the first.
 	Status []byte
 	// Reported is when the newest report was made, by the host's clock; Heard is when the host
@@ -171,14 +233,8 @@ type Host struct {
 	Certificate []byte // canonical Certificate
 }
 
-// Current returns the newest run. A job has at least one.
+// Current returns the run of the last lane. A job has at least one.
 func (j *Job) Current() *Run { return &j.Runs[len(j.Runs)-1] }
-
-// State, End and Reason of a job are those of its newest run.
-func (j *Job) State() (State, EndReason, string) {
-	r := j.Current()
-	return r.State, r.End, r.Reason
-}
 
 // Run returns the run with the id, or nil.
 func (j *Job) Run(id RunID) *Run {
@@ -208,10 +264,33 @@ func (r *Run) Attempt(id AttemptID) *Attempt {
 	return nil
 }
 
-// Live tells whether the newest attempt holds or may hold a lease.
+// Live tells whether an attempt holds or may hold a lease and is not given up as silent.
 func (r *Run) Live() bool {
 	a := r.Current()
-	return r.State != Ended && a != nil && a.State != Ended
+	return r.State != Ended && a != nil && a.State != Ended && !a.Silent
+}
+
+// Waits tells whether the run waits to be placed.
+func (r *Run) Waits() bool { return r.State == Pending && !r.Live() }
+
+// Open tells whether an attempt of the run has not ended, be its host silent or not.
+func (r *Run) Open() bool {
+	return slices.ContainsFunc(r.Attempts, func(a Attempt) bool { return a.State != Ended })
+}
+
+// Open tells whether an attempt of the job has not ended.
+func (j *Job) Open() bool {
+	return slices.ContainsFunc(j.Runs, func(r Run) bool { return r.Open() })
+}
+
+// Attempt returns the attempt with the id and its run, or nils.
+func (j *Job) Attempt(id AttemptID) (*Run, *Attempt) {
+	for i := range j.Runs {
+		if a := j.Runs[i].Attempt(id); a != nil {
+			return &j.Runs[i], a
+		}
+	}
+	return nil, nil
 }
 
 // finish ends the run.

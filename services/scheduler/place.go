@@ -17,25 +17,26 @@ const maxLeaseTime = 30 * 24 * time.Hour
 
 // place asks the candidates in turn until one signs a lease and the chain takes it. The first
 // candidate's resources are held in the book already.
-func (e *Engine) place(ctx context.Context, j *Job, fit []Candidate) {
+func (e *Engine) place(ctx context.Context, j *Job, r *Run, fit []Candidate) {
 	ctx, done := e.deps.Trace(ctx, j.Traceparent, "scheduler.place")
 	var err error
 	defer func() { done(err) }()
 	var escrow Escrow
 	if escrow, err = e.deps.Ledger.Escrow(ctx, j.Escrow); err != nil {
 		e.release(j, fit[:min(len(fit), 1)])
-		e.escrowTrouble(ctx, j, err)
+		e.escrowTrouble(ctx, j, r, err)
 		return
 	}
 	j.Expires = e.lastLease(escrow)
 	if !j.Expires.After(e.deps.Now()) {
 		e.release(j, fit[:min(len(fit), 1)])
-		e.endWaiting(ctx, j.ID, Expired, fmt.Sprintf("its escrow expires at %s, too soon for a lease",
+		e.endWaiting(ctx, j.ID, r.ID, Expired, fmt.Sprintf(
+			"its escrow expires at %s, too soon for a lease",
 			escrow.Expires.UTC().Format(time.RFC3339)))
 		return
 	}
-	if err = e.placeOnOne(ctx, j, fit, escrow); !errors.Is(err, errSettled) {
-		e.holdBack(ctx, j, err)
+	if err = e.placeOnOne(ctx, j, r, fit, escrow); !errors.Is(err, errSettled) {
+		e.holdBack(ctx, j, r.ID, err)
 	}
 }
 
@@ -44,14 +45,16 @@ func (e *Engine) place(ctx context.Context, j *Job, fit []Candidate) {
 var errSettled = errors.New("the run does not wait for this")
 
 // placeOnOne returns errSettled, or the last candidate's answer when none took the run.
-func (e *Engine) placeOnOne(ctx context.Context, j *Job, fit []Candidate, escrow Escrow) error {
+func (e *Engine) placeOnOne(
+	ctx context.Context, j *Job, r *Run, fit []Candidate, escrow Escrow,
+) error {
 	var last error
 	for i, c := range fit {
 		host := c.Offer.Host
 		if i > 0 {
 			e.book.Hold(host.Executor, j.Spec.Resources)
 		}
-		err := e.placeOn(ctx, j, c.Offer, escrow)
+		err := e.placeOn(ctx, j, r, c.Offer, escrow)
 		if err == nil {
 			return errSettled
 		}
@@ -62,10 +65,10 @@ func (e *Engine) placeOnOne(ctx context.Context, j *Job, fit []Candidate, escrow
 			return errSettled
 		}
 		if !errors.Is(err, ErrEscrow) {
-			e.notes.decline(j.Current().ID, host.Executor, e.deps.Now())
+			e.notes.decline(r.ID, host.Executor, e.deps.Now())
 		}
 		last = fmt.Errorf("%s: %w", host.Name, err)
-		e.setWaiting(j.ID, j.Current().ID, "waiting: "+last.Error())
+		e.setWaiting(j.ID, r.ID, "waiting: "+last.Error())
 	}
 	return last
 }
@@ -77,8 +80,8 @@ func (e *Engine) release(j *Job, held []Candidate) {
 	}
 }
 
-func (e *Engine) placeOn(ctx context.Context, j *Job, o *Offer, s Escrow) error {
-	terms, err := e.terms(j, o, s)
+func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, s Escrow) error {
+	terms, err := e.terms(j, r, o, s)
 	if err != nil {
 		return err
 	}
@@ -90,7 +93,7 @@ func (e *Engine) placeOn(ctx context.Context, j *Job, o *Offer, s Escrow) error 
 		return fmt.Errorf("draw an attempt id: %w", err)
 	}
 	ask := Ask{
-		Revision: j.Revision, Run: j.Current().ID, Attempt: attempt.ID,
+		Revision: j.Revision, Run: r.ID, Task: r.Task, Attempt: attempt.ID,
 		OfferHash: o.Hash, Resources: j.Spec.Resources, Terms: terms,
 	}
 	askCtx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
@@ -107,9 +110,9 @@ func (e *Engine) placeOn(ctx context.Context, j *Job, o *Offer, s Escrow) error 
 }
 
 // terms says what the lease shall allow, within what the escrow has left.
-func (e *Engine) terms(j *Job, o *Offer, s Escrow) (Terms, error) {
+func (e *Engine) terms(j *Job, r *Run, o *Offer, s Escrow) (Terms, error) {
 	now := e.deps.Now()
-	budget := min(s.Unreserved, j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, s.Used))
+	budget := j.share(min(s.Unreserved, j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, s.Used)))
 	rate, _ := o.draws(j.Spec.Resources)
 	switch {
 	case budget == 0 || s.Unreserved < s.Floor:
@@ -129,8 +132,9 @@ func (e *Engine) terms(j *Job, o *Offer, s Escrow) (Terms, error) {
 		until = latest
 	}
 	return Terms{
-		Escrow: j.Escrow, Subject: j.ID, Epoch: j.Epoch + 1, Budget: budget,
-		Trust: j.Spec.Trust, AckKeys: s.AckKeys, ClaimWindow: e.policy.ClaimWindow,
+		Escrow: j.Escrow, Subject: j.ID, Slot: r.Slot, Epoch: r.Epoch + 1,
+		Budget: budget,
+		Trust:  j.Spec.Trust, AckKeys: s.AckKeys, ClaimWindow: e.policy.ClaimWindow,
 		PlaceBy: now.Add(e.policy.PlaceWithin), Until: until,
 	}, nil
 }
@@ -197,15 +201,16 @@ func millis(t time.Time) uint64 { return uint64(max(0, t.UnixMilli())) }
 // between is taken up by resume: the lease is known before it is sent.
 func (e *Engine) commit(ctx context.Context, id job.ID, run RunID, attempt Attempt) error {
 	waits := false
-	_, err := e.change(ctx, id, func(j *Job) (string, bool) {
+	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
 		r := j.Run(run)
-		waits = r != nil && r.State == Pending && !r.Live() && j.CancelReason == "" &&
-			j.Epoch < attempt.Lease.Lease.Epoch && len(r.Attempts) < MaxAttempts
-		if waits {
-			j.Epoch = attempt.Lease.Lease.Epoch
-			r.Attempts = append(r.Attempts, attempt)
+		waits = r != nil && r.Waits() && j.CancelReason == "" &&
+			r.Epoch < attempt.Lease.Lease.Epoch && (j.Spec.Always || len(r.Attempts) < MaxAttempts)
+		if !waits {
+			return "", nil
 		}
-		return "attempt.asked", waits
+		r.Epoch = attempt.Lease.Lease.Epoch
+		r.add(attempt, j.Spec.Always)
+		return "attempt.asked", r
 	})
 	if err != nil {
 		return fmt.Errorf("%w: write the attempt down: %w", errSettled, err) // it may be
@@ -233,18 +238,19 @@ const withdrawn = 5 * time.Second
 
 // withdraw takes an attempt back whose lease is in no block through no fault of its host.
 func (e *Engine) withdraw(ctx context.Context, id job.ID, attempt AttemptID, cause error) {
-	_, err := e.change(ctx, id, func(j *Job) (string, bool) {
-		r := j.Current()
-		if a := r.Current(); a == nil || a.ID != attempt || a.Placed || a.State != Pending {
-			return "", false
+	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
+		r, a := j.Attempt(attempt)
+		if a == nil || a != r.Current() || a.Placed || a.State != Pending {
+			return "", nil
 		}
 		r.Attempts = r.Attempts[:len(r.Attempts)-1]
+		r.Tries--
 		if j.CancelReason != "" {
 			r.finish(Cancelled, j.CancelReason, e.deps.Now())
-			return "job.ended", true
+			return "job.ended", r
 		}
 		r.NotBefore, r.Reason = e.deps.Now().Add(withdrawn), shorten("waiting: "+cause.Error())
-		return "job.waiting", true
+		return "job.waiting", r
 	})
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot take an attempt back", "job", id, "error", err)
@@ -254,34 +260,34 @@ func (e *Engine) withdraw(ctx context.Context, id job.ID, attempt AttemptID, cau
 // leased records that the lease is on the chain and sees to the delivery.
 func (e *Engine) leased(ctx context.Context, id job.ID, attempt AttemptID) error {
 	cancelled := false
-	j, err := e.change(ctx, id, func(j *Job) (string, bool) {
-		r := j.Current()
-		a := r.Attempt(attempt)
+	j, err := e.change(ctx, id, func(j *Job) (string, *Run) {
+		r, a := j.Attempt(attempt)
 		if a == nil || a.Placed {
-			return "", false
+			return "", nil
 		}
+		r.replace(a, e.deps.Now())
 		a.Placed = true // also of one that has ended: a quick host's report came first
 		if a.State == Pending {
 			a.State, a.Reason = Leased, "leased to "+a.Host.Name
 			r.State, r.Reason = Leased, a.Reason
 		}
 		cancelled = j.CancelReason != "" && a.State != Ended
-		return "attempt.leased", true
+		return "attempt.leased", r
 	})
 	if err != nil {
 		return err
 	}
 	if cancelled {
-		e.stop(ctx, j)
+		e.stop(j, attempt)
 		return nil
 	}
-	e.deliver(j)
+	e.deliver(j, attempt)
 	return nil
 }
 
 // deliver brings the task to the host, at once or after the client's grace.
-func (e *Engine) deliver(j *Job) {
-	a := j.Current().Current()
+func (e *Engine) deliver(j *Job, attempt AttemptID) {
+	_, a := j.Attempt(attempt)
 	if a == nil || a.Delivered || a.State != Leased {
 		return
 	}
@@ -289,7 +295,7 @@ func (e *Engine) deliver(j *Job) {
 	if j.Delivery == ByScheduler {
 		wait = 0
 	}
-	id, attempt := j.ID, a.ID
+	id := j.ID
 	e.later(wait, func(ctx context.Context) { e.deliverNow(ctx, id, attempt) })
 }
 
@@ -303,8 +309,7 @@ func (e *Engine) deliverNow(ctx context.Context, id job.ID, attempt AttemptID) {
 		if j, err = e.deps.Store.Job(ctx, id); err != nil {
 			break
 		}
-		r := j.Current()
-		a := r.Attempt(attempt)
+		r, a := j.Attempt(attempt)
 		if a == nil || a.Delivered || a.State != Leased {
 			return
 		}
@@ -332,13 +337,14 @@ func (e *Engine) deliverOnce(ctx context.Context, j *Job, r *Run, a *Attempt) (e
 		return err
 	}
 	e.hear()
-	_, err = e.change(ctx, j.ID, func(j *Job) (string, bool) {
-		held := j.Current().Attempt(a.ID)
+	_, err = e.change(ctx, j.ID, func(j *Job) (string, *Run) {
+		r, held := j.Attempt(a.ID)
 		if held == nil || held.State == Ended {
-			return "", false
+			return "", nil
 		}
 		held.Delivered, held.Heard = true, e.deps.Now()
-		return "attempt.delivered", true
+		r.returned(held)
+		return "attempt.delivered", r
 	})
 	if err == nil && told != nil {
 		err = e.Report(ctx, *told)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
@@ -15,51 +16,52 @@ import (
 // without its host's word only the host's account of the end is kept, for people.
 func (e *Engine) Report(ctx context.Context, rep Report) error {
 	e.hear()
-	ended := false
-	j, err := e.change(ctx, rep.Job, func(j *Job) (string, bool) {
-		r := j.Run(rep.Run)
-		if r == nil {
-			return "", false
-		}
-		a := r.Attempt(rep.Attempt)
-		if a == nil || a.Host.Executor != rep.Executor || rep.Time.Before(a.Reported) {
-			return "", false
+	var over *Attempt
+	j, err := e.change(ctx, rep.Job, func(j *Job) (string, *Run) {
+		r, a := j.Attempt(rep.Attempt)
+		if a == nil || r.ID != rep.Run || a.Host.Executor != rep.Executor ||
+			rep.Time.Before(a.Reported) {
+			return "", nil
 		}
 		if a.State == Ended {
-			late := rep.State == Ended && !a.Told
-			if late {
-				a.Status, a.Reported, a.Told = rep.Raw, rep.Time, true
+			if rep.State != Ended || a.Told {
+				return "", nil
 			}
-			return "attempt.told", late
+			a.Status, a.Reported, a.Told = rep.Raw, rep.Time, true
+			return "attempt.told", r
 		}
 		if rep.State < a.State && rep.State != Running ||
 			rep.State == a.State && bytes.Equal(rep.Raw, a.Status) && rep.Raw != nil {
-			return "", false
+			return "", nil
 		}
 		e.fold(j, r, a, rep)
-		ended = a.State == Ended
-		return "attempt." + a.State.String(), true
+		if rep.State == Ended {
+			last := *r.Attempt(rep.Attempt)
+			over = &last
+		}
+		return "attempt." + rep.State.String(), r
 	})
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	if ended {
-		if a := j.Run(rep.Run).Attempt(rep.Attempt); a != nil {
-			e.settle(j, a, rep)
-		}
-		e.afterAttempt(j)
+	if over != nil {
+		e.settle(j, over, rep)
 	}
 	return nil
 }
 
 // fold writes a report into the attempt and its run.
 func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
+	a = r.returned(a)
 	a.Delivered, a.Heard = true, e.deps.Now()
 	a.Began = a.Began || rep.Ran || rep.State == Running || rep.State == Asleep
 	a.State, a.Reason, a.Status, a.Reported = rep.State, shorten(rep.Reason), rep.Raw, rep.Time
 	if rep.State != Ended {
+		if a != r.Current() {
+			return // a silent host is back while another is asked: it ends when that one is leased
+		}
 		r.State = rep.State
 		if j.CancelReason == "" {
 			r.Reason = a.Reason
@@ -79,34 +81,95 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 //     network's affair; tried again elsewhere up to HostRetries times, then ended so.
 //   - refused maxSameRefusals times running in the same words: the job's own fault, such as an
 //     image that is nowhere; ended so.
+//   - of an always job: completed and failed by its restart policy, without end; a lease that is
+//     over is followed by another; hosts have HostRetries anew once the program ran.
 //
 // Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
 // maxBackoff.
 func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
-	if r.State == Ended {
-		return
+	if r.State == Ended || a != r.Current() {
+		return // what goes on is another attempt
 	}
 	now := e.deps.Now()
-	again := false
-	switch {
-	case a.End == Failed:
-		r.Failures++
-		again = r.Failures <= r.Retries
-	case a.End == Refused, a.End == Evicted, a.End == HostLost, a.End == Expired && !a.Began:
-		again = uint32(len(r.Attempts))-r.Failures <= e.policy.HostRetries &&
-			r.sameRefusals() < maxSameRefusals
-	}
+	r.streak(a)
+	again := e.again(j, r, a)
 	if again && j.CancelReason != "" {
 		r.finish(Cancelled, j.CancelReason, now)
 		return
 	}
-	if !again || len(r.Attempts) >= MaxAttempts {
+	if !again || !j.Spec.Always && len(r.Attempts) >= MaxAttempts {
 		r.finish(a.End, a.Reason, now)
 		return
 	}
 	r.State = Pending
 	r.NotBefore = now.Add(r.backoff())
-	r.Reason = shorten(fmt.Sprintf("waiting: attempt %d %s: %s", len(r.Attempts), a.End, a.Reason))
+	r.Reason = shorten(fmt.Sprintf("waiting: attempt %d %s: %s", r.Tries, a.End, a.Reason))
+}
+
+// again tells whether the run is tried again after the attempt.
+func (e *Engine) again(j *Job, r *Run, a *Attempt) bool {
+	restarts := j.Spec.Always && j.Spec.Restart != RestartNever
+	switch {
+	case a.End == Completed:
+		return j.Spec.Always && j.Spec.Restart == RestartAlways
+	case a.End == Failed:
+		r.Failures++
+		return restarts || r.Failures <= r.Retries
+	case a.End == Expired && a.Began:
+		return j.Spec.Always
+	case a.End == Refused, a.End == Evicted, a.End == HostLost, a.End == Expired:
+		if a.Began && j.Spec.Always {
+			r.HostFailures = 0
+		}
+		r.HostFailures++
+		return r.HostFailures <= e.policy.HostRetries && r.sameRefusals() < maxSameRefusals
+	}
+	return false
+}
+
+// steady is how long a program must have been leased for the next backoff to be the first again.
+const steady = 10 * time.Minute
+
+// streak counts the attempt for the backoff.
+func (r *Run) streak(a *Attempt) {
+	if a.Began && a.Ended.Sub(a.Created) >= steady {
+		r.Streak = 0
+	}
+	r.Streak++
+}
+
+// add remembers an attempt; of a run without end only the newest ones are kept.
+func (r *Run) add(a Attempt, endless bool) {
+	r.Attempts = append(r.Attempts, a)
+	r.Tries++
+	for endless && len(r.Attempts) > KeptAttempts && r.Attempts[0].State == Ended {
+		r.Attempts = r.Attempts[1:]
+	}
+}
+
+// replace ends the silent attempts in whose place another is leased: their leases ended when its
+// higher epoch began.
+func (r *Run) replace(by *Attempt, now time.Time) {
+	for i := range r.Attempts {
+		if a := &r.Attempts[i]; a != by && a.State != Ended {
+			a.finish(HostLost, "silent for too long: replaced by "+by.Host.Name, now)
+		}
+	}
+}
+
+// returned tells that the host of a silent attempt is heard again. The attempt goes on, as the
+// newest of its run, unless another holds a lease in its place or is being asked. It returns the
+// attempt, which may have moved.
+func (r *Run) returned(a *Attempt) *Attempt {
+	if !a.Silent || a.State == Ended || a != r.Current() && r.Current().State != Ended {
+		return a
+	}
+	back := *a
+	back.Silent = false
+	r.Attempts = slices.DeleteFunc(r.Attempts, func(other Attempt) bool { return other.ID == back.ID })
+	r.Attempts = append(r.Attempts, back)
+	r.State, r.Reason = back.State, back.Host.Name+" is back"
+	return r.Current()
 }
 
 // maxSameRefusals is how often a run is refused for one and the same reason before it ends: what
@@ -128,80 +191,80 @@ func (r *Run) sameRefusals() (n int) {
 const (
 	minBackoff = 250 * time.Millisecond
 	maxBackoff = 5 * time.Minute
+	// maxDoublings of minBackoff are more than maxBackoff.
+	maxDoublings = 16
 )
 
 func (r *Run) backoff() time.Duration {
 	wait := max(r.Backoff, minBackoff)
-	for range len(r.Attempts) - 1 {
+	for range min(r.Streak, maxDoublings) - min(r.Streak, 1) {
 		wait = min(2*wait, maxBackoff)
 	}
 	return min(wait, maxBackoff)
-}
-
-// afterAttempt queues the run again if another attempt is due.
-func (e *Engine) afterAttempt(j *Job) {
-	if _, waits := j.WaitingSince(); waits {
-		e.enqueue(j)
-	}
 }
 
 // endAttempt ends an attempt that its host will not report on.
 func (e *Engine) endAttempt(
 	ctx context.Context, id job.ID, attempt AttemptID, end EndReason, reason string,
 ) {
-	j, err := e.change(ctx, id, func(j *Job) (string, bool) {
-		r := j.Current()
-		a := r.Attempt(attempt)
+	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
+		r, a := j.Attempt(attempt)
 		if a == nil || a.State == Ended {
-			return "", false
+			return "", nil
 		}
 		if j.CancelReason != "" {
 			end, reason = Cancelled, j.CancelReason
 		}
 		a.finish(end, shorten(reason), e.deps.Now())
 		e.settleRun(j, r, a)
-		return "attempt.ended", true
+		return "attempt.ended", r
 	})
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot end an attempt", "job", id, "error", err)
-		return
 	}
-	e.afterAttempt(j)
 }
 
 // Cancel ends what runs and what waits. Cancelling what has ended changes nothing.
 func (e *Engine) Cancel(ctx context.Context, j *Job, reason string) (*Job, error) {
-	live := false
-	j, err := e.change(ctx, j.ID, func(j *Job) (string, bool) {
-		r := j.Current()
-		if r.State == Ended || j.CancelReason != "" {
-			live = r.Live()
-			return "", false
+	j, err := e.change(ctx, j.ID, func(j *Job) (string, *Run) {
+		if state, _, _ := j.State(); state == Ended || j.CancelReason != "" {
+			return "", nil
 		}
 		j.CancelReason, j.Cancelled = reason, e.deps.Now()
-		if live = r.Live(); !live {
-			r.finish(Cancelled, reason, e.deps.Now())
-		} else {
-			r.Reason = "being cancelled: " + reason
+		for i := range j.Runs {
+			switch r := &j.Runs[i]; {
+			case r.State == Ended:
+			case r.Open():
+				r.Reason = "being cancelled: " + reason
+			default:
+				r.finish(Cancelled, reason, e.deps.Now())
+			}
 		}
-		return "job.cancelled", true
+		return "job.cancelled", j.Current()
 	})
 	if err != nil {
 		return nil, err
 	}
-	if live {
-		e.stop(ctx, j)
-	}
+	e.stopAll(j)
 	return j, nil
+}
+
+// stopAll stops every attempt of the job that has not ended.
+func (e *Engine) stopAll(j *Job) {
+	for i := range j.Runs {
+		for k := range j.Runs[i].Attempts {
+			e.stop(j, j.Runs[i].Attempts[k].ID)
+		}
+	}
 }
 
 // stopGrace is what a container gets between SIGTERM and SIGKILL when its owner cancels.
 const stopGrace = 10 * time.Second
 
-// stop asks the host to end the newest attempt; when it does not answer, the chain ends the lease
+// stop asks the host to end an attempt; when it does not answer, the chain ends the lease
 // and so the pay.
-func (e *Engine) stop(ctx context.Context, j *Job) {
-	a := j.Current().Current()
+func (e *Engine) stop(j *Job, attempt AttemptID) {
+	_, a := j.Attempt(attempt)
 	if a == nil || a.State == Ended || !a.Placed {
 		return // not placed: leased() or the sweep will stop it
 	}
@@ -224,18 +287,18 @@ func (e *Engine) stop(ctx context.Context, j *Job) {
 }
 
 // holdBack makes a run that no candidate took wait a little before it is offered again.
-func (e *Engine) holdBack(ctx context.Context, j *Job, cause error) {
+func (e *Engine) holdBack(ctx context.Context, j *Job, run RunID, cause error) {
 	expires := j.Expires
-	_, err := e.change(ctx, j.ID, func(j *Job) (string, bool) {
-		r := j.Current()
-		if r.State != Pending || r.Live() {
-			return "", false
+	_, err := e.change(ctx, j.ID, func(j *Job) (string, *Run) {
+		r := j.Run(run)
+		if r == nil || !r.Waits() {
+			return "", nil
 		}
 		r.NotBefore, j.Expires = e.deps.Now().Add(time.Second), expires
 		if cause != nil {
 			r.Reason = shorten("waiting: " + cause.Error())
 		}
-		return "job.waiting", true
+		return "job.waiting", r
 	})
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot hold a run back", "job", j.ID, "error", err)
@@ -243,23 +306,25 @@ func (e *Engine) holdBack(ctx context.Context, j *Job, cause error) {
 }
 
 // escrowTrouble ends a run whose escrow is gone, and holds it back when the ledger is away.
-func (e *Engine) escrowTrouble(ctx context.Context, j *Job, cause error) {
+func (e *Engine) escrowTrouble(ctx context.Context, j *Job, r *Run, cause error) {
 	if !errors.Is(cause, ErrNotFound) {
-		e.holdBack(ctx, j, fmt.Errorf("the ledger does not answer: %w", cause))
+		e.holdBack(ctx, j, r.ID, fmt.Errorf("the ledger does not answer: %w", cause))
 		return
 	}
-	e.endWaiting(ctx, j.ID, Exhausted, "its escrow was closed")
+	e.endWaiting(ctx, j.ID, r.ID, Exhausted, "its escrow was closed")
 }
 
 // endWaiting ends a run that has no attempt.
-func (e *Engine) endWaiting(ctx context.Context, id job.ID, end EndReason, reason string) {
-	_, err := e.change(ctx, id, func(j *Job) (string, bool) {
-		r := j.Current()
-		if r.State != Pending || r.Live() {
-			return "", false
+func (e *Engine) endWaiting(
+	ctx context.Context, id job.ID, run RunID, end EndReason, reason string,
+) {
+	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
+		r := j.Run(run)
+		if r == nil || !r.Waits() {
+			return "", nil
 		}
 		r.finish(end, reason, e.deps.Now())
-		return "job.ended", true
+		return "job.ended", r
 	})
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot end a run", "job", id, "error", err)

@@ -54,6 +54,7 @@ type LeaseState struct {
 type Ask struct {
 	Revision  []byte
 	Run       RunID
+	Task      uint32 // of an array: the index
 	Attempt   AttemptID
 	OfferHash [32]byte
 	Resources price.Resources

@@ -27,6 +27,8 @@ type Store interface {
 	Job(ctx context.Context, id job.ID) (*Job, error)
 	// Save makes one change durable.
 	Save(ctx context.Context, c Change) error
+	// Tasks returns a chunk of an array's tasks, TasksPerChunk bytes; nil when none of it ended.
+	Tasks(ctx context.Context, id job.ID, chunk uint32) ([]byte, error)
 	Lister
 }
 
@@ -45,7 +47,7 @@ type Lister interface {
 	Count(ctx context.Context) (Count, error)
 	// CountOf tells how many runs of the owner wait.
 	CountOf(ctx context.Context, owner sig.AccountID) (int, error)
-	// Live lists jobs whose newest run has an attempt that has not ended, by id, behind after
+	// Live lists jobs with an attempt that has not ended, by id, behind after
 	// (zero = from the first), at most limit.
 	Live(ctx context.Context, after job.ID, limit int) ([]job.ID, error)
 	// Due lists jobs that must be looked at by a time, soonest first, behind a cursor.
@@ -87,6 +89,8 @@ type Count struct{ Runs, Owners int }
 type Change struct {
 	// Job replaces the job's record; its place in the indexes follows from its state.
 	Job *Job
+	// Tasks replaces chunks of an array's tasks.
+	Tasks map[uint32][]byte
 	// Event is published after the change is durable; nil = none.
 	Event *Event
 	// Look is when somebody must look after the job; zero = never.
@@ -97,6 +101,8 @@ type Change struct {
 type Event struct {
 	Type string
 	Job  *Job
+	// Run is the run that the change is of.
+	Run  *Run
 	Time time.Time
 }
 
@@ -143,10 +149,9 @@ type Cursor struct {
 // IsZero tells whether the cursor is before the first entry.
 func (c Cursor) IsZero() bool { return c.Time.IsZero() }
 
-// WaitingSince returns the ref under which the job's newest run waits, if it waits.
-func (j *Job) WaitingSince() (Ref, bool) {
-	r := j.Current()
-	if r.State != Pending || r.Live() {
+// WaitingSince returns the ref under which the job's run waits, if it waits.
+func (j *Job) WaitingSince(r *Run) (Ref, bool) {
+	if r == nil || !r.Waits() {
 		return Ref{}, false
 	}
 	since := r.Created
@@ -162,8 +167,11 @@ func (j *Job) WaitingSince() (Ref, bool) {
 
 // Waiting returns the refs under which runs of the job wait.
 func (j *Job) Waiting() []Ref {
-	if ref, waits := j.WaitingSince(); waits {
-		return []Ref{ref}
+	var refs []Ref
+	for i := range j.Runs {
+		if ref, waits := j.WaitingSince(&j.Runs[i]); waits {
+			refs = append(refs, ref)
+		}
 	}
-	return nil
+	return refs
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
@@ -34,17 +35,30 @@ func (e *Engine) resume(ctx context.Context) error {
 	}
 }
 
-// takeUp goes on with a live attempt from where its record stands.
+// takeUp goes on with live attempts from where their record stands.
 func (e *Engine) takeUp(j *Job) {
-	a := j.Current().Current()
-	switch {
-	case a == nil || a.State == Ended:
-	case !a.Placed:
-		e.findLease(j.ID, a.ID)
-	case j.CancelReason != "":
-		e.stop(e.life, j)
-	case !a.Delivered:
-		e.deliver(j)
+	for a := range j.open() {
+		switch {
+		case !a.Placed:
+			e.findLease(j.ID, a.ID)
+		case j.CancelReason != "":
+			e.stop(j, a.ID)
+		case !a.Delivered:
+			e.deliver(j, a.ID)
+		}
+	}
+}
+
+// open goes over the attempts of the job that have not ended.
+func (j *Job) open() iter.Seq[*Attempt] {
+	return func(yield func(*Attempt) bool) {
+		for i := range j.Runs {
+			for k := range j.Runs[i].Attempts {
+				if a := &j.Runs[i].Attempts[k]; a.State != Ended && !yield(a) {
+					return
+				}
+			}
+		}
 	}
 }
 
@@ -64,9 +78,8 @@ func (e *Engine) findLease(id job.ID, attempt AttemptID) {
 			e.deps.Log.ErrorContext(ctx, "cannot read a job", "job", id, "error", err)
 			return
 		}
-		a := j.Current().Current()
-		if a == nil || a.ID != attempt || a.Placed || a.State == Ended ||
-			e.isInflight(j.Current().ID) {
+		r, a := j.Attempt(attempt)
+		if a == nil || a.Placed || a.State == Ended || e.isInflight(r.ID) {
 			return
 		}
 		_, err = e.deps.Ledger.Lease(ctx, a.Lease.ID)
@@ -137,50 +150,78 @@ const (
 // lookAt is when a job must be looked at, if nothing is heard of it until then: never before look
 // could decide anything, so that a sweep reads only what is due.
 func (e *Engine) lookAt(j *Job) time.Time {
-	r := j.Current()
-	if !r.Live() {
-		if _, waits := j.WaitingSince(); waits {
-			return j.Expires
+	var soonest time.Time
+	at := func(t time.Time) {
+		if !t.IsZero() && (soonest.IsZero() || t.Before(soonest)) {
+			soonest = t
 		}
-		return time.Time{}
 	}
-	a := r.Current()
-	switch {
-	case !a.Placed:
-		return a.Created.Add(2 * e.policy.AskTimeout)
-	case j.CancelReason != "":
-		return j.Cancelled.Add(2 * stopGrace)
-	case a.Reported.IsZero():
-		return a.Created.Add(min(e.policy.StartWithin, e.policy.LostAfter))
+	for i := range j.Runs {
+		if j.Runs[i].Waits() {
+			at(j.Expires)
+		}
 	}
-	return latest(a.Created, a.Heard).Add(e.policy.LostAfter)
+	for a := range j.open() {
+		switch {
+		case !a.Placed:
+			at(a.Created.Add(2 * e.policy.AskTimeout))
+		case j.CancelReason != "":
+			at(j.Cancelled.Add(2 * stopGrace))
+		case a.Reported.IsZero():
+			at(a.Created.Add(min(e.policy.StartWithin, e.lostAfter(j))))
+		default:
+			at(latest(a.Created, a.Heard).Add(e.lostAfter(j)))
+		}
+	}
+	return soonest
 }
 
 // overdue ends a run that waited until its escrow paid for no lease any more, unless the owner has
 // given it more time. What fits nowhere is not tried, so this is not left to the dispatcher.
 func (e *Engine) overdue(j *Job, now time.Time) {
-	ref, waits := j.WaitingSince()
-	if !waits || j.Expires.IsZero() || j.Expires.After(now) || e.isInflight(ref.Run) {
+	if j.Expires.IsZero() || j.Expires.After(now) {
 		return
 	}
-	e.once(AttemptID(ref.Run), expiring, func(ctx context.Context) {
-		e.place(ctx, j, nil)
-		e.requeue(ctx, j.ID)
-	})
+	for i := range j.Runs {
+		r := &j.Runs[i]
+		if !r.Waits() || e.isInflight(r.ID) {
+			continue
+		}
+		e.once(AttemptID(r.ID), expiring, func(ctx context.Context) {
+			e.expire(ctx, j.ID, r.ID)
+		})
+	}
+}
+
+// expire looks at a run that is overdue once more, with a record of its own: those of the sweep are
+// shared by all that is done about the job.
+func (e *Engine) expire(ctx context.Context, id job.ID, run RunID) {
+	j, err := e.deps.Store.Job(ctx, id)
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot read an overdue job", "job", id, "error", err)
+		return
+	}
+	if r := j.Run(run); r != nil && r.Waits() {
+		e.place(ctx, j, r, nil)
+		e.requeue(ctx, id, run)
+	}
 }
 
 // cancelWithin is how long a host has to report the end of what was cancelled before the chain
 // ends its pay.
 const cancelWithin = time.Minute
 
-// look decides about one live attempt. What this process could not hear while it was not running
-// is held against nobody.
+// look decides about what of a job waits or lives.
 func (e *Engine) look(j *Job, now time.Time) {
-	a := j.Current().Current()
-	if a == nil || a.State == Ended {
-		e.overdue(j, now)
-		return
+	e.overdue(j, now)
+	for a := range j.open() {
+		e.lookAtOne(j, a, now)
 	}
+}
+
+// lookAtOne decides about one live attempt. What this process could not hear while it was not
+// running is held against nobody.
+func (e *Engine) lookAtOne(j *Job, a *Attempt, now time.Time) {
 	id, attempt := j.ID, *a
 	cancelled := now.Sub(latest(j.Cancelled, e.began))
 	switch {
@@ -193,12 +234,12 @@ func (e *Engine) look(j *Job, now time.Time) {
 			e.giveUp(ctx, id, &attempt, Cancelled, j.CancelReason)
 		})
 	case j.CancelReason != "" && cancelled > 2*stopGrace:
-		e.stop(e.life, j)
+		e.stop(j, a.ID)
 	case a.Reported.IsZero() && now.Sub(latest(a.Created, e.began)) > e.policy.StartWithin:
 		e.once(a.ID, looking, func(ctx context.Context) {
 			e.giveUp(ctx, id, &attempt, Refused, a.Host.Name+" did not begin in time")
 		})
-	case now.Sub(latest(a.Created, a.Heard, e.began)) > e.policy.LostAfter:
+	case now.Sub(latest(a.Created, a.Heard, e.began)) > e.lostAfter(j):
 		e.once(a.ID, looking, func(ctx context.Context) { e.lookAfter(ctx, id, attempt.ID) })
 	}
 }
@@ -222,17 +263,19 @@ func (e *Engine) lookAfter(ctx context.Context, id job.ID, attempt AttemptID) {
 		e.deps.Log.ErrorContext(ctx, "cannot read a job", "job", id, "error", err)
 		return
 	}
-	r := j.Current()
-	a := r.Attempt(attempt)
+	r, a := j.Attempt(attempt)
 	if a == nil || a.State == Ended {
 		return
 	}
 	now := e.deps.Now()
-	silent := e.silent(a, now)
+	silent := e.silent(j, a, now)
 	asked := e.deliverOnce(ctx, j, r, a)
 	over := now.After(time.UnixMilli(int64(a.Lease.Lease.Until)).Add(e.policy.LostAfter))
 	if asked == nil {
-		if j, err = e.deps.Store.Job(ctx, id); err != nil || !j.Current().Live() {
+		if j, err = e.deps.Store.Job(ctx, id); err != nil {
+			return
+		}
+		if _, a := j.Attempt(attempt); a == nil || a.State == Ended {
 			return // it told the end
 		}
 	}
@@ -240,20 +283,54 @@ func (e *Engine) lookAfter(ctx context.Context, id job.ID, attempt AttemptID) {
 	case over && asked == nil:
 		e.giveUp(ctx, id, a, Expired, "its lease is over")
 	case asked == nil:
-	case over, errors.Is(asked, ErrForgotten), errors.Is(asked, ErrAbsent) && silent,
+	case over, errors.Is(asked, ErrForgotten):
+		e.giveUp(ctx, id, a, HostLost, silence(a, e.lostAfter(j)))
+	case errors.Is(asked, ErrAbsent) && silent,
 		errors.Is(asked, ErrUnreachable) && silent && !e.deaf(now):
-		e.giveUp(ctx, id, a, HostLost, fmt.Sprintf("%s has been silent for %s", a.Host.Name,
-			e.policy.LostAfter))
+		e.lost(ctx, j, a)
 	}
 }
 
-// silent tells whether neither offer nor report has come from the host for LostAfter.
-func (e *Engine) silent(a *Attempt, now time.Time) bool {
+func silence(a *Attempt, since time.Duration) string {
+	return fmt.Sprintf("%s has been silent for %s", a.Host.Name, since)
+}
+
+// lost does by the job's policy what is due when a host is lost.
+func (e *Engine) lost(ctx context.Context, j *Job, a *Attempt) {
+	reason := silence(a, e.lostAfter(j))
+	if j.Spec.Keep == KeepReplacement {
+		e.giveUp(ctx, j.ID, a, HostLost, reason)
+		return
+	}
+	_, err := e.change(ctx, j.ID, func(j *Job) (string, *Run) {
+		r, a := j.Attempt(a.ID)
+		if a == nil || a.State == Ended || a.Silent || a != r.Current() || j.CancelReason != "" {
+			return "", nil
+		}
+		if j.Spec.Keep == KeepOriginal {
+			same := a.Reason == reason
+			if a.Reason, r.Reason = reason, reason+": waiting for it while its lease stands"; same {
+				return "", nil
+			}
+			return "attempt.silent", r
+		}
+		a.Silent, a.Reason = true, reason
+		r.State, r.Reason, r.NotBefore = Pending, "waiting: "+reason, e.deps.Now()
+		return "attempt.silent", r
+	})
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot record a silent host", "job", j.ID, "error", err)
+	}
+}
+
+// silent tells whether neither offer nor report has come from the host for so long that it counts
+// as lost.
+func (e *Engine) silent(j *Job, a *Attempt, now time.Time) bool {
 	last := latest(a.Created, a.Heard, e.began)
 	if o, ok := e.book.Get(a.Host.Executor); ok {
 		last = latest(last, o.Posted)
 	}
-	return now.Sub(last) > e.policy.LostAfter
+	return now.Sub(last) > e.lostAfter(j)
 }
 
 // giveUp ends the lease of a host that does not answer, so that no interval is paid twice, and

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
@@ -55,6 +56,13 @@ func heardAsk(m *executorv1.AskRequest, id job.ID, from executor.Peer) (executor
 	ask.Offer, errs[2] = fixed[executor.Hash]("offer_hash", m.GetOfferHash())
 	ask.Terms, errs[3] = heardTerms(m.GetTerms())
 	ask.Spec, errs[4] = heardSpec(m.GetRevision().GetRevision().GetSpec())
+	if array := m.GetRevision().GetRevision().GetSpec().GetArray(); array != nil {
+		if m.GetTask() >= array.GetCount() {
+			return ask, malformed("task is %d, the array has %d", m.GetTask(), array.GetCount())
+		}
+		ask.Spec.Env = append(ask.Spec.Env, fmt.Sprintf("%s=%d", job.EnvTaskIndex, m.GetTask()),
+			fmt.Sprintf("%s=%d", job.EnvTaskCount, array.GetCount()))
+	}
 	return ask, errors.Join(errs[:]...)
 }
 
@@ -133,21 +141,21 @@ func heardIsolation(i jobv1.Isolation) executor.Isolation {
 // unserved names the fields that are set and that this executor does not serve. job.Check refuses
 // what no executor of the network serves; this list holds even if that one grows first.
 func unserved(m *jobv1.JobSpec) (names []string) {
-	_, once := m.GetTrigger().GetKind().(*jobv1.Trigger_Once)
+	kind := m.GetTrigger().GetKind()
+	_, once := kind.(*jobv1.Trigger_Once)
+	_, always := kind.(*jobv1.Trigger_Always)
 	for _, f := range []struct {
 		name string
 		set  bool
 	}{
-		{"trigger", m.GetTrigger().GetKind() != nil && !once},
-		{"replicas", m.GetReplicas() > 1}, {"volumes", len(m.GetVolumes()) > 0},
+		{"trigger", kind != nil && !once && !always}, {"volumes", len(m.GetVolumes()) > 0},
 		{"ports", len(m.GetPorts()) > 0}, {"health", m.GetHealth() != nil},
 		{"devices", len(m.GetDevices()) > 0}, {"wake", m.GetWake() != nil},
 		{"egress", m.GetEgress() > jobv1.Egress_EGRESS_NONE},
 		{"isolation", m.GetIsolation() > jobv1.Isolation_ISOLATION_STRICT},
 		{"capabilities", len(m.GetCapabilities()) > 0}, {"budget", m.GetBudget() != nil},
 		{"verify", m.GetVerify().GetCopies() > 1}, {"keeper", len(m.GetKeeper()) > 0},
-		{"disconnect", m.GetDisconnect() != nil}, {"pause_marker", m.GetPauseMarker() != ""},
-		{"restart", m.GetRestart() > jobv1.Restart_RESTART_NEVER},
+		{"pause_marker", m.GetPauseMarker() != ""},
 		{"image.reference", m.GetImage().GetCid() == ""},
 		{"payment.cap.model", m.GetPayment().GetCap().GetModel() >=
 			jobv1.PriceModel_PRICE_MODEL_CFPS},

@@ -82,8 +82,8 @@ func TestUnserved(t *testing.T) {
 		Restart: jobv1.Restart_RESTART_ALWAYS, Payment: &jobv1.Payment{Cap: &jobv1.Prices{Model: 3}},
 	}
 	got := strings.Join(unserved(m), " ")
-	want := "trigger replicas volumes ports health devices wake egress isolation capabilities " +
-		"budget verify keeper disconnect pause_marker restart payment.cap.model"
+	want := "trigger volumes ports health devices wake egress isolation capabilities " +
+		"budget verify keeper pause_marker payment.cap.model"
 	if got != want {
 		t.Errorf("unserved: %s\nwant      %s", got, want)
 	}

@@ -55,7 +55,7 @@ func (h *Hosts) Ask(
 	}
 	request := &executorv1.AskRequest{
 		Revision: revision, Run: a.Run[:], Attempt: a.Attempt[:], OfferHash: a.OfferHash[:],
-		Terms: termsPB(a.Terms),
+		Terms: termsPB(a.Terms), Task: a.Task,
 	}
 	response := &executorv1.AskResponse{}
 	if err := h.call(ctx, host, methodAsk, request, response); err != nil {

@@ -21,6 +21,7 @@ const (
 	tableQueue    = 0xb3 // owner, order, job id, run id -> due, shape, size, bid
 	tableDue      = 0xb4 // when to look, job id
 	tableLive     = 0xb5 // job id
+	tableTasks    = 0xb6 // job id, number of the chunk -> one byte per task of an array
 )
 
 // Sizes of keys and of their parts, bytes.
@@ -55,6 +56,10 @@ func timeOf(ordinal uint64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, int64(min(ordinal, math.MaxInt64)))
+}
+
+func tasksKey(id job.ID, chunk uint32) []byte {
+	return binary.BigEndian.AppendUint32(append([]byte{tableTasks}, id[:]...), chunk)
 }
 
 func jobKey(id job.ID) []byte      { return append([]byte{tableJob}, id[:]...) }

@@ -47,9 +47,10 @@ func jobFields(j *scheduler.Job) []field {
 	return []field{
 		fixed(1, j.ID[:]), fixed(2, j.Owner[:]), fixed(3, j.Escrow[:]),
 		whole(4, specFields(&j.Spec)), text(5, &j.StorageToken), unsigned(6, &j.Delivery),
-		moment(7, &j.Submitted), text(8, &j.Traceparent), unsigned(9, &j.Epoch),
+		moment(7, &j.Submitted), text(8, &j.Traceparent),
 		text(10, &j.CancelReason), moment(11, &j.Cancelled), moment(12, &j.Expires),
-		list(13, &j.Runs, runFields),
+		list(13, &j.Runs, runFields), unsigned(14, &j.Array.Next),
+		unsigned(15, &j.Array.Completed), unsigned(16, &j.Array.Failed), truth(17, &j.Array.Closed),
 	}
 }
 
@@ -61,7 +62,9 @@ func specFields(s *scheduler.Spec) []field {
 		list(9, &s.Labels, labelFields), maybe(10, &s.Near, positionFields),
 		maybe(11, &s.Cap, priceFields), truth(12, &s.Strict), unsigned(13, &s.MaxTotal),
 		unsigned(14, &s.MaxRate), unsigned(15, &s.Trust), signed(16, &s.RunTime),
-		unsigned(17, &s.Retries), signed(18, &s.Backoff),
+		unsigned(17, &s.Retries), signed(18, &s.Backoff), unsigned(19, &s.Lanes),
+		truth(20, &s.Always), unsigned(21, &s.Restart), unsigned(22, &s.Tasks),
+		signed(23, &s.LostAfter), unsigned(24, &s.Keep),
 	}
 }
 
@@ -70,7 +73,9 @@ func runFields(r *scheduler.Run) []field {
 		fixed(1, r.ID[:]), unsigned(2, &r.State), unsigned(3, &r.End), text(4, &r.Reason),
 		moment(5, &r.Created), moment(6, &r.Ended), moment(7, &r.NotBefore),
 		unsigned(8, &r.Retries), signed(9, &r.Backoff), unsigned(10, &r.Failures),
-		list(11, &r.Attempts, attemptFields),
+		list(11, &r.Attempts, attemptFields), unsigned(12, &r.Slot), unsigned(13, &r.Epoch),
+		unsigned(14, &r.Task), truth(15, &r.Counted), unsigned(16, &r.Tries),
+		unsigned(17, &r.Streak), unsigned(18, &r.HostFailures),
 	}
 }
 
@@ -80,7 +85,7 @@ func attemptFields(a *scheduler.Attempt) []field {
 		whole(5, hostFields(&a.Host)), whole(6, leaseFields(&a.Lease)), truth(7, &a.Placed),
 		truth(8, &a.Delivered), whole(9, priceFields(&a.Prices)), moment(10, &a.Created),
 		moment(11, &a.Ended), truth(12, &a.Told), truth(13, &a.Began), blob(14, &a.Status),
-		moment(15, &a.Reported), moment(16, &a.Heard),
+		moment(15, &a.Reported), moment(16, &a.Heard), truth(17, &a.Silent),
 	}
 }
 

@@ -106,6 +106,24 @@ func (s *Store) read(id job.ID) (h held, err error) {
 	return h, nil
 }
 
+// Tasks implements scheduler.Store.
+func (s *Store) Tasks(_ context.Context, id job.ID, chunk uint32) ([]byte, error) {
+	raw, closer, err := s.db.Get(tasksKey(id, chunk))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read tasks: %w", err)
+	}
+	if len(raw) != scheduler.TasksPerChunk {
+		return nil, errors.Join(fmt.Errorf("tasks of job %x have %d bytes", id, len(raw)), closer.Close())
+	}
+	out := slices.Clone(raw)
+	if err := closer.Close(); err != nil {
+		return nil, fmt.Errorf("read tasks: %w", err)
+	}
+	return out, nil
+}
+
 // Save implements scheduler.Store.
 func (s *Store) Save(ctx context.Context, c scheduler.Change) error {
 	if s.room != nil {
@@ -170,12 +188,17 @@ func put(b *pebble.Batch, before held, c scheduler.Change, value []byte) error {
 			return err
 		}
 	}
+	for chunk, raw := range c.Tasks {
+		if err := b.Set(tasksKey(j.ID, chunk), raw, nil); err != nil {
+			return err
+		}
+	}
 	for _, ref := range j.Waiting() {
 		if err := b.Set(queueKey(j.Owner, ref.Place()), queueValue(ref), nil); err != nil {
 			return err
 		}
 	}
-	if j.Current().Live() {
+	if j.Open() {
 		if err := b.Set(liveKey(j.ID), nil, nil); err != nil {
 			return err
 		}
@@ -192,7 +215,7 @@ func dropIndexes(b *pebble.Batch, h held) error {
 			return err
 		}
 	}
-	if h.job.Current().Live() {
+	if h.job.Open() {
 		if err := b.Delete(liveKey(h.job.ID), nil); err != nil {
 			return err
 		}

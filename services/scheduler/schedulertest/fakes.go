@@ -26,6 +26,7 @@ type Ledger struct {
 	escrows map[tx.EscrowID]scheduler.Escrow
 	leases  map[tx.LeaseID]scheduler.LeaseState
 	placed  int
+	terms   map[tx.LeaseID]Paid
 	now     func() time.Time
 }
 
@@ -36,6 +37,7 @@ func NewLedger(now func() time.Time) *Ledger {
 	return &Ledger{
 		escrows: map[tx.EscrowID]scheduler.Escrow{},
 		leases:  map[tx.LeaseID]scheduler.LeaseState{},
+		terms:   map[tx.LeaseID]Paid{},
 		now:     now,
 	}
 }
@@ -131,11 +133,56 @@ func (l *Ledger) PlaceLease(_ context.Context, s scheduler.SignedLease) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.leases[s.ID]; !ok {
+		if err := l.supersede(&s.Lease); err != nil {
+			return err
+		}
+		l.terms[s.ID] = Paid{
+			Escrow: s.Lease.Escrow, Slot: s.Lease.Slot, Epoch: s.Lease.Epoch, From: l.now(),
+		}
 		until := time.UnixMilli(int64(s.Lease.Until))
 		l.leases[s.ID] = scheduler.LeaseState{Until: until}
 		l.placed++
 	}
 	return l.failAfter("PlaceLease")
+}
+
+// supersede ends the leases of a lane before the one with a higher epoch begins. The caller holds
+// mu.
+func (l *Ledger) supersede(next *tx.Lease) error {
+	for id, held := range l.terms {
+		if held.Escrow != next.Escrow || held.Slot != next.Slot {
+			continue
+		}
+		if held.Epoch >= next.Epoch {
+			return fmt.Errorf("%w: its epoch is not higher", scheduler.ErrLeaseRefused)
+		}
+		if s := l.leases[id]; s.Ended.IsZero() {
+			s.Ended = l.now()
+			l.leases[id] = s
+		}
+	}
+	return nil
+}
+
+// Paid is an interval in which a lease of a lane may be charged.
+type Paid struct {
+	Escrow tx.EscrowID
+	Slot   uint32
+	Epoch  uint64
+	From   time.Time
+	End    time.Time // zero = until the lease's own end
+}
+
+// Paid returns the intervals of all leases that were placed, in no order.
+func (l *Ledger) Paid() []Paid {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []Paid
+	for id, p := range l.terms {
+		p.End = l.leases[id].Ended
+		out = append(out, p)
+	}
+	return out
 }
 
 // EndLease implements scheduler.Ledger.

@@ -25,10 +25,24 @@ type Memory struct {
 	mu     sync.Mutex
 	jobs   map[job.ID][]byte
 	looks  map[job.ID]time.Time
+	tasks  map[chunk][]byte
 	events []string
 }
 
+// chunk names a chunk of an array's tasks.
+type chunk struct {
+	job    job.ID
+	number uint32
+}
+
 var _ scheduler.Store = (*Memory)(nil)
+
+// Tasks implements scheduler.Store.
+func (m *Memory) Tasks(_ context.Context, id job.ID, number uint32) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.tasks[chunk{id, number}]), nil
+}
 
 // Job implements scheduler.Store.
 func (m *Memory) Job(_ context.Context, id job.ID) (*scheduler.Job, error) {
@@ -65,8 +79,12 @@ func (m *Memory) Save(_ context.Context, c scheduler.Change) error {
 	}
 	if m.jobs == nil {
 		m.jobs, m.looks = map[job.ID][]byte{}, map[job.ID]time.Time{}
+		m.tasks = map[chunk][]byte{}
 	}
 	m.jobs[c.Job.ID], m.looks[c.Job.ID] = raw, c.Look
+	for number, raw := range c.Tasks {
+		m.tasks[chunk{c.Job.ID, number}] = slices.Clone(raw)
+	}
 	if c.Event != nil {
 		m.events = append(m.events, c.Event.Type)
 	}
@@ -205,7 +223,7 @@ func (m *Memory) Live(_ context.Context, after job.ID, limit int) ([]job.ID, err
 	jobs, err := m.all()
 	var ids []job.ID
 	for _, j := range jobs {
-		if j.Current().Live() && bytes.Compare(j.ID[:], after[:]) > 0 {
+		if j.Open() && bytes.Compare(j.ID[:], after[:]) > 0 {
 			ids = append(ids, j.ID)
 		}
 	}

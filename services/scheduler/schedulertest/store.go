@@ -148,7 +148,7 @@ func testQueue(t *testing.T, s scheduler.Store) {
 	checkCounts(t, s, map[sig.AccountID]int{{1}: 3, {3}: 1})
 	first := scheduler.PendingQuery{Owner: sig.AccountID{1}, Limit: 2}
 	ids, page := pending(t, s, first)
-	want, _ := jobs[1].WaitingSince()
+	want, _ := jobs[1].WaitingSince(jobs[1].Current())
 	if !slices.Equal(ids, []job.ID{jobs[0].ID, jobs[1].ID}) || !page.More {
 		t.Fatalf("first page %v, more %v, want the two oldest and more", ids, page.More)
 	}
@@ -161,7 +161,7 @@ func testQueue(t *testing.T, s scheduler.Store) {
 		t.Fatalf("second page %v, more %v, want the youngest and no more", ids, page.More)
 	}
 	for n, j := range jobs[:3] {
-		ref, _ := j.WaitingSince()
+		ref, _ := j.WaitingSince(j.Current())
 		if got, err := s.Ahead(ctx, j.Owner, ref.Place(), 2); err != nil || got != n {
 			t.Errorf("%d, %v ahead of job %d", got, err, n)
 		}

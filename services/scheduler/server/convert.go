@@ -1,12 +1,14 @@
 package server
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/united-containers/ucn/chain/canon"
+	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/id"
@@ -73,6 +75,7 @@ func specOf(s *jobv1.JobSpec) scheduler.Spec {
 		Retries: s.GetLimits().GetRetries(),
 		Backoff: time.Duration(s.GetLimits().GetBackoffMs()) * time.Millisecond,
 	}
+	lanesOf(s, &out)
 	for _, in := range s.GetInputs() {
 		out.Files = append(out.Files, in.GetCid())
 	}
@@ -81,6 +84,27 @@ func specOf(s *jobv1.JobSpec) scheduler.Spec {
 		out.Cap = &prices
 	}
 	return out
+}
+
+// lanesOf reads how many lanes a job has and what keeps them running.
+func lanesOf(s *jobv1.JobSpec, out *scheduler.Spec) {
+	out.Lanes, out.Always = max(s.GetReplicas(), 1), s.GetTrigger().GetAlways() != nil
+	if a := s.GetArray(); a != nil {
+		out.Tasks, out.Lanes = a.GetCount(), job.Parallel(a)
+	}
+	switch s.GetRestart() {
+	case jobv1.Restart_RESTART_NEVER:
+		out.Restart = scheduler.RestartNever
+	case jobv1.Restart_RESTART_ON_FAILURE:
+		out.Restart = scheduler.RestartOnFailure
+	}
+	switch s.GetDisconnect().GetPolicy() {
+	case jobv1.DisconnectPolicy_DISCONNECT_POLICY_KEEP_ORIGINAL:
+		out.Keep = scheduler.KeepOriginal
+	case jobv1.DisconnectPolicy_DISCONNECT_POLICY_BEST:
+		out.Keep = scheduler.KeepBest
+	}
+	out.LostAfter = time.Duration(s.GetDisconnect().GetLostAfterMs()) * time.Millisecond
 }
 
 // summaryPB leaves out what a listing does not need.
@@ -94,14 +118,47 @@ func summaryPB(j *scheduler.Job) *schedulerv1.Job {
 			Number: 1, Spec: &jobv1.JobSpec{Name: j.Spec.Name},
 		}},
 	}
-	for i := range j.Runs {
-		r := &j.Runs[i]
-		out.Runs = append(out.Runs, &schedulerv1.Run{
-			Id: r.ID[:], State: jobv1.State(r.State), EndReason: jobv1.EndReason(r.End),
-			Reason: r.Reason, Created: millis(r.Created), Ended: millis(r.Ended),
-		})
+	n := j.Counts()
+	out.Counts = &schedulerv1.RunCounts{
+		Pending: n[scheduler.Pending], Leased: n[scheduler.Leased], Starting: n[scheduler.Starting],
+		Running: n[scheduler.Running], Asleep: n[scheduler.Asleep], Ended: n[scheduler.Ended],
+	}
+	if count := j.Spec.Tasks; count > 0 {
+		out.Array = &schedulerv1.ArrayProgress{
+			Count: count, Completed: j.Array.Completed, Failed: j.Array.Failed,
+			Waiting: count - j.Array.Next,
+		}
+	}
+	for _, r := range inline(j) {
+		out.Runs = append(out.Runs, runPB(r))
 	}
 	return out
+}
+
+// maxInline is how many runs stand in a job's own message.
+const maxInline = 10
+
+// inline picks the runs that are told with the job: those that have not ended come first.
+func inline(j *scheduler.Job) []*scheduler.Run {
+	var runs []*scheduler.Run
+	for _, ended := range []bool{false, true} {
+		for i := range j.Runs {
+			if r := &j.Runs[i]; (r.State == scheduler.Ended) == ended && len(runs) < maxInline {
+				runs = append(runs, r)
+			}
+		}
+	}
+	slices.SortFunc(runs, func(a, b *scheduler.Run) int { return cmp.Compare(a.Slot, b.Slot) })
+	return runs
+}
+
+// runPB tells a run without its attempts.
+func runPB(r *scheduler.Run) *schedulerv1.Run {
+	return &schedulerv1.Run{
+		Id: r.ID[:], State: jobv1.State(r.State), EndReason: jobv1.EndReason(r.End),
+		Reason: r.Reason, Created: millis(r.Created), Ended: millis(r.Ended),
+		Slot: r.Slot, Task: r.Task, Tries: r.Tries,
+	}
 }
 
 // traceID is the second field of a W3C traceparent.
@@ -119,22 +176,27 @@ func jobPB(j *scheduler.Job) (*schedulerv1.Job, error) {
 	if err := canon.Unmarshal(j.Revision, out.Revision); err != nil {
 		return nil, fmt.Errorf("decode a stored revision: %w", err)
 	}
+	return out, tellAttempts(out.Runs, inline(j))
+}
+
+// tellAttempts fills in the attempts of runs.
+func tellAttempts(out []*schedulerv1.Run, runs []*scheduler.Run) error {
 	room := maxStatuses
-	for i := len(j.Runs) - 1; i >= 0; i-- {
-		for k := len(j.Runs[i].Attempts) - 1; k >= 0; k-- {
-			a := j.Runs[i].Attempts[k]
+	for i := len(runs) - 1; i >= 0; i-- {
+		for k := len(runs[i].Attempts) - 1; k >= 0; k-- {
+			a := runs[i].Attempts[k]
 			if room -= len(a.Status); room < 0 {
 				a.Status = nil
 			}
 			told, err := attemptPB(&a)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			out.Runs[i].Attempts = append(out.Runs[i].Attempts, told)
+			out[i].Attempts = append(out[i].Attempts, told)
 		}
-		slices.Reverse(out.Runs[i].Attempts)
+		slices.Reverse(out[i].Attempts)
 	}
-	return out, nil
+	return nil
 }
 
 // maxStatuses bounds the bytes of hosts' statuses in one answer, newest first; older ones are left

@@ -193,7 +193,7 @@ func EventOf(e *scheduler.Event, chain string) (event.Event, error) {
 		Job: j.ID[:], Owner: j.Owner[:], Escrow: j.Escrow[:], State: jobv1.State(state),
 		EndReason: jobv1.EndReason(end), Reason: reason,
 	}
-	if a := j.Current().Current(); a != nil {
+	if a := e.Run.Current(); a != nil {
 		change.Attempt, change.Executor = a.ID[:], a.Host.Executor[:]
 		if a.Placed {
 			change.Lease = a.Lease.ID[:]

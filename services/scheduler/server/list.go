@@ -156,11 +156,13 @@ func (f filter) lets(j *scheduler.Job) bool {
 	case f.text == "":
 		return true
 	}
-	host := ""
-	if a := j.Current().Current(); a != nil {
-		host = a.Host.Name
+	texts := []string{j.Spec.Name, reason}
+	for i := range j.Runs {
+		if a := j.Runs[i].Current(); a != nil {
+			texts = append(texts, a.Host.Name)
+		}
 	}
-	for _, text := range []string{j.Spec.Name, reason, host} {
+	for _, text := range texts {
 		if strings.Contains(strings.ToLower(text), f.text) {
 			return true
 		}
@@ -168,8 +170,11 @@ func (f filter) lets(j *scheduler.Job) bool {
 	return false
 }
 
-// triggerOf is what starts a job's runs: other triggers are refused when it is submitted.
-func triggerOf(*scheduler.Job) schedulerv1.TriggerKind {
+// triggerOf is what starts a job's runs: further triggers are refused when it is submitted.
+func triggerOf(j *scheduler.Job) schedulerv1.TriggerKind {
+	if j.Spec.Always {
+		return schedulerv1.TriggerKind_TRIGGER_KIND_ALWAYS
+	}
 	return schedulerv1.TriggerKind_TRIGGER_KIND_ONCE
 }
 

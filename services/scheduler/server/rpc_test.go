@@ -58,8 +58,8 @@ func TestSubmitRefuses(t *testing.T) {
 			kind: fault.InvalidArgument, is: server.ReasonSpec, words: "resources.cpu_milli",
 		},
 		"field not built": {
-			sign: func(s *jobv1.JobSpec) { s.Replicas = 3 },
-			kind: fault.Unimplemented, is: server.ReasonNotBuilt, words: "replicas",
+			sign: func(s *jobv1.JobSpec) { s.PauseMarker = "x" },
+			kind: fault.Unimplemented, is: server.ReasonNotBuilt, words: "pause_marker",
 		},
 		"other chain": {
 			sign: func(s *jobv1.JobSpec) { s.Chain = "side" },
