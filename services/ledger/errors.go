@@ -16,6 +16,10 @@ var (
 	ErrLocked = errors.New("block log is in use")
 	// ErrGenesis: the log belongs to another chain.
 	ErrGenesis = errors.New("block log belongs to another genesis")
+	// ErrFormat: the log was written by an earlier version, before the first release. Nothing was
+	// changed.
+	ErrFormat = errors.New("block log is of format 1, which no release ever wrote and this " +
+		"version does not read; begin a new one, or use the version that wrote it")
 	// ErrClosed: the log was closed.
 	ErrClosed = errors.New("block log is closed")
 )

@@ -10,8 +10,10 @@
 // At start everything is read and verified. An incomplete last record with nothing valid behind it
 // is what a crash leaves: it was never acknowledged, so it is cut off and the log says so. Any
 // other damage is refused with file and offset (CorruptError), and nothing is changed: restore from
-// a copy or from peers. Checksums are CRC-32C, salted per segment so that nobody can plant bytes
-// inside a transaction that pass for a record.
+// a copy or from peers. Checksums are CRC-32C. Every segment has a random salt that no other
+// file and no wire shows; checksums begin with it and the mark before every record is derived from
+// it, so nobody can plant bytes inside a transaction that pass for a record, or that look enough
+// like many records to make a start slow.
 //
 // What it does not do: it looks at no block's meaning, and it never deletes blocks.
 package segment

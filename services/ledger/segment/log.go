@@ -73,7 +73,7 @@ type Log struct {
 var _ ledger.Store = (*Log)(nil)
 
 // Open locks the directory, verifies every record in it and cuts off what a crash left unfinished.
-// Errors: ledger.ErrLocked, ErrGenesis, ErrCorrupt (a *CorruptError), or the disk's.
+// Errors: ledger.ErrLocked, ErrGenesis, ErrFormat, ErrCorrupt (a *CorruptError), or the disk's.
 func Open(c Config) (*Log, error) {
 	c, err := c.validate()
 	if err != nil {
@@ -154,7 +154,7 @@ func (l *Log) write(r ledger.Record) error {
 		}
 	}
 	current := l.parts[len(l.parts)-1]
-	l.buf = frame(l.buf, r, current.seed, l.table)
+	l.buf = current.frame(l.buf, r)
 	if _, err := l.active.WriteAt(l.buf, l.used); err != nil {
 		return err
 	}

@@ -192,8 +192,10 @@ func TestEveryTruncationOfTheTailRecovers(t *testing.T) {
 
 func recordSize(r ledger.Record) int64 { return int64(84 + len(r.Bytes)) }
 
+// preamble is the length of a segment's header.
+const preamble = 100
+
 func TestCorruptMiddleIsRefusedAndNothingChanged(t *testing.T) {
-	const preamble = 100
 	cases := map[string]struct {
 		file   func(files []string) string
 		at     func(records []ledger.Record, path string) int64

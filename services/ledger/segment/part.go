@@ -8,24 +8,24 @@ const stride = 16
 // part is one segment file and where its records are.
 type part struct {
 	preamble
+	marks
 	path  string
-	seed  uint32  // the salt's checksum, with which every record's begins
 	count uint64  // records
 	last  int64   // offset of the last record
 	end   int64   // offset after the last record
-	marks []int64 // offset of every stride-th record, from the first
+	known []int64 // offset of every stride-th record, from the first
 }
 
 func newPart(path string, p preamble, table *crc32.Table) *part {
 	return &part{
-		preamble: p, path: path, seed: crc32.Checksum(p.salt[:], table), end: segmentHeader,
+		preamble: p, marks: p.marks(table), path: path, end: segmentHeader,
 	}
 }
 
 // add remembers one more record.
 func (p *part) add(offset, length int64) {
 	if p.count%stride == 0 {
-		p.marks = append(p.marks, offset)
+		p.known = append(p.known, offset)
 	}
 	p.count++
 	p.last = offset
@@ -36,7 +36,7 @@ func (p *part) add(offset, length int64) {
 // records further it is.
 func (p *part) near(height uint64) (offset int64, skip uint64) {
 	index := height - p.first
-	return p.marks[index/stride], index % stride
+	return p.known[index/stride], index % stride
 }
 
 // holds reports whether the part has a record of that height.

@@ -27,7 +27,7 @@ func (l *Log) Read(ctx context.Context, height uint64) (ledger.Record, error) {
 	defer f.Close()
 	at, skip := p.near(height)
 	for ; skip > 0; skip-- {
-		length, err := peek(f, at)
+		length, err := p.peek(f, at)
 		if err != nil {
 			return ledger.Record{}, &CorruptError{File: p.path, Offset: at, Why: err}
 		}
@@ -61,19 +61,19 @@ func (l *Log) find(height uint64) (part, error) {
 	return *l.parts[at], nil
 }
 
-func peek(f io.ReaderAt, at int64) (int64, error) {
+func (m marks) peek(f io.ReaderAt, at int64) (int64, error) {
 	var head [recordHeader]byte
 	if _, err := f.ReadAt(head[:], at); err != nil {
 		return 0, err
 	}
-	return recordLength(head[:])
+	return m.length(head[:])
 }
 
 func (l *Log) readAt(f io.ReaderAt, p *part, at int64, height uint64) (ledger.Record, error) {
 	corrupt := func(why error) (ledger.Record, error) {
 		return ledger.Record{}, &CorruptError{File: p.path, Offset: at, Why: why}
 	}
-	length, err := peek(f, at)
+	length, err := p.peek(f, at)
 	if err != nil {
 		return corrupt(err)
 	}
@@ -81,7 +81,7 @@ func (l *Log) readAt(f io.ReaderAt, p *part, at int64, height uint64) (ledger.Re
 	if _, err := f.ReadAt(b, at); err != nil {
 		return corrupt(err)
 	}
-	r, err := parseRecord(b, p.seed, l.table)
+	r, err := p.parse(b)
 	if err != nil {
 		return corrupt(err)
 	}
@@ -124,10 +124,10 @@ func (l *Log) scanPart(ctx context.Context, p *part, from, to uint64,
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if buf, err = next(in, buf); err != nil {
+		if buf, err = p.next(in, buf); err != nil {
 			return &CorruptError{File: p.path, Offset: at, Why: err}
 		}
-		r, err := parseRecord(buf, p.seed, l.table)
+		r, err := p.parse(buf)
 		if err != nil {
 			return &CorruptError{File: p.path, Offset: at, Why: err}
 		}
@@ -143,12 +143,12 @@ func (l *Log) scanPart(ctx context.Context, p *part, from, to uint64,
 }
 
 // next reads the bytes of one record into buf, which it may reuse.
-func next(in *bufio.Reader, buf []byte) ([]byte, error) {
+func (m marks) next(in *bufio.Reader, buf []byte) ([]byte, error) {
 	head, err := in.Peek(recordHeader)
 	if err != nil {
 		return nil, err
 	}
-	length, err := recordLength(head)
+	length, err := m.length(head)
 	if err != nil {
 		return nil, err
 	}

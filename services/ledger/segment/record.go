@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,23 +12,41 @@ import (
 )
 
 // Layout of a segment header: magic 8, anchor 32, salt 16, first height 8, hash of the block
-// before the first 32, checksum 4. All integers are big-endian.
+// before the first 32, checksum 4. All integers are big-endian. The salt is random and a secret:
+// it is in this file and nowhere else.
 const (
-	segmentMagic  = "UCNLOG1\n"
+	segmentMagic  = "UCNLOG2\n"
+	formatOne     = "UCNLOG1\n" // had the same magic before every record, known to everybody
 	segmentHeader = 8 + 32 + saltSize + 8 + 32 + 4
 	saltSize      = 16
 )
 
 // Layout of a record: magic 4, length of the block 4, height 8, hash 32, previous hash 32,
-// checksum 4, block. The checksum covers the segment's salt and all but itself.
+// checksum 4, block. The checksum covers the segment's salt and all but itself. The magic is
+// derived from the salt: who writes transactions cannot plant bytes in them that a search for
+// records after a crash would have to look at one by one.
 const (
-	recordMagic  = 0x55434e62 // "UCNb"
 	recordHeader = 4 + 4 + 8 + 32 + 32 + 4
 	recordSum    = recordHeader - 4
 )
 
 // errNoRecord says that bytes do not begin with a whole, undamaged record.
 var errNoRecord = errors.New("no whole record")
+
+// marks are what a segment's salt makes of its records.
+type marks struct {
+	magic uint32 // before every record; never begins with a zero, as unused space does
+	seed  uint32 // the salt's checksum, with which every record's begins
+	table *crc32.Table
+}
+
+func (p preamble) marks(table *crc32.Table) marks {
+	sum := sha256.Sum256(append([]byte("ucn/segment/record magic\n"), p.salt[:]...))
+	return marks{
+		magic: binary.BigEndian.Uint32(sum[:]) | 1<<31,
+		seed:  crc32.Checksum(p.salt[:], table), table: table,
+	}
+}
 
 // preamble is the header of a segment file.
 type preamble struct {
@@ -49,6 +68,9 @@ func (p preamble) bytes(table *crc32.Table) []byte {
 
 func parsePreamble(b []byte, table *crc32.Table) (preamble, error) {
 	var p preamble
+	if len(b) >= len(formatOne) && string(b[:8]) == formatOne {
+		return p, ledger.ErrFormat
+	}
 	if len(b) < segmentHeader || string(b[:8]) != segmentMagic {
 		return p, errors.New("it does not begin as a block log segment")
 	}
@@ -66,20 +88,20 @@ func parsePreamble(b []byte, table *crc32.Table) (preamble, error) {
 }
 
 // frame puts the bytes of a record into buf, which it may reuse.
-func frame(buf []byte, r ledger.Record, seed uint32, table *crc32.Table) []byte {
-	buf = binary.BigEndian.AppendUint32(buf[:0], recordMagic)
+func (m marks) frame(buf []byte, r ledger.Record) []byte {
+	buf = binary.BigEndian.AppendUint32(buf[:0], m.magic)
 	buf = binary.BigEndian.AppendUint32(buf, uint32(len(r.Bytes)))
 	buf = binary.BigEndian.AppendUint64(buf, r.Height)
 	buf = append(buf, r.Hash[:]...)
 	buf = append(buf, r.Prev[:]...)
-	sum := crc32.Update(crc32.Update(seed, table, buf), table, r.Bytes)
+	sum := crc32.Update(crc32.Update(m.seed, m.table, buf), m.table, r.Bytes)
 	buf = binary.BigEndian.AppendUint32(buf, sum)
 	return append(buf, r.Bytes...)
 }
 
-// recordLength reads how many bytes the record takes whose header is b. It does not verify it.
-func recordLength(b []byte) (int64, error) {
-	if len(b) < recordHeader || binary.BigEndian.Uint32(b) != recordMagic {
+// length reads how many bytes the record takes whose header is b. It does not verify it.
+func (m marks) length(b []byte) (int64, error) {
+	if len(b) < recordHeader || binary.BigEndian.Uint32(b) != m.magic {
 		return 0, errNoRecord
 	}
 	length := binary.BigEndian.Uint32(b[4:])
@@ -89,9 +111,9 @@ func recordLength(b []byte) (int64, error) {
 	return recordHeader + int64(length), nil
 }
 
-// parseRecord reads the record that b begins with; its Bytes lie in b.
-func parseRecord(b []byte, seed uint32, table *crc32.Table) (ledger.Record, error) {
-	length, err := recordLength(b)
+// parse reads the record that b begins with; its Bytes lie in b.
+func (m marks) parse(b []byte) (ledger.Record, error) {
+	length, err := m.length(b)
 	if err != nil {
 		return ledger.Record{}, err
 	}
@@ -99,8 +121,8 @@ func parseRecord(b []byte, seed uint32, table *crc32.Table) (ledger.Record, erro
 		return ledger.Record{}, fmt.Errorf("%w: it is cut short", errNoRecord)
 	}
 	b = b[:length]
-	sum := crc32.Update(seed, table, b[:recordSum])
-	sum = crc32.Update(sum, table, b[recordHeader:])
+	sum := crc32.Update(m.seed, m.table, b[:recordSum])
+	sum = crc32.Update(sum, m.table, b[recordHeader:])
 	if sum != binary.BigEndian.Uint32(b[recordSum:]) {
 		return ledger.Record{}, fmt.Errorf("%w: its checksum does not match", errNoRecord)
 	}
@@ -110,16 +132,16 @@ func parseRecord(b []byte, seed uint32, table *crc32.Table) (ledger.Record, erro
 	return r, nil
 }
 
-// findRecord returns the offset of the first whole record in b, -1 when there is none.
-func findRecord(b []byte, seed uint32, table *crc32.Table) int {
-	magic := binary.BigEndian.AppendUint32(nil, recordMagic)
+// find returns the offset of the first whole record in b, -1 when there is none.
+func (m marks) find(b []byte) int {
+	magic := binary.BigEndian.AppendUint32(nil, m.magic)
 	for at := 0; ; at++ {
 		next := bytes.Index(b[at:], magic)
 		if next < 0 {
 			return -1
 		}
 		at += next
-		if _, err := parseRecord(b[at:], seed, table); err == nil {
+		if _, err := m.parse(b[at:]); err == nil {
 			return at
 		}
 	}

@@ -83,6 +83,9 @@ func load(path string, buf []byte) ([]byte, error) {
 // verify walks one segment. Only the last may have a torn tail.
 func (l *Log) verify(path string, b []byte, last bool) (torn bool, err error) {
 	p, err := parsePreamble(b, l.table)
+	if errors.Is(err, ledger.ErrFormat) {
+		return false, fmt.Errorf("%w: %s", err, path)
+	}
 	if err != nil {
 		return false, &CorruptError{File: path, Why: err}
 	}
@@ -92,7 +95,7 @@ func (l *Log) verify(path string, b []byte, last bool) (torn bool, err error) {
 	current := newPart(path, p, l.table)
 	l.parts = append(l.parts, current)
 	for at := segmentHeader; at < len(b); {
-		r, err := parseRecord(b[at:], current.seed, l.table)
+		r, err := current.parse(b[at:])
 		if err != nil {
 			return l.tail(current, b, at, last, err)
 		}
@@ -134,7 +137,7 @@ func (l *Log) tail(p *part, b []byte, at int, last bool, cause error) (torn bool
 	if !last {
 		return false, corrupt
 	}
-	if next := findRecord(rest, p.seed, l.table); next >= 0 {
+	if next := p.find(rest); next >= 0 {
 		corrupt.Why = fmt.Errorf("%w, but a valid one follows at offset %d", cause, at+next)
 		return false, corrupt
 	}
