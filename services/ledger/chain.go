@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -68,10 +67,7 @@ type Chain struct {
 	state   *state.State
 	pool    *pool[*candidate]
 	ingress *ingress
-	orderer Orderer
 	recent  *recent
-	ended   chan struct{} // closed when no block will be made any more
-	failed  chan struct{} // closed when that is because of a failure
 
 	// Of the orderer's goroutine alone: the block that was built and not committed, the list of
 	// header hashes with and without the head, and transactions since the last snapshot.
@@ -84,10 +80,11 @@ type Chain struct {
 	snapping chan struct{}
 	helpers  sync.WaitGroup
 
-	// mu guards the head, which changes only after the log has it, and why the chain stopped.
-	mu    sync.RWMutex
-	head  Tip
-	cause error
+	// mu guards the head, which changes only after the log has it, and the session.
+	mu      sync.RWMutex
+	head    Tip
+	session *session
+	changed chan struct{} // closed, and made anew, when the session fails or another begins
 }
 
 var _ App = (*Chain)(nil)
@@ -114,8 +111,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Chain, error) {
 		config: config, deps: deps, genesis: deps.Genesis, name: deps.Genesis.Chain,
 		anchor: deps.Genesis.Anchor(), clock: deps.Clock, log: deps.Log,
 		pool: newPool[*candidate](config.Pool), ingress: newIngress(config.CachedKeys),
-		recent: newRecent(), ended: make(chan struct{}), failed: make(chan struct{}),
-		snapping: make(chan struct{}, 1),
+		recent: newRecent(), changed: make(chan struct{}), snapping: make(chan struct{}, 1),
 	}
 	if c.clock == nil {
 		c.clock = time.Now
@@ -127,7 +123,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Chain, error) {
 		return nil, fmt.Errorf("open chain %q: %w", c.name, err)
 	}
 	var err error
-	if c.orderer, err = deps.Orderer(c.seam(&c.head.Header, c.head.Hash)); err != nil {
+	if c.session, err = c.newSession(); err != nil {
 		return nil, fmt.Errorf("open chain %q: %w", c.name, err)
 	}
 	return c, nil
@@ -141,62 +137,12 @@ func (c *Chain) seam(h *block.Header, hash Hash) Header {
 	}
 }
 
-// Run makes blocks until ctx ends. When the storage fails, it takes no more transactions, says so
-// (Err, Failed), goes on answering reads, and returns the failure once ctx has ended.
-func (c *Chain) Run(ctx context.Context, ready func()) error {
-	inner, cancel := context.WithCancel(ctx)
-	c.helpers.Go(func() { c.ingress.run(inner) })
-	c.helpers.Go(func() { c.project(inner) })
-	defer c.helpers.Wait()
-	defer cancel()
-	ready()
-	err := c.orderer.Run(ctx, c)
-	c.discard()
-	if err == nil && ctx.Err() == nil {
-		err = errors.New("the orderer stopped on its own")
-	}
-	if err != nil {
-		c.fail(err)
-		<-ctx.Done()
-	} else {
-		c.mu.Lock()
-		c.cause = errEnded
-		c.mu.Unlock()
-		close(c.ended)
-		c.snapshotAtEnd(context.WithoutCancel(ctx))
-	}
-	return err
-}
-
-// fail notes that the chain takes nothing any more.
-func (c *Chain) fail(err error) {
-	c.log.Error("the chain has stopped: it takes no transactions until it is started anew",
-		"chain", c.name, "error", err)
-	c.mu.Lock()
-	c.cause = err
-	c.mu.Unlock()
-	close(c.failed)
-	close(c.ended)
-}
-
-// Failed closes when the chain has stopped because of a failure.
-func (c *Chain) Failed() <-chan struct{} { return c.failed }
-
-// Err returns CHAIN_STOPPED if the chain takes nothing any more, nil otherwise.
-func (c *Chain) Err() error {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.cause == nil {
-		return nil
-	}
-	return stopped(c.cause)
-}
-
 // Name returns the chain's id: "main" or a UUID.
 func (c *Chain) Name() string { return c.name }
 
-// Finality tells of committed blocks; see Orderer.
-func (c *Chain) Finality() <-chan Final { return c.orderer.Finality() }
+// Finality tells of committed blocks; see Orderer. It closes when the chain stops: one that goes
+// on after a failure (Failure) has another.
+func (c *Chain) Finality() <-chan Final { return c.current().orderer.Finality() }
 
 // PoolSize returns how many transactions wait, and their bytes.
 func (c *Chain) PoolSize() (transactions, bytes int) { return c.pool.size() }

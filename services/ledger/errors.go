@@ -8,8 +8,10 @@ var (
 	ErrNotLinked = errors.New("block does not follow the head of the log")
 	// ErrNoBlock: the log holds no block of that height.
 	ErrNoBlock = errors.New("no such block")
-	// ErrBroken: an earlier write failed; the log must be opened anew.
+	// ErrBroken: a write failed; the log must be mended, or opened anew.
 	ErrBroken = errors.New("block log failed and takes no more blocks")
+	// ErrFull: there is no room for the block. It comes with ErrBroken.
+	ErrFull = errors.New("no space left for the block log")
 	// ErrCorrupt: what the log holds is damaged before its end. Nothing was changed.
 	ErrCorrupt = errors.New("block log is damaged")
 	// ErrLocked: another process has the log open.

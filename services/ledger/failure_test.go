@@ -7,11 +7,15 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/services/ledger"
 	"github.com/united-containers/ucn/services/ledger/ledgertest"
 	"github.com/united-containers/ucn/services/ledger/solo"
@@ -67,7 +71,7 @@ func TestFailedStorageStopsTheChainAndLosesNothing(t *testing.T) {
 			if !errors.Is(err, ledger.ReasonChainStopped) {
 				t.Fatalf("submit on a failing disk: %v", err)
 			}
-			<-c.Failed()
+			failed(t, c)
 			_, _, err = c.Submit(t.Context(), [][]byte{n.Transfer(3, 0, 0, 5)}, ledger.Accepted)
 			if !errors.Is(err, ledger.ReasonChainStopped) || c.Err() == nil {
 				t.Errorf("submit after the failure: %v, state %v", err, c.Err())
@@ -93,6 +97,105 @@ func TestFailedStorageStopsTheChainAndLosesNothing(t *testing.T) {
 				t.Errorf("nonce %d after one transaction", account.Nonce)
 			}
 		})
+	}
+}
+
+// TestGoesOnOnceTheDiskHasRoom: refused by name meanwhile, read meanwhile, and nothing that was
+// told to be unknown happens unasked later.
+func TestGoesOnOnceTheDiskHasRoom(t *testing.T) {
+	for name, c := range map[string]struct {
+		failure ledgertest.Failure
+		reason  error
+	}{
+		"full":      {ledgertest.FailFull, ledger.ReasonDiskFull},
+		"lost":      {ledgertest.FailBefore, ledger.ReasonChainStopped},
+		"persisted": {ledgertest.FailAfter, ledger.ReasonChainStopped},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { goesOn(t, c.failure, c.reason) })
+		})
+	}
+}
+
+func goesOn(t *testing.T, failure ledgertest.Failure, reason error) {
+	n := network(t, 1, 4)
+	tries := make(chan time.Time, 100)
+	var broken atomic.Bool
+	disk := &ledgertest.Disk{
+		Next: func(r ledger.Record) ledgertest.Failure {
+			if r.Height == 2 && broken.Load() {
+				return failure
+			}
+			return ledgertest.FailNot
+		},
+		Mending: func() error {
+			if tries <- time.Now(); broken.Load() {
+				return ledgertest.ErrInjected
+			}
+			return nil
+		},
+	}
+	broken.Store(true)
+	c, stop := ledgertest.Start(t, config(), deps(n, disk.Open()))
+	first := n.Transfer(0, 1, 0, 5)
+	kept := submit(t, c, first)[0]
+	unknown := n.Transfer(2, 3, 0, 5)
+	began := time.Now()
+	for _, raw := range [][]byte{unknown, n.Transfer(1, 0, 0, 5)} { // under way, and refused at once
+		_, _, err := c.Submit(t.Context(), [][]byte{raw}, ledger.Committed)
+		if !errors.Is(err, reason) || fault.KindOf(err) != fault.Unavailable {
+			t.Errorf("submit on a failing disk: %v, want %v", err, reason)
+		}
+	}
+	if known, err := c.Transaction(t.Context(), kept.ID); err != nil || known.At != kept.At {
+		t.Errorf("what was acknowledged is at %v, %v", known.At, err)
+	}
+	time.Sleep(5 * time.Minute)
+	synctest.Wait()
+	tried, early := len(tries), (<-tries).Sub(began)
+	if tried > 5*2+6 || tried < 8 || early > 2*time.Second {
+		t.Errorf("%d tries to mend in 5 minutes, the first after %v", tried, early)
+	}
+	broken.Store(false)
+	changed, _ := c.Failure()
+	<-changed
+	if err := c.Err(); err != nil {
+		t.Fatalf("after the mending: %v", err)
+	}
+	submit(t, c, n.Transfer(1, 0, 0, 5))
+	if account, _ := c.State().Account(n.Accounts[2]); account.Nonce != 0 {
+		t.Error("a transaction whose sender was told that nothing is known came into a block")
+	}
+	submit(t, c, unknown)
+	if again := submit(t, c, first)[0]; again.At != kept.At {
+		t.Errorf("at %v, and then at %v", kept.At, again.At)
+	}
+	if err := ledgertest.Conserved(n, c); err != nil {
+		t.Error(err)
+	}
+	tip := c.Tip()
+	if err := stop(); err != nil {
+		t.Errorf("the chain ended with %v", err)
+	}
+	again, err := ledger.Open(t.Context(), config(), deps(n, disk.Open()))
+	if err != nil || again.Tip().Hash != tip.Hash {
+		t.Errorf("the log leads to another head: %v", err)
+	}
+}
+
+// failed waits until the chain has failed.
+func failed(t *testing.T, c *ledger.Chain) {
+	t.Helper()
+	for {
+		changed, err := c.Failure()
+		if err != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-t.Context().Done():
+			t.Fatal("the chain does not fail")
+		}
 	}
 }
 

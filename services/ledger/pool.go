@@ -234,6 +234,18 @@ func (p *pool[T]) drop(e *entry[T]) []*entry[T] {
 	return dropped
 }
 
+// clear forgets everything that waits. Nobody's ticket is settled by it.
+func (p *pool[T]) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.byID {
+		e.gone = true
+	}
+	clear(p.byID)
+	clear(p.lines)
+	p.queue, p.head, p.bytes = nil, 0, 0
+}
+
 // lookup tells whether a transaction waits.
 func (p *pool[T]) lookup(id Hash) bool {
 	p.mu.Lock()

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"time"
 
 	"github.com/united-containers/ucn/kit/fault"
 )
@@ -43,6 +44,9 @@ const (
 	ReasonChainUnknown fault.Reason = "CHAIN_UNKNOWN"
 	// ReasonChainStopped: the chain takes nothing because its storage failed, or it is shutting down.
 	ReasonChainStopped fault.Reason = "CHAIN_STOPPED"
+	// ReasonDiskFull: the chain takes nothing because its disk is full; it goes on by itself once
+	// there is room.
+	ReasonDiskFull fault.Reason = "DISK_FULL"
 	// ReasonNotFound: no such transaction, block, escrow or lease.
 	ReasonNotFound fault.Reason = "LEDGER_NOT_FOUND"
 	// ReasonBadRequest: an id of the wrong length, or an argument that makes no sense.
@@ -97,7 +101,17 @@ func stopped(cause error) *fault.Error {
 			"this ledger is shutting down; submit the same bytes again when it is back").
 			Because(cause)
 	}
+	if errors.Is(cause, ErrFull) {
+		return fault.New(fault.Unavailable, ReasonDiskFull,
+			"this ledger's disk is full; it goes on by itself once its operator has made room: "+
+				"submit the same bytes again then").
+			Because(cause).WithRetry(mendRetry)
+	}
 	return fault.New(fault.Unavailable, ReasonChainStopped,
-		"this chain takes no transactions: its storage failed and the operator must look").
-		Because(cause)
+		"this chain takes no transactions: its storage failed and the operator must look; "+
+			"submit the same bytes again when it is back").
+		Because(cause).WithRetry(mendRetry)
 }
+
+// mendRetry is what a caller is told to wait while the storage is broken.
+const mendRetry = 5 * time.Second

@@ -31,14 +31,20 @@ type Record struct {
 // harm, whatever is not the next height or does not name the head as its parent.
 //
 // Failure: after any other error of Append the store is broken: every later Append returns the
-// same cause wrapped in ErrBroken, because a file whose fsync failed once cannot be trusted again.
-// Reading what was durable goes on. Only opening the log anew mends it.
+// same cause wrapped in ErrBroken (and in ErrFull when there was no room), because a file whose
+// fsync failed once cannot be trusted again. Reading what was durable goes on. Mend, or opening
+// the log anew, makes it good.
 //
-// Concurrency: one goroutine calls Append; all other methods may be called at any time, also
-// during Append. A reader never sees a record that is not durable.
+// Concurrency: one goroutine calls Append and Mend; all other methods may be called at any time,
+// also during these. A reader never sees a record that is not durable.
 type Store interface {
 	// Append makes r durable as the new head. It does not keep r.Bytes.
 	Append(ctx context.Context, r Record) error
+	// Mend makes a broken store good: it looks at its files again, removes what the failed Append
+	// left (that record is then not there), and writes the last one again, since what the kernel
+	// says after a failed fsync cannot be trusted. When it fails the store stays as it is, and Mend
+	// may be tried again. It does nothing to a store that is not broken.
+	Mend(ctx context.Context) error
 	// Head returns the last durable record without its bytes; false when the log is empty.
 	Head() (Record, bool)
 	// Read returns the record at a height, ErrNoBlock when there is none. The caller owns Bytes.

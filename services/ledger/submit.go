@@ -39,10 +39,10 @@ type Timing struct {
 
 // Submission is a number of transactions that were submitted together.
 type Submission struct {
-	ticket *ticket
-	begin  time.Time
-	verify time.Time
-	ended  <-chan struct{}
+	ticket  *ticket
+	begin   time.Time
+	verify  time.Time
+	session *session
 }
 
 // Wait returns what became of each, in order, once all are settled. It fails when ctx ends or the
@@ -53,11 +53,11 @@ func (s *Submission) Wait(ctx context.Context) ([]Result, Timing, error) {
 	case <-s.ticket.done:
 	case <-ctx.Done():
 		return nil, timing, ctx.Err()
-	case <-s.ended:
+	case <-s.session.ended:
 		select {
 		case <-s.ticket.done: // settled while the chain ended
 		default:
-			return nil, timing, stopped(errEnded)
+			return nil, timing, s.session.failure()
 		}
 	}
 	if b := s.ticket.block.Load(); b != nil {
@@ -84,10 +84,10 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 		return nil, fault.New(fault.InvalidArgument, ReasonBatch,
 			"%d transactions in one request; it takes 1 to %d", len(raw), MaxSubmit)
 	}
-	if err := c.Err(); err != nil {
+	s := &Submission{ticket: newTicket(len(raw)), begin: c.clock(), session: c.current()}
+	if err := s.session.failure(); err != nil {
 		return nil, err
 	}
-	s := &Submission{ticket: newTicket(len(raw)), begin: c.clock(), ended: c.ended}
 	p := newPreparation(c, len(raw))
 	for i, bytes := range raw {
 		p.prepare(i, bytes)
@@ -112,7 +112,7 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 	}
 	// They are in the pool: the orderer must know, also of a caller who has just left.
 	batch := Batch{Transactions: n, Operations: operations, Bytes: size}
-	if err := c.orderer.Submit(context.WithoutCancel(ctx), batch); err != nil {
+	if err := c.current().orderer.Submit(context.WithoutCancel(ctx), batch); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -21,6 +21,8 @@ const (
 	FailBefore
 	// FailAfter makes it durable and then reports an error, as a lost answer does.
 	FailAfter
+	// FailFull loses it for want of space.
+	FailFull
 )
 
 // ErrInjected is the cause of every failure a test asked for.
@@ -30,6 +32,8 @@ var ErrInjected = errors.New("failure injected by a test")
 type Disk struct {
 	// Next decides how the next Append goes; nil lets all succeed. Set it before the log is used.
 	Next func(ledger.Record) Failure
+	// Mending fails a Mend; nil lets all succeed. Set it before the log is used.
+	Mending func() error
 
 	mu      sync.Mutex
 	records []ledger.Record
@@ -72,17 +76,45 @@ func (m *Memory) Append(ctx context.Context, r ledger.Record) error {
 	if d.Next != nil {
 		failure = d.Next(r)
 	}
-	if failure != FailBefore {
+	if failure != FailBefore && failure != FailFull {
 		r.Bytes = bytes.Clone(r.Bytes)
 		d.records = append(d.records, r)
 	}
 	if failure != FailNot {
 		m.broken = ErrInjected
+		if failure == FailFull {
+			m.broken = fmt.Errorf("%w: %w", ledger.ErrFull, ErrInjected)
+		}
 		if failure == FailAfter {
 			m.hidden = 1
 		}
-		return fmt.Errorf("%w: append block %d: %w", ledger.ErrBroken, r.Height, ErrInjected)
+		return fmt.Errorf("%w: append block %d: %w", ledger.ErrBroken, r.Height, m.broken)
 	}
+	return nil
+}
+
+// Mend implements ledger.Store.
+func (m *Memory) Mend(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.closed:
+		return ledger.ErrClosed
+	case m.broken == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	d := m.disk
+	if d.Mending != nil {
+		if err := d.Mending(); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.records = d.records[:len(d.records)-m.hidden]
+	m.broken, m.hidden = nil, 0
 	return nil
 }
 

@@ -34,6 +34,7 @@ func TestStore(t *testing.T, fresh func(t *testing.T) Place) {
 		"OwnBytes":        storeOwnBytes,
 		"ScanStops":       storeScanStops,
 		"FailedAppend":    storeFailedAppend,
+		"Mend":            storeMend,
 		"ReadWhileAppend": storeReadWhileAppend,
 		"Closed":          storeClosed,
 	}
@@ -221,6 +222,45 @@ func storeFailedAppend(t *testing.T, p Place) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func storeMend(t *testing.T, p Place) {
+	s := p.Open(t)
+	records := Records(9, 40, 1500)
+	if err := s.Mend(t.Context()); err != nil {
+		t.Errorf("mend a store that is not broken: %v", err)
+	}
+	for i, r := range records {
+		failure := []Failure{FailNot, FailBefore, FailAfter}[i%3]
+		if p.Break(failure); failure != FailNot {
+			rival := r
+			rival.Hash[0] ^= 1
+			rival.Bytes = bytes.Repeat([]byte{byte(i)}, 100*i)
+			if err := s.Append(t.Context(), rival); !errors.Is(err, ledger.ErrBroken) {
+				t.Fatalf("append on a failing disk: %v", err)
+			}
+			if err := s.Mend(t.Context()); err != nil || s.Err() != nil {
+				t.Fatalf("mend: %v, the store says %v", err, s.Err())
+			}
+			check(t, s, records[:i])
+			if i%2 == 0 { // it is gone for whoever opens the log, too
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				s = p.Open(t)
+				check(t, s, records[:i])
+			}
+		}
+		fill(t, s, []ledger.Record{r})
+	}
+	check(t, s, records)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Mend(t.Context()); !errors.Is(err, ledger.ErrClosed) {
+		t.Errorf("mend after close: %v", err)
+	}
+	check(t, p.Open(t), records)
 }
 
 func storeReadWhileAppend(t *testing.T, p Place) {

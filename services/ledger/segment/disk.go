@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -27,6 +28,8 @@ type disk interface {
 	// reserve claims space, so that running out of it is noticed before a record is half written.
 	reserve(f file, size int64) error
 	rename(from, to string) error
+	// remove deletes a file; one that is not there is no error.
+	remove(path string) error
 	syncDir(dir string) error
 }
 
@@ -63,6 +66,13 @@ func (local) reserve(f file, size int64) error {
 
 func (local) rename(from, to string) error { return os.Rename(from, to) }
 
+func (local) remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 func (local) syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -94,7 +104,7 @@ func (l *Log) create(p preamble, record int64) (*part, file, error) {
 	}
 	if err := l.fill(f, p, path, max(l.config.SegmentBytes, segmentHeader+record)); err != nil {
 		_ = f.Close()
-		_ = os.Remove(path + asideSuffix)
+		_ = l.config.disk.remove(path + asideSuffix)
 		return nil, nil, err
 	}
 	return newPart(path, p, l.table), f, nil

@@ -60,6 +60,7 @@ type Log struct {
 	active file
 	used   int64
 	buf    []byte
+	wanted int64 // bytes of the record whose write failed last
 
 	// mu guards what readers see. It changes only after the disk has it.
 	mu     sync.RWMutex
@@ -103,6 +104,8 @@ func (l *Log) Append(ctx context.Context, r ledger.Record) error {
 		return err
 	}
 	if err := l.write(r); err != nil {
+		err = named(err)
+		l.wanted = recordHeader + int64(len(r.Bytes))
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.broken = err
@@ -185,10 +188,11 @@ func (l *Log) roll(r ledger.Record) error {
 	if old == nil {
 		return nil
 	}
-	if err := old.Truncate(used); err != nil {
-		return err
+	err = old.Truncate(used)
+	if e := old.Close(); err == nil {
+		err = e
 	}
-	return old.Close()
+	return err
 }
 
 // Head implements ledger.Store.

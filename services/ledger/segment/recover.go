@@ -40,7 +40,7 @@ func (l *Log) recover() error {
 	if len(names) == 0 {
 		return nil
 	}
-	return l.resume(torn, buf)
+	return l.resume(torn, int64(len(buf)))
 }
 
 func list(dir string) (segments, aside []string, err error) {
@@ -167,15 +167,16 @@ func (l *Log) acknowledged() error {
 	return nil
 }
 
-// resume opens the last segment, whose content is b, to grow, with a clean and reserved rest.
-func (l *Log) resume(torn bool, b []byte) error {
-	p, size := l.parts[len(l.parts)-1], int64(len(b))
+// resume opens the last segment, of so many bytes, to grow, with a clean and reserved rest. With
+// cut it cuts off what follows the last record.
+func (l *Log) resume(cut bool, size int64) error {
+	p := l.parts[len(l.parts)-1]
 	f, err := l.config.disk.open(p.path, false)
 	if err != nil {
 		return fmt.Errorf("open the block log: %w", err)
 	}
 	l.active, l.used = f, p.end
-	if torn {
+	if cut {
 		if err := f.Truncate(p.end); err != nil {
 			return fmt.Errorf("cut the block log: %w", err)
 		}
@@ -186,15 +187,42 @@ func (l *Log) resume(torn bool, b []byte) error {
 			return fmt.Errorf("reserve space for the block log: %w", err)
 		}
 	}
-	// What was read may be in the kernel's memory only: make it durable before it is built on. If a
-	// sync of the last record failed, the kernel takes it for written: only writing it again helps.
-	if p.count > 0 {
-		if _, err := f.WriteAt(b[p.last:p.end], p.last); err != nil {
-			return fmt.Errorf("write the last block of the log again: %w", err)
-		}
+	if err := l.rewrite(p, f); err != nil {
+		return err
 	}
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync the block log: %w", err)
+	}
+	return nil
+}
+
+// rewrite writes a segment's last record again, or its header when it holds none. What was read may
+// be in the kernel's memory only: it must be durable before it is built on. If a sync failed, the
+// kernel takes those pages for written: only writing to them again helps.
+func (l *Log) rewrite(p *part, f file) error {
+	from, to := p.last, p.end
+	if p.count == 0 {
+		from, to = 0, segmentHeader
+	}
+	in, err := os.Open(p.path)
+	if err != nil {
+		return fmt.Errorf("read the end of the block log: %w", err)
+	}
+	defer in.Close()
+	b := make([]byte, to-from)
+	if _, err := in.ReadAt(b, from); err != nil {
+		return fmt.Errorf("read the end of the block log: %w", err)
+	}
+	if p.count == 0 {
+		_, err = parsePreamble(b, l.table)
+	} else {
+		_, err = p.parse(b)
+	}
+	if err != nil {
+		return &CorruptError{File: p.path, Offset: from, Why: err}
+	}
+	if _, err := f.WriteAt(b, from); err != nil {
+		return fmt.Errorf("write the end of the block log again: %w", err)
 	}
 	return nil
 }

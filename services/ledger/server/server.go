@@ -27,6 +27,9 @@ type Server struct {
 	telemetry *telemetry
 	chains    map[string]*ledger.Chain
 	faucet    sync.Mutex // one request of the faucet at a time: its account has one nonce line
+
+	health sync.Mutex // guards failed, and keeps what is told in order
+	failed int        // chains that take nothing
 }
 
 // New makes a server. It starts nothing.
@@ -51,24 +54,47 @@ func New(_ Config, deps Deps) (*Server, error) {
 // Register adds the service to a gRPC server.
 func (s *Server) Register(r grpc.ServiceRegistrar) { ledgerv1.RegisterLedgerServiceServer(r, s) }
 
-// Run watches the chains until ctx ends, so that health tells of one that has stopped.
+// Run watches the chains until ctx ends, so that health tells of one that has stopped, and of its
+// going on.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	ready()
 	var watching sync.WaitGroup
 	for _, c := range s.deps.Chains {
-		watching.Go(func() {
-			select {
-			case <-ctx.Done():
-			case <-c.Failed():
-				if s.deps.Health != nil {
-					s.deps.Health(ledgerv1.LedgerService_ServiceDesc.ServiceName, false)
-				}
-			}
-		})
+		watching.Go(func() { s.watch(ctx, c) })
 	}
 	watching.Wait()
 	<-ctx.Done()
 	return s.telemetry.close()
+}
+
+// watch tells of a chain's failures.
+func (s *Server) watch(ctx context.Context, c *ledger.Chain) {
+	for failed := false; ; {
+		changed, err := c.Failure()
+		if (err != nil) != failed {
+			failed = err != nil
+			s.tell(failed)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// tell counts the chains that have failed: the service is well when none has.
+func (s *Server) tell(failed bool) {
+	s.health.Lock()
+	defer s.health.Unlock()
+	if failed {
+		s.failed++
+	} else {
+		s.failed--
+	}
+	if s.deps.Health != nil {
+		s.deps.Health(ledgerv1.LedgerService_ServiceDesc.ServiceName, s.failed == 0)
+	}
 }
 
 // mainChain is what an empty name stands for.
