@@ -34,7 +34,7 @@ const notPrepared = -1
 
 func newPreparation(c *Chain, n int) *preparation {
 	return &preparation{
-		chain: c, time: tx.Millis(max(c.clock().UnixMilli(), 0)),
+		chain: c, time: c.Now(),
 		offers: make([]*offer[*candidate], n),
 		claims: make([]claim, 0, n), owners: make([]owner, 0, n),
 	}

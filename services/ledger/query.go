@@ -286,5 +286,7 @@ func (c *Chain) ProveAccount(ctx context.Context, id sig.AccountID) (ProvenAccou
 	return ProvenAccount{proof, tip}, nil
 }
 
-// Now returns this chain's clock, ms since 1970.
-func (c *Chain) Now() tx.Millis { return tx.Millis(max(c.clock().UnixMilli(), 0)) }
+// Now returns what a block made now would have as its time: what is taken in is judged by it.
+func (c *Chain) Now() tx.Millis {
+	return max(c.Tip().Header.Time, tx.Millis(max(c.clock().UnixMilli(), 0)))
+}

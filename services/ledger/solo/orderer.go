@@ -2,8 +2,9 @@
 //
 // It makes a block when nothing new has come for a moment, when the oldest transaction has waited
 // long enough, or when enough waits; while one block is executed the next fills, so blocks grow
-// with the load by themselves. Time is the local clock, made monotone. The proposer's own
-// signature is the certificate.
+// with the load by themselves. Time is the clock it is given, never before the last block's: while
+// the clock is behind that, blocks are made at that time. The proposer's own signature is the
+// certificate.
 //
 // It is trusted for order, liveness and time: nobody else checks them, and a chain that it orders
 // says so. What it cannot do is forge: everything it commits can be re-executed by others.
@@ -13,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -21,13 +21,8 @@ import (
 	"github.com/united-containers/ucn/services/ledger"
 )
 
-// Bounds of the orderer.
-const (
-	// MaxAhead is how far a block's time may be ahead of the clock: the rule of every follower.
-	MaxAhead = 2 * time.Second
-	// finals is how many committed blocks wait for a slow receiver of Finality.
-	finals = 1024
-)
+// finals is how many committed blocks wait for a slow receiver of Finality.
+const finals = 1024
 
 // Deps are what an orderer needs from outside.
 type Deps struct {
@@ -35,10 +30,9 @@ type Deps struct {
 	Key sig.PrivateKey
 	// Head is the last committed block.
 	Head ledger.Header
-	// Clock tells the time; nil means time.Now.
+	// Clock tells the time; nil means time.Now. One that jumps makes blocks that jump: see
+	// kit/clock.
 	Clock func() time.Time
-	// Log is told when the clock went back; nil for nobody.
-	Log *slog.Logger
 }
 
 // Orderer implements ledger.Orderer.
@@ -72,9 +66,6 @@ func New(c Config, maxStep time.Duration, deps Deps) (*Orderer, error) {
 	}
 	if deps.Clock == nil {
 		deps.Clock = time.Now
-	}
-	if deps.Log == nil {
-		deps.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Orderer{
 		config: c, deps: deps, final: make(chan ledger.Final, finals),
@@ -134,7 +125,6 @@ type running struct {
 	seal   sealer
 	beat   time.Time // when an empty block is due; zero before the first look
 	due    bool      // the heartbeat, not a transaction, asks for a block
-	warned bool      // the clock is behind, and the log knows
 }
 
 // await waits until a block is due. It returns true when it must look again.
@@ -143,9 +133,6 @@ func (r *running) await(ctx context.Context) (again bool, err error) {
 	r.collect(now)
 	if r.beat.IsZero() {
 		r.beat = now.Add(r.config.Heartbeat)
-	}
-	if behind := r.behind(now); behind > 0 {
-		return true, r.pause(ctx, behind)
 	}
 	wait, waiting := r.seal.wait(now)
 	beat := r.beat.Sub(now)
@@ -180,22 +167,6 @@ func (r *running) collect(now time.Time) {
 	if came.Transactions > 0 {
 		r.seal.add(came, now)
 	}
-}
-
-// behind returns how long to wait until the clock is near enough to the parent's time. Such a
-// clock was set back: a block made now would be refused by everyone who follows.
-func (r *running) behind(now time.Time) time.Duration {
-	ahead := time.UnixMilli(int64(r.parent.Time)).Sub(now)
-	if ahead <= MaxAhead {
-		r.warned = false
-		return 0
-	}
-	if !r.warned {
-		r.deps.Log.Error("the clock is behind the last block; no block is made until it is near",
-			"behind", ahead)
-		r.warned = true
-	}
-	return ahead - MaxAhead
 }
 
 // make builds, signs and commits one block.

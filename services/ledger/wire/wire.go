@@ -15,6 +15,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/clock"
 	"github.com/united-containers/ucn/kit/keys"
 	"github.com/united-containers/ucn/kit/run"
 	"github.com/united-containers/ucn/kit/telemetry"
@@ -111,14 +112,18 @@ func open(ctx context.Context, c Config, one ChainConfig, deps Deps) (*opened, e
 	if err != nil {
 		return nil, errors.Join(err, o.close())
 	}
+	// One clock for what is taken in and for what blocks say: a jump of the wall clock must neither
+	// stall the chain nor make it refuse what it would include.
+	steady := clock.New(clock.Deps{Log: log})
 	o.chain, err = ledger.Open(ctx, ledger.Config{
 		Pool: c.pool(), CachedKeys: c.CachedKeys, SnapshotEvery: c.SnapshotEvery,
 	}, ledger.Deps{
 		Genesis: genesis, Store: o.log, Index: o.index, Snapshots: segment.OpenSnapshots(dir),
-		Log: log, Observe: observer.Block,
+		Log: log, Observe: observer.Block, Clock: steady.Now,
 		Orderer: func(head ledger.Header) (ledger.Orderer, error) {
+			steady.Raise(time.UnixMilli(int64(head.Time)))
 			step := time.Duration(genesis.Params.MaxStep) * time.Millisecond
-			return solo.New(c.Solo, step, solo.Deps{Key: key, Head: head, Log: log})
+			return solo.New(c.Solo, step, solo.Deps{Key: key, Head: head, Clock: steady.Now})
 		},
 	})
 	if err != nil {
