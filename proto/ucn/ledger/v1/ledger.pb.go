@@ -74,6 +74,250 @@ func (Finality) EnumDescriptor() ([]byte, []int) {
 	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{0}
 }
 
+// Order of a list along the chain.
+type Order int32
+
+const (
+	// As ORDER_NEWEST for histories of accounts, else as ORDER_OLDEST.
+	Order_ORDER_UNSPECIFIED Order = 0
+	Order_ORDER_NEWEST      Order = 1
+	Order_ORDER_OLDEST      Order = 2
+)
+
+// Enum value maps for Order.
+var (
+	Order_name = map[int32]string{
+		0: "ORDER_UNSPECIFIED",
+		1: "ORDER_NEWEST",
+		2: "ORDER_OLDEST",
+	}
+	Order_value = map[string]int32{
+		"ORDER_UNSPECIFIED": 0,
+		"ORDER_NEWEST":      1,
+		"ORDER_OLDEST":      2,
+	}
+)
+
+func (x Order) Enum() *Order {
+	p := new(Order)
+	*p = x
+	return p
+}
+
+func (x Order) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Order) Descriptor() protoreflect.EnumDescriptor {
+	return file_ucn_ledger_v1_ledger_proto_enumTypes[1].Descriptor()
+}
+
+func (Order) Type() protoreflect.EnumType {
+	return &file_ucn_ledger_v1_ledger_proto_enumTypes[1]
+}
+
+func (x Order) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Order.Descriptor instead.
+func (Order) EnumDescriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{1}
+}
+
+// Direction of a transaction seen from an account.
+type Direction int32
+
+const (
+	// Both.
+	Direction_DIRECTION_UNSPECIFIED Direction = 0
+	// The account sent it.
+	Direction_DIRECTION_SENT Direction = 1
+	// Another account's transaction that names it as receiver, payee, owner or assigner.
+	Direction_DIRECTION_RECEIVED Direction = 2
+)
+
+// Enum value maps for Direction.
+var (
+	Direction_name = map[int32]string{
+		0: "DIRECTION_UNSPECIFIED",
+		1: "DIRECTION_SENT",
+		2: "DIRECTION_RECEIVED",
+	}
+	Direction_value = map[string]int32{
+		"DIRECTION_UNSPECIFIED": 0,
+		"DIRECTION_SENT":        1,
+		"DIRECTION_RECEIVED":    2,
+	}
+)
+
+func (x Direction) Enum() *Direction {
+	p := new(Direction)
+	*p = x
+	return p
+}
+
+func (x Direction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Direction) Descriptor() protoreflect.EnumDescriptor {
+	return file_ucn_ledger_v1_ledger_proto_enumTypes[2].Descriptor()
+}
+
+func (Direction) Type() protoreflect.EnumType {
+	return &file_ucn_ledger_v1_ledger_proto_enumTypes[2]
+}
+
+func (x Direction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Direction.Descriptor instead.
+func (Direction) EnumDescriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{2}
+}
+
+// Kind of an operation, in the numbers of ucn.chain.v1.Operation.
+type OperationKind int32
+
+const (
+	OperationKind_OPERATION_KIND_UNSPECIFIED  OperationKind = 0
+	OperationKind_OPERATION_KIND_TRANSFER     OperationKind = 1
+	OperationKind_OPERATION_KIND_SET_KEYS     OperationKind = 2
+	OperationKind_OPERATION_KIND_OPEN_ESCROW  OperationKind = 3
+	OperationKind_OPERATION_KIND_TOP_UP       OperationKind = 4
+	OperationKind_OPERATION_KIND_WITHDRAW     OperationKind = 5
+	OperationKind_OPERATION_KIND_SET_TERMS    OperationKind = 6
+	OperationKind_OPERATION_KIND_CLOSE_ESCROW OperationKind = 7
+	OperationKind_OPERATION_KIND_PLACE_LEASE  OperationKind = 8
+	OperationKind_OPERATION_KIND_EXTEND       OperationKind = 9
+	OperationKind_OPERATION_KIND_CHARGE       OperationKind = 10
+	OperationKind_OPERATION_KIND_END          OperationKind = 11
+	OperationKind_OPERATION_KIND_SETTLE       OperationKind = 12
+	OperationKind_OPERATION_KIND_ACCEPT       OperationKind = 13
+	OperationKind_OPERATION_KIND_REJECT       OperationKind = 14
+	OperationKind_OPERATION_KIND_NOTICE       OperationKind = 15
+)
+
+// Enum value maps for OperationKind.
+var (
+	OperationKind_name = map[int32]string{
+		0:  "OPERATION_KIND_UNSPECIFIED",
+		1:  "OPERATION_KIND_TRANSFER",
+		2:  "OPERATION_KIND_SET_KEYS",
+		3:  "OPERATION_KIND_OPEN_ESCROW",
+		4:  "OPERATION_KIND_TOP_UP",
+		5:  "OPERATION_KIND_WITHDRAW",
+		6:  "OPERATION_KIND_SET_TERMS",
+		7:  "OPERATION_KIND_CLOSE_ESCROW",
+		8:  "OPERATION_KIND_PLACE_LEASE",
+		9:  "OPERATION_KIND_EXTEND",
+		10: "OPERATION_KIND_CHARGE",
+		11: "OPERATION_KIND_END",
+		12: "OPERATION_KIND_SETTLE",
+		13: "OPERATION_KIND_ACCEPT",
+		14: "OPERATION_KIND_REJECT",
+		15: "OPERATION_KIND_NOTICE",
+	}
+	OperationKind_value = map[string]int32{
+		"OPERATION_KIND_UNSPECIFIED":  0,
+		"OPERATION_KIND_TRANSFER":     1,
+		"OPERATION_KIND_SET_KEYS":     2,
+		"OPERATION_KIND_OPEN_ESCROW":  3,
+		"OPERATION_KIND_TOP_UP":       4,
+		"OPERATION_KIND_WITHDRAW":     5,
+		"OPERATION_KIND_SET_TERMS":    6,
+		"OPERATION_KIND_CLOSE_ESCROW": 7,
+		"OPERATION_KIND_PLACE_LEASE":  8,
+		"OPERATION_KIND_EXTEND":       9,
+		"OPERATION_KIND_CHARGE":       10,
+		"OPERATION_KIND_END":          11,
+		"OPERATION_KIND_SETTLE":       12,
+		"OPERATION_KIND_ACCEPT":       13,
+		"OPERATION_KIND_REJECT":       14,
+		"OPERATION_KIND_NOTICE":       15,
+	}
+)
+
+func (x OperationKind) Enum() *OperationKind {
+	p := new(OperationKind)
+	*p = x
+	return p
+}
+
+func (x OperationKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OperationKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_ucn_ledger_v1_ledger_proto_enumTypes[3].Descriptor()
+}
+
+func (OperationKind) Type() protoreflect.EnumType {
+	return &file_ucn_ledger_v1_ledger_proto_enumTypes[3]
+}
+
+func (x OperationKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OperationKind.Descriptor instead.
+func (OperationKind) EnumDescriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{3}
+}
+
+// Openness of an escrow.
+type Openness int32
+
+const (
+	// Both.
+	Openness_OPENNESS_UNSPECIFIED Openness = 0
+	Openness_OPENNESS_OPEN        Openness = 1
+	Openness_OPENNESS_CLOSED      Openness = 2
+)
+
+// Enum value maps for Openness.
+var (
+	Openness_name = map[int32]string{
+		0: "OPENNESS_UNSPECIFIED",
+		1: "OPENNESS_OPEN",
+		2: "OPENNESS_CLOSED",
+	}
+	Openness_value = map[string]int32{
+		"OPENNESS_UNSPECIFIED": 0,
+		"OPENNESS_OPEN":        1,
+		"OPENNESS_CLOSED":      2,
+	}
+)
+
+func (x Openness) Enum() *Openness {
+	p := new(Openness)
+	*p = x
+	return p
+}
+
+func (x Openness) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Openness) Descriptor() protoreflect.EnumDescriptor {
+	return file_ucn_ledger_v1_ledger_proto_enumTypes[4].Descriptor()
+}
+
+func (Openness) Type() protoreflect.EnumType {
+	return &file_ucn_ledger_v1_ledger_proto_enumTypes[4]
+}
+
+func (x Openness) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Openness.Descriptor instead.
+func (Openness) EnumDescriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{4}
+}
+
 type GetChainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Chain         string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
@@ -687,9 +931,11 @@ func (x *GetAccountResponse) GetProof() *v1.AccountProof {
 }
 
 type GetEscrowRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Chain         string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
-	Escrow        []byte                 `protobuf:"bytes,2,opt,name=escrow,proto3" json:"escrow,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Chain  string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	Escrow []byte                 `protobuf:"bytes,2,opt,name=escrow,proto3" json:"escrow,omitempty"`
+	// Answer with a proof, also of absence.
+	Prove         bool `protobuf:"varint,3,opt,name=prove,proto3" json:"prove,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -738,13 +984,22 @@ func (x *GetEscrowRequest) GetEscrow() []byte {
 	return nil
 }
 
+func (x *GetEscrowRequest) GetProve() bool {
+	if x != nil {
+		return x.Prove
+	}
+	return false
+}
+
 type GetEscrowResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Id     []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Escrow *v1.Escrow             `protobuf:"bytes,2,opt,name=escrow,proto3" json:"escrow,omitempty"`
 	Height uint64                 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`
 	// Balance minus reserved minus what has burned by now, grains.
-	Unreserved    uint64 `protobuf:"varint,4,opt,name=unreserved,proto3" json:"unreserved,omitempty"`
+	Unreserved uint64 `protobuf:"varint,4,opt,name=unreserved,proto3" json:"unreserved,omitempty"`
+	// Set when asked for. With it, an escrow that does not exist is answered by escrow absent.
+	Proof         *v1.AccountProof `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -807,10 +1062,19 @@ func (x *GetEscrowResponse) GetUnreserved() uint64 {
 	return 0
 }
 
+func (x *GetEscrowResponse) GetProof() *v1.AccountProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 type GetLeaseRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Chain         string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
-	Lease         []byte                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	Lease []byte                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Answer with a proof, also of absence.
+	Prove         bool `protobuf:"varint,3,opt,name=prove,proto3" json:"prove,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -859,11 +1123,20 @@ func (x *GetLeaseRequest) GetLease() []byte {
 	return nil
 }
 
+func (x *GetLeaseRequest) GetProve() bool {
+	if x != nil {
+		return x.Prove
+	}
+	return false
+}
+
 type GetLeaseResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Lease         *v1.LeaseState         `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
-	Height        uint64                 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Lease  *v1.LeaseState         `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	Height uint64                 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`
+	// Set when asked for. With it, a lease that does not exist is answered by lease absent.
+	Proof         *v1.AccountProof `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -917,6 +1190,13 @@ func (x *GetLeaseResponse) GetHeight() uint64 {
 		return x.Height
 	}
 	return 0
+}
+
+func (x *GetLeaseResponse) GetProof() *v1.AccountProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
 }
 
 type GetTransactionRequest struct {
@@ -1267,6 +1547,2194 @@ func (x *RequestFaucetResponse) GetAmount() uint64 {
 	return 0
 }
 
+// Page asks for a part of a list.
+type Page struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1,000 entries; 0 = 100.
+	Size uint32 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	// next of the page before; bound to the query, another query's is refused with BAD_CURSOR.
+	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Page) Reset() {
+	*x = Page{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Page) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Page) ProtoMessage() {}
+
+func (x *Page) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Page.ProtoReflect.Descriptor instead.
+func (*Page) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Page) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Page) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+// PageInfo says where a list goes on. A page may hold fewer entries than asked for, even none,
+// while there are more: a page reads a bounded part of the index.
+type PageInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty = the list ends here.
+	Next string `protobuf:"bytes,1,opt,name=next,proto3" json:"next,omitempty"`
+	// The last block that the answer knows of; later ones are not in the index yet.
+	Indexed       uint64 `protobuf:"varint,2,opt,name=indexed,proto3" json:"indexed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PageInfo) Reset() {
+	*x = PageInfo{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PageInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PageInfo) ProtoMessage() {}
+
+func (x *PageInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PageInfo.ProtoReflect.Descriptor instead.
+func (*PageInfo) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PageInfo) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *PageInfo) GetIndexed() uint64 {
+	if x != nil {
+		return x.Indexed
+	}
+	return 0
+}
+
+type ListTransactionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// 32 bytes.
+	Account   []byte    `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	Direction Direction `protobuf:"varint,3,opt,name=direction,proto3,enum=ucn.ledger.v1.Direction" json:"direction,omitempty"`
+	// Those that hold an operation of one of these kinds, at most 32; empty = all.
+	Kinds []OperationKind `protobuf:"varint,4,rep,packed,name=kinds,proto3,enum=ucn.ledger.v1.OperationKind" json:"kinds,omitempty"`
+	// Block heights, both included; 0 = no bound.
+	FromHeight uint64 `protobuf:"varint,5,opt,name=from_height,json=fromHeight,proto3" json:"from_height,omitempty"`
+	ToHeight   uint64 `protobuf:"varint,6,opt,name=to_height,json=toHeight,proto3" json:"to_height,omitempty"`
+	// Block times in ms, from included, to excluded; 0 = no bound.
+	FromTime uint64 `protobuf:"varint,7,opt,name=from_time,json=fromTime,proto3" json:"from_time,omitempty"`
+	ToTime   uint64 `protobuf:"varint,8,opt,name=to_time,json=toTime,proto3" json:"to_time,omitempty"`
+	// Leave out those that failed.
+	SucceededOnly bool  `protobuf:"varint,9,opt,name=succeeded_only,json=succeededOnly,proto3" json:"succeeded_only,omitempty"`
+	Order         Order `protobuf:"varint,10,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
+	Page          *Page `protobuf:"bytes,11,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTransactionsRequest) Reset() {
+	*x = ListTransactionsRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTransactionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTransactionsRequest) ProtoMessage() {}
+
+func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTransactionsRequest.ProtoReflect.Descriptor instead.
+func (*ListTransactionsRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListTransactionsRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *ListTransactionsRequest) GetAccount() []byte {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *ListTransactionsRequest) GetDirection() Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return Direction_DIRECTION_UNSPECIFIED
+}
+
+func (x *ListTransactionsRequest) GetKinds() []OperationKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *ListTransactionsRequest) GetFromHeight() uint64 {
+	if x != nil {
+		return x.FromHeight
+	}
+	return 0
+}
+
+func (x *ListTransactionsRequest) GetToHeight() uint64 {
+	if x != nil {
+		return x.ToHeight
+	}
+	return 0
+}
+
+func (x *ListTransactionsRequest) GetFromTime() uint64 {
+	if x != nil {
+		return x.FromTime
+	}
+	return 0
+}
+
+func (x *ListTransactionsRequest) GetToTime() uint64 {
+	if x != nil {
+		return x.ToTime
+	}
+	return 0
+}
+
+func (x *ListTransactionsRequest) GetSucceededOnly() bool {
+	if x != nil {
+		return x.SucceededOnly
+	}
+	return false
+}
+
+func (x *ListTransactionsRequest) GetOrder() Order {
+	if x != nil {
+		return x.Order
+	}
+	return Order_ORDER_UNSPECIFIED
+}
+
+func (x *ListTransactionsRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+type ListTransactionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Transactions  []*TransactionEntry    `protobuf:"bytes,1,rep,name=transactions,proto3" json:"transactions,omitempty"`
+	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTransactionsResponse) Reset() {
+	*x = ListTransactionsResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTransactionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTransactionsResponse) ProtoMessage() {}
+
+func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTransactionsResponse.ProtoReflect.Descriptor instead.
+func (*ListTransactionsResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListTransactionsResponse) GetTransactions() []*TransactionEntry {
+	if x != nil {
+		return x.Transactions
+	}
+	return nil
+}
+
+func (x *ListTransactionsResponse) GetPage() *PageInfo {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+// TransactionEntry is a committed transaction in a list.
+type TransactionEntry struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Height uint64                 `protobuf:"varint,2,opt,name=height,proto3" json:"height,omitempty"`
+	Index  uint32                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// Block time in ms.
+	Time uint64 `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`
+	// The asked account sent it; else it is named in it.
+	Sent          bool                `protobuf:"varint,5,opt,name=sent,proto3" json:"sent,omitempty"`
+	Body          *v1.TransactionBody `protobuf:"bytes,6,opt,name=body,proto3" json:"body,omitempty"`
+	Receipt       *v1.Receipt         `protobuf:"bytes,7,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionEntry) Reset() {
+	*x = TransactionEntry{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionEntry) ProtoMessage() {}
+
+func (x *TransactionEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionEntry.ProtoReflect.Descriptor instead.
+func (*TransactionEntry) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *TransactionEntry) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *TransactionEntry) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *TransactionEntry) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *TransactionEntry) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *TransactionEntry) GetSent() bool {
+	if x != nil {
+		return x.Sent
+	}
+	return false
+}
+
+func (x *TransactionEntry) GetBody() *v1.TransactionBody {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *TransactionEntry) GetReceipt() *v1.Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+type ListEscrowsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// At least one of owner and subject, 32 bytes each.
+	Owner         []byte     `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	Subject       []byte     `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	Purpose       v1.Purpose `protobuf:"varint,4,opt,name=purpose,proto3,enum=ucn.chain.v1.Purpose" json:"purpose,omitempty"`
+	Openness      Openness   `protobuf:"varint,5,opt,name=openness,proto3,enum=ucn.ledger.v1.Openness" json:"openness,omitempty"`
+	Order         Order      `protobuf:"varint,6,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
+	Page          *Page      `protobuf:"bytes,7,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEscrowsRequest) Reset() {
+	*x = ListEscrowsRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEscrowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEscrowsRequest) ProtoMessage() {}
+
+func (x *ListEscrowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEscrowsRequest.ProtoReflect.Descriptor instead.
+func (*ListEscrowsRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListEscrowsRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *ListEscrowsRequest) GetOwner() []byte {
+	if x != nil {
+		return x.Owner
+	}
+	return nil
+}
+
+func (x *ListEscrowsRequest) GetSubject() []byte {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *ListEscrowsRequest) GetPurpose() v1.Purpose {
+	if x != nil {
+		return x.Purpose
+	}
+	return v1.Purpose(0)
+}
+
+func (x *ListEscrowsRequest) GetOpenness() Openness {
+	if x != nil {
+		return x.Openness
+	}
+	return Openness_OPENNESS_UNSPECIFIED
+}
+
+func (x *ListEscrowsRequest) GetOrder() Order {
+	if x != nil {
+		return x.Order
+	}
+	return Order_ORDER_UNSPECIFIED
+}
+
+func (x *ListEscrowsRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+type ListEscrowsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Escrows       []*EscrowEntry         `protobuf:"bytes,1,rep,name=escrows,proto3" json:"escrows,omitempty"`
+	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEscrowsResponse) Reset() {
+	*x = ListEscrowsResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEscrowsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEscrowsResponse) ProtoMessage() {}
+
+func (x *ListEscrowsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEscrowsResponse.ProtoReflect.Descriptor instead.
+func (*ListEscrowsResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListEscrowsResponse) GetEscrows() []*EscrowEntry {
+	if x != nil {
+		return x.Escrows
+	}
+	return nil
+}
+
+func (x *ListEscrowsResponse) GetPage() *PageInfo {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+// EscrowEntry is an escrow in a list.
+type EscrowEntry struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Owner   []byte                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	Purpose v1.Purpose             `protobuf:"varint,3,opt,name=purpose,proto3,enum=ucn.chain.v1.Purpose" json:"purpose,omitempty"`
+	Subject []byte                 `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Where and when (ms) it was opened, and with how many grains.
+	OpenedHeight uint64 `protobuf:"varint,5,opt,name=opened_height,json=openedHeight,proto3" json:"opened_height,omitempty"`
+	OpenedTime   uint64 `protobuf:"varint,6,opt,name=opened_time,json=openedTime,proto3" json:"opened_time,omitempty"`
+	Amount       uint64 `protobuf:"varint,7,opt,name=amount,proto3" json:"amount,omitempty"`
+	// Absent = it was closed.
+	Escrow *v1.Escrow `protobuf:"bytes,8,opt,name=escrow,proto3" json:"escrow,omitempty"`
+	// Balance minus reserved minus what has burned by now, grains; 0 when closed.
+	Unreserved    uint64 `protobuf:"varint,9,opt,name=unreserved,proto3" json:"unreserved,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EscrowEntry) Reset() {
+	*x = EscrowEntry{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EscrowEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EscrowEntry) ProtoMessage() {}
+
+func (x *EscrowEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EscrowEntry.ProtoReflect.Descriptor instead.
+func (*EscrowEntry) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *EscrowEntry) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *EscrowEntry) GetOwner() []byte {
+	if x != nil {
+		return x.Owner
+	}
+	return nil
+}
+
+func (x *EscrowEntry) GetPurpose() v1.Purpose {
+	if x != nil {
+		return x.Purpose
+	}
+	return v1.Purpose(0)
+}
+
+func (x *EscrowEntry) GetSubject() []byte {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *EscrowEntry) GetOpenedHeight() uint64 {
+	if x != nil {
+		return x.OpenedHeight
+	}
+	return 0
+}
+
+func (x *EscrowEntry) GetOpenedTime() uint64 {
+	if x != nil {
+		return x.OpenedTime
+	}
+	return 0
+}
+
+func (x *EscrowEntry) GetAmount() uint64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *EscrowEntry) GetEscrow() *v1.Escrow {
+	if x != nil {
+		return x.Escrow
+	}
+	return nil
+}
+
+func (x *EscrowEntry) GetUnreserved() uint64 {
+	if x != nil {
+		return x.Unreserved
+	}
+	return 0
+}
+
+type ListEscrowEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// 32 bytes.
+	Escrow        []byte `protobuf:"bytes,2,opt,name=escrow,proto3" json:"escrow,omitempty"`
+	Order         Order  `protobuf:"varint,3,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
+	Page          *Page  `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEscrowEventsRequest) Reset() {
+	*x = ListEscrowEventsRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEscrowEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEscrowEventsRequest) ProtoMessage() {}
+
+func (x *ListEscrowEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEscrowEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEscrowEventsRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListEscrowEventsRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *ListEscrowEventsRequest) GetEscrow() []byte {
+	if x != nil {
+		return x.Escrow
+	}
+	return nil
+}
+
+func (x *ListEscrowEventsRequest) GetOrder() Order {
+	if x != nil {
+		return x.Order
+	}
+	return Order_ORDER_UNSPECIFIED
+}
+
+func (x *ListEscrowEventsRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+type ListEscrowEventsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*EscrowEvent         `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEscrowEventsResponse) Reset() {
+	*x = ListEscrowEventsResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEscrowEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEscrowEventsResponse) ProtoMessage() {}
+
+func (x *ListEscrowEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEscrowEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEscrowEventsResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListEscrowEventsResponse) GetEvents() []*EscrowEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListEscrowEventsResponse) GetPage() *PageInfo {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+// EscrowEvent is an operation that touched an escrow or a lease under it, and succeeded.
+type EscrowEvent struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Height uint64                 `protobuf:"varint,1,opt,name=height,proto3" json:"height,omitempty"`
+	// Transaction in the block, operation in the transaction.
+	Index          uint32 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	OperationIndex uint32 `protobuf:"varint,3,opt,name=operation_index,json=operationIndex,proto3" json:"operation_index,omitempty"`
+	// Block time in ms.
+	Time        uint64 `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`
+	Transaction []byte `protobuf:"bytes,5,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	// Who sent it.
+	Account   []byte        `protobuf:"bytes,6,opt,name=account,proto3" json:"account,omitempty"`
+	Kind      OperationKind `protobuf:"varint,7,opt,name=kind,proto3,enum=ucn.ledger.v1.OperationKind" json:"kind,omitempty"`
+	Operation *v1.Operation `protobuf:"bytes,8,opt,name=operation,proto3" json:"operation,omitempty"`
+	// What it did: grains moved, bound, what was settled.
+	Outcome *v1.Outcome `protobuf:"bytes,9,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// The lease it was about; empty when it was about the escrow itself.
+	Lease         []byte `protobuf:"bytes,10,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EscrowEvent) Reset() {
+	*x = EscrowEvent{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EscrowEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EscrowEvent) ProtoMessage() {}
+
+func (x *EscrowEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EscrowEvent.ProtoReflect.Descriptor instead.
+func (*EscrowEvent) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *EscrowEvent) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *EscrowEvent) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *EscrowEvent) GetOperationIndex() uint32 {
+	if x != nil {
+		return x.OperationIndex
+	}
+	return 0
+}
+
+func (x *EscrowEvent) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *EscrowEvent) GetTransaction() []byte {
+	if x != nil {
+		return x.Transaction
+	}
+	return nil
+}
+
+func (x *EscrowEvent) GetAccount() []byte {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *EscrowEvent) GetKind() OperationKind {
+	if x != nil {
+		return x.Kind
+	}
+	return OperationKind_OPERATION_KIND_UNSPECIFIED
+}
+
+func (x *EscrowEvent) GetOperation() *v1.Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *EscrowEvent) GetOutcome() *v1.Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *EscrowEvent) GetLease() []byte {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+type ListLeasesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// 32 bytes.
+	Escrow        []byte `protobuf:"bytes,2,opt,name=escrow,proto3" json:"escrow,omitempty"`
+	Order         Order  `protobuf:"varint,3,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
+	Page          *Page  `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLeasesRequest) Reset() {
+	*x = ListLeasesRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLeasesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLeasesRequest) ProtoMessage() {}
+
+func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
+func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListLeasesRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *ListLeasesRequest) GetEscrow() []byte {
+	if x != nil {
+		return x.Escrow
+	}
+	return nil
+}
+
+func (x *ListLeasesRequest) GetOrder() Order {
+	if x != nil {
+		return x.Order
+	}
+	return Order_ORDER_UNSPECIFIED
+}
+
+func (x *ListLeasesRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+type ListLeasesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leases        []*LeaseEntry          `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
+	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLeasesResponse) Reset() {
+	*x = ListLeasesResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLeasesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLeasesResponse) ProtoMessage() {}
+
+func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
+func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListLeasesResponse) GetLeases() []*LeaseEntry {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *ListLeasesResponse) GetPage() *PageInfo {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+// LeaseEntry is a lease in a list.
+type LeaseEntry struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Id           []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	PlacedHeight uint64                 `protobuf:"varint,2,opt,name=placed_height,json=placedHeight,proto3" json:"placed_height,omitempty"`
+	PlacedTime   uint64                 `protobuf:"varint,3,opt,name=placed_time,json=placedTime,proto3" json:"placed_time,omitempty"`
+	// As it was signed.
+	Lease *v1.Lease `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Absent = settled and deleted.
+	State         *v1.LeaseState `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseEntry) Reset() {
+	*x = LeaseEntry{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseEntry) ProtoMessage() {}
+
+func (x *LeaseEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseEntry.ProtoReflect.Descriptor instead.
+func (*LeaseEntry) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LeaseEntry) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *LeaseEntry) GetPlacedHeight() uint64 {
+	if x != nil {
+		return x.PlacedHeight
+	}
+	return 0
+}
+
+func (x *LeaseEntry) GetPlacedTime() uint64 {
+	if x != nil {
+		return x.PlacedTime
+	}
+	return 0
+}
+
+func (x *LeaseEntry) GetLease() *v1.Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *LeaseEntry) GetState() *v1.LeaseState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+type ListChargesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// 32 bytes.
+	Lease         []byte `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	Order         Order  `protobuf:"varint,3,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
+	Page          *Page  `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChargesRequest) Reset() {
+	*x = ListChargesRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChargesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChargesRequest) ProtoMessage() {}
+
+func (x *ListChargesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChargesRequest.ProtoReflect.Descriptor instead.
+func (*ListChargesRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListChargesRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *ListChargesRequest) GetLease() []byte {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *ListChargesRequest) GetOrder() Order {
+	if x != nil {
+		return x.Order
+	}
+	return Order_ORDER_UNSPECIFIED
+}
+
+func (x *ListChargesRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+type ListChargesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Charges       []*ChargeEntry         `protobuf:"bytes,1,rep,name=charges,proto3" json:"charges,omitempty"`
+	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChargesResponse) Reset() {
+	*x = ListChargesResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChargesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChargesResponse) ProtoMessage() {}
+
+func (x *ListChargesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChargesResponse.ProtoReflect.Descriptor instead.
+func (*ListChargesResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListChargesResponse) GetCharges() []*ChargeEntry {
+	if x != nil {
+		return x.Charges
+	}
+	return nil
+}
+
+func (x *ListChargesResponse) GetPage() *PageInfo {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+// ChargeEntry is a charge of a lease.
+type ChargeEntry struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Height         uint64                 `protobuf:"varint,1,opt,name=height,proto3" json:"height,omitempty"`
+	Index          uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	OperationIndex uint32                 `protobuf:"varint,3,opt,name=operation_index,json=operationIndex,proto3" json:"operation_index,omitempty"`
+	Time           uint64                 `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`
+	Transaction    []byte                 `protobuf:"bytes,5,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	Note           *v1.Note               `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	Countersigned  bool                   `protobuf:"varint,7,opt,name=countersigned,proto3" json:"countersigned,omitempty"`
+	Final          bool                   `protobuf:"varint,8,opt,name=final,proto3" json:"final,omitempty"`
+	// Grains paid now, those not paid, and why.
+	Paid          uint64   `protobuf:"varint,9,opt,name=paid,proto3" json:"paid,omitempty"`
+	Unpaid        uint64   `protobuf:"varint,10,opt,name=unpaid,proto3" json:"unpaid,omitempty"`
+	Bound         v1.Bound `protobuf:"varint,11,opt,name=bound,proto3,enum=ucn.chain.v1.Bound" json:"bound,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChargeEntry) Reset() {
+	*x = ChargeEntry{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChargeEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChargeEntry) ProtoMessage() {}
+
+func (x *ChargeEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChargeEntry.ProtoReflect.Descriptor instead.
+func (*ChargeEntry) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ChargeEntry) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *ChargeEntry) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ChargeEntry) GetOperationIndex() uint32 {
+	if x != nil {
+		return x.OperationIndex
+	}
+	return 0
+}
+
+func (x *ChargeEntry) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *ChargeEntry) GetTransaction() []byte {
+	if x != nil {
+		return x.Transaction
+	}
+	return nil
+}
+
+func (x *ChargeEntry) GetNote() *v1.Note {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+func (x *ChargeEntry) GetCountersigned() bool {
+	if x != nil {
+		return x.Countersigned
+	}
+	return false
+}
+
+func (x *ChargeEntry) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
+}
+
+func (x *ChargeEntry) GetPaid() uint64 {
+	if x != nil {
+		return x.Paid
+	}
+	return 0
+}
+
+func (x *ChargeEntry) GetUnpaid() uint64 {
+	if x != nil {
+		return x.Unpaid
+	}
+	return 0
+}
+
+func (x *ChargeEntry) GetBound() v1.Bound {
+	if x != nil {
+		return x.Bound
+	}
+	return v1.Bound(0)
+}
+
+type WatchBlocksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// First height wanted. With after_head it is ignored and the next block comes first.
+	From      uint64 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	AfterHead bool   `protobuf:"varint,3,opt,name=after_head,json=afterHead,proto3" json:"after_head,omitempty"`
+	// Send bodies too.
+	Bodies        bool `protobuf:"varint,4,opt,name=bodies,proto3" json:"bodies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchBlocksRequest) Reset() {
+	*x = WatchBlocksRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchBlocksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchBlocksRequest) ProtoMessage() {}
+
+func (x *WatchBlocksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchBlocksRequest.ProtoReflect.Descriptor instead.
+func (*WatchBlocksRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *WatchBlocksRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *WatchBlocksRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *WatchBlocksRequest) GetAfterHead() bool {
+	if x != nil {
+		return x.AfterHead
+	}
+	return false
+}
+
+func (x *WatchBlocksRequest) GetBodies() bool {
+	if x != nil {
+		return x.Bodies
+	}
+	return false
+}
+
+type WatchBlocksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Hash  []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Without body unless asked for; a body beyond 60 MiB is left out and to be read in parts.
+	Block         *v1.Block `protobuf:"bytes,2,opt,name=block,proto3" json:"block,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchBlocksResponse) Reset() {
+	*x = WatchBlocksResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchBlocksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchBlocksResponse) ProtoMessage() {}
+
+func (x *WatchBlocksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchBlocksResponse.ProtoReflect.Descriptor instead.
+func (*WatchBlocksResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *WatchBlocksResponse) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *WatchBlocksResponse) GetBlock() *v1.Block {
+	if x != nil {
+		return x.Block
+	}
+	return nil
+}
+
+type SearchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// A height, 64 hexadecimal digits, a text form (ucn1..., ucne1..., ucnl1..., ucnj1...), or the
+	// first 6 to 63 hexadecimal digits of a transaction id or block hash. At most 128 bytes.
+	Query         string `protobuf:"bytes,2,opt,name=query,proto3" json:"query,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchRequest) Reset() {
+	*x = SearchRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchRequest) ProtoMessage() {}
+
+func (x *SearchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchRequest.ProtoReflect.Descriptor instead.
+func (*SearchRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *SearchRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *SearchRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+type SearchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 20.
+	Hits          []*Hit `protobuf:"bytes,1,rep,name=hits,proto3" json:"hits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchResponse) Reset() {
+	*x = SearchResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchResponse) ProtoMessage() {}
+
+func (x *SearchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchResponse.ProtoReflect.Descriptor instead.
+func (*SearchResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *SearchResponse) GetHits() []*Hit {
+	if x != nil {
+		return x.Hits
+	}
+	return nil
+}
+
+// Hit is something that a searched text stands for.
+type Hit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Hit_Block
+	//	*Hit_Transaction
+	//	*Hit_Account
+	//	*Hit_Escrow
+	//	*Hit_Lease
+	//	*Hit_Job
+	Kind          isHit_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hit) Reset() {
+	*x = Hit{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hit) ProtoMessage() {}
+
+func (x *Hit) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hit.ProtoReflect.Descriptor instead.
+func (*Hit) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Hit) GetKind() isHit_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Hit) GetBlock() uint64 {
+	if x != nil {
+		if x, ok := x.Kind.(*Hit_Block); ok {
+			return x.Block
+		}
+	}
+	return 0
+}
+
+func (x *Hit) GetTransaction() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*Hit_Transaction); ok {
+			return x.Transaction
+		}
+	}
+	return nil
+}
+
+func (x *Hit) GetAccount() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*Hit_Account); ok {
+			return x.Account
+		}
+	}
+	return nil
+}
+
+func (x *Hit) GetEscrow() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*Hit_Escrow); ok {
+			return x.Escrow
+		}
+	}
+	return nil
+}
+
+func (x *Hit) GetLease() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*Hit_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
+func (x *Hit) GetJob() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*Hit_Job); ok {
+			return x.Job
+		}
+	}
+	return nil
+}
+
+type isHit_Kind interface {
+	isHit_Kind()
+}
+
+type Hit_Block struct {
+	// Height.
+	Block uint64 `protobuf:"varint,1,opt,name=block,proto3,oneof"`
+}
+
+type Hit_Transaction struct {
+	Transaction []byte `protobuf:"bytes,2,opt,name=transaction,proto3,oneof"`
+}
+
+type Hit_Account struct {
+	Account []byte `protobuf:"bytes,3,opt,name=account,proto3,oneof"`
+}
+
+type Hit_Escrow struct {
+	Escrow []byte `protobuf:"bytes,4,opt,name=escrow,proto3,oneof"`
+}
+
+type Hit_Lease struct {
+	Lease []byte `protobuf:"bytes,5,opt,name=lease,proto3,oneof"`
+}
+
+type Hit_Job struct {
+	// Job id: the subject of an escrow.
+	Job []byte `protobuf:"bytes,6,opt,name=job,proto3,oneof"`
+}
+
+func (*Hit_Block) isHit_Kind() {}
+
+func (*Hit_Transaction) isHit_Kind() {}
+
+func (*Hit_Account) isHit_Kind() {}
+
+func (*Hit_Escrow) isHit_Kind() {}
+
+func (*Hit_Lease) isHit_Kind() {}
+
+func (*Hit_Job) isHit_Kind() {}
+
+type GetSupplyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// Answer with a proof of the chain's own leaf.
+	Prove         bool `protobuf:"varint,2,opt,name=prove,proto3" json:"prove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSupplyRequest) Reset() {
+	*x = GetSupplyRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSupplyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSupplyRequest) ProtoMessage() {}
+
+func (x *GetSupplyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSupplyRequest.ProtoReflect.Descriptor instead.
+func (*GetSupplyRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *GetSupplyRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *GetSupplyRequest) GetProve() bool {
+	if x != nil {
+		return x.Prove
+	}
+	return false
+}
+
+// Genesis + minted - burned = accounts + escrows + lockboxes + locks.
+type GetSupplyResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Height uint64                 `protobuf:"varint,1,opt,name=height,proto3" json:"height,omitempty"`
+	// Sums and counters; its validators are those of the block.
+	State *v1.ChainState `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// Grains that exist: genesis + minted - burned.
+	Circulating uint64 `protobuf:"varint,3,opt,name=circulating,proto3" json:"circulating,omitempty"`
+	// Set when asked for.
+	Proof         *v1.AccountProof `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSupplyResponse) Reset() {
+	*x = GetSupplyResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSupplyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSupplyResponse) ProtoMessage() {}
+
+func (x *GetSupplyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSupplyResponse.ProtoReflect.Descriptor instead.
+func (*GetSupplyResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *GetSupplyResponse) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *GetSupplyResponse) GetState() *v1.ChainState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *GetSupplyResponse) GetCirculating() uint64 {
+	if x != nil {
+		return x.Circulating
+	}
+	return 0
+}
+
+func (x *GetSupplyResponse) GetProof() *v1.AccountProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+type GetFeesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// Of the transaction to estimate a fee for; 0 = 1 operation, 256 body bytes.
+	Operations uint32 `protobuf:"varint,2,opt,name=operations,proto3" json:"operations,omitempty"`
+	BodyBytes  uint32 `protobuf:"varint,3,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
+	// How many of the last blocks to tell of, at most 100; 0 = 10.
+	Blocks        uint32 `protobuf:"varint,4,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFeesRequest) Reset() {
+	*x = GetFeesRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFeesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFeesRequest) ProtoMessage() {}
+
+func (x *GetFeesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFeesRequest.ProtoReflect.Descriptor instead.
+func (*GetFeesRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *GetFeesRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *GetFeesRequest) GetOperations() uint32 {
+	if x != nil {
+		return x.Operations
+	}
+	return 0
+}
+
+func (x *GetFeesRequest) GetBodyBytes() uint32 {
+	if x != nil {
+		return x.BodyBytes
+	}
+	return 0
+}
+
+func (x *GetFeesRequest) GetBlocks() uint32 {
+	if x != nil {
+		return x.Blocks
+	}
+	return 0
+}
+
+type GetFeesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Prices the next block charges, grains.
+	OperationFee uint64 `protobuf:"varint,1,opt,name=operation_fee,json=operationFee,proto3" json:"operation_fee,omitempty"`
+	ByteFee      uint64 `protobuf:"varint,2,opt,name=byte_fee,json=byteFee,proto3" json:"byte_fee,omitempty"`
+	// Fee in the next block.
+	Fee uint64 `protobuf:"varint,3,opt,name=fee,proto3" json:"fee,omitempty"`
+	// A cap that holds for the next 10 blocks however full they are.
+	SafeFee uint64 `protobuf:"varint,4,opt,name=safe_fee,json=safeFee,proto3" json:"safe_fee,omitempty"`
+	// The highest each can rise to.
+	OperationFeeCeiling uint64 `protobuf:"varint,5,opt,name=operation_fee_ceiling,json=operationFeeCeiling,proto3" json:"operation_fee_ceiling,omitempty"`
+	ByteFeeCeiling      uint64 `protobuf:"varint,6,opt,name=byte_fee_ceiling,json=byteFeeCeiling,proto3" json:"byte_fee_ceiling,omitempty"`
+	// Newest first.
+	Blocks        []*BlockFees `protobuf:"bytes,7,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFeesResponse) Reset() {
+	*x = GetFeesResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFeesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFeesResponse) ProtoMessage() {}
+
+func (x *GetFeesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFeesResponse.ProtoReflect.Descriptor instead.
+func (*GetFeesResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *GetFeesResponse) GetOperationFee() uint64 {
+	if x != nil {
+		return x.OperationFee
+	}
+	return 0
+}
+
+func (x *GetFeesResponse) GetByteFee() uint64 {
+	if x != nil {
+		return x.ByteFee
+	}
+	return 0
+}
+
+func (x *GetFeesResponse) GetFee() uint64 {
+	if x != nil {
+		return x.Fee
+	}
+	return 0
+}
+
+func (x *GetFeesResponse) GetSafeFee() uint64 {
+	if x != nil {
+		return x.SafeFee
+	}
+	return 0
+}
+
+func (x *GetFeesResponse) GetOperationFeeCeiling() uint64 {
+	if x != nil {
+		return x.OperationFeeCeiling
+	}
+	return 0
+}
+
+func (x *GetFeesResponse) GetByteFeeCeiling() uint64 {
+	if x != nil {
+		return x.ByteFeeCeiling
+	}
+	return 0
+}
+
+func (x *GetFeesResponse) GetBlocks() []*BlockFees {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+// BlockFees tells how full a block was.
+type BlockFees struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Height        uint64                 `protobuf:"varint,1,opt,name=height,proto3" json:"height,omitempty"`
+	Time          uint64                 `protobuf:"varint,2,opt,name=time,proto3" json:"time,omitempty"`
+	Operations    uint64                 `protobuf:"varint,3,opt,name=operations,proto3" json:"operations,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	MaxOperations uint32                 `protobuf:"varint,5,opt,name=max_operations,json=maxOperations,proto3" json:"max_operations,omitempty"`
+	MaxBytes      uint32                 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockFees) Reset() {
+	*x = BlockFees{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockFees) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockFees) ProtoMessage() {}
+
+func (x *BlockFees) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockFees.ProtoReflect.Descriptor instead.
+func (*BlockFees) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *BlockFees) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *BlockFees) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *BlockFees) GetOperations() uint64 {
+	if x != nil {
+		return x.Operations
+	}
+	return 0
+}
+
+func (x *BlockFees) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *BlockFees) GetMaxOperations() uint32 {
+	if x != nil {
+		return x.MaxOperations
+	}
+	return 0
+}
+
+func (x *BlockFees) GetMaxBytes() uint32 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+type GetHistoryProofRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// Of the ancestor; at most the head's height minus 1.
+	Height        uint64 `protobuf:"varint,2,opt,name=height,proto3" json:"height,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryProofRequest) Reset() {
+	*x = GetHistoryProofRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryProofRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryProofRequest) ProtoMessage() {}
+
+func (x *GetHistoryProofRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryProofRequest.ProtoReflect.Descriptor instead.
+func (*GetHistoryProofRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *GetHistoryProofRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *GetHistoryProofRequest) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+type GetHistoryProofResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Proof *v1.HistoryProof       `protobuf:"bytes,1,opt,name=proof,proto3" json:"proof,omitempty"`
+	// The validators that signed the later header.
+	Validators    *v1.ValidatorSet `protobuf:"bytes,2,opt,name=validators,proto3" json:"validators,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryProofResponse) Reset() {
+	*x = GetHistoryProofResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryProofResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryProofResponse) ProtoMessage() {}
+
+func (x *GetHistoryProofResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryProofResponse.ProtoReflect.Descriptor instead.
+func (*GetHistoryProofResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *GetHistoryProofResponse) GetProof() *v1.HistoryProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *GetHistoryProofResponse) GetValidators() *v1.ValidatorSet {
+	if x != nil {
+		return x.Validators
+	}
+	return nil
+}
+
 var File_ucn_ledger_v1_ledger_proto protoreflect.FileDescriptor
 
 const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
@@ -1316,24 +3784,28 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\aaccount\x18\x02 \x01(\v2\x15.ucn.chain.v1.AccountR\aaccount\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x12#\n" +
 	"\rpending_nonce\x18\x04 \x01(\x04R\fpendingNonce\x120\n" +
-	"\x05proof\x18\x05 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"@\n" +
+	"\x05proof\x18\x05 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"V\n" +
 	"\x10GetEscrowRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
-	"\x06escrow\x18\x02 \x01(\fR\x06escrow\"\x89\x01\n" +
+	"\x06escrow\x18\x02 \x01(\fR\x06escrow\x12\x14\n" +
+	"\x05prove\x18\x03 \x01(\bR\x05prove\"\xbb\x01\n" +
 	"\x11GetEscrowResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12,\n" +
 	"\x06escrow\x18\x02 \x01(\v2\x14.ucn.chain.v1.EscrowR\x06escrow\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x12\x1e\n" +
 	"\n" +
 	"unreserved\x18\x04 \x01(\x04R\n" +
-	"unreserved\"=\n" +
+	"unreserved\x120\n" +
+	"\x05proof\x18\x05 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"S\n" +
 	"\x0fGetLeaseRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
-	"\x05lease\x18\x02 \x01(\fR\x05lease\"j\n" +
+	"\x05lease\x18\x02 \x01(\fR\x05lease\x12\x14\n" +
+	"\x05prove\x18\x03 \x01(\bR\x05prove\"\x9c\x01\n" +
 	"\x10GetLeaseResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\x05lease\x18\x02 \x01(\v2\x18.ucn.chain.v1.LeaseStateR\x05lease\x12\x16\n" +
-	"\x06height\x18\x03 \x01(\x04R\x06height\"S\n" +
+	"\x06height\x18\x03 \x01(\x04R\x06height\x120\n" +
+	"\x05proof\x18\x04 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"S\n" +
 	"\x15GetTransactionRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -1356,11 +3828,216 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\"d\n" +
 	"\x15RequestFaucetResponse\x123\n" +
 	"\x06result\x18\x01 \x01(\v2\x1b.ucn.ledger.v1.SubmitResultR\x06result\x12\x16\n" +
-	"\x06amount\x18\x02 \x01(\x04R\x06amount*S\n" +
+	"\x06amount\x18\x02 \x01(\x04R\x06amount\"2\n" +
+	"\x04Page\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\rR\x04size\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"8\n" +
+	"\bPageInfo\x12\x12\n" +
+	"\x04next\x18\x01 \x01(\tR\x04next\x12\x18\n" +
+	"\aindexed\x18\x02 \x01(\x04R\aindexed\"\xa5\x03\n" +
+	"\x17ListTransactionsRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\fR\aaccount\x126\n" +
+	"\tdirection\x18\x03 \x01(\x0e2\x18.ucn.ledger.v1.DirectionR\tdirection\x122\n" +
+	"\x05kinds\x18\x04 \x03(\x0e2\x1c.ucn.ledger.v1.OperationKindR\x05kinds\x12\x1f\n" +
+	"\vfrom_height\x18\x05 \x01(\x04R\n" +
+	"fromHeight\x12\x1b\n" +
+	"\tto_height\x18\x06 \x01(\x04R\btoHeight\x12\x1b\n" +
+	"\tfrom_time\x18\a \x01(\x04R\bfromTime\x12\x17\n" +
+	"\ato_time\x18\b \x01(\x04R\x06toTime\x12%\n" +
+	"\x0esucceeded_only\x18\t \x01(\bR\rsucceededOnly\x12*\n" +
+	"\x05order\x18\n" +
+	" \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
+	"\x04page\x18\v \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"\x8c\x01\n" +
+	"\x18ListTransactionsResponse\x12C\n" +
+	"\ftransactions\x18\x01 \x03(\v2\x1f.ucn.ledger.v1.TransactionEntryR\ftransactions\x12+\n" +
+	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xdc\x01\n" +
+	"\x10TransactionEntry\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
+	"\x06height\x18\x02 \x01(\x04R\x06height\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\x12\x12\n" +
+	"\x04time\x18\x04 \x01(\x04R\x04time\x12\x12\n" +
+	"\x04sent\x18\x05 \x01(\bR\x04sent\x121\n" +
+	"\x04body\x18\x06 \x01(\v2\x1d.ucn.chain.v1.TransactionBodyR\x04body\x12/\n" +
+	"\areceipt\x18\a \x01(\v2\x15.ucn.chain.v1.ReceiptR\areceipt\"\x95\x02\n" +
+	"\x12ListEscrowsRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\fR\x05owner\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\fR\asubject\x12/\n" +
+	"\apurpose\x18\x04 \x01(\x0e2\x15.ucn.chain.v1.PurposeR\apurpose\x123\n" +
+	"\bopenness\x18\x05 \x01(\x0e2\x17.ucn.ledger.v1.OpennessR\bopenness\x12*\n" +
+	"\x05order\x18\x06 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
+	"\x04page\x18\a \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"x\n" +
+	"\x13ListEscrowsResponse\x124\n" +
+	"\aescrows\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.EscrowEntryR\aescrows\x12+\n" +
+	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xaa\x02\n" +
+	"\vEscrowEntry\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\fR\x05owner\x12/\n" +
+	"\apurpose\x18\x03 \x01(\x0e2\x15.ucn.chain.v1.PurposeR\apurpose\x12\x18\n" +
+	"\asubject\x18\x04 \x01(\fR\asubject\x12#\n" +
+	"\ropened_height\x18\x05 \x01(\x04R\fopenedHeight\x12\x1f\n" +
+	"\vopened_time\x18\x06 \x01(\x04R\n" +
+	"openedTime\x12\x16\n" +
+	"\x06amount\x18\a \x01(\x04R\x06amount\x12,\n" +
+	"\x06escrow\x18\b \x01(\v2\x14.ucn.chain.v1.EscrowR\x06escrow\x12\x1e\n" +
+	"\n" +
+	"unreserved\x18\t \x01(\x04R\n" +
+	"unreserved\"\x9c\x01\n" +
+	"\x17ListEscrowEventsRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
+	"\x06escrow\x18\x02 \x01(\fR\x06escrow\x12*\n" +
+	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
+	"\x04page\x18\x04 \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"{\n" +
+	"\x18ListEscrowEventsResponse\x122\n" +
+	"\x06events\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.EscrowEventR\x06events\x12+\n" +
+	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xe4\x02\n" +
+	"\vEscrowEvent\x12\x16\n" +
+	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\x12'\n" +
+	"\x0foperation_index\x18\x03 \x01(\rR\x0eoperationIndex\x12\x12\n" +
+	"\x04time\x18\x04 \x01(\x04R\x04time\x12 \n" +
+	"\vtransaction\x18\x05 \x01(\fR\vtransaction\x12\x18\n" +
+	"\aaccount\x18\x06 \x01(\fR\aaccount\x120\n" +
+	"\x04kind\x18\a \x01(\x0e2\x1c.ucn.ledger.v1.OperationKindR\x04kind\x125\n" +
+	"\toperation\x18\b \x01(\v2\x17.ucn.chain.v1.OperationR\toperation\x12/\n" +
+	"\aoutcome\x18\t \x01(\v2\x15.ucn.chain.v1.OutcomeR\aoutcome\x12\x14\n" +
+	"\x05lease\x18\n" +
+	" \x01(\fR\x05lease\"\x96\x01\n" +
+	"\x11ListLeasesRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
+	"\x06escrow\x18\x02 \x01(\fR\x06escrow\x12*\n" +
+	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
+	"\x04page\x18\x04 \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"t\n" +
+	"\x12ListLeasesResponse\x121\n" +
+	"\x06leases\x18\x01 \x03(\v2\x19.ucn.ledger.v1.LeaseEntryR\x06leases\x12+\n" +
+	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xbd\x01\n" +
+	"\n" +
+	"LeaseEntry\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12#\n" +
+	"\rplaced_height\x18\x02 \x01(\x04R\fplacedHeight\x12\x1f\n" +
+	"\vplaced_time\x18\x03 \x01(\x04R\n" +
+	"placedTime\x12)\n" +
+	"\x05lease\x18\x04 \x01(\v2\x13.ucn.chain.v1.LeaseR\x05lease\x12.\n" +
+	"\x05state\x18\x05 \x01(\v2\x18.ucn.chain.v1.LeaseStateR\x05state\"\x95\x01\n" +
+	"\x12ListChargesRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\fR\x05lease\x12*\n" +
+	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
+	"\x04page\x18\x04 \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"x\n" +
+	"\x13ListChargesResponse\x124\n" +
+	"\acharges\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.ChargeEntryR\acharges\x12+\n" +
+	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xd5\x02\n" +
+	"\vChargeEntry\x12\x16\n" +
+	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\x12'\n" +
+	"\x0foperation_index\x18\x03 \x01(\rR\x0eoperationIndex\x12\x12\n" +
+	"\x04time\x18\x04 \x01(\x04R\x04time\x12 \n" +
+	"\vtransaction\x18\x05 \x01(\fR\vtransaction\x12&\n" +
+	"\x04note\x18\x06 \x01(\v2\x12.ucn.chain.v1.NoteR\x04note\x12$\n" +
+	"\rcountersigned\x18\a \x01(\bR\rcountersigned\x12\x14\n" +
+	"\x05final\x18\b \x01(\bR\x05final\x12\x12\n" +
+	"\x04paid\x18\t \x01(\x04R\x04paid\x12\x16\n" +
+	"\x06unpaid\x18\n" +
+	" \x01(\x04R\x06unpaid\x12)\n" +
+	"\x05bound\x18\v \x01(\x0e2\x13.ucn.chain.v1.BoundR\x05bound\"u\n" +
+	"\x12WatchBlocksRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x1d\n" +
+	"\n" +
+	"after_head\x18\x03 \x01(\bR\tafterHead\x12\x16\n" +
+	"\x06bodies\x18\x04 \x01(\bR\x06bodies\"T\n" +
+	"\x13WatchBlocksResponse\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12)\n" +
+	"\x05block\x18\x02 \x01(\v2\x13.ucn.chain.v1.BlockR\x05block\";\n" +
+	"\rSearchRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
+	"\x05query\x18\x02 \x01(\tR\x05query\"8\n" +
+	"\x0eSearchResponse\x12&\n" +
+	"\x04hits\x18\x01 \x03(\v2\x12.ucn.ledger.v1.HitR\x04hits\"\xab\x01\n" +
+	"\x03Hit\x12\x16\n" +
+	"\x05block\x18\x01 \x01(\x04H\x00R\x05block\x12\"\n" +
+	"\vtransaction\x18\x02 \x01(\fH\x00R\vtransaction\x12\x1a\n" +
+	"\aaccount\x18\x03 \x01(\fH\x00R\aaccount\x12\x18\n" +
+	"\x06escrow\x18\x04 \x01(\fH\x00R\x06escrow\x12\x16\n" +
+	"\x05lease\x18\x05 \x01(\fH\x00R\x05lease\x12\x12\n" +
+	"\x03job\x18\x06 \x01(\fH\x00R\x03jobB\x06\n" +
+	"\x04kind\">\n" +
+	"\x10GetSupplyRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
+	"\x05prove\x18\x02 \x01(\bR\x05prove\"\xaf\x01\n" +
+	"\x11GetSupplyResponse\x12\x16\n" +
+	"\x06height\x18\x01 \x01(\x04R\x06height\x12.\n" +
+	"\x05state\x18\x02 \x01(\v2\x18.ucn.chain.v1.ChainStateR\x05state\x12 \n" +
+	"\vcirculating\x18\x03 \x01(\x04R\vcirculating\x120\n" +
+	"\x05proof\x18\x04 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"}\n" +
+	"\x0eGetFeesRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x1e\n" +
+	"\n" +
+	"operations\x18\x02 \x01(\rR\n" +
+	"operations\x12\x1d\n" +
+	"\n" +
+	"body_bytes\x18\x03 \x01(\rR\tbodyBytes\x12\x16\n" +
+	"\x06blocks\x18\x04 \x01(\rR\x06blocks\"\x8e\x02\n" +
+	"\x0fGetFeesResponse\x12#\n" +
+	"\roperation_fee\x18\x01 \x01(\x04R\foperationFee\x12\x19\n" +
+	"\bbyte_fee\x18\x02 \x01(\x04R\abyteFee\x12\x10\n" +
+	"\x03fee\x18\x03 \x01(\x04R\x03fee\x12\x19\n" +
+	"\bsafe_fee\x18\x04 \x01(\x04R\asafeFee\x122\n" +
+	"\x15operation_fee_ceiling\x18\x05 \x01(\x04R\x13operationFeeCeiling\x12(\n" +
+	"\x10byte_fee_ceiling\x18\x06 \x01(\x04R\x0ebyteFeeCeiling\x120\n" +
+	"\x06blocks\x18\a \x03(\v2\x18.ucn.ledger.v1.BlockFeesR\x06blocks\"\xb1\x01\n" +
+	"\tBlockFees\x12\x16\n" +
+	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x12\n" +
+	"\x04time\x18\x02 \x01(\x04R\x04time\x12\x1e\n" +
+	"\n" +
+	"operations\x18\x03 \x01(\x04R\n" +
+	"operations\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12%\n" +
+	"\x0emax_operations\x18\x05 \x01(\rR\rmaxOperations\x12\x1b\n" +
+	"\tmax_bytes\x18\x06 \x01(\rR\bmaxBytes\"F\n" +
+	"\x16GetHistoryProofRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
+	"\x06height\x18\x02 \x01(\x04R\x06height\"\x87\x01\n" +
+	"\x17GetHistoryProofResponse\x120\n" +
+	"\x05proof\x18\x01 \x01(\v2\x1a.ucn.chain.v1.HistoryProofR\x05proof\x12:\n" +
+	"\n" +
+	"validators\x18\x02 \x01(\v2\x1a.ucn.chain.v1.ValidatorSetR\n" +
+	"validators*S\n" +
 	"\bFinality\x12\x18\n" +
 	"\x14FINALITY_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FINALITY_ACCEPTED\x10\x01\x12\x16\n" +
-	"\x12FINALITY_COMMITTED\x10\x022\xf8\x05\n" +
+	"\x12FINALITY_COMMITTED\x10\x02*B\n" +
+	"\x05Order\x12\x15\n" +
+	"\x11ORDER_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fORDER_NEWEST\x10\x01\x12\x10\n" +
+	"\fORDER_OLDEST\x10\x02*R\n" +
+	"\tDirection\x12\x19\n" +
+	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eDIRECTION_SENT\x10\x01\x12\x16\n" +
+	"\x12DIRECTION_RECEIVED\x10\x02*\xda\x03\n" +
+	"\rOperationKind\x12\x1e\n" +
+	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17OPERATION_KIND_TRANSFER\x10\x01\x12\x1b\n" +
+	"\x17OPERATION_KIND_SET_KEYS\x10\x02\x12\x1e\n" +
+	"\x1aOPERATION_KIND_OPEN_ESCROW\x10\x03\x12\x19\n" +
+	"\x15OPERATION_KIND_TOP_UP\x10\x04\x12\x1b\n" +
+	"\x17OPERATION_KIND_WITHDRAW\x10\x05\x12\x1c\n" +
+	"\x18OPERATION_KIND_SET_TERMS\x10\x06\x12\x1f\n" +
+	"\x1bOPERATION_KIND_CLOSE_ESCROW\x10\a\x12\x1e\n" +
+	"\x1aOPERATION_KIND_PLACE_LEASE\x10\b\x12\x19\n" +
+	"\x15OPERATION_KIND_EXTEND\x10\t\x12\x19\n" +
+	"\x15OPERATION_KIND_CHARGE\x10\n" +
+	"\x12\x16\n" +
+	"\x12OPERATION_KIND_END\x10\v\x12\x19\n" +
+	"\x15OPERATION_KIND_SETTLE\x10\f\x12\x19\n" +
+	"\x15OPERATION_KIND_ACCEPT\x10\r\x12\x19\n" +
+	"\x15OPERATION_KIND_REJECT\x10\x0e\x12\x19\n" +
+	"\x15OPERATION_KIND_NOTICE\x10\x0f*L\n" +
+	"\bOpenness\x12\x18\n" +
+	"\x14OPENNESS_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rOPENNESS_OPEN\x10\x01\x12\x13\n" +
+	"\x0fOPENNESS_CLOSED\x10\x022\xdc\f\n" +
 	"\rLedgerService\x12K\n" +
 	"\bGetChain\x12\x1e.ucn.ledger.v1.GetChainRequest\x1a\x1f.ucn.ledger.v1.GetChainResponse\x12E\n" +
 	"\x06Submit\x12\x1c.ucn.ledger.v1.SubmitRequest\x1a\x1d.ucn.ledger.v1.SubmitResponse\x12[\n" +
@@ -1370,7 +4047,18 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\tGetEscrow\x12\x1f.ucn.ledger.v1.GetEscrowRequest\x1a .ucn.ledger.v1.GetEscrowResponse\x12K\n" +
 	"\bGetLease\x12\x1e.ucn.ledger.v1.GetLeaseRequest\x1a\x1f.ucn.ledger.v1.GetLeaseResponse\x12]\n" +
 	"\x0eGetTransaction\x12$.ucn.ledger.v1.GetTransactionRequest\x1a%.ucn.ledger.v1.GetTransactionResponse\x12K\n" +
-	"\bGetBlock\x12\x1e.ucn.ledger.v1.GetBlockRequest\x1a\x1f.ucn.ledger.v1.GetBlockResponse\x12Z\n" +
+	"\bGetBlock\x12\x1e.ucn.ledger.v1.GetBlockRequest\x1a\x1f.ucn.ledger.v1.GetBlockResponse\x12c\n" +
+	"\x10ListTransactions\x12&.ucn.ledger.v1.ListTransactionsRequest\x1a'.ucn.ledger.v1.ListTransactionsResponse\x12T\n" +
+	"\vListEscrows\x12!.ucn.ledger.v1.ListEscrowsRequest\x1a\".ucn.ledger.v1.ListEscrowsResponse\x12c\n" +
+	"\x10ListEscrowEvents\x12&.ucn.ledger.v1.ListEscrowEventsRequest\x1a'.ucn.ledger.v1.ListEscrowEventsResponse\x12Q\n" +
+	"\n" +
+	"ListLeases\x12 .ucn.ledger.v1.ListLeasesRequest\x1a!.ucn.ledger.v1.ListLeasesResponse\x12T\n" +
+	"\vListCharges\x12!.ucn.ledger.v1.ListChargesRequest\x1a\".ucn.ledger.v1.ListChargesResponse\x12V\n" +
+	"\vWatchBlocks\x12!.ucn.ledger.v1.WatchBlocksRequest\x1a\".ucn.ledger.v1.WatchBlocksResponse0\x01\x12E\n" +
+	"\x06Search\x12\x1c.ucn.ledger.v1.SearchRequest\x1a\x1d.ucn.ledger.v1.SearchResponse\x12N\n" +
+	"\tGetSupply\x12\x1f.ucn.ledger.v1.GetSupplyRequest\x1a .ucn.ledger.v1.GetSupplyResponse\x12H\n" +
+	"\aGetFees\x12\x1d.ucn.ledger.v1.GetFeesRequest\x1a\x1e.ucn.ledger.v1.GetFeesResponse\x12`\n" +
+	"\x0fGetHistoryProof\x12%.ucn.ledger.v1.GetHistoryProofRequest\x1a&.ucn.ledger.v1.GetHistoryProofResponse\x12Z\n" +
 	"\rRequestFaucet\x12#.ucn.ledger.v1.RequestFaucetRequest\x1a$.ucn.ledger.v1.RequestFaucetResponseB?Z=github.com/united-containers/ucn/proto/ucn/ledger/v1;ledgerv1b\x06proto3"
 
 var (
@@ -1385,85 +4073,191 @@ func file_ucn_ledger_v1_ledger_proto_rawDescGZIP() []byte {
 	return file_ucn_ledger_v1_ledger_proto_rawDescData
 }
 
-var file_ucn_ledger_v1_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ucn_ledger_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_ucn_ledger_v1_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_ucn_ledger_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_ucn_ledger_v1_ledger_proto_goTypes = []any{
-	(Finality)(0),                  // 0: ucn.ledger.v1.Finality
-	(*GetChainRequest)(nil),        // 1: ucn.ledger.v1.GetChainRequest
-	(*GetChainResponse)(nil),       // 2: ucn.ledger.v1.GetChainResponse
-	(*SubmitRequest)(nil),          // 3: ucn.ledger.v1.SubmitRequest
-	(*SubmitResponse)(nil),         // 4: ucn.ledger.v1.SubmitResponse
-	(*SubmitResult)(nil),           // 5: ucn.ledger.v1.SubmitResult
-	(*SubmitStreamRequest)(nil),    // 6: ucn.ledger.v1.SubmitStreamRequest
-	(*SubmitStreamResponse)(nil),   // 7: ucn.ledger.v1.SubmitStreamResponse
-	(*GetAccountRequest)(nil),      // 8: ucn.ledger.v1.GetAccountRequest
-	(*GetAccountResponse)(nil),     // 9: ucn.ledger.v1.GetAccountResponse
-	(*GetEscrowRequest)(nil),       // 10: ucn.ledger.v1.GetEscrowRequest
-	(*GetEscrowResponse)(nil),      // 11: ucn.ledger.v1.GetEscrowResponse
-	(*GetLeaseRequest)(nil),        // 12: ucn.ledger.v1.GetLeaseRequest
-	(*GetLeaseResponse)(nil),       // 13: ucn.ledger.v1.GetLeaseResponse
-	(*GetTransactionRequest)(nil),  // 14: ucn.ledger.v1.GetTransactionRequest
-	(*GetTransactionResponse)(nil), // 15: ucn.ledger.v1.GetTransactionResponse
-	(*GetBlockRequest)(nil),        // 16: ucn.ledger.v1.GetBlockRequest
-	(*GetBlockResponse)(nil),       // 17: ucn.ledger.v1.GetBlockResponse
-	(*RequestFaucetRequest)(nil),   // 18: ucn.ledger.v1.RequestFaucetRequest
-	(*RequestFaucetResponse)(nil),  // 19: ucn.ledger.v1.RequestFaucetResponse
-	(*v1.Genesis)(nil),             // 20: ucn.chain.v1.Genesis
-	(*v1.Header)(nil),              // 21: ucn.chain.v1.Header
-	(*v1.Certificate)(nil),         // 22: ucn.chain.v1.Certificate
-	(*v1.ValidatorSet)(nil),        // 23: ucn.chain.v1.ValidatorSet
-	(*v1.Receipt)(nil),             // 24: ucn.chain.v1.Receipt
-	(*v1.Account)(nil),             // 25: ucn.chain.v1.Account
-	(*v1.AccountProof)(nil),        // 26: ucn.chain.v1.AccountProof
-	(*v1.Escrow)(nil),              // 27: ucn.chain.v1.Escrow
-	(*v1.LeaseState)(nil),          // 28: ucn.chain.v1.LeaseState
-	(*v1.Transaction)(nil),         // 29: ucn.chain.v1.Transaction
-	(*v1.TransactionProof)(nil),    // 30: ucn.chain.v1.TransactionProof
-	(*v1.Block)(nil),               // 31: ucn.chain.v1.Block
+	(Finality)(0),                    // 0: ucn.ledger.v1.Finality
+	(Order)(0),                       // 1: ucn.ledger.v1.Order
+	(Direction)(0),                   // 2: ucn.ledger.v1.Direction
+	(OperationKind)(0),               // 3: ucn.ledger.v1.OperationKind
+	(Openness)(0),                    // 4: ucn.ledger.v1.Openness
+	(*GetChainRequest)(nil),          // 5: ucn.ledger.v1.GetChainRequest
+	(*GetChainResponse)(nil),         // 6: ucn.ledger.v1.GetChainResponse
+	(*SubmitRequest)(nil),            // 7: ucn.ledger.v1.SubmitRequest
+	(*SubmitResponse)(nil),           // 8: ucn.ledger.v1.SubmitResponse
+	(*SubmitResult)(nil),             // 9: ucn.ledger.v1.SubmitResult
+	(*SubmitStreamRequest)(nil),      // 10: ucn.ledger.v1.SubmitStreamRequest
+	(*SubmitStreamResponse)(nil),     // 11: ucn.ledger.v1.SubmitStreamResponse
+	(*GetAccountRequest)(nil),        // 12: ucn.ledger.v1.GetAccountRequest
+	(*GetAccountResponse)(nil),       // 13: ucn.ledger.v1.GetAccountResponse
+	(*GetEscrowRequest)(nil),         // 14: ucn.ledger.v1.GetEscrowRequest
+	(*GetEscrowResponse)(nil),        // 15: ucn.ledger.v1.GetEscrowResponse
+	(*GetLeaseRequest)(nil),          // 16: ucn.ledger.v1.GetLeaseRequest
+	(*GetLeaseResponse)(nil),         // 17: ucn.ledger.v1.GetLeaseResponse
+	(*GetTransactionRequest)(nil),    // 18: ucn.ledger.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),   // 19: ucn.ledger.v1.GetTransactionResponse
+	(*GetBlockRequest)(nil),          // 20: ucn.ledger.v1.GetBlockRequest
+	(*GetBlockResponse)(nil),         // 21: ucn.ledger.v1.GetBlockResponse
+	(*RequestFaucetRequest)(nil),     // 22: ucn.ledger.v1.RequestFaucetRequest
+	(*RequestFaucetResponse)(nil),    // 23: ucn.ledger.v1.RequestFaucetResponse
+	(*Page)(nil),                     // 24: ucn.ledger.v1.Page
+	(*PageInfo)(nil),                 // 25: ucn.ledger.v1.PageInfo
+	(*ListTransactionsRequest)(nil),  // 26: ucn.ledger.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil), // 27: ucn.ledger.v1.ListTransactionsResponse
+	(*TransactionEntry)(nil),         // 28: ucn.ledger.v1.TransactionEntry
+	(*ListEscrowsRequest)(nil),       // 29: ucn.ledger.v1.ListEscrowsRequest
+	(*ListEscrowsResponse)(nil),      // 30: ucn.ledger.v1.ListEscrowsResponse
+	(*EscrowEntry)(nil),              // 31: ucn.ledger.v1.EscrowEntry
+	(*ListEscrowEventsRequest)(nil),  // 32: ucn.ledger.v1.ListEscrowEventsRequest
+	(*ListEscrowEventsResponse)(nil), // 33: ucn.ledger.v1.ListEscrowEventsResponse
+	(*EscrowEvent)(nil),              // 34: ucn.ledger.v1.EscrowEvent
+	(*ListLeasesRequest)(nil),        // 35: ucn.ledger.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),       // 36: ucn.ledger.v1.ListLeasesResponse
+	(*LeaseEntry)(nil),               // 37: ucn.ledger.v1.LeaseEntry
+	(*ListChargesRequest)(nil),       // 38: ucn.ledger.v1.ListChargesRequest
+	(*ListChargesResponse)(nil),      // 39: ucn.ledger.v1.ListChargesResponse
+	(*ChargeEntry)(nil),              // 40: ucn.ledger.v1.ChargeEntry
+	(*WatchBlocksRequest)(nil),       // 41: ucn.ledger.v1.WatchBlocksRequest
+	(*WatchBlocksResponse)(nil),      // 42: ucn.ledger.v1.WatchBlocksResponse
+	(*SearchRequest)(nil),            // 43: ucn.ledger.v1.SearchRequest
+	(*SearchResponse)(nil),           // 44: ucn.ledger.v1.SearchResponse
+	(*Hit)(nil),                      // 45: ucn.ledger.v1.Hit
+	(*GetSupplyRequest)(nil),         // 46: ucn.ledger.v1.GetSupplyRequest
+	(*GetSupplyResponse)(nil),        // 47: ucn.ledger.v1.GetSupplyResponse
+	(*GetFeesRequest)(nil),           // 48: ucn.ledger.v1.GetFeesRequest
+	(*GetFeesResponse)(nil),          // 49: ucn.ledger.v1.GetFeesResponse
+	(*BlockFees)(nil),                // 50: ucn.ledger.v1.BlockFees
+	(*GetHistoryProofRequest)(nil),   // 51: ucn.ledger.v1.GetHistoryProofRequest
+	(*GetHistoryProofResponse)(nil),  // 52: ucn.ledger.v1.GetHistoryProofResponse
+	(*v1.Genesis)(nil),               // 53: ucn.chain.v1.Genesis
+	(*v1.Header)(nil),                // 54: ucn.chain.v1.Header
+	(*v1.Certificate)(nil),           // 55: ucn.chain.v1.Certificate
+	(*v1.ValidatorSet)(nil),          // 56: ucn.chain.v1.ValidatorSet
+	(*v1.Receipt)(nil),               // 57: ucn.chain.v1.Receipt
+	(*v1.Account)(nil),               // 58: ucn.chain.v1.Account
+	(*v1.AccountProof)(nil),          // 59: ucn.chain.v1.AccountProof
+	(*v1.Escrow)(nil),                // 60: ucn.chain.v1.Escrow
+	(*v1.LeaseState)(nil),            // 61: ucn.chain.v1.LeaseState
+	(*v1.Transaction)(nil),           // 62: ucn.chain.v1.Transaction
+	(*v1.TransactionProof)(nil),      // 63: ucn.chain.v1.TransactionProof
+	(*v1.Block)(nil),                 // 64: ucn.chain.v1.Block
+	(*v1.TransactionBody)(nil),       // 65: ucn.chain.v1.TransactionBody
+	(v1.Purpose)(0),                  // 66: ucn.chain.v1.Purpose
+	(*v1.Operation)(nil),             // 67: ucn.chain.v1.Operation
+	(*v1.Outcome)(nil),               // 68: ucn.chain.v1.Outcome
+	(*v1.Lease)(nil),                 // 69: ucn.chain.v1.Lease
+	(*v1.Note)(nil),                  // 70: ucn.chain.v1.Note
+	(v1.Bound)(0),                    // 71: ucn.chain.v1.Bound
+	(*v1.ChainState)(nil),            // 72: ucn.chain.v1.ChainState
+	(*v1.HistoryProof)(nil),          // 73: ucn.chain.v1.HistoryProof
 }
 var file_ucn_ledger_v1_ledger_proto_depIdxs = []int32{
-	20, // 0: ucn.ledger.v1.GetChainResponse.genesis:type_name -> ucn.chain.v1.Genesis
-	21, // 1: ucn.ledger.v1.GetChainResponse.head:type_name -> ucn.chain.v1.Header
-	22, // 2: ucn.ledger.v1.GetChainResponse.certificate:type_name -> ucn.chain.v1.Certificate
-	23, // 3: ucn.ledger.v1.GetChainResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
+	53, // 0: ucn.ledger.v1.GetChainResponse.genesis:type_name -> ucn.chain.v1.Genesis
+	54, // 1: ucn.ledger.v1.GetChainResponse.head:type_name -> ucn.chain.v1.Header
+	55, // 2: ucn.ledger.v1.GetChainResponse.certificate:type_name -> ucn.chain.v1.Certificate
+	56, // 3: ucn.ledger.v1.GetChainResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
 	0,  // 4: ucn.ledger.v1.SubmitRequest.wait:type_name -> ucn.ledger.v1.Finality
-	5,  // 5: ucn.ledger.v1.SubmitResponse.result:type_name -> ucn.ledger.v1.SubmitResult
+	9,  // 5: ucn.ledger.v1.SubmitResponse.result:type_name -> ucn.ledger.v1.SubmitResult
 	0,  // 6: ucn.ledger.v1.SubmitResult.finality:type_name -> ucn.ledger.v1.Finality
-	24, // 7: ucn.ledger.v1.SubmitResult.receipt:type_name -> ucn.chain.v1.Receipt
+	57, // 7: ucn.ledger.v1.SubmitResult.receipt:type_name -> ucn.chain.v1.Receipt
 	0,  // 8: ucn.ledger.v1.SubmitStreamRequest.wait:type_name -> ucn.ledger.v1.Finality
-	5,  // 9: ucn.ledger.v1.SubmitStreamResponse.results:type_name -> ucn.ledger.v1.SubmitResult
-	25, // 10: ucn.ledger.v1.GetAccountResponse.account:type_name -> ucn.chain.v1.Account
-	26, // 11: ucn.ledger.v1.GetAccountResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	27, // 12: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
-	28, // 13: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
-	5,  // 14: ucn.ledger.v1.GetTransactionResponse.result:type_name -> ucn.ledger.v1.SubmitResult
-	29, // 15: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
-	30, // 16: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
-	31, // 17: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
-	5,  // 18: ucn.ledger.v1.RequestFaucetResponse.result:type_name -> ucn.ledger.v1.SubmitResult
-	1,  // 19: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
-	3,  // 20: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
-	6,  // 21: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
-	8,  // 22: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
-	10, // 23: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
-	12, // 24: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
-	14, // 25: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
-	16, // 26: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
-	18, // 27: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
-	2,  // 28: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
-	4,  // 29: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
-	7,  // 30: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
-	9,  // 31: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
-	11, // 32: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
-	13, // 33: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
-	15, // 34: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
-	17, // 35: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
-	19, // 36: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
-	28, // [28:37] is the sub-list for method output_type
-	19, // [19:28] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	9,  // 9: ucn.ledger.v1.SubmitStreamResponse.results:type_name -> ucn.ledger.v1.SubmitResult
+	58, // 10: ucn.ledger.v1.GetAccountResponse.account:type_name -> ucn.chain.v1.Account
+	59, // 11: ucn.ledger.v1.GetAccountResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	60, // 12: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
+	59, // 13: ucn.ledger.v1.GetEscrowResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	61, // 14: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
+	59, // 15: ucn.ledger.v1.GetLeaseResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	9,  // 16: ucn.ledger.v1.GetTransactionResponse.result:type_name -> ucn.ledger.v1.SubmitResult
+	62, // 17: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
+	63, // 18: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
+	64, // 19: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
+	9,  // 20: ucn.ledger.v1.RequestFaucetResponse.result:type_name -> ucn.ledger.v1.SubmitResult
+	2,  // 21: ucn.ledger.v1.ListTransactionsRequest.direction:type_name -> ucn.ledger.v1.Direction
+	3,  // 22: ucn.ledger.v1.ListTransactionsRequest.kinds:type_name -> ucn.ledger.v1.OperationKind
+	1,  // 23: ucn.ledger.v1.ListTransactionsRequest.order:type_name -> ucn.ledger.v1.Order
+	24, // 24: ucn.ledger.v1.ListTransactionsRequest.page:type_name -> ucn.ledger.v1.Page
+	28, // 25: ucn.ledger.v1.ListTransactionsResponse.transactions:type_name -> ucn.ledger.v1.TransactionEntry
+	25, // 26: ucn.ledger.v1.ListTransactionsResponse.page:type_name -> ucn.ledger.v1.PageInfo
+	65, // 27: ucn.ledger.v1.TransactionEntry.body:type_name -> ucn.chain.v1.TransactionBody
+	57, // 28: ucn.ledger.v1.TransactionEntry.receipt:type_name -> ucn.chain.v1.Receipt
+	66, // 29: ucn.ledger.v1.ListEscrowsRequest.purpose:type_name -> ucn.chain.v1.Purpose
+	4,  // 30: ucn.ledger.v1.ListEscrowsRequest.openness:type_name -> ucn.ledger.v1.Openness
+	1,  // 31: ucn.ledger.v1.ListEscrowsRequest.order:type_name -> ucn.ledger.v1.Order
+	24, // 32: ucn.ledger.v1.ListEscrowsRequest.page:type_name -> ucn.ledger.v1.Page
+	31, // 33: ucn.ledger.v1.ListEscrowsResponse.escrows:type_name -> ucn.ledger.v1.EscrowEntry
+	25, // 34: ucn.ledger.v1.ListEscrowsResponse.page:type_name -> ucn.ledger.v1.PageInfo
+	66, // 35: ucn.ledger.v1.EscrowEntry.purpose:type_name -> ucn.chain.v1.Purpose
+	60, // 36: ucn.ledger.v1.EscrowEntry.escrow:type_name -> ucn.chain.v1.Escrow
+	1,  // 37: ucn.ledger.v1.ListEscrowEventsRequest.order:type_name -> ucn.ledger.v1.Order
+	24, // 38: ucn.ledger.v1.ListEscrowEventsRequest.page:type_name -> ucn.ledger.v1.Page
+	34, // 39: ucn.ledger.v1.ListEscrowEventsResponse.events:type_name -> ucn.ledger.v1.EscrowEvent
+	25, // 40: ucn.ledger.v1.ListEscrowEventsResponse.page:type_name -> ucn.ledger.v1.PageInfo
+	3,  // 41: ucn.ledger.v1.EscrowEvent.kind:type_name -> ucn.ledger.v1.OperationKind
+	67, // 42: ucn.ledger.v1.EscrowEvent.operation:type_name -> ucn.chain.v1.Operation
+	68, // 43: ucn.ledger.v1.EscrowEvent.outcome:type_name -> ucn.chain.v1.Outcome
+	1,  // 44: ucn.ledger.v1.ListLeasesRequest.order:type_name -> ucn.ledger.v1.Order
+	24, // 45: ucn.ledger.v1.ListLeasesRequest.page:type_name -> ucn.ledger.v1.Page
+	37, // 46: ucn.ledger.v1.ListLeasesResponse.leases:type_name -> ucn.ledger.v1.LeaseEntry
+	25, // 47: ucn.ledger.v1.ListLeasesResponse.page:type_name -> ucn.ledger.v1.PageInfo
+	69, // 48: ucn.ledger.v1.LeaseEntry.lease:type_name -> ucn.chain.v1.Lease
+	61, // 49: ucn.ledger.v1.LeaseEntry.state:type_name -> ucn.chain.v1.LeaseState
+	1,  // 50: ucn.ledger.v1.ListChargesRequest.order:type_name -> ucn.ledger.v1.Order
+	24, // 51: ucn.ledger.v1.ListChargesRequest.page:type_name -> ucn.ledger.v1.Page
+	40, // 52: ucn.ledger.v1.ListChargesResponse.charges:type_name -> ucn.ledger.v1.ChargeEntry
+	25, // 53: ucn.ledger.v1.ListChargesResponse.page:type_name -> ucn.ledger.v1.PageInfo
+	70, // 54: ucn.ledger.v1.ChargeEntry.note:type_name -> ucn.chain.v1.Note
+	71, // 55: ucn.ledger.v1.ChargeEntry.bound:type_name -> ucn.chain.v1.Bound
+	64, // 56: ucn.ledger.v1.WatchBlocksResponse.block:type_name -> ucn.chain.v1.Block
+	45, // 57: ucn.ledger.v1.SearchResponse.hits:type_name -> ucn.ledger.v1.Hit
+	72, // 58: ucn.ledger.v1.GetSupplyResponse.state:type_name -> ucn.chain.v1.ChainState
+	59, // 59: ucn.ledger.v1.GetSupplyResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	50, // 60: ucn.ledger.v1.GetFeesResponse.blocks:type_name -> ucn.ledger.v1.BlockFees
+	73, // 61: ucn.ledger.v1.GetHistoryProofResponse.proof:type_name -> ucn.chain.v1.HistoryProof
+	56, // 62: ucn.ledger.v1.GetHistoryProofResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
+	5,  // 63: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
+	7,  // 64: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
+	10, // 65: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
+	12, // 66: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
+	14, // 67: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
+	16, // 68: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
+	18, // 69: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
+	20, // 70: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
+	26, // 71: ucn.ledger.v1.LedgerService.ListTransactions:input_type -> ucn.ledger.v1.ListTransactionsRequest
+	29, // 72: ucn.ledger.v1.LedgerService.ListEscrows:input_type -> ucn.ledger.v1.ListEscrowsRequest
+	32, // 73: ucn.ledger.v1.LedgerService.ListEscrowEvents:input_type -> ucn.ledger.v1.ListEscrowEventsRequest
+	35, // 74: ucn.ledger.v1.LedgerService.ListLeases:input_type -> ucn.ledger.v1.ListLeasesRequest
+	38, // 75: ucn.ledger.v1.LedgerService.ListCharges:input_type -> ucn.ledger.v1.ListChargesRequest
+	41, // 76: ucn.ledger.v1.LedgerService.WatchBlocks:input_type -> ucn.ledger.v1.WatchBlocksRequest
+	43, // 77: ucn.ledger.v1.LedgerService.Search:input_type -> ucn.ledger.v1.SearchRequest
+	46, // 78: ucn.ledger.v1.LedgerService.GetSupply:input_type -> ucn.ledger.v1.GetSupplyRequest
+	48, // 79: ucn.ledger.v1.LedgerService.GetFees:input_type -> ucn.ledger.v1.GetFeesRequest
+	51, // 80: ucn.ledger.v1.LedgerService.GetHistoryProof:input_type -> ucn.ledger.v1.GetHistoryProofRequest
+	22, // 81: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
+	6,  // 82: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
+	8,  // 83: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
+	11, // 84: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
+	13, // 85: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
+	15, // 86: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
+	17, // 87: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
+	19, // 88: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
+	21, // 89: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
+	27, // 90: ucn.ledger.v1.LedgerService.ListTransactions:output_type -> ucn.ledger.v1.ListTransactionsResponse
+	30, // 91: ucn.ledger.v1.LedgerService.ListEscrows:output_type -> ucn.ledger.v1.ListEscrowsResponse
+	33, // 92: ucn.ledger.v1.LedgerService.ListEscrowEvents:output_type -> ucn.ledger.v1.ListEscrowEventsResponse
+	36, // 93: ucn.ledger.v1.LedgerService.ListLeases:output_type -> ucn.ledger.v1.ListLeasesResponse
+	39, // 94: ucn.ledger.v1.LedgerService.ListCharges:output_type -> ucn.ledger.v1.ListChargesResponse
+	42, // 95: ucn.ledger.v1.LedgerService.WatchBlocks:output_type -> ucn.ledger.v1.WatchBlocksResponse
+	44, // 96: ucn.ledger.v1.LedgerService.Search:output_type -> ucn.ledger.v1.SearchResponse
+	47, // 97: ucn.ledger.v1.LedgerService.GetSupply:output_type -> ucn.ledger.v1.GetSupplyResponse
+	49, // 98: ucn.ledger.v1.LedgerService.GetFees:output_type -> ucn.ledger.v1.GetFeesResponse
+	52, // 99: ucn.ledger.v1.LedgerService.GetHistoryProof:output_type -> ucn.ledger.v1.GetHistoryProofResponse
+	23, // 100: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
+	82, // [82:101] is the sub-list for method output_type
+	63, // [63:82] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_ucn_ledger_v1_ledger_proto_init() }
@@ -1471,13 +4265,21 @@ func file_ucn_ledger_v1_ledger_proto_init() {
 	if File_ucn_ledger_v1_ledger_proto != nil {
 		return
 	}
+	file_ucn_ledger_v1_ledger_proto_msgTypes[40].OneofWrappers = []any{
+		(*Hit_Block)(nil),
+		(*Hit_Transaction)(nil),
+		(*Hit_Account)(nil),
+		(*Hit_Escrow)(nil),
+		(*Hit_Lease)(nil),
+		(*Hit_Job)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_ledger_v1_ledger_proto_rawDesc), len(file_ucn_ledger_v1_ledger_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   19,
+			NumEnums:      5,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,15 +19,25 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LedgerService_GetChain_FullMethodName       = "/ucn.ledger.v1.LedgerService/GetChain"
-	LedgerService_Submit_FullMethodName         = "/ucn.ledger.v1.LedgerService/Submit"
-	LedgerService_SubmitStream_FullMethodName   = "/ucn.ledger.v1.LedgerService/SubmitStream"
-	LedgerService_GetAccount_FullMethodName     = "/ucn.ledger.v1.LedgerService/GetAccount"
-	LedgerService_GetEscrow_FullMethodName      = "/ucn.ledger.v1.LedgerService/GetEscrow"
-	LedgerService_GetLease_FullMethodName       = "/ucn.ledger.v1.LedgerService/GetLease"
-	LedgerService_GetTransaction_FullMethodName = "/ucn.ledger.v1.LedgerService/GetTransaction"
-	LedgerService_GetBlock_FullMethodName       = "/ucn.ledger.v1.LedgerService/GetBlock"
-	LedgerService_RequestFaucet_FullMethodName  = "/ucn.ledger.v1.LedgerService/RequestFaucet"
+	LedgerService_GetChain_FullMethodName         = "/ucn.ledger.v1.LedgerService/GetChain"
+	LedgerService_Submit_FullMethodName           = "/ucn.ledger.v1.LedgerService/Submit"
+	LedgerService_SubmitStream_FullMethodName     = "/ucn.ledger.v1.LedgerService/SubmitStream"
+	LedgerService_GetAccount_FullMethodName       = "/ucn.ledger.v1.LedgerService/GetAccount"
+	LedgerService_GetEscrow_FullMethodName        = "/ucn.ledger.v1.LedgerService/GetEscrow"
+	LedgerService_GetLease_FullMethodName         = "/ucn.ledger.v1.LedgerService/GetLease"
+	LedgerService_GetTransaction_FullMethodName   = "/ucn.ledger.v1.LedgerService/GetTransaction"
+	LedgerService_GetBlock_FullMethodName         = "/ucn.ledger.v1.LedgerService/GetBlock"
+	LedgerService_ListTransactions_FullMethodName = "/ucn.ledger.v1.LedgerService/ListTransactions"
+	LedgerService_ListEscrows_FullMethodName      = "/ucn.ledger.v1.LedgerService/ListEscrows"
+	LedgerService_ListEscrowEvents_FullMethodName = "/ucn.ledger.v1.LedgerService/ListEscrowEvents"
+	LedgerService_ListLeases_FullMethodName       = "/ucn.ledger.v1.LedgerService/ListLeases"
+	LedgerService_ListCharges_FullMethodName      = "/ucn.ledger.v1.LedgerService/ListCharges"
+	LedgerService_WatchBlocks_FullMethodName      = "/ucn.ledger.v1.LedgerService/WatchBlocks"
+	LedgerService_Search_FullMethodName           = "/ucn.ledger.v1.LedgerService/Search"
+	LedgerService_GetSupply_FullMethodName        = "/ucn.ledger.v1.LedgerService/GetSupply"
+	LedgerService_GetFees_FullMethodName          = "/ucn.ledger.v1.LedgerService/GetFees"
+	LedgerService_GetHistoryProof_FullMethodName  = "/ucn.ledger.v1.LedgerService/GetHistoryProof"
+	LedgerService_RequestFaucet_FullMethodName    = "/ucn.ledger.v1.LedgerService/RequestFaucet"
 )
 
 // LedgerServiceClient is the client API for LedgerService service.
@@ -48,6 +58,27 @@ type LedgerServiceClient interface {
 	GetLease(ctx context.Context, in *GetLeaseRequest, opts ...grpc.CallOption) (*GetLeaseResponse, error)
 	GetTransaction(ctx context.Context, in *GetTransactionRequest, opts ...grpc.CallOption) (*GetTransactionResponse, error)
 	GetBlock(ctx context.Context, in *GetBlockRequest, opts ...grpc.CallOption) (*GetBlockResponse, error)
+	// ListTransactions is the history of an account: every transaction it sent or that names it.
+	ListTransactions(ctx context.Context, in *ListTransactionsRequest, opts ...grpc.CallOption) (*ListTransactionsResponse, error)
+	// ListEscrows lists escrows by owner or subject, closed ones too.
+	ListEscrows(ctx context.Context, in *ListEscrowsRequest, opts ...grpc.CallOption) (*ListEscrowsResponse, error)
+	// ListEscrowEvents is the life of an escrow, also after it was closed.
+	ListEscrowEvents(ctx context.Context, in *ListEscrowEventsRequest, opts ...grpc.CallOption) (*ListEscrowEventsResponse, error)
+	// ListLeases lists the leases ever placed under an escrow, in order of their placing.
+	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
+	// ListCharges lists the charges of a lease.
+	ListCharges(ctx context.Context, in *ListChargesRequest, opts ...grpc.CallOption) (*ListChargesResponse, error)
+	// WatchBlocks sends every block from a height on, in order and without gaps, and then each new
+	// one. A reader that is too slow is ended with SLOW_READER and resumes at the next height.
+	WatchBlocks(ctx context.Context, in *WatchBlocksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBlocksResponse], error)
+	// Search says what an id, a height or the first digits of an id stand for.
+	Search(ctx context.Context, in *SearchRequest, opts ...grpc.CallOption) (*SearchResponse, error)
+	// GetSupply tells where all grains of the chain are.
+	GetSupply(ctx context.Context, in *GetSupplyRequest, opts ...grpc.CallOption) (*GetSupplyResponse, error)
+	// GetFees tells present and recent prices and estimates a fee.
+	GetFees(ctx context.Context, in *GetFeesRequest, opts ...grpc.CallOption) (*GetFeesResponse, error)
+	// GetHistoryProof proves that a block is an ancestor of the head.
+	GetHistoryProof(ctx context.Context, in *GetHistoryProofRequest, opts ...grpc.CallOption) (*GetHistoryProofResponse, error)
 	// RequestFaucet gives the calling account the faucet's amount, once; local networks only.
 	RequestFaucet(ctx context.Context, in *RequestFaucetRequest, opts ...grpc.CallOption) (*RequestFaucetResponse, error)
 }
@@ -143,6 +174,115 @@ func (c *ledgerServiceClient) GetBlock(ctx context.Context, in *GetBlockRequest,
 	return out, nil
 }
 
+func (c *ledgerServiceClient) ListTransactions(ctx context.Context, in *ListTransactionsRequest, opts ...grpc.CallOption) (*ListTransactionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTransactionsResponse)
+	err := c.cc.Invoke(ctx, LedgerService_ListTransactions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) ListEscrows(ctx context.Context, in *ListEscrowsRequest, opts ...grpc.CallOption) (*ListEscrowsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEscrowsResponse)
+	err := c.cc.Invoke(ctx, LedgerService_ListEscrows_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) ListEscrowEvents(ctx context.Context, in *ListEscrowEventsRequest, opts ...grpc.CallOption) (*ListEscrowEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEscrowEventsResponse)
+	err := c.cc.Invoke(ctx, LedgerService_ListEscrowEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListLeasesResponse)
+	err := c.cc.Invoke(ctx, LedgerService_ListLeases_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) ListCharges(ctx context.Context, in *ListChargesRequest, opts ...grpc.CallOption) (*ListChargesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListChargesResponse)
+	err := c.cc.Invoke(ctx, LedgerService_ListCharges_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) WatchBlocks(ctx context.Context, in *WatchBlocksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBlocksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LedgerService_ServiceDesc.Streams[1], LedgerService_WatchBlocks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchBlocksRequest, WatchBlocksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LedgerService_WatchBlocksClient = grpc.ServerStreamingClient[WatchBlocksResponse]
+
+func (c *ledgerServiceClient) Search(ctx context.Context, in *SearchRequest, opts ...grpc.CallOption) (*SearchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SearchResponse)
+	err := c.cc.Invoke(ctx, LedgerService_Search_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) GetSupply(ctx context.Context, in *GetSupplyRequest, opts ...grpc.CallOption) (*GetSupplyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSupplyResponse)
+	err := c.cc.Invoke(ctx, LedgerService_GetSupply_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) GetFees(ctx context.Context, in *GetFeesRequest, opts ...grpc.CallOption) (*GetFeesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetFeesResponse)
+	err := c.cc.Invoke(ctx, LedgerService_GetFees_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) GetHistoryProof(ctx context.Context, in *GetHistoryProofRequest, opts ...grpc.CallOption) (*GetHistoryProofResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHistoryProofResponse)
+	err := c.cc.Invoke(ctx, LedgerService_GetHistoryProof_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *ledgerServiceClient) RequestFaucet(ctx context.Context, in *RequestFaucetRequest, opts ...grpc.CallOption) (*RequestFaucetResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RequestFaucetResponse)
@@ -171,6 +311,27 @@ type LedgerServiceServer interface {
 	GetLease(context.Context, *GetLeaseRequest) (*GetLeaseResponse, error)
 	GetTransaction(context.Context, *GetTransactionRequest) (*GetTransactionResponse, error)
 	GetBlock(context.Context, *GetBlockRequest) (*GetBlockResponse, error)
+	// ListTransactions is the history of an account: every transaction it sent or that names it.
+	ListTransactions(context.Context, *ListTransactionsRequest) (*ListTransactionsResponse, error)
+	// ListEscrows lists escrows by owner or subject, closed ones too.
+	ListEscrows(context.Context, *ListEscrowsRequest) (*ListEscrowsResponse, error)
+	// ListEscrowEvents is the life of an escrow, also after it was closed.
+	ListEscrowEvents(context.Context, *ListEscrowEventsRequest) (*ListEscrowEventsResponse, error)
+	// ListLeases lists the leases ever placed under an escrow, in order of their placing.
+	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
+	// ListCharges lists the charges of a lease.
+	ListCharges(context.Context, *ListChargesRequest) (*ListChargesResponse, error)
+	// WatchBlocks sends every block from a height on, in order and without gaps, and then each new
+	// one. A reader that is too slow is ended with SLOW_READER and resumes at the next height.
+	WatchBlocks(*WatchBlocksRequest, grpc.ServerStreamingServer[WatchBlocksResponse]) error
+	// Search says what an id, a height or the first digits of an id stand for.
+	Search(context.Context, *SearchRequest) (*SearchResponse, error)
+	// GetSupply tells where all grains of the chain are.
+	GetSupply(context.Context, *GetSupplyRequest) (*GetSupplyResponse, error)
+	// GetFees tells present and recent prices and estimates a fee.
+	GetFees(context.Context, *GetFeesRequest) (*GetFeesResponse, error)
+	// GetHistoryProof proves that a block is an ancestor of the head.
+	GetHistoryProof(context.Context, *GetHistoryProofRequest) (*GetHistoryProofResponse, error)
 	// RequestFaucet gives the calling account the faucet's amount, once; local networks only.
 	RequestFaucet(context.Context, *RequestFaucetRequest) (*RequestFaucetResponse, error)
 	mustEmbedUnimplementedLedgerServiceServer()
@@ -206,6 +367,36 @@ func (UnimplementedLedgerServiceServer) GetTransaction(context.Context, *GetTran
 }
 func (UnimplementedLedgerServiceServer) GetBlock(context.Context, *GetBlockRequest) (*GetBlockResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBlock not implemented")
+}
+func (UnimplementedLedgerServiceServer) ListTransactions(context.Context, *ListTransactionsRequest) (*ListTransactionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTransactions not implemented")
+}
+func (UnimplementedLedgerServiceServer) ListEscrows(context.Context, *ListEscrowsRequest) (*ListEscrowsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEscrows not implemented")
+}
+func (UnimplementedLedgerServiceServer) ListEscrowEvents(context.Context, *ListEscrowEventsRequest) (*ListEscrowEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEscrowEvents not implemented")
+}
+func (UnimplementedLedgerServiceServer) ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListLeases not implemented")
+}
+func (UnimplementedLedgerServiceServer) ListCharges(context.Context, *ListChargesRequest) (*ListChargesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCharges not implemented")
+}
+func (UnimplementedLedgerServiceServer) WatchBlocks(*WatchBlocksRequest, grpc.ServerStreamingServer[WatchBlocksResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchBlocks not implemented")
+}
+func (UnimplementedLedgerServiceServer) Search(context.Context, *SearchRequest) (*SearchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Search not implemented")
+}
+func (UnimplementedLedgerServiceServer) GetSupply(context.Context, *GetSupplyRequest) (*GetSupplyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSupply not implemented")
+}
+func (UnimplementedLedgerServiceServer) GetFees(context.Context, *GetFeesRequest) (*GetFeesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetFees not implemented")
+}
+func (UnimplementedLedgerServiceServer) GetHistoryProof(context.Context, *GetHistoryProofRequest) (*GetHistoryProofResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHistoryProof not implemented")
 }
 func (UnimplementedLedgerServiceServer) RequestFaucet(context.Context, *RequestFaucetRequest) (*RequestFaucetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RequestFaucet not implemented")
@@ -364,6 +555,179 @@ func _LedgerService_GetBlock_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LedgerService_ListTransactions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTransactionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).ListTransactions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_ListTransactions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).ListTransactions(ctx, req.(*ListTransactionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_ListEscrows_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEscrowsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).ListEscrows(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_ListEscrows_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).ListEscrows(ctx, req.(*ListEscrowsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_ListEscrowEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEscrowEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).ListEscrowEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_ListEscrowEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).ListEscrowEvents(ctx, req.(*ListEscrowEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_ListLeases_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListLeasesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).ListLeases(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_ListLeases_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).ListLeases(ctx, req.(*ListLeasesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_ListCharges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListChargesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).ListCharges(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_ListCharges_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).ListCharges(ctx, req.(*ListChargesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_WatchBlocks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchBlocksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LedgerServiceServer).WatchBlocks(m, &grpc.GenericServerStream[WatchBlocksRequest, WatchBlocksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LedgerService_WatchBlocksServer = grpc.ServerStreamingServer[WatchBlocksResponse]
+
+func _LedgerService_Search_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SearchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).Search(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_Search_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).Search(ctx, req.(*SearchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_GetSupply_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSupplyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).GetSupply(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_GetSupply_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).GetSupply(ctx, req.(*GetSupplyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_GetFees_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetFeesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).GetFees(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_GetFees_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).GetFees(ctx, req.(*GetFeesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_GetHistoryProof_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHistoryProofRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).GetHistoryProof(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_GetHistoryProof_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).GetHistoryProof(ctx, req.(*GetHistoryProofRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LedgerService_RequestFaucet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RequestFaucetRequest)
 	if err := dec(in); err != nil {
@@ -418,6 +782,42 @@ var LedgerService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LedgerService_GetBlock_Handler,
 		},
 		{
+			MethodName: "ListTransactions",
+			Handler:    _LedgerService_ListTransactions_Handler,
+		},
+		{
+			MethodName: "ListEscrows",
+			Handler:    _LedgerService_ListEscrows_Handler,
+		},
+		{
+			MethodName: "ListEscrowEvents",
+			Handler:    _LedgerService_ListEscrowEvents_Handler,
+		},
+		{
+			MethodName: "ListLeases",
+			Handler:    _LedgerService_ListLeases_Handler,
+		},
+		{
+			MethodName: "ListCharges",
+			Handler:    _LedgerService_ListCharges_Handler,
+		},
+		{
+			MethodName: "Search",
+			Handler:    _LedgerService_Search_Handler,
+		},
+		{
+			MethodName: "GetSupply",
+			Handler:    _LedgerService_GetSupply_Handler,
+		},
+		{
+			MethodName: "GetFees",
+			Handler:    _LedgerService_GetFees_Handler,
+		},
+		{
+			MethodName: "GetHistoryProof",
+			Handler:    _LedgerService_GetHistoryProof_Handler,
+		},
+		{
 			MethodName: "RequestFaucet",
 			Handler:    _LedgerService_RequestFaucet_Handler,
 		},
@@ -428,6 +828,11 @@ var LedgerService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _LedgerService_SubmitStream_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "WatchBlocks",
+			Handler:       _LedgerService_WatchBlocks_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "ucn/ledger/v1/ledger.proto",
