@@ -15,6 +15,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/broker"
 	"github.com/united-containers/ucn/kit/cert"
+	"github.com/united-containers/ucn/kit/clock"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/run"
@@ -108,7 +109,13 @@ func (n *Network) build(ctx context.Context) error {
 	if err := n.openBroker(); err != nil {
 		return err
 	}
-	n.common = instance.Instance{Now: n.now}
+	told, err := n.process.Service("clock")
+	if err != nil {
+		return fmt.Errorf("telemetry: %w", err)
+	}
+	n.common = instance.Instance{
+		Now: n.now, Steady: clock.New(clock.Deps{Wall: n.now, Log: told.Log}),
+	}
 	n.common.Connect = func(name string) (*nats.Conn, error) { return n.broker.Connect(name) }
 	n.group.Add("telemetry", n.process)
 	n.group.Add("broker", n.broker, "telemetry")

@@ -13,6 +13,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/cert"
+	"github.com/united-containers/ucn/kit/clock"
 	"github.com/united-containers/ucn/kit/config"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/keys"
@@ -162,6 +163,7 @@ func Open(
 	i := &Instance{
 		Service: service, Identity: identity, Certificate: certificate, Chain: genesis.Chain,
 		Anchor: genesis.Anchor(), Dialer: dialer, Telemetry: told, Now: time.Now,
+		Steady: clock.New(clock.Deps{Log: told.Log}),
 	}
 	i.Connect = func(name string) (*nats.Conn, error) {
 		login, err := bus.InstanceLogin(identity.Key, identity.Certificate)

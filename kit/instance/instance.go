@@ -10,6 +10,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/cert"
+	"github.com/united-containers/ucn/kit/clock"
 	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/kit/keys"
 	"github.com/united-containers/ucn/kit/rpc"
@@ -36,7 +37,26 @@ type Instance struct {
 	// Sets answers which key sets are in force.
 	Sets      keys.Sets
 	Telemetry *telemetry.Service
-	Now       func() time.Time
+	// Now is the wall clock: tokens, certificates and messages are judged by it.
+	Now func() time.Time
+	// Steady is the clock by which leases, offers and files end: it does not jump. Instances that
+	// share a process share it. Nil means Now.
+	Steady *clock.Steady
+}
+
+// Clock tells the time by which money is paid.
+func (i *Instance) Clock() func() time.Time {
+	if i.Steady == nil {
+		return i.Now
+	}
+	return i.Steady.Now
+}
+
+// HeadTime takes note of a block's time: the clock tells no earlier one from then on.
+func (i *Instance) HeadTime(at time.Time) {
+	if i.Steady != nil {
+		i.Steady.Raise(at)
+	}
 }
 
 // Operator is the account whose certificate the instance has.

@@ -30,6 +30,10 @@ func (s *Sender) refresh(ctx context.Context) error {
 		return fmt.Errorf("read the account: %w", err)
 	}
 	s.operation, s.byteFee = chain.GetOperationFee(), chain.GetByteFee()
+	s.head = time.UnixMilli(int64(chain.GetHead().GetTime()))
+	if s.cfg.HeadTime != nil {
+		s.cfg.HeadTime(s.head)
+	}
 	s.nonce = account.GetPendingNonce()
 	s.first = account.GetAccount().GetKeys() == nil
 	s.known = true

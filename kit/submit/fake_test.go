@@ -33,6 +33,7 @@ type chain struct {
 	nonce     uint64
 	keyed     bool
 	byteFee   uint64
+	head      uint64 // time of the last block, ms
 	sends     int
 	judged    int
 	batches   []int // transactions of each submission that was read
@@ -74,7 +75,9 @@ func (c *chain) GetChain(
 ) (*ledgerv1.GetChainResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &ledgerv1.GetChainResponse{OperationFee: 10, ByteFee: c.byteFee}, c.read("GetChain")
+	return &ledgerv1.GetChainResponse{
+		OperationFee: 10, ByteFee: c.byteFee, Head: &chainv1.Header{Time: c.head},
+	}, c.read("GetChain")
 }
 
 func (c *chain) GetAccount(

@@ -70,6 +70,8 @@ type Config struct {
 	Chain   string
 	Anchor  sig.Anchor
 	Now     func() time.Time
+	// HeadTime is told the last block's time when that was read; nil for nobody.
+	HeadTime func(time.Time)
 }
 
 // Sender acts for one account. Only one Sender should act for an account at a time; two work, but
@@ -95,6 +97,7 @@ type Sender struct {
 	first     bool // the account has no key set on the chain: the next transaction brings it
 	operation uint64
 	byteFee   uint64
+	head      time.Time // the last block's: what is signed must be valid after it
 }
 
 // call is one Send. Its fields belong to the leader until done is closed.
@@ -383,6 +386,14 @@ func (s *Sender) settleAll(calls []*call, err error) {
 	}
 }
 
+// now is the own time, or the chain's when that is ahead: by the chain's it is judged.
+func (s *Sender) now() time.Time {
+	if now := s.cfg.Now(); now.After(s.head) {
+		return now
+	}
+	return s.head
+}
+
 // sign signs a call with the next nonce. Bytes of it that may still be on their way to the ledger
 // stand in the way of another signature unless their nonce is reused or used up.
 func (s *Sender) sign(c *call) error {
@@ -396,7 +407,7 @@ func (s *Sender) sign(c *call) error {
 	}
 	body := tx.Body{
 		Chain: s.cfg.Chain, Account: s.cfg.Account, Nonce: s.nonce,
-		ValidUntil: tx.Millis(s.cfg.Now().Add(validFor).UnixMilli()),
+		ValidUntil: tx.Millis(s.now().Add(validFor).UnixMilli()),
 		Operations: c.operations, Memo: c.memo,
 		Fee: 1<<63 - 1, // the widest, so that the length below is an upper bound
 	}

@@ -375,3 +375,29 @@ func TestClose(t *testing.T) {
 		}
 	})
 }
+
+// TestValidAfterTheLastBlock: by a chain whose time is hours ahead of the own clock, what is signed
+// must not be over yet.
+func TestValidAfterTheLastBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, ahead := range []time.Duration{3 * time.Hour, -3 * time.Hour} {
+			c := newChain()
+			head := time.Now().Add(ahead).Truncate(time.Millisecond)
+			c.head = uint64(head.UnixMilli())
+			var told time.Time
+			s := submit.New(submit.Config{
+				Ledger: c, Key: sig.FromSeed([32]byte{1}), Chain: "main", Now: time.Now,
+				HeadTime: func(at time.Time) { told = at },
+			})
+			send(t, s, "x")
+			s.Close()
+			until := time.UnixMilli(int64(c.committed[0].ValidUntil))
+			if left := until.Sub(time.Now().Add(max(ahead, 0))); left < time.Minute || left > time.Hour {
+				t.Errorf("a block of %v ahead: valid for %v", ahead, left)
+			}
+			if !told.Equal(head) {
+				t.Errorf("told of a block at %v, it is at %v", told, head)
+			}
+		}
+	})
+}

@@ -45,6 +45,7 @@ type world struct {
 	asker   executor.Peer
 	ackKey  sig.PrivateKey
 	anchor  sig.Anchor
+	now     func() time.Time // the executor's clock
 
 	mu   sync.Mutex // guards what follows
 	dead error      // when set, every seam answers it: the life was killed
@@ -66,7 +67,7 @@ func newWorld(t *testing.T) *world {
 		journal: agenttest.NewJournal(), files: agenttest.NewFiles(),
 		owner:  executor.Peer{Account: sig.AccountOfKey(key(1).Public())},
 		asker:  executor.Peer{Instance: key(2).Public(), Operator: sig.AccountID{2}},
-		ackKey: key(3),
+		ackKey: key(3), now: time.Now,
 	}
 	w.ledger = agenttest.NewLedger(w.anchor, time.Now)
 	w.id = executor.Identity{
@@ -118,7 +119,7 @@ func (w *world) start() *executor.Agent {
 		Driver: w.host.Driver("e"), Journal: w.journal, Ledger: w.ledger, Files: w.storage(),
 		Encoder: encoder, Log: slog.New(slog.DiscardHandler),
 		Tracers: tracenoop.NewTracerProvider(), Meters: meternoop.NewMeterProvider(),
-		Now: time.Now,
+		Now: w.now,
 	})
 	if err != nil {
 		w.t.Fatal(err)

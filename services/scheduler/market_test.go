@@ -22,12 +22,13 @@ type market struct {
 	hosts  *schedulertest.Hosts
 	engine *scheduler.Engine
 	stop   func()
+	now    func() time.Time // the scheduler's clock
 }
 
 func newMarket(t *testing.T) *market {
 	m := &market{
 		t: t, store: &schedulertest.Memory{}, ledger: schedulertest.NewLedger(time.Now),
-		hosts: &schedulertest.Hosts{},
+		hosts: &schedulertest.Hosts{}, now: time.Now,
 	}
 	m.start()
 	return m
@@ -37,7 +38,7 @@ func newMarket(t *testing.T) *market {
 func (m *market) start() {
 	m.engine = scheduler.New(scheduler.DefaultPolicy(), scheduler.Deps{
 		Store: m.store, Ledger: m.ledger, Hosts: m.hosts, Assigner: schedulertest.Assigner(),
-		VerifyLease: schedulertest.VerifyLease, Now: time.Now,
+		VerifyLease: schedulertest.VerifyLease, Now: func() time.Time { return m.now() },
 		Random: rand.NewChaCha8([32]byte{1}), Log: slog.New(slog.DiscardHandler),
 		Trace: func(ctx context.Context, _, _ string) (context.Context, func(error)) {
 			return ctx, func(error) {}

@@ -56,7 +56,8 @@ func (c *Client) sender(ctx context.Context, chain string) (*submit.Sender, erro
 	defer c.mu.Unlock()
 	if c.senders[chain] == nil {
 		c.senders[chain] = submit.New(submit.Config{
-			Ledger: c.ledger, Key: c.key, Chain: chain, Anchor: anchor, Now: c.now,
+			Ledger: c.ledger, Key: c.key, Chain: chain, Anchor: anchor, Now: c.clock.Now,
+			HeadTime: c.clock.HeadTime,
 		})
 	}
 	return c.senders[chain], nil

@@ -32,7 +32,7 @@ type Client struct {
 	ledger ledgerv1.LedgerServiceClient
 	key    sig.PrivateKey
 	id     sig.AccountID
-	now    func() time.Time
+	clock  Clock
 
 	mu      sync.Mutex // guards both
 	sets    map[account]known
@@ -54,10 +54,17 @@ var (
 	_ keys.Sets       = (*Client)(nil)
 )
 
+// Clock is the time by which charges are signed.
+type Clock struct {
+	Now func() time.Time
+	// HeadTime is told the times of blocks; nil for nobody.
+	HeadTime func(time.Time)
+}
+
 // New returns a client that charges from the instance account of key.
-func New(ledger ledgerv1.LedgerServiceClient, key sig.PrivateKey, now func() time.Time) *Client {
+func New(ledger ledgerv1.LedgerServiceClient, key sig.PrivateKey, clock Clock) *Client {
 	return &Client{
-		ledger: ledger, key: key, id: sig.AccountOfKey(key.Public()), now: now,
+		ledger: ledger, key: key, id: sig.AccountOfKey(key.Public()), clock: clock,
 		sets: map[account]known{}, senders: map[string]*submit.Sender{},
 	}
 }
@@ -134,7 +141,7 @@ func (c *Client) KeySet(
 	c.mu.Lock()
 	have, ok := c.sets[name]
 	c.mu.Unlock()
-	if ok && c.now().Before(have.until) {
+	if ok && c.clock.Now().Before(have.until) {
 		return have.set, nil
 	}
 	m, err := c.ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{Chain: chain, Account: id[:]})
@@ -152,7 +159,7 @@ func (c *Client) KeySet(
 	if len(c.sets) >= maxKeySets {
 		clear(c.sets)
 	}
-	c.sets[name] = known{set, c.now().Add(keyTime)}
+	c.sets[name] = known{set, c.clock.Now().Add(keyTime)}
 	return set, nil
 }
 

@@ -116,7 +116,7 @@ func (e *exchange) Recv() (*ledgerv1.SubmitStreamResponse, error) {
 func (e *exchange) CloseSend() error { return nil }
 
 func newClient(l *ledger) *ledgerclient.Client {
-	return ledgerclient.New(l, sig.FromSeed([32]byte{1}), time.Now)
+	return ledgerclient.New(l, sig.FromSeed([32]byte{1}), ledgerclient.Clock{Now: time.Now})
 }
 
 func TestReads(t *testing.T) {

@@ -116,7 +116,8 @@ func (e *Executor) build(ctx context.Context, c Config, i *instance.Instance, p 
 	}
 	e.agent, err = executor.New(c.agent(i), who, executor.Deps{
 		Driver: driver, Journal: p.journal, Ledger: ledger, Files: files, Encoder: encoder,
-		Log: i.Telemetry.Log, Tracers: i.Telemetry.Tracers, Meters: i.Telemetry.Meters, Now: i.Now,
+		Log: i.Telemetry.Log, Tracers: i.Telemetry.Tracers, Meters: i.Telemetry.Meters,
+		Now: i.Clock(),
 	})
 	if err != nil {
 		return err
@@ -239,7 +240,8 @@ func (e *Executor) dial(ctx context.Context, c Config, i *instance.Instance) (
 	if err != nil {
 		return nil, nil, err
 	}
-	client := ledgerclient.New(ledgerv1.NewLedgerServiceClient(ledger), i.Identity.Key, i.Now)
+	client := ledgerclient.New(ledgerv1.NewLedgerServiceClient(ledger), i.Identity.Key,
+		ledgerclient.Clock{Now: i.Clock(), HeadTime: i.HeadTime})
 	e.closers = append(e.closers, client.Close)
 	return client, files, nil
 }

@@ -168,7 +168,7 @@ func (s *Scheduler) deps(i *instance.Instance, conn *nats.Conn) (server.Deps, er
 		Engine: scheduler.Deps{
 			Store: store, Ledger: ledger,
 			Hosts: hostbus.New(client), Assigner: i.Account(), VerifyLease: ledger.VerifyLease,
-			Now: i.Now, Random: rand.Reader, Log: i.Telemetry.Log,
+			Now: i.Clock(), Random: rand.Reader, Log: i.Telemetry.Log,
 		},
 		Chain: i.Chain, Certificate: certificate, KeySets: i.Sets, Publish: publisher,
 		Tracers: i.Telemetry.Tracers,
@@ -209,7 +209,8 @@ func (s *Scheduler) ledger(i *instance.Instance) (*ledgerrpc.Ledger, error) {
 	s.conns = append(s.conns, conn.Close)
 	client := ledgerv1.NewLedgerServiceClient(conn)
 	sender := submit.New(submit.Config{
-		Ledger: client, Key: i.Identity.Key, Chain: i.Chain, Anchor: i.Anchor, Now: i.Now,
+		Ledger: client, Key: i.Identity.Key, Chain: i.Chain, Anchor: i.Anchor, Now: i.Clock(),
+		HeadTime: i.HeadTime,
 	})
 	s.conns = append(s.conns, func() error { sender.Close(); return nil })
 	return ledgerrpc.New(client, sender, i.Chain, i.Anchor), nil

@@ -146,7 +146,7 @@ func New(ctx context.Context, c Config, i *instance.Instance) (_ *Storage, err e
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	deps := server.Deps{Limits: c.limits(), Operator: storage.Account(i.Operator()), Now: i.Now,
+	deps := server.Deps{Limits: c.limits(), Operator: storage.Account(i.Operator()), Now: i.Clock(),
 		Meter: i.Telemetry.Meters, Log: i.Telemetry.Log}
 	if !c.AnyAccount {
 		if s.ledger, err = i.Dialer.Dial(ctx, "ledger"); err != nil {
@@ -155,7 +155,7 @@ func New(ctx context.Context, c Config, i *instance.Instance) (_ *Storage, err e
 		deps.Accounts = accounts{ledgerv1.NewLedgerServiceClient(s.ledger), i.Chain}
 	}
 	s.disk, err = disk.Open(disk.Config{Dir: c.Dir, Limits: c.limits(), Reserve: int64(c.Reserve),
-		UploadIdle: c.UploadIdle, Grace: c.Grace, Now: i.Now, Log: i.Telemetry.Log})
+		UploadIdle: c.UploadIdle, Grace: c.Grace, Now: i.Clock(), Log: i.Telemetry.Log})
 	if err != nil {
 		return nil, fmt.Errorf("storage: %w", err)
 	}
