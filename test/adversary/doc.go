@@ -3,7 +3,10 @@
 // repeats what others signed. Each attack is a test that says what the attacker gained, in
 // grains, and the bound it must stay under; `make adversaries` prints the table.
 //
-// Everything is judged by the real state machine (chain/state), which recounts every sum after
-// every block, and by the owner's real client (cli/ack). Gained counts money alone that moved to
-// the attacker or stayed with it against what was earned; fees that it paid are left out.
+// Most are judged by the real state machine (chain/state), which recounts every sum after every
+// block, and by the owner's real client (cli/ack). Those of services_test.go are played by the real
+// services: a ledger behind its gRPC service, the executor's agent with its client of that ledger,
+// and the owner's checks; only the engine of containers is in memory. Gained counts money alone
+// that moved to the attacker or stayed with it against what was earned; fees that it paid are left
+// out.
 package adversary

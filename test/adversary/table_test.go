@@ -31,6 +31,15 @@ func TestAdversaries(t *testing.T) {
 			})
 		}
 	}
+	for _, a := range byServices {
+		t.Run(a.name, func(t *testing.T) {
+			gained := playHouse(t, a.cheat, a.bound)
+			fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", a.name, gained, a.bound, a.named)
+			if gained > a.bound {
+				t.Errorf("gained %d grains, the bound (%s) is %d", gained, a.named, a.bound)
+			}
+		})
+	}
 	if err := table.Flush(); err != nil {
 		t.Fatal(err)
 	}

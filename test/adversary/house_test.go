@@ -1,0 +1,347 @@
+package adversary
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	meternoop "go.opentelemetry.io/otel/metric/noop"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/canon"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/cli/ack"
+	"github.com/united-containers/ucn/kit/instance"
+	"github.com/united-containers/ucn/kit/rpc"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+	marketv1 "github.com/united-containers/ucn/proto/ucn/market/v1"
+	"github.com/united-containers/ucn/services/executor"
+	"github.com/united-containers/ucn/services/executor/agenttest"
+	"github.com/united-containers/ucn/services/executor/fake"
+	"github.com/united-containers/ucn/services/executor/ledgerclient"
+	executorserver "github.com/united-containers/ucn/services/executor/server"
+	"github.com/united-containers/ucn/services/ledger"
+	"github.com/united-containers/ucn/services/ledger/ledgertest"
+	ledgerserver "github.com/united-containers/ucn/services/ledger/server"
+	"github.com/united-containers/ucn/services/ledger/solo"
+)
+
+// Accounts of a house's network.
+const (
+	owner = iota
+	assigner
+	host
+	agentKey
+	people
+)
+
+const (
+	image    = "bafkreihddrhfp65j3gyy2qtc4rs4kfb5ciydggfcobmq5clojg72eb2qiu"
+	jobRuns  = 100 * time.Second
+	fromHost = tx.Grains(block.UCN) / 3600 // a core, per second
+	// What the owner allows to be paid that it has not signed for.
+	houseTrust = 20 * fromHost
+)
+
+// house is the real services around one job: a ledger behind its gRPC service, the executor's agent
+// with the real client of that ledger, and the owner's real checks. Only the container engine is
+// a fake, in memory. Who cheats replaces one of them.
+type house struct {
+	t       *testing.T
+	n       *ledgertest.Network
+	chain   *ledger.Chain
+	client  ledgerv1.LedgerServiceClient
+	agent   *executor.Agent
+	journal *agenttest.Journal
+	nonces  [people]uint64
+	escrow  tx.EscrowID
+	lease   executor.SignedLease
+
+	mu     sync.Mutex // guards what the owner signed
+	signed []executor.Ack
+	closed []func()
+}
+
+// cheat is what is wrong in a house.
+type cheat struct {
+	driver func(executor.Driver) executor.Driver
+	ledger func(*house, executor.Ledger) executor.Ledger
+	// repeats makes everything that the owner signed reach the executor again, oldest last.
+	repeats bool
+}
+
+func newHouse(t *testing.T, c cheat) *house {
+	t.Helper()
+	h := &house{t: t, journal: agenttest.NewJournal()}
+	var err error
+	if h.n, err = ledgertest.NewNetwork(9, people); err != nil {
+		t.Fatal(err)
+	}
+	h.openLedger()
+	h.openEscrow()
+	h.openAgent(c)
+	return h
+}
+
+// close ends everything, newest first.
+func (h *house) close() {
+	for i := len(h.closed) - 1; i >= 0; i-- {
+		h.closed[i]()
+	}
+}
+
+// anybody may submit.
+type anybody struct{}
+
+func (anybody) Authenticate(context.Context, string) (rpc.Caller, error) {
+	return rpc.Caller{Scopes: []string{ledgerserver.Scope}}, nil
+}
+
+func (h *house) openLedger() {
+	c, stop := ledgertest.Start(h.t, ledger.Config{Pool: ledger.DefaultPool()}, ledger.Deps{
+		Genesis: h.n.Genesis, Store: (&ledgertest.Disk{}).Open(),
+		Orderer: func(head ledger.Header) (ledger.Orderer, error) {
+			return solo.New(solo.Default(), h.n.MaxStep(), solo.Deps{Key: h.n.Proposer, Head: head})
+		},
+	})
+	h.chain = c
+	h.closed = append(h.closed, func() {
+		if err := stop(); err != nil {
+			h.t.Error(err)
+		}
+	})
+	s, err := ledgerserver.New(ledgerserver.Config{}, ledgerserver.Deps{Chains: []*ledger.Chain{c}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var pipe rpc.Pipe
+	listener, err := pipe.Listen("ledger")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	front, err := rpc.NewServer(rpc.DefaultServer(), rpc.ServerDeps{
+		Auth: anybody{}, Listener: listener, Public: ledgerserver.Public(),
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	s.Register(front)
+	h.run(s.Run)
+	h.run(front.Run)
+	conn, err := rpc.NewPipeDialer(&pipe, rpc.ClientDeps{
+		Tokens: instance.NewTokens(h.n.Keys[agentKey], block.Main, h.n.Accounts[host], nil),
+	}).Dial(h.t.Context(), "ledger")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.closed = append(h.closed, func() { _ = conn.Close() })
+	h.client = ledgerv1.NewLedgerServiceClient(conn)
+}
+
+// run runs a component until close.
+func (h *house) run(component func(context.Context, func()) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- component(ctx, func() { close(ready) }) }()
+	<-ready
+	h.closed = append(h.closed, func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Error(err)
+		}
+	})
+}
+
+// do commits an operation of an account.
+func (h *house) do(from int, o tx.Operation) tx.Receipt {
+	h.t.Helper()
+	raw := h.n.Sign(from, h.n.Body(from, h.nonces[from], o))
+	h.nonces[from]++
+	results, _, err := h.chain.Submit(h.t.Context(), [][]byte{raw}, ledger.Committed)
+	if err != nil || results[0].Err != nil {
+		h.t.Fatalf("%T: %v, %+v", o, err, results)
+	}
+	receipt, err := tx.DecodeReceipt(results[0].Receipt)
+	if err != nil || receipt.Status != chainv1.Status_STATUS_OK {
+		h.t.Fatalf("%T: %+v, %v", o, receipt, err)
+	}
+	return receipt
+}
+
+func (h *house) openEscrow() {
+	r := h.do(owner, &tx.OpenEscrow{
+		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: subject[:], Amount: 2 * block.UCN,
+		Terms: tx.Terms{
+			MaxRate: tx.GrainsPerHour(10 * block.UCN), MaxTotal: 2 * block.UCN, Trust: houseTrust,
+			AckKeys: []sig.PublicKey{h.n.Keys[owner].Public()}, Assigner: h.n.Accounts[assigner],
+			Expires: tx.Millis(time.Now().Add(60 * 24 * time.Hour).UnixMilli()),
+		},
+	})
+	h.escrow = tx.EscrowID(r.Outcomes[0].Created)
+}
+
+func (h *house) openAgent(c cheat) {
+	engine := fake.NewHost(fake.Options{AnyImage: true})
+	h.closed = append(h.closed, engine.Shutdown)
+	var driver executor.Driver = engine.Driver("e")
+	if c.driver != nil {
+		driver = c.driver(driver)
+	}
+	own := ledgerclient.New(h.client, h.n.Keys[agentKey], ledgerclient.Clock{Now: time.Now})
+	h.closed = append(h.closed, func() { _ = own.Close() })
+	var money executor.Ledger = own
+	if c.ledger != nil {
+		money = c.ledger(h, own)
+	}
+	encoder, err := executorserver.NewEncoder(nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.agent, err = executor.New(executor.DefaultConfig(), executor.Identity{
+		Key: h.n.Keys[agentKey], Operator: h.n.Accounts[host], Payee: h.n.Accounts[host],
+		Anchors: map[string]sig.Anchor{block.Main: h.n.Anchor},
+	}, executor.Deps{
+		Driver: driver, Journal: h.journal, Ledger: money, Files: agenttest.NewFiles(),
+		Encoder: encoder, Log: slog.New(slog.DiscardHandler),
+		Tracers: tracenoop.NewTracerProvider(), Meters: meternoop.NewMeterProvider(), Now: time.Now,
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.run(h.agent.Run)
+	synctest.Wait() // it has posted its offer
+}
+
+// play runs a job of jobRuns on one core to its end and returns what was paid for it.
+func (h *house) play(c cheat) tx.Grains {
+	h.t.Helper()
+	ask := executor.Ask{
+		From: executor.Peer{
+			Instance: h.n.Keys[assigner].Public(), Operator: h.n.Accounts[assigner],
+		},
+		Job: subject, Revision: executor.Hash{3}, Run: "01", Attempt: "a1", Offer: h.offer(),
+		Spec: executor.JobSpec{
+			Owner: h.n.Accounts[owner], Chain: block.Main, Name: "job", Image: image,
+			Args:      []string{"use", "200", "sleep", jobRuns.String()},
+			Isolation: executor.IsolationStandard,
+			Resources: executor.Resources{CPUMilli: 1000, Memory: 64 << 20, Disk: 64 << 20},
+		},
+		Terms: executor.Terms{
+			Escrow: executor.EscrowID(h.escrow), Subject: subject, Epoch: 1, Budget: uint64(block.UCN),
+			Trust: uint64(houseTrust), AckKeys: []sig.PublicKey{h.n.Keys[owner].Public()},
+			PlaceBy: uint64(time.Now().Add(time.Minute).UnixMilli()),
+			Until:   uint64(time.Now().Add(time.Hour).UnixMilli()),
+		},
+	}
+	answer, err := h.agent.Ask(h.t.Context(), ask)
+	if err != nil || answer.Lease == nil {
+		h.t.Fatalf("ask: %+v, %v", answer.Declined, err)
+	}
+	h.lease = *answer.Lease
+	h.do(assigner, &tx.PlaceLease{Lease: *h.lease.Lease.TX(), Signature: h.lease.Signature})
+	h.attend(ask)
+	if c.repeats {
+		h.repeat()
+	}
+	h.settled(ask.Attempt)
+	state, _ := h.chain.State().Lease(tx.LeaseID(h.lease.ID))
+	return state.Paid
+}
+
+// attend is the owner's client: it delivers the task and signs what its own checks let pass.
+func (h *house) attend(ask executor.Ask) {
+	h.t.Helper()
+	held, _ := h.chain.State().Lease(tx.LeaseID(h.lease.ID))
+	var checker *ack.Checker
+	task := executor.Task{
+		From: executor.Peer{Account: h.n.Accounts[owner]}, Job: ask.Job, Revision: ask.Revision,
+		Run: ask.Run, Attempt: ask.Attempt, Lease: h.lease.ID, StorageToken: "token",
+	}
+	err := h.agent.Task(h.t.Context(), task, func(u executor.Update) error {
+		if u.Note == nil {
+			return nil
+		}
+		if checker == nil {
+			var err error
+			checker, err = ack.New(ack.Agreement{
+				Anchor: h.n.Anchor, Lease: held.Lease, From: held.From, Budget: held.Budget,
+				Prices: u.Note.Prices.Rules(), Revision: tx.Hash(ask.Revision), Escrow: h.escrow,
+				Job: ask.Job, Key: h.n.Keys[owner],
+			}, time.Now)
+			if err != nil {
+				return err
+			}
+		}
+		return h.sign(checker, u.Note)
+	})
+	if err != nil {
+		h.t.Errorf("task: %v", err)
+	}
+}
+
+func (h *house) sign(checker *ack.Checker, n *executor.NoteAsk) error {
+	checked, err := checker.Check(&jobv1.SignedNote{
+		Note: n.Note.Note.TX().PB(), Signature: n.Note.Signature[:], Usage: n.Note.Usage.PB(),
+		Prices: n.Prices.Rules().PB(), Final: n.Note.Final,
+	})
+	if err != nil {
+		return nil // refused: the owner goes on watching
+	}
+	signed := executor.Ack{Note: n.Note.Note, Signature: checked.Countersignature.Signature}
+	h.mu.Lock()
+	h.signed = append(h.signed, signed)
+	h.mu.Unlock()
+	return h.agent.Acknowledge(h.t.Context(), h.lease.ID, signed)
+}
+
+// repeat sends everything that the owner signed again, newest first.
+func (h *house) repeat() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := len(h.signed) - 1; i >= 0; i-- {
+		for range 3 {
+			_ = h.agent.Acknowledge(h.t.Context(), h.lease.ID, h.signed[i])
+		}
+	}
+}
+
+// settled waits until the executor has nothing more to do for the attempt.
+func (h *house) settled(id executor.AttemptID) {
+	h.t.Helper()
+	for range 10_000 {
+		if h.journal.Record(id).Phase == executor.PhaseClosed {
+			return
+		}
+		timer := time.NewTimer(100 * time.Millisecond)
+		<-timer.C
+	}
+	h.t.Errorf("the attempt is never closed: its phase is %v", h.journal.Record(id).Phase)
+}
+
+// offer returns the hash of what the executor offers.
+func (h *house) offer() executor.Hash {
+	h.t.Helper()
+	for _, e := range h.journal.Events() {
+		if e.Type != executor.TypeOfferPosted {
+			continue
+		}
+		var m marketv1.Offer
+		if err := canon.Unmarshal(e.Payload, &m); err != nil {
+			h.t.Fatal(err)
+		}
+		hash, err := canon.Hash(&m)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		return hash
+	}
+	h.t.Fatal("no offer was posted")
+	return executor.Hash{}
+}
