@@ -164,7 +164,7 @@ func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask, s Escrow) erro
 		wrong = "it lasts longer than it was offered"
 	case uint64(l.ClaimWindow) != uint64(t.ClaimWindow.Milliseconds()):
 		wrong = "it has another claim window"
-	case time.Duration(l.Notice)*time.Millisecond > o.Notice:
+	case uint64(l.Notice) > uint64(max(0, o.Notice.Milliseconds())): // as a Duration it may overflow
 		wrong = "it wants a longer notice than its offer says"
 	}
 	if wrong != "" {

@@ -40,6 +40,18 @@ func TestAdversaries(t *testing.T) {
 			}
 		})
 	}
+	for _, a := range byFriends {
+		t.Run(a.name, func(t *testing.T) {
+			gained, leases := playFriend(t, a.sign)
+			fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", a.name, gained, a.bound, a.named)
+			if gained > a.bound {
+				t.Errorf("gained %d grains, the bound (%s) is %d", gained, a.named, a.bound)
+			}
+			if leases < a.leases || a.leases == 0 && leases > 0 {
+				t.Errorf("%d leases were placed", leases)
+			}
+		})
+	}
 	if err := table.Flush(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,168 @@
+package adversary
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/price"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/submit"
+	"github.com/united-containers/ucn/services/scheduler"
+	"github.com/united-containers/ucn/services/scheduler/ledgerrpc"
+	"github.com/united-containers/ucn/services/scheduler/schedulertest"
+)
+
+// byFriends are played with the real scheduler on the real ledger: it knows one host, a friend that
+// signs whatever it is asked, changed to its liking, runs nothing, and charges what it can.
+var byFriends = []struct {
+	name, named string
+	bound       tx.Grains
+	// leases is how many are at least placed, or the attack did not take place.
+	leases int
+	sign   func(*tx.Lease)
+}{
+	{"scheduler leases to a friend who runs nothing", trustOfEscrow, houseTrust, 1,
+		func(l *tx.Lease) { l.Trust = houseTrust }},
+	{"scheduler leases to it again whenever it gives up", trustOfEscrow, houseTrust, 3,
+		func(l *tx.Lease) { l.Trust = houseTrust / 4 }},
+	{"friend signs for twice the price of its offer", nothing, 0, 0,
+		func(l *tx.Lease) { l.Trust, l.Rate = houseTrust, 2*l.Rate }},
+	{"friend wants more trust than the owner gives", nothing, 0, 0,
+		func(l *tx.Lease) { l.Trust = 2 * houseTrust }},
+	{"friend takes the whole trust for arriving", nothing, 0, 0,
+		func(l *tx.Lease) { l.Trust, l.Upfront = houseTrust, houseTrust }},
+	{"friend wants years of notice", nothing, 0, 0,
+		func(l *tx.Lease) { l.Trust, l.Notice = houseTrust, math.MaxInt64 }},
+}
+
+// friend is a host that signs and runs nothing.
+type friend struct {
+	h     *house
+	offer *scheduler.Offer
+	sign  func(*tx.Lease)
+}
+
+var _ scheduler.Hosts = friend{}
+
+// Ask implements scheduler.Hosts.
+func (f friend) Ask(_ context.Context, _ scheduler.Host, a scheduler.Ask) (
+	scheduler.SignedLease, error,
+) {
+	rate, err := price.Rate(f.offer.Prices, a.Resources, 0)
+	if err != nil {
+		return scheduler.SignedLease{}, err
+	}
+	t := a.Terms
+	l := tx.Lease{
+		Escrow: t.Escrow, Subject: t.Subject[:], Slot: t.Slot, Epoch: t.Epoch,
+		Payee: f.offer.Payee, AgentKey: f.offer.Host.Executor, Rate: rate,
+		Budget: tx.Grains(t.Budget), AckKeys: t.AckKeys,
+		ClaimWindow: tx.Millis(t.ClaimWindow.Milliseconds()),
+		PriceHash:   f.offer.Prices.Hash(), OfferHash: f.offer.Hash,
+		PlaceBy: tx.Millis(t.PlaceBy.UnixMilli()), Until: tx.Millis(t.Until.UnixMilli()),
+	}
+	f.sign(&l)
+	return scheduler.SignedLease{
+		Lease: l, Signature: f.h.n.Keys[agentKey].Sign(l.Preimage(f.h.n.Anchor)),
+	}, nil
+}
+
+// Deliver implements scheduler.Hosts.
+func (friend) Deliver(context.Context, scheduler.Host, scheduler.Task) (*scheduler.Report, error) {
+	return nil, nil
+}
+
+// Stop implements scheduler.Hosts.
+func (friend) Stop(context.Context, scheduler.Host, scheduler.Stop) error { return nil }
+
+// market adds the real scheduler to a house whose only host is a friend.
+func (h *house) market(sign func(*tx.Lease)) (*scheduler.Engine, *scheduler.Offer) {
+	h.t.Helper()
+	offer := schedulertest.NewOffer(1, uint64(block.UCN), time.Now())
+	offer.Host.Executor, offer.Payee = h.n.Keys[agentKey].Public(), h.n.Accounts[host]
+	sender := submit.New(submit.Config{
+		Ledger: h.client, Key: h.n.Keys[assigner], Chain: block.Main, Anchor: h.n.Anchor,
+		Now: time.Now,
+	})
+	h.closed = append(h.closed, sender.Close)
+	ledger := ledgerrpc.New(h.client, sender, block.Main, h.n.Anchor)
+	engine := scheduler.New(scheduler.DefaultPolicy(), scheduler.Deps{
+		Store: &schedulertest.Memory{}, Ledger: ledger, Hosts: friend{h, offer, sign},
+		Assigner: h.n.Accounts[assigner], VerifyLease: ledger.VerifyLease, Now: time.Now,
+		Random: rand.NewChaCha8([32]byte{1}), Log: slog.New(slog.DiscardHandler),
+		Trace: func(ctx context.Context, _, _ string) (context.Context, func(error)) {
+			return ctx, func(error) {}
+		},
+	})
+	h.run(engine.Run)
+	return engine, offer
+}
+
+// playFriend has the scheduler place the owner's job with its friend until it does not any more, or
+// for an hour. It returns what was paid and how many leases there were.
+func playFriend(t *testing.T, sign func(*tx.Lease)) (paid tx.Grains, leases int) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, cheat{})
+		defer h.close()
+		engine, offer := h.market(sign)
+		j := schedulertest.NewJob(1, 1)
+		j.ID, j.Owner, j.Escrow, j.Runs = subject, h.n.Accounts[owner], h.escrow, nil
+		j.Spec.MaxTotal, j.Spec.Retries = uint64(block.UCN), 100
+		if _, err := engine.Submit(t.Context(), j); err != nil {
+			t.Fatal(err)
+		}
+		for range 60 {
+			next := *offer
+			next.Posted, next.Expires = time.Now(), time.Now().Add(5*time.Minute)
+			engine.Offer(&next)
+			timer := time.NewTimer(time.Minute)
+			<-timer.C
+			if h.charged(engine, j) {
+				leases++
+			}
+		}
+		e, _ := h.chain.State().Escrow(h.escrow)
+		paid = e.Paid
+	})
+	return paid, leases
+}
+
+// charged has the friend charge its present lease, for all it can, and give the attempt up. It
+// returns false when it has none.
+func (h *house) charged(engine *scheduler.Engine, j *scheduler.Job) bool {
+	h.t.Helper()
+	held, err := engine.Job(h.t.Context(), j.Owner, j.ID)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r := held.Current()
+	a := r.Current()
+	if a == nil || a.State == scheduler.Ended {
+		return false
+	}
+	id := a.Lease.Lease.ID(h.n.Anchor)
+	if _, placed := h.chain.State().Lease(id); !placed {
+		return false
+	}
+	n := tx.Note{
+		Lease: id, Revision: tx.Hash{3}, Upto: h.chain.Now(), Cumulative: math.MaxInt64,
+		UsageHash: tx.Hash{4},
+	}
+	h.do(agentKey, &tx.Charge{Note: n, Signature: h.n.Keys[agentKey].Sign(n.Preimage(h.n.Anchor))})
+	err = engine.Report(h.t.Context(), scheduler.Report{
+		Job: j.ID, Run: r.ID, Attempt: a.ID, Executor: sig.PublicKey(a.Host.Executor),
+		State: scheduler.Ended, End: scheduler.Failed, Reason: "gave up", Time: time.Now(),
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return true
+}
