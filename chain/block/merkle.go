@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/tx"
@@ -117,18 +118,16 @@ func Prove(leaves []tx.Hash, index int) ListProof {
 	proof := ListProof{Index: uint64(index), Size: uint64(len(leaves))}
 	// The path is found from the root down and told from the leaf up.
 	for len(leaves) > 1 {
-		split := 1 << (bits.Len(uint(len(leaves)-1)) - 1)
-		if index < split {
-			proof.Siblings = append(proof.Siblings, RootOfLeaves(leaves[split:]))
-			leaves = leaves[:split]
+		half := int(split(uint64(len(leaves))))
+		if index < half {
+			proof.Siblings = append(proof.Siblings, RootOfLeaves(leaves[half:]))
+			leaves = leaves[:half]
 			continue
 		}
-		proof.Siblings = append(proof.Siblings, RootOfLeaves(leaves[:split]))
-		leaves, index = leaves[split:], index-split
+		proof.Siblings = append(proof.Siblings, RootOfLeaves(leaves[:half]))
+		leaves, index = leaves[half:], index-half
 	}
-	for i, j := 0, len(proof.Siblings)-1; i < j; i, j = i+1, j-1 {
-		proof.Siblings[i], proof.Siblings[j] = proof.Siblings[j], proof.Siblings[i]
-	}
+	slices.Reverse(proof.Siblings)
 	return proof
 }
 
@@ -184,3 +183,65 @@ func ListProofFromPB(m *chainv1.ListProof) (ListProof, error) {
 	}
 	return out, nil
 }
+
+// A NodeStore returns the root of the complete subtree of 2^level entries that begins at entry
+// i × 2^level of a list.
+type NodeStore func(level uint, i uint64) (tx.Hash, error)
+
+// Grow calls put with every subtree of a list that becomes complete by appending leaf as entry
+// index: the leaf itself first, then upwards. node returns those that were complete before.
+func Grow(index uint64, leaf tx.Hash, node NodeStore,
+	put func(level uint, i uint64, root tx.Hash)) error {
+	put(0, index, leaf)
+	for level := uint(0); index&1 == 1; level++ {
+		left, err := node(level, index-1)
+		if err != nil {
+			return err
+		}
+		leaf, index = nodeHash(left, leaf), index>>1
+		put(level+1, index, leaf)
+	}
+	return nil
+}
+
+// ProveStored is Prove of entry index, below size, of a list of size entries whose complete
+// subtrees are stored. It reads O(log² size) of them.
+func ProveStored(index, size uint64, node NodeStore) (ListProof, error) {
+	p := ListProof{Index: index, Size: size}
+	var err error
+	for low := uint64(0); size > 1; {
+		half := split(size)
+		var sibling tx.Hash
+		if index-low < half {
+			sibling, err = spanRoot(low+half, size-half, node)
+			size = half
+		} else {
+			sibling, err = spanRoot(low, half, node)
+			low, size = low+half, size-half
+		}
+		if err != nil {
+			return ListProof{}, err
+		}
+		p.Siblings = append(p.Siblings, sibling)
+	}
+	slices.Reverse(p.Siblings)
+	return p, nil
+}
+
+// spanRoot returns the root of size entries from low on.
+func spanRoot(low, size uint64, node NodeStore) (tx.Hash, error) {
+	if size&(size-1) == 0 {
+		level := uint(bits.TrailingZeros64(size))
+		return node(level, low>>level)
+	}
+	half := split(size)
+	left, err := spanRoot(low, half, node)
+	if err != nil {
+		return left, err
+	}
+	right, err := spanRoot(low+half, size-half, node)
+	return nodeHash(left, right), err
+}
+
+// split returns the largest power of two below n, which is at least 2.
+func split(n uint64) uint64 { return 1 << (bits.Len64(n-1) - 1) }

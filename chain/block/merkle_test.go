@@ -137,3 +137,39 @@ func TestCompactRange(t *testing.T) {
 		t.Error("3 entries restored from 1 subtree")
 	}
 }
+
+func TestStoredSubtreesGiveTheSameProofs(t *testing.T) {
+	type place struct {
+		level uint
+		i     uint64
+	}
+	stored := map[place]tx.Hash{}
+	missing := errors.New("not stored")
+	node := func(level uint, i uint64) (tx.Hash, error) {
+		root, ok := stored[place{level, i}]
+		if !ok {
+			return root, missing
+		}
+		return root, nil
+	}
+	_, leaves := entries(70)
+	for n, leaf := range leaves {
+		err := block.Grow(uint64(n), leaf, node, func(level uint, i uint64, root tx.Hash) {
+			stored[place{level, i}] = root
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n + 1 {
+			got, err := block.ProveStored(uint64(i), uint64(n+1), node)
+			if want := block.Prove(leaves[:n+1], i); err != nil || !slices.Equal(got.Siblings,
+				want.Siblings) || got.Index != want.Index || got.Size != want.Size {
+				t.Fatalf("entry %d of %d: %v", i, n+1, err)
+			}
+		}
+	}
+	delete(stored, place{0, 1})
+	if _, err := block.ProveStored(0, 70, node); !errors.Is(err, missing) {
+		t.Errorf("proved without the sibling: %v", err)
+	}
+}

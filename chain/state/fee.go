@@ -3,6 +3,7 @@ package state
 import (
 	"math/bits"
 
+	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/chain/tx"
 )
 
@@ -67,4 +68,21 @@ func proposerShare(fees tx.Grains) tx.Grains {
 	hi, lo := bits.Mul64(uint64(fees), 4)
 	q, _ := bits.Div64(hi, lo, 5)
 	return tx.Grains(q)
+}
+
+// Ceiling returns the highest prices that a chain's parameters allow.
+func Ceiling(p block.Params) Prices {
+	ceiling := max(1, tx.Grains(p.FeeCeiling))
+	return Prices{satMul(p.OperationFee, ceiling), satMul(p.ByteFee, ceiling)}
+}
+
+// After returns the highest prices that can be in force after n blocks.
+func After(now Prices, p block.Params, n int) Prices {
+	for range n {
+		now = Prices{
+			nextPrice(now.Operation, p.OperationFee, tx.Grains(p.FeeCeiling), fullScale),
+			nextPrice(now.Byte, p.ByteFee, tx.Grains(p.FeeCeiling), fullScale),
+		}
+	}
+	return now
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"maps"
 	"net/url"
 	"strings"
 
@@ -57,6 +58,10 @@ const (
 	collectFiles  = "files"
 	collectBlocks = "blocks"
 	collectUpload = "uploads"
+
+	collectEscrows = "escrows"
+	// watchBlocks is where a verb stands behind the collection itself.
+	watchBlocks = "blocks:watch"
 )
 
 // prefixOf returns the human-readable part of the ids of a collection, empty where they have none;
@@ -65,7 +70,7 @@ func prefixOf(name string) (hrp string, known bool) {
 	switch name {
 	case "accounts":
 		return id.Account, true
-	case "escrows":
+	case collectEscrows:
 		return id.Escrow, true
 	case "leases":
 		return id.Lease, true
@@ -92,6 +97,10 @@ func Resolve(method, path string, query url.Values) (Route, error) {
 	}
 	if err := r.translateQuery(at[collection]); err != nil {
 		return r, err
+	}
+	if len(at) == segments-1 && at[collection] == watchBlocks && method == "GET" {
+		r.Operation = Watch
+		return r, nil
 	}
 	if len(at) == segments-1 && at[collection] == collectFiles {
 		if method == "PUT" || method == "POST" {
@@ -156,21 +165,31 @@ func (r *Route) file(method, text string, whole bool) error {
 	return nil
 }
 
+// queryIDs are the parameters that are ids, by collection, with the human-readable part of each.
+func queryIDs(of string) map[string]string {
+	switch of {
+	case collectBlocks:
+		return map[string]string{"hash": ""}
+	case collectEscrows:
+		return map[string]string{"owner": id.Account, "subject": id.Job}
+	}
+	return nil
+}
+
 func (r *Route) translateQuery(of string) error {
-	text := r.Query.Get("hash")
-	if of != collectBlocks || text == "" {
-		return nil
+	for parameter, hrp := range queryIDs(of) {
+		text := r.Query.Get(parameter)
+		if text == "" {
+			continue
+		}
+		raw, err := ParseID(hrp, text)
+		if err != nil {
+			return err
+		}
+		query := maps.Clone(r.Query)
+		query.Set(parameter, encode(raw[:]))
+		r.Query = query
 	}
-	raw, err := ParseID("", text)
-	if err != nil {
-		return err
-	}
-	query := url.Values{}
-	for key, values := range r.Query {
-		query[key] = values
-	}
-	query.Set("hash", encode(raw[:]))
-	r.Query = query
 	return nil
 }
 
@@ -187,8 +206,9 @@ func name(at []string) string {
 		return "/"
 	}
 	switch at[collection] {
-	case "chains", "accounts", "escrows", "leases", "transactions", collectBlocks, "faucet",
-		"scheduler", collectJobs, "market", "offers", collectFiles, "storage":
+	case "chains", "accounts", collectEscrows, "leases", "transactions", collectBlocks, watchBlocks,
+		"faucet", "search", "supply", "fees", "scheduler", collectJobs, "market", "offers",
+		collectFiles, "storage":
 	default:
 		return "/v1/?"
 	}
@@ -199,14 +219,18 @@ func name(at []string) string {
 	_, verb, _ := strings.Cut(at[object], ":")
 	out += "/{id}"
 	switch verb {
-	case "cancel", "update", "watch", "stat", "list", "pin", "unpin", "setExpiry", "finish":
+	case "cancel", "update", "watch", "stat", "list", "pin", "unpin", "setExpiry", "finish",
+		"proof":
 		out += ":" + verb
 	}
 	if len(at) > segments && at[collection] == collectFiles {
 		return out + "/{path}"
 	}
-	if len(at) > segments && at[part] == "logs" {
-		out += "/logs"
+	if len(at) > segments {
+		switch at[part] {
+		case "logs", "runs", "tasks", "transactions", "events", "leases", "charges":
+			out += "/" + at[part]
+		}
 	}
 	return out
 }

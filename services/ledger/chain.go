@@ -85,6 +85,9 @@ type Chain struct {
 	head    Tip
 	session *session
 	changed chan struct{} // closed, and made anew, when the session fails or another begins
+	// moved is closed, and made anew, when the head moves; fullness is of the last blocks.
+	moved    chan struct{}
+	fullness []Fullness
 }
 
 var _ App = (*Chain)(nil)
@@ -111,7 +114,8 @@ func Open(ctx context.Context, config Config, deps Deps) (*Chain, error) {
 		config: config, deps: deps, genesis: deps.Genesis, name: deps.Genesis.Chain,
 		anchor: deps.Genesis.Anchor(), clock: deps.Clock, log: deps.Log,
 		pool: newPool[*candidate](config.Pool), ingress: newIngress(config.CachedKeys),
-		recent: newRecent(), changed: make(chan struct{}), snapping: make(chan struct{}, 1),
+		recent: newRecent(), changed: make(chan struct{}), moved: make(chan struct{}),
+		snapping: make(chan struct{}, 1),
 	}
 	if c.clock == nil {
 		c.clock = time.Now
@@ -119,10 +123,13 @@ func Open(ctx context.Context, config Config, deps Deps) (*Chain, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	if err := c.load(ctx); err != nil {
+	err := c.load(ctx)
+	if err == nil {
+		err = c.recall(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open chain %q: %w", c.name, err)
 	}
-	var err error
 	if c.session, err = c.newSession(); err != nil {
 		return nil, fmt.Errorf("open chain %q: %w", c.name, err)
 	}

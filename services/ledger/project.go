@@ -18,6 +18,8 @@ const (
 	maxRecent = 1 << 20
 	// projectBatch is how many blocks go into the index at once.
 	projectBatch = 64
+	// projectBytes bounds the blocks that are read for one Put.
+	projectBytes = 8 << 20
 	// projectRetry is the wait after the index failed.
 	projectRetry = 5 * time.Second
 	// projectIdle is the wait for a block that nobody told of.
@@ -34,12 +36,13 @@ type recent struct {
 	transactions map[Hash]Location
 	blocks       map[Hash]uint64
 	granted      map[Hash]int
+	came         chan struct{} // closed, and made anew, when the index got further
 }
 
 func newRecent() *recent {
 	return &recent{
 		wake: make(chan struct{}, 1), transactions: map[Hash]Location{},
-		blocks: map[Hash]uint64{}, granted: map[Hash]int{},
+		blocks: map[Hash]uint64{}, granted: map[Hash]int{}, came: make(chan struct{}),
 	}
 }
 
@@ -86,17 +89,15 @@ func (r *recent) indexed(height uint64) {
 	for len(r.entries) > 0 && r.entries[0].Height <= height {
 		r.forget()
 	}
+	close(r.came)
+	r.came = make(chan struct{})
 }
 
-// from returns up to n entries from a height on; false when the first is not held any more.
-func (r *recent) from(height uint64, n int) ([]IndexEntry, bool) {
+// further closes when the index gets further.
+func (r *recent) further() <-chan struct{} {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if len(r.entries) == 0 || r.entries[0].Height > height {
-		return nil, false
-	}
-	rest := r.entries[min(height-r.entries[0].Height, uint64(len(r.entries))):]
-	return append([]IndexEntry(nil), rest[:min(n, len(rest))]...), true
+	return r.came
 }
 
 // first returns the lowest height held; false when nothing is.
@@ -146,43 +147,56 @@ func (c *Chain) projectSome(ctx context.Context) (caughtUp bool, err error) {
 	if next > c.Head().Height {
 		return true, nil
 	}
-	entries, held := c.recent.from(next, projectBatch)
-	if !held {
-		if entries, err = c.readEntries(ctx, next); err != nil {
-			return false, err
-		}
-	}
-	if len(entries) == 0 {
-		return true, nil
+	entries, err := c.readEntries(ctx, next)
+	if err != nil {
+		return false, err
 	}
 	if err := c.deps.Index.Put(ctx, entries); err != nil {
 		return false, err
 	}
-	c.recent.indexed(entries[len(entries)-1].Height)
+	last := entries[len(entries)-1].Height
+	c.recent.indexed(last)
+	c.progress(last)
 	return false, nil
 }
 
-// readEntries makes entries of blocks that are in the log alone.
+// progress tells of a long catching up, as after an index was lost.
+func (c *Chain) progress(indexed uint64) {
+	head := c.Head().Height
+	if head-indexed < projectBatch || indexed/progressBlocks == (indexed-projectBatch)/progressBlocks {
+		return
+	}
+	c.log.Info("building the index", "chain", c.name, "height", indexed, "of", head)
+}
+
+// progressBlocks is after how many blocks progress is told.
+const progressBlocks = 10_000
+
+// readEntries makes entries of the next blocks of the log, at least one. The work is done here,
+// beside the executor, and not where blocks are committed.
 func (c *Chain) readEntries(ctx context.Context, from uint64) ([]IndexEntry, error) {
+	r := newRowing(c)
 	var entries []IndexEntry
-	for height := from; height < from+projectBatch && height <= c.Head().Height; height++ {
-		r, err := c.deps.Store.Read(ctx, height)
+	size := 0
+	for height := from; height < from+projectBatch && height <= c.Head().Height &&
+		size < projectBytes; height++ {
+		record, err := c.deps.Store.Read(ctx, height)
 		if err != nil {
 			return nil, err
 		}
-		b, _, receipts, err := parseRecord(r.Bytes)
+		b, _, receipts, err := parseRecord(record.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("block %d: %w", height, err)
 		}
-		e := IndexEntry{Height: height, Hash: r.Hash, Granted: c.granted(&b.Body, receipts)}
-		for _, raw := range b.Body.Transactions {
-			t, err := tx.Decode(raw)
-			if err != nil {
-				return nil, fmt.Errorf("block %d: %w", height, err)
-			}
-			e.Transactions = append(e.Transactions, Hash(t.ID(c.anchor)))
+		e := IndexEntry{
+			Height: height, Hash: record.Hash, Granted: c.granted(&b.Body, receipts),
+			Time: uint64(b.Header.Time),
+		}
+		if err := r.block(&e, b, receipts); err != nil {
+			return nil, fmt.Errorf("block %d: %w", height, err)
 		}
 		entries = append(entries, e)
+		size += len(record.Bytes)
 	}
 	return entries, nil
 }

@@ -52,8 +52,7 @@ type StateReader interface {
 	Escrow(id tx.EscrowID) (tx.Escrow, bool)
 	Lease(id tx.LeaseID) (tx.LeaseState, bool)
 	Unreserved(id tx.EscrowID, accrual tx.Millis) tx.Grains
-	ProveAccount(id sig.AccountID) state.Proof
-	ProveChain() state.Proof
+	Chain() block.ChainState
 }
 
 // Keys returns the key set in force of an account, zero while it has none.
@@ -264,26 +263,6 @@ func (c *Chain) Granted(id sig.AccountID) (bool, error) {
 		return false, err
 	}
 	return false, nil
-}
-
-// ProvenAccount is an account with the proof that leads to a certified header.
-type ProvenAccount struct {
-	state.Proof
-	Tip Tip
-}
-
-// ProveAccount proves an account's leaf, or that there is none.
-func (c *Chain) ProveAccount(ctx context.Context, id sig.AccountID) (ProvenAccount, error) {
-	proof := c.state.ProveAccount(id)
-	tip := c.Tip()
-	if tip.Header.Height != proof.Head.Height { // a block came between
-		found, err := c.Block(ctx, proof.Head.Height)
-		if err != nil {
-			return ProvenAccount{}, err
-		}
-		tip = Tip{found.Block.Header, found.Hash, found.Block.Certificate}
-	}
-	return ProvenAccount{proof, tip}, nil
 }
 
 // Now returns what a block made now would have as its time: what is taken in is judged by it.

@@ -49,6 +49,12 @@ const (
 	ReasonDiskFull fault.Reason = "DISK_FULL"
 	// ReasonNotFound: no such transaction, block, escrow or lease.
 	ReasonNotFound fault.Reason = "LEDGER_NOT_FOUND"
+	// ReasonNoIndex: this ledger keeps no index, so it cannot list histories.
+	ReasonNoIndex fault.Reason = "NO_INDEX"
+	// ReasonBadPageToken: the page token is damaged, or of another query.
+	ReasonBadPageToken fault.Reason = "BAD_PAGE_TOKEN"
+	// ReasonTooManyWatchers: too many streams of blocks are open.
+	ReasonTooManyWatchers fault.Reason = "TOO_MANY_WATCHERS"
 	// ReasonBadRequest: an id of the wrong length, or an argument that makes no sense.
 	ReasonBadRequest fault.Reason = "BAD_LEDGER_REQUEST"
 	// ReasonNoFaucet: this chain or ledger has no faucet.

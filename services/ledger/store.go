@@ -69,8 +69,8 @@ type Snapshots interface {
 	Load(ctx context.Context, atMost uint64, read func(uint64, io.Reader) error) (bool, error)
 }
 
-// Index finds blocks by transaction and hash. It follows the log asynchronously and can always be
-// rebuilt from it, so it promises no durability: after a crash it holds a prefix of what was put.
+// Index finds what is in blocks. It follows the log asynchronously and can always be rebuilt from
+// it, so it promises no durability: after a crash it holds a prefix of what was put.
 // One goroutine calls Put; the other methods may be called at any time.
 type Index interface {
 	// Put adds what blocks contain, in order of height. A repeated Put of a height changes nothing.
@@ -84,6 +84,16 @@ type Index interface {
 	Block(hash Hash) (uint64, bool, error)
 	// Granted tells whether the faucet gave money to an account.
 	Granted(account Hash) (bool, error)
+	// Time returns the time in ms of the block of a height; false when it is not indexed.
+	Time(height uint64) (uint64, bool, error)
+	// Node returns a complete subtree of the list of header hashes; false when it is not indexed.
+	Node(level uint8, i uint64) (Hash, bool, error)
+	// List visits the rows of a list between two places, from included, to excluded, in order or
+	// against it, until visit says false. The row's value is valid only during the visit.
+	List(of ListID, span Span, visit func(Row) bool) error
+	// Between returns transaction ids and block hashes from low to high, both included: at most
+	// most of each.
+	Between(low, high Hash, most int) (transactions, blocks []Hash, err error)
 	// Close ends it. It must not be called during another call.
 	Close() error
 }
@@ -95,6 +105,72 @@ type IndexEntry struct {
 	Transactions []Hash // in order
 	// Granted are the accounts that the faucet gave money to.
 	Granted []Hash
+
+	// What follows is filled only for Put.
+
+	// Time of the block, ms.
+	Time uint64
+	// Rows of lists.
+	Rows []Row
+	// Nodes are the subtrees of the list of header hashes that its own hash completes.
+	Nodes []Node
+}
+
+// Node is a complete subtree of the list of header hashes.
+type Node struct {
+	Level uint8
+	I     uint64
+	Root  Hash
+}
+
+// List is a kind of lists; there is one of each kind per id.
+type List uint8
+
+// The kinds of lists, with what their rows' values are.
+const (
+	// ListAccount: transactions that an account sent or is named in; see touch.
+	ListAccount List = iota + 1
+	// ListOwner and ListSubject: escrows by owner and by subject; escrow, purpose, owner.
+	ListOwner
+	ListSubject
+	// ListEvents: operations on an escrow and its leases; the lease, or nothing.
+	ListEvents
+	// ListLeases: leases placed under an escrow; the lease.
+	ListLeases
+	// ListCharges: charges of a lease; nothing.
+	ListCharges
+	// ListEscrow: one row, where an escrow was opened; the owner.
+	ListEscrow
+	// ListLease: one row, where a lease was placed; escrow, payee.
+	ListLease
+)
+
+// ListID names a list.
+type ListID struct {
+	List List
+	ID   Hash
+}
+
+// Place is an operation's place on its chain; places are ordered.
+type Place struct {
+	Height uint64
+	// Of the transaction in the block, and of the operation in the transaction.
+	Index, Operation uint32
+}
+
+// Row is an entry of a list. There is at most one per list and place.
+type Row struct {
+	ListID
+	At    Place
+	Value []byte
+}
+
+// Span is a part of a list.
+type Span struct {
+	// From is included, To is not.
+	From, To Place
+	// Newest visits the last row first.
+	Newest bool
 }
 
 // Location is a transaction's place on its chain.

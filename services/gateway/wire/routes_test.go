@@ -66,6 +66,28 @@ func routes(t *testing.T, file cid.CID) []route {
 		{"GET", "/v1/blocks/12?header_only=true", "", "GetBlock",
 			&ledgerv1.GetBlockRequest{Height: 12, HeaderOnly: true}},
 		{"GET", "/v1/blocks?hash=" + digits, "", "GetBlock", &ledgerv1.GetBlockRequest{Hash: b}},
+		{"GET", "/v1/blocks/12:proof?chain=main", "", "GetHistoryProof",
+			&ledgerv1.GetHistoryProofRequest{Height: 12, Chain: "main"}},
+		{"GET", "/v1/accounts/" + text(id.Account) + "/transactions?kinds=OPERATION_KIND_CHARGE" +
+			"&kinds=10&direction=DIRECTION_SENT&page_size=2", "", "ListTransactions",
+			&ledgerv1.ListTransactionsRequest{Account: b, Kinds: []ledgerv1.OperationKind{10, 10},
+				Direction: ledgerv1.Direction_DIRECTION_SENT, PageSize: 2}},
+		{"GET", "/v1/escrows?owner=" + text(id.Account) + "&subject=" + text(id.Job) +
+			"&openness=OPENNESS_OPEN", "", "ListEscrows",
+			&ledgerv1.ListEscrowsRequest{Owner: b, Subject: b,
+				Openness: ledgerv1.Openness_OPENNESS_OPEN}},
+		{"GET", "/v1/escrows/" + text(id.Escrow) + "/events?order=ORDER_NEWEST", "",
+			"ListEscrowEvents", &ledgerv1.ListEscrowEventsRequest{Escrow: b,
+				Order: ledgerv1.Order_ORDER_NEWEST}},
+		{"GET", "/v1/escrows/" + digits + "/leases?page_token=x", "", "ListLeases",
+			&ledgerv1.ListLeasesRequest{Escrow: b, PageToken: "x"}},
+		{"GET", "/v1/leases/" + text(id.Lease) + "/charges", "", "ListCharges",
+			&ledgerv1.ListChargesRequest{Lease: b}},
+		{"GET", "/v1/search?query=abcdef", "", "Search",
+			&ledgerv1.SearchRequest{Query: "abcdef"}},
+		{"GET", "/v1/supply?prove=true", "", "GetSupply", &ledgerv1.GetSupplyRequest{Prove: true}},
+		{"GET", "/v1/fees?operations=3&body_bytes=400&blocks=5", "", "GetFees",
+			&ledgerv1.GetFeesRequest{Operations: 3, BodyBytes: 400, Blocks: 5}},
 		{"POST", "/v1/faucet", `{"chain":"main"}`, "RequestFaucet",
 			&ledgerv1.RequestFaucetRequest{Chain: "main"}},
 		{"GET", "/v1/scheduler", "", "GetScheduler", &schedulerv1.GetSchedulerRequest{}},
@@ -168,7 +190,7 @@ func TestRoutesCoverTheRules(t *testing.T) {
 		t.Fatalf("found %d rules", len(named))
 	}
 	selectors := regexp.MustCompile(`selector: \S+\.(\w+)`).FindAllStringSubmatch(string(rules), -1)
-	tested := map[string]bool{"WatchJob": true} // below
+	tested := map[string]bool{"WatchJob": true, "WatchBlocks": true} // below
 	for _, r := range routes(t, w.files.add(t, cid.File, nil)) {
 		tested[r.call] = true
 	}
@@ -265,6 +287,8 @@ func TestRefusals(t *testing.T) {
 		{"no CID", request{method: "GET", path: "/v1/files/../x"}, 404, "ROUTE_UNKNOWN", ""},
 		{"bad CID", request{method: "GET", path: "/v1/files/Qmx"}, 400, "BAD_CID", ""},
 		{"bad hash", request{method: "GET", path: "/v1/blocks?hash=zz"}, 400, "ID_INVALID", ""},
+		{"an account as subject", request{method: "GET",
+			path: "/v1/escrows?subject=" + id.Bech32(id.Account, raw)}, 400, "ID_INVALID", ""},
 		{"bad number", request{method: "GET", path: "/v1/blocks/x"}, 400, "REQUEST_INVALID", ""},
 		{"bad JSON", request{method: "POST", path: "/v1/faucet", body: strings.NewReader("{")},
 			400, "REQUEST_INVALID", ""},
@@ -356,5 +380,31 @@ func TestHeadersDoNotReachServices(t *testing.T) {
 	}
 	if !slices.Contains(got.Header.Values("X-Content-Type-Options"), "nosniff") {
 		t.Error("content types may be guessed")
+	}
+}
+
+// TestWatchedBlocks come one JSON object per line, as they are made.
+func TestWatchedBlocks(t *testing.T) {
+	w := newWorld(t, nil)
+	got, body := w.do(t, request{method: "GET", path: "/v1/blocks:watch?from=5&bodies=true"})
+	lines := strings.Split(strings.TrimSpace(string(body)), "\n")
+	if got.StatusCode != http.StatusOK || len(lines) != 2 {
+		t.Fatalf("status %d, %d lines: %s", got.StatusCode, len(lines), body)
+	}
+	for i, line := range lines {
+		var m struct {
+			Result struct {
+				Block struct{ Header struct{ Height string } }
+			}
+		}
+		if err := json.Unmarshal([]byte(line), &m); err != nil ||
+			m.Result.Block.Header.Height != []string{"5", "6"}[i] {
+			t.Errorf("line %d is %s: %v", i, line, err)
+		}
+	}
+	asked := w.calls.take()
+	want := &ledgerv1.WatchBlocksRequest{From: 5, Bodies: true}
+	if len(asked) != 1 || !proto.Equal(asked[0].request, want) {
+		t.Errorf("became %v", asked)
 	}
 }

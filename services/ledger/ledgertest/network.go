@@ -145,10 +145,7 @@ func Conserved(n *Network, c *ledger.Chain, escrows ...tx.EscrowID) error {
 		escrow, _ := c.State().Escrow(id)
 		held += escrow.Balance + escrow.Lock
 	}
-	leaf, err := block.DecodeChainState(c.State().ProveChain().State.GetValue())
-	if err != nil {
-		return err
-	}
+	leaf := c.State().Chain()
 	if held += tx.Grains(leaf.Burned.Lo); held != supply || leaf.Burned.Hi != 0 {
 		return fmt.Errorf("%d grains are held or burned, %d were given out", held, supply)
 	}

@@ -37,7 +37,15 @@ const (
 	keyBlock       = 'b'
 	keyTransaction = 't'
 	keyGranted     = 'g'
+	keyFormat      = 'f'
+	keyTime        = 'i'
+	keyNode        = 'n'
+	keyList        = 'l'
 )
+
+// version is of what this package writes; an index of another one is built anew. Version 1, which
+// had neither lists nor a version, ends there too.
+const version = 2
 
 // minFree is the space in bytes below which nothing is put: Pebble ends the whole process when a
 // disk runs full under it, and a ledger must not die of its index. Memory tables, their flushing
@@ -114,7 +122,7 @@ func Open(c Config) (*Index, error) {
 	return open(c)
 }
 
-var errForeign = errors.New("the index belongs to another chain or a longer log")
+var errForeign = errors.New("the index is of another chain, a longer log or another version")
 
 func open(c Config) (*Index, error) {
 	cache := pebble.NewCache(cacheBytes)
@@ -164,7 +172,8 @@ func (x *Index) claim(anchor ledger.Hash) error {
 		return err
 	}
 	if !found {
-		err := x.db.Set([]byte{keyAnchor}, anchor[:], pebble.NoSync)
+		err := errors.Join(x.db.Set([]byte{keyAnchor}, anchor[:], pebble.NoSync),
+			x.db.Set([]byte{keyFormat}, []byte{version}, pebble.NoSync))
 		if err != nil {
 			return fmt.Errorf("claim the index: %w", err)
 		}
@@ -173,7 +182,11 @@ func (x *Index) claim(anchor ledger.Hash) error {
 	if ledger.Hash(held) != anchor {
 		return errForeign
 	}
-	return nil
+	written, found, err := x.get([]byte{keyFormat}, 1)
+	if err == nil && (!found || written[0] != version) {
+		err = errForeign
+	}
+	return err
 }
 
 // get returns the value of a key, which must have size bytes.
@@ -237,6 +250,9 @@ func put(batch *pebble.Batch, e ledger.IndexEntry) error {
 		if err := batch.Set(key(keyGranted, account), height, nil); err != nil {
 			return err
 		}
+	}
+	if err := putLists(batch, &e); err != nil {
+		return err
 	}
 	return batch.Set([]byte{keyHead}, height, nil)
 }

@@ -27,7 +27,10 @@ func Public() []string {
 	const service = "/ucn.ledger.v1.LedgerService/"
 	return []string{
 		service + "GetChain", service + "GetAccount", service + "GetEscrow", service + "GetLease",
-		service + "GetTransaction", service + "GetBlock",
+		service + "GetTransaction", service + "GetBlock", service + "ListTransactions",
+		service + "ListEscrows", service + "ListEscrowEvents", service + "ListLeases",
+		service + "ListCharges", service + "WatchBlocks", service + "Search",
+		service + "GetSupply", service + "GetFees", service + "GetHistoryProof",
 	}
 }
 

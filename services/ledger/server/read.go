@@ -70,10 +70,7 @@ func prove(ctx context.Context, c *ledger.Chain, account sig.AccountID,
 		return err
 	}
 	out.Height = proven.Head.Height
-	out.Proof = &chainv1.AccountProof{
-		Header: proven.Tip.Header.PB(), Certificate: proven.Tip.Certificate.PB(),
-		Proof: proven.Proof.State,
-	}
+	out.Proof = leafProof(&proven)
 	if len(proven.Proof.State.GetValue()) > 0 {
 		out.Account, err = message(proven.Proof.State.GetValue(), &chainv1.Account{})
 	}
@@ -81,7 +78,7 @@ func prove(ctx context.Context, c *ledger.Chain, account sig.AccountID,
 }
 
 // GetEscrow implements the service.
-func (s *Server) GetEscrow(_ context.Context, r *ledgerv1.GetEscrowRequest) (
+func (s *Server) GetEscrow(ctx context.Context, r *ledgerv1.GetEscrowRequest) (
 	*ledgerv1.GetEscrowResponse, error,
 ) {
 	c, err := s.chain(r.GetChain())
@@ -92,20 +89,31 @@ func (s *Server) GetEscrow(_ context.Context, r *ledgerv1.GetEscrowRequest) (
 	if err != nil {
 		return nil, err
 	}
-	height := c.State().Head().Height
+	out := &ledgerv1.GetEscrowResponse{
+		Id: escrow[:], Height: c.State().Head().Height,
+		Unreserved: uint64(c.State().Unreserved(escrow, c.Accrual())),
+	}
+	if r.GetProve() {
+		proven, err := c.ProveEscrow(ctx, escrow)
+		if err != nil {
+			return nil, err
+		}
+		out.Height, out.Proof = proven.Head.Height, leafProof(&proven)
+		if value := proven.State.GetValue(); len(value) > 0 {
+			out.Escrow, err = message(value, &chainv1.Escrow{})
+		}
+		return out, err
+	}
 	found, ok := c.State().Escrow(escrow)
 	if !ok {
 		return nil, notFound("escrow", r.GetEscrow())
 	}
-	m, err := message(found.Append(nil), &chainv1.Escrow{})
-	return &ledgerv1.GetEscrowResponse{
-		Id: escrow[:], Escrow: m, Height: height,
-		Unreserved: uint64(c.State().Unreserved(escrow, c.Accrual())),
-	}, err
+	out.Escrow, err = message(found.Append(nil), &chainv1.Escrow{})
+	return out, err
 }
 
 // GetLease implements the service.
-func (s *Server) GetLease(_ context.Context, r *ledgerv1.GetLeaseRequest) (
+func (s *Server) GetLease(ctx context.Context, r *ledgerv1.GetLeaseRequest) (
 	*ledgerv1.GetLeaseResponse, error,
 ) {
 	c, err := s.chain(r.GetChain())
@@ -116,13 +124,24 @@ func (s *Server) GetLease(_ context.Context, r *ledgerv1.GetLeaseRequest) (
 	if err != nil {
 		return nil, err
 	}
-	height := c.State().Head().Height
+	out := &ledgerv1.GetLeaseResponse{Id: lease[:], Height: c.State().Head().Height}
+	if r.GetProve() {
+		proven, err := c.ProveLease(ctx, lease)
+		if err != nil {
+			return nil, err
+		}
+		out.Height, out.Proof = proven.Head.Height, leafProof(&proven)
+		if value := proven.State.GetValue(); len(value) > 0 {
+			out.Lease, err = message(value, &chainv1.LeaseState{})
+		}
+		return out, err
+	}
 	found, ok := c.State().Lease(lease)
 	if !ok {
 		return nil, notFound("lease", r.GetLease())
 	}
-	m, err := message(found.Append(nil), &chainv1.LeaseState{})
-	return &ledgerv1.GetLeaseResponse{Id: lease[:], Lease: m, Height: height}, err
+	out.Lease, err = message(found.Append(nil), &chainv1.LeaseState{})
+	return out, err
 }
 
 // GetTransaction implements the service.
@@ -191,17 +210,11 @@ func (s *Server) GetBlock(ctx context.Context, r *ledgerv1.GetBlockRequest) (
 	if err != nil {
 		return nil, err
 	}
-	if r.GetHeaderOnly() {
-		return &ledgerv1.GetBlockResponse{Hash: found.Hash[:], Block: &chainv1.Block{
-			Header:      found.Block.Header.PB(),
-			Certificate: found.Block.Certificate.PB(),
-		}}, nil
-	}
-	if len(found.Raw) > maxBlock {
+	if !r.GetHeaderOnly() && len(found.Raw) > maxBlock {
 		return nil, fault.New(fault.ResourceExhausted, ledger.ReasonTooLarge,
 			"block %d has %d bytes; ask for its header only", height, len(found.Raw))
 	}
-	m, err := message(found.Raw, &chainv1.Block{})
+	m, err := blockMessage(found, !r.GetHeaderOnly())
 	return &ledgerv1.GetBlockResponse{Hash: found.Hash[:], Block: m}, err
 }
 

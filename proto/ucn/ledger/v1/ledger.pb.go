@@ -1547,117 +1547,6 @@ func (x *RequestFaucetResponse) GetAmount() uint64 {
 	return 0
 }
 
-// Page asks for a part of a list.
-type Page struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// 1 to 1,000 entries; 0 = 100.
-	Size uint32 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
-	// next of the page before; bound to the query, another query's is refused with BAD_CURSOR.
-	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Page) Reset() {
-	*x = Page{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Page) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Page) ProtoMessage() {}
-
-func (x *Page) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Page.ProtoReflect.Descriptor instead.
-func (*Page) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *Page) GetSize() uint32 {
-	if x != nil {
-		return x.Size
-	}
-	return 0
-}
-
-func (x *Page) GetCursor() string {
-	if x != nil {
-		return x.Cursor
-	}
-	return ""
-}
-
-// PageInfo says where a list goes on. A page may hold fewer entries than asked for, even none,
-// while there are more: a page reads a bounded part of the index.
-type PageInfo struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty = the list ends here.
-	Next string `protobuf:"bytes,1,opt,name=next,proto3" json:"next,omitempty"`
-	// The last block that the answer knows of; later ones are not in the index yet.
-	Indexed       uint64 `protobuf:"varint,2,opt,name=indexed,proto3" json:"indexed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PageInfo) Reset() {
-	*x = PageInfo{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PageInfo) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PageInfo) ProtoMessage() {}
-
-func (x *PageInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PageInfo.ProtoReflect.Descriptor instead.
-func (*PageInfo) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *PageInfo) GetNext() string {
-	if x != nil {
-		return x.Next
-	}
-	return ""
-}
-
-func (x *PageInfo) GetIndexed() uint64 {
-	if x != nil {
-		return x.Indexed
-	}
-	return 0
-}
-
 type ListTransactionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
@@ -1673,16 +1562,17 @@ type ListTransactionsRequest struct {
 	FromTime uint64 `protobuf:"varint,7,opt,name=from_time,json=fromTime,proto3" json:"from_time,omitempty"`
 	ToTime   uint64 `protobuf:"varint,8,opt,name=to_time,json=toTime,proto3" json:"to_time,omitempty"`
 	// Leave out those that failed.
-	SucceededOnly bool  `protobuf:"varint,9,opt,name=succeeded_only,json=succeededOnly,proto3" json:"succeeded_only,omitempty"`
-	Order         Order `protobuf:"varint,10,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
-	Page          *Page `protobuf:"bytes,11,opt,name=page,proto3" json:"page,omitempty"`
+	SucceededOnly bool   `protobuf:"varint,9,opt,name=succeeded_only,json=succeededOnly,proto3" json:"succeeded_only,omitempty"`
+	Order         Order  `protobuf:"varint,10,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
+	PageSize      uint32 `protobuf:"varint,11,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,12,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListTransactionsRequest) Reset() {
 	*x = ListTransactionsRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1584,7 @@ func (x *ListTransactionsRequest) String() string {
 func (*ListTransactionsRequest) ProtoMessage() {}
 
 func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1597,7 @@ func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*ListTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{21}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListTransactionsRequest) GetChain() string {
@@ -1780,24 +1670,32 @@ func (x *ListTransactionsRequest) GetOrder() Order {
 	return Order_ORDER_UNSPECIFIED
 }
 
-func (x *ListTransactionsRequest) GetPage() *Page {
+func (x *ListTransactionsRequest) GetPageSize() uint32 {
 	if x != nil {
-		return x.Page
+		return x.PageSize
 	}
-	return nil
+	return 0
+}
+
+func (x *ListTransactionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
 }
 
 type ListTransactionsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Transactions  []*TransactionEntry    `protobuf:"bytes,1,rep,name=transactions,proto3" json:"transactions,omitempty"`
-	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListTransactionsResponse) Reset() {
 	*x = ListTransactionsResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1707,7 @@ func (x *ListTransactionsResponse) String() string {
 func (*ListTransactionsResponse) ProtoMessage() {}
 
 func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1720,7 @@ func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*ListTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{22}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListTransactionsResponse) GetTransactions() []*TransactionEntry {
@@ -1832,11 +1730,18 @@ func (x *ListTransactionsResponse) GetTransactions() []*TransactionEntry {
 	return nil
 }
 
-func (x *ListTransactionsResponse) GetPage() *PageInfo {
+func (x *ListTransactionsResponse) GetNextPageToken() string {
 	if x != nil {
-		return x.Page
+		return x.NextPageToken
 	}
-	return nil
+	return ""
+}
+
+func (x *ListTransactionsResponse) GetIndexed() uint64 {
+	if x != nil {
+		return x.Indexed
+	}
+	return 0
 }
 
 // TransactionEntry is a committed transaction in a list.
@@ -1857,7 +1762,7 @@ type TransactionEntry struct {
 
 func (x *TransactionEntry) Reset() {
 	*x = TransactionEntry{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1774,7 @@ func (x *TransactionEntry) String() string {
 func (*TransactionEntry) ProtoMessage() {}
 
 func (x *TransactionEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +1787,7 @@ func (x *TransactionEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionEntry.ProtoReflect.Descriptor instead.
 func (*TransactionEntry) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{23}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TransactionEntry) GetId() []byte {
@@ -1943,14 +1848,15 @@ type ListEscrowsRequest struct {
 	Purpose       v1.Purpose `protobuf:"varint,4,opt,name=purpose,proto3,enum=ucn.chain.v1.Purpose" json:"purpose,omitempty"`
 	Openness      Openness   `protobuf:"varint,5,opt,name=openness,proto3,enum=ucn.ledger.v1.Openness" json:"openness,omitempty"`
 	Order         Order      `protobuf:"varint,6,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
-	Page          *Page      `protobuf:"bytes,7,opt,name=page,proto3" json:"page,omitempty"`
+	PageSize      uint32     `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string     `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListEscrowsRequest) Reset() {
 	*x = ListEscrowsRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +1868,7 @@ func (x *ListEscrowsRequest) String() string {
 func (*ListEscrowsRequest) ProtoMessage() {}
 
 func (x *ListEscrowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +1881,7 @@ func (x *ListEscrowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEscrowsRequest.ProtoReflect.Descriptor instead.
 func (*ListEscrowsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{24}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListEscrowsRequest) GetChain() string {
@@ -2020,24 +1926,32 @@ func (x *ListEscrowsRequest) GetOrder() Order {
 	return Order_ORDER_UNSPECIFIED
 }
 
-func (x *ListEscrowsRequest) GetPage() *Page {
+func (x *ListEscrowsRequest) GetPageSize() uint32 {
 	if x != nil {
-		return x.Page
+		return x.PageSize
 	}
-	return nil
+	return 0
+}
+
+func (x *ListEscrowsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
 }
 
 type ListEscrowsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Escrows       []*EscrowEntry         `protobuf:"bytes,1,rep,name=escrows,proto3" json:"escrows,omitempty"`
-	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListEscrowsResponse) Reset() {
 	*x = ListEscrowsResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +1963,7 @@ func (x *ListEscrowsResponse) String() string {
 func (*ListEscrowsResponse) ProtoMessage() {}
 
 func (x *ListEscrowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +1976,7 @@ func (x *ListEscrowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEscrowsResponse.ProtoReflect.Descriptor instead.
 func (*ListEscrowsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{25}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListEscrowsResponse) GetEscrows() []*EscrowEntry {
@@ -2072,11 +1986,18 @@ func (x *ListEscrowsResponse) GetEscrows() []*EscrowEntry {
 	return nil
 }
 
-func (x *ListEscrowsResponse) GetPage() *PageInfo {
+func (x *ListEscrowsResponse) GetNextPageToken() string {
 	if x != nil {
-		return x.Page
+		return x.NextPageToken
 	}
-	return nil
+	return ""
+}
+
+func (x *ListEscrowsResponse) GetIndexed() uint64 {
+	if x != nil {
+		return x.Indexed
+	}
+	return 0
 }
 
 // EscrowEntry is an escrow in a list.
@@ -2100,7 +2021,7 @@ type EscrowEntry struct {
 
 func (x *EscrowEntry) Reset() {
 	*x = EscrowEntry{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2033,7 @@ func (x *EscrowEntry) String() string {
 func (*EscrowEntry) ProtoMessage() {}
 
 func (x *EscrowEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2046,7 @@ func (x *EscrowEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EscrowEntry.ProtoReflect.Descriptor instead.
 func (*EscrowEntry) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{26}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EscrowEntry) GetId() []byte {
@@ -2197,14 +2118,15 @@ type ListEscrowEventsRequest struct {
 	// 32 bytes.
 	Escrow        []byte `protobuf:"bytes,2,opt,name=escrow,proto3" json:"escrow,omitempty"`
 	Order         Order  `protobuf:"varint,3,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
-	Page          *Page  `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
+	PageSize      uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListEscrowEventsRequest) Reset() {
 	*x = ListEscrowEventsRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2138,7 @@ func (x *ListEscrowEventsRequest) String() string {
 func (*ListEscrowEventsRequest) ProtoMessage() {}
 
 func (x *ListEscrowEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2151,7 @@ func (x *ListEscrowEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEscrowEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEscrowEventsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{27}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListEscrowEventsRequest) GetChain() string {
@@ -2253,24 +2175,32 @@ func (x *ListEscrowEventsRequest) GetOrder() Order {
 	return Order_ORDER_UNSPECIFIED
 }
 
-func (x *ListEscrowEventsRequest) GetPage() *Page {
+func (x *ListEscrowEventsRequest) GetPageSize() uint32 {
 	if x != nil {
-		return x.Page
+		return x.PageSize
 	}
-	return nil
+	return 0
+}
+
+func (x *ListEscrowEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
 }
 
 type ListEscrowEventsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Events        []*EscrowEvent         `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListEscrowEventsResponse) Reset() {
 	*x = ListEscrowEventsResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2212,7 @@ func (x *ListEscrowEventsResponse) String() string {
 func (*ListEscrowEventsResponse) ProtoMessage() {}
 
 func (x *ListEscrowEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2225,7 @@ func (x *ListEscrowEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEscrowEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEscrowEventsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{28}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListEscrowEventsResponse) GetEvents() []*EscrowEvent {
@@ -2305,11 +2235,18 @@ func (x *ListEscrowEventsResponse) GetEvents() []*EscrowEvent {
 	return nil
 }
 
-func (x *ListEscrowEventsResponse) GetPage() *PageInfo {
+func (x *ListEscrowEventsResponse) GetNextPageToken() string {
 	if x != nil {
-		return x.Page
+		return x.NextPageToken
 	}
-	return nil
+	return ""
+}
+
+func (x *ListEscrowEventsResponse) GetIndexed() uint64 {
+	if x != nil {
+		return x.Indexed
+	}
+	return 0
 }
 
 // EscrowEvent is an operation that touched an escrow or a lease under it, and succeeded.
@@ -2336,7 +2273,7 @@ type EscrowEvent struct {
 
 func (x *EscrowEvent) Reset() {
 	*x = EscrowEvent{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2285,7 @@ func (x *EscrowEvent) String() string {
 func (*EscrowEvent) ProtoMessage() {}
 
 func (x *EscrowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2298,7 @@ func (x *EscrowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EscrowEvent.ProtoReflect.Descriptor instead.
 func (*EscrowEvent) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{29}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EscrowEvent) GetHeight() uint64 {
@@ -2440,14 +2377,15 @@ type ListLeasesRequest struct {
 	// 32 bytes.
 	Escrow        []byte `protobuf:"bytes,2,opt,name=escrow,proto3" json:"escrow,omitempty"`
 	Order         Order  `protobuf:"varint,3,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
-	Page          *Page  `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
+	PageSize      uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2397,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2410,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{30}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListLeasesRequest) GetChain() string {
@@ -2496,24 +2434,32 @@ func (x *ListLeasesRequest) GetOrder() Order {
 	return Order_ORDER_UNSPECIFIED
 }
 
-func (x *ListLeasesRequest) GetPage() *Page {
+func (x *ListLeasesRequest) GetPageSize() uint32 {
 	if x != nil {
-		return x.Page
+		return x.PageSize
 	}
-	return nil
+	return 0
+}
+
+func (x *ListLeasesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
 }
 
 type ListLeasesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leases        []*LeaseEntry          `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
-	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2471,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2484,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{31}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListLeasesResponse) GetLeases() []*LeaseEntry {
@@ -2548,11 +2494,18 @@ func (x *ListLeasesResponse) GetLeases() []*LeaseEntry {
 	return nil
 }
 
-func (x *ListLeasesResponse) GetPage() *PageInfo {
+func (x *ListLeasesResponse) GetNextPageToken() string {
 	if x != nil {
-		return x.Page
+		return x.NextPageToken
 	}
-	return nil
+	return ""
+}
+
+func (x *ListLeasesResponse) GetIndexed() uint64 {
+	if x != nil {
+		return x.Indexed
+	}
+	return 0
 }
 
 // LeaseEntry is a lease in a list.
@@ -2571,7 +2524,7 @@ type LeaseEntry struct {
 
 func (x *LeaseEntry) Reset() {
 	*x = LeaseEntry{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2536,7 @@ func (x *LeaseEntry) String() string {
 func (*LeaseEntry) ProtoMessage() {}
 
 func (x *LeaseEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2549,7 @@ func (x *LeaseEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseEntry.ProtoReflect.Descriptor instead.
 func (*LeaseEntry) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{32}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LeaseEntry) GetId() []byte {
@@ -2640,14 +2593,15 @@ type ListChargesRequest struct {
 	// 32 bytes.
 	Lease         []byte `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
 	Order         Order  `protobuf:"varint,3,opt,name=order,proto3,enum=ucn.ledger.v1.Order" json:"order,omitempty"`
-	Page          *Page  `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
+	PageSize      uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListChargesRequest) Reset() {
 	*x = ListChargesRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +2613,7 @@ func (x *ListChargesRequest) String() string {
 func (*ListChargesRequest) ProtoMessage() {}
 
 func (x *ListChargesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +2626,7 @@ func (x *ListChargesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChargesRequest.ProtoReflect.Descriptor instead.
 func (*ListChargesRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{33}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListChargesRequest) GetChain() string {
@@ -2696,24 +2650,32 @@ func (x *ListChargesRequest) GetOrder() Order {
 	return Order_ORDER_UNSPECIFIED
 }
 
-func (x *ListChargesRequest) GetPage() *Page {
+func (x *ListChargesRequest) GetPageSize() uint32 {
 	if x != nil {
-		return x.Page
+		return x.PageSize
 	}
-	return nil
+	return 0
+}
+
+func (x *ListChargesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
 }
 
 type ListChargesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Charges       []*ChargeEntry         `protobuf:"bytes,1,rep,name=charges,proto3" json:"charges,omitempty"`
-	Page          *PageInfo              `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListChargesResponse) Reset() {
 	*x = ListChargesResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +2687,7 @@ func (x *ListChargesResponse) String() string {
 func (*ListChargesResponse) ProtoMessage() {}
 
 func (x *ListChargesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +2700,7 @@ func (x *ListChargesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChargesResponse.ProtoReflect.Descriptor instead.
 func (*ListChargesResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{34}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListChargesResponse) GetCharges() []*ChargeEntry {
@@ -2748,11 +2710,18 @@ func (x *ListChargesResponse) GetCharges() []*ChargeEntry {
 	return nil
 }
 
-func (x *ListChargesResponse) GetPage() *PageInfo {
+func (x *ListChargesResponse) GetNextPageToken() string {
 	if x != nil {
-		return x.Page
+		return x.NextPageToken
 	}
-	return nil
+	return ""
+}
+
+func (x *ListChargesResponse) GetIndexed() uint64 {
+	if x != nil {
+		return x.Indexed
+	}
+	return 0
 }
 
 // ChargeEntry is a charge of a lease.
@@ -2776,7 +2745,7 @@ type ChargeEntry struct {
 
 func (x *ChargeEntry) Reset() {
 	*x = ChargeEntry{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2788,7 +2757,7 @@ func (x *ChargeEntry) String() string {
 func (*ChargeEntry) ProtoMessage() {}
 
 func (x *ChargeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2801,7 +2770,7 @@ func (x *ChargeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChargeEntry.ProtoReflect.Descriptor instead.
 func (*ChargeEntry) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{35}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ChargeEntry) GetHeight() uint64 {
@@ -2895,7 +2864,7 @@ type WatchBlocksRequest struct {
 
 func (x *WatchBlocksRequest) Reset() {
 	*x = WatchBlocksRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +2876,7 @@ func (x *WatchBlocksRequest) String() string {
 func (*WatchBlocksRequest) ProtoMessage() {}
 
 func (x *WatchBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +2889,7 @@ func (x *WatchBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBlocksRequest.ProtoReflect.Descriptor instead.
 func (*WatchBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{36}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WatchBlocksRequest) GetChain() string {
@@ -2962,7 +2931,7 @@ type WatchBlocksResponse struct {
 
 func (x *WatchBlocksResponse) Reset() {
 	*x = WatchBlocksResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +2943,7 @@ func (x *WatchBlocksResponse) String() string {
 func (*WatchBlocksResponse) ProtoMessage() {}
 
 func (x *WatchBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +2956,7 @@ func (x *WatchBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBlocksResponse.ProtoReflect.Descriptor instead.
 func (*WatchBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{37}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchBlocksResponse) GetHash() []byte {
@@ -3016,7 +2985,7 @@ type SearchRequest struct {
 
 func (x *SearchRequest) Reset() {
 	*x = SearchRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +2997,7 @@ func (x *SearchRequest) String() string {
 func (*SearchRequest) ProtoMessage() {}
 
 func (x *SearchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3010,7 @@ func (x *SearchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchRequest.ProtoReflect.Descriptor instead.
 func (*SearchRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{38}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SearchRequest) GetChain() string {
@@ -3068,7 +3037,7 @@ type SearchResponse struct {
 
 func (x *SearchResponse) Reset() {
 	*x = SearchResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3080,7 +3049,7 @@ func (x *SearchResponse) String() string {
 func (*SearchResponse) ProtoMessage() {}
 
 func (x *SearchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3093,7 +3062,7 @@ func (x *SearchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchResponse.ProtoReflect.Descriptor instead.
 func (*SearchResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{39}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SearchResponse) GetHits() []*Hit {
@@ -3121,7 +3090,7 @@ type Hit struct {
 
 func (x *Hit) Reset() {
 	*x = Hit{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3102,7 @@ func (x *Hit) String() string {
 func (*Hit) ProtoMessage() {}
 
 func (x *Hit) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3115,7 @@ func (x *Hit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hit.ProtoReflect.Descriptor instead.
 func (*Hit) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{40}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Hit) GetKind() isHit_Kind {
@@ -3263,7 +3232,7 @@ type GetSupplyRequest struct {
 
 func (x *GetSupplyRequest) Reset() {
 	*x = GetSupplyRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3244,7 @@ func (x *GetSupplyRequest) String() string {
 func (*GetSupplyRequest) ProtoMessage() {}
 
 func (x *GetSupplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3257,7 @@ func (x *GetSupplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSupplyRequest.ProtoReflect.Descriptor instead.
 func (*GetSupplyRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{41}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetSupplyRequest) GetChain() string {
@@ -3321,7 +3290,7 @@ type GetSupplyResponse struct {
 
 func (x *GetSupplyResponse) Reset() {
 	*x = GetSupplyResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3333,7 +3302,7 @@ func (x *GetSupplyResponse) String() string {
 func (*GetSupplyResponse) ProtoMessage() {}
 
 func (x *GetSupplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3346,7 +3315,7 @@ func (x *GetSupplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSupplyResponse.ProtoReflect.Descriptor instead.
 func (*GetSupplyResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{42}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetSupplyResponse) GetHeight() uint64 {
@@ -3391,7 +3360,7 @@ type GetFeesRequest struct {
 
 func (x *GetFeesRequest) Reset() {
 	*x = GetFeesRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3403,7 +3372,7 @@ func (x *GetFeesRequest) String() string {
 func (*GetFeesRequest) ProtoMessage() {}
 
 func (x *GetFeesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3416,7 +3385,7 @@ func (x *GetFeesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeesRequest.ProtoReflect.Descriptor instead.
 func (*GetFeesRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{43}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetFeesRequest) GetChain() string {
@@ -3467,7 +3436,7 @@ type GetFeesResponse struct {
 
 func (x *GetFeesResponse) Reset() {
 	*x = GetFeesResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3479,7 +3448,7 @@ func (x *GetFeesResponse) String() string {
 func (*GetFeesResponse) ProtoMessage() {}
 
 func (x *GetFeesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3492,7 +3461,7 @@ func (x *GetFeesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeesResponse.ProtoReflect.Descriptor instead.
 func (*GetFeesResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{44}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetFeesResponse) GetOperationFee() uint64 {
@@ -3559,7 +3528,7 @@ type BlockFees struct {
 
 func (x *BlockFees) Reset() {
 	*x = BlockFees{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +3540,7 @@ func (x *BlockFees) String() string {
 func (*BlockFees) ProtoMessage() {}
 
 func (x *BlockFees) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +3553,7 @@ func (x *BlockFees) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockFees.ProtoReflect.Descriptor instead.
 func (*BlockFees) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{45}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *BlockFees) GetHeight() uint64 {
@@ -3640,7 +3609,7 @@ type GetHistoryProofRequest struct {
 
 func (x *GetHistoryProofRequest) Reset() {
 	*x = GetHistoryProofRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[46]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +3621,7 @@ func (x *GetHistoryProofRequest) String() string {
 func (*GetHistoryProofRequest) ProtoMessage() {}
 
 func (x *GetHistoryProofRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[46]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +3634,7 @@ func (x *GetHistoryProofRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryProofRequest.ProtoReflect.Descriptor instead.
 func (*GetHistoryProofRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{46}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetHistoryProofRequest) GetChain() string {
@@ -3693,7 +3662,7 @@ type GetHistoryProofResponse struct {
 
 func (x *GetHistoryProofResponse) Reset() {
 	*x = GetHistoryProofResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[47]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3705,7 +3674,7 @@ func (x *GetHistoryProofResponse) String() string {
 func (*GetHistoryProofResponse) ProtoMessage() {}
 
 func (x *GetHistoryProofResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[47]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3718,7 +3687,7 @@ func (x *GetHistoryProofResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryProofResponse.ProtoReflect.Descriptor instead.
 func (*GetHistoryProofResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{47}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetHistoryProofResponse) GetProof() *v1.HistoryProof {
@@ -3828,13 +3797,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\"d\n" +
 	"\x15RequestFaucetResponse\x123\n" +
 	"\x06result\x18\x01 \x01(\v2\x1b.ucn.ledger.v1.SubmitResultR\x06result\x12\x16\n" +
-	"\x06amount\x18\x02 \x01(\x04R\x06amount\"2\n" +
-	"\x04Page\x12\x12\n" +
-	"\x04size\x18\x01 \x01(\rR\x04size\x12\x16\n" +
-	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"8\n" +
-	"\bPageInfo\x12\x12\n" +
-	"\x04next\x18\x01 \x01(\tR\x04next\x12\x18\n" +
-	"\aindexed\x18\x02 \x01(\x04R\aindexed\"\xa5\x03\n" +
+	"\x06amount\x18\x02 \x01(\x04R\x06amount\"\xb8\x03\n" +
 	"\x17ListTransactionsRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\fR\aaccount\x126\n" +
@@ -3847,11 +3810,14 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\ato_time\x18\b \x01(\x04R\x06toTime\x12%\n" +
 	"\x0esucceeded_only\x18\t \x01(\bR\rsucceededOnly\x12*\n" +
 	"\x05order\x18\n" +
-	" \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
-	"\x04page\x18\v \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"\x8c\x01\n" +
+	" \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
+	"\tpage_size\x18\v \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\f \x01(\tR\tpageToken\"\xa1\x01\n" +
 	"\x18ListTransactionsResponse\x12C\n" +
-	"\ftransactions\x18\x01 \x03(\v2\x1f.ucn.ledger.v1.TransactionEntryR\ftransactions\x12+\n" +
-	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xdc\x01\n" +
+	"\ftransactions\x18\x01 \x03(\v2\x1f.ucn.ledger.v1.TransactionEntryR\ftransactions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xdc\x01\n" +
 	"\x10TransactionEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\x04R\x06height\x12\x14\n" +
@@ -3859,18 +3825,21 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x04time\x18\x04 \x01(\x04R\x04time\x12\x12\n" +
 	"\x04sent\x18\x05 \x01(\bR\x04sent\x121\n" +
 	"\x04body\x18\x06 \x01(\v2\x1d.ucn.chain.v1.TransactionBodyR\x04body\x12/\n" +
-	"\areceipt\x18\a \x01(\v2\x15.ucn.chain.v1.ReceiptR\areceipt\"\x95\x02\n" +
+	"\areceipt\x18\a \x01(\v2\x15.ucn.chain.v1.ReceiptR\areceipt\"\xa8\x02\n" +
 	"\x12ListEscrowsRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\fR\x05owner\x12\x18\n" +
 	"\asubject\x18\x03 \x01(\fR\asubject\x12/\n" +
 	"\apurpose\x18\x04 \x01(\x0e2\x15.ucn.chain.v1.PurposeR\apurpose\x123\n" +
 	"\bopenness\x18\x05 \x01(\x0e2\x17.ucn.ledger.v1.OpennessR\bopenness\x12*\n" +
-	"\x05order\x18\x06 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
-	"\x04page\x18\a \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"x\n" +
+	"\x05order\x18\x06 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
+	"\tpage_size\x18\a \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\b \x01(\tR\tpageToken\"\x8d\x01\n" +
 	"\x13ListEscrowsResponse\x124\n" +
-	"\aescrows\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.EscrowEntryR\aescrows\x12+\n" +
-	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xaa\x02\n" +
+	"\aescrows\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.EscrowEntryR\aescrows\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xaa\x02\n" +
 	"\vEscrowEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\fR\x05owner\x12/\n" +
@@ -3883,15 +3852,18 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x06escrow\x18\b \x01(\v2\x14.ucn.chain.v1.EscrowR\x06escrow\x12\x1e\n" +
 	"\n" +
 	"unreserved\x18\t \x01(\x04R\n" +
-	"unreserved\"\x9c\x01\n" +
+	"unreserved\"\xaf\x01\n" +
 	"\x17ListEscrowEventsRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
 	"\x06escrow\x18\x02 \x01(\fR\x06escrow\x12*\n" +
-	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
-	"\x04page\x18\x04 \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"{\n" +
+	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x90\x01\n" +
 	"\x18ListEscrowEventsResponse\x122\n" +
-	"\x06events\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.EscrowEventR\x06events\x12+\n" +
-	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xe4\x02\n" +
+	"\x06events\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.EscrowEventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xe4\x02\n" +
 	"\vEscrowEvent\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12'\n" +
@@ -3903,15 +3875,18 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\toperation\x18\b \x01(\v2\x17.ucn.chain.v1.OperationR\toperation\x12/\n" +
 	"\aoutcome\x18\t \x01(\v2\x15.ucn.chain.v1.OutcomeR\aoutcome\x12\x14\n" +
 	"\x05lease\x18\n" +
-	" \x01(\fR\x05lease\"\x96\x01\n" +
+	" \x01(\fR\x05lease\"\xa9\x01\n" +
 	"\x11ListLeasesRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
 	"\x06escrow\x18\x02 \x01(\fR\x06escrow\x12*\n" +
-	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
-	"\x04page\x18\x04 \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"t\n" +
+	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x89\x01\n" +
 	"\x12ListLeasesResponse\x121\n" +
-	"\x06leases\x18\x01 \x03(\v2\x19.ucn.ledger.v1.LeaseEntryR\x06leases\x12+\n" +
-	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xbd\x01\n" +
+	"\x06leases\x18\x01 \x03(\v2\x19.ucn.ledger.v1.LeaseEntryR\x06leases\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xbd\x01\n" +
 	"\n" +
 	"LeaseEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12#\n" +
@@ -3919,15 +3894,18 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\vplaced_time\x18\x03 \x01(\x04R\n" +
 	"placedTime\x12)\n" +
 	"\x05lease\x18\x04 \x01(\v2\x13.ucn.chain.v1.LeaseR\x05lease\x12.\n" +
-	"\x05state\x18\x05 \x01(\v2\x18.ucn.chain.v1.LeaseStateR\x05state\"\x95\x01\n" +
+	"\x05state\x18\x05 \x01(\v2\x18.ucn.chain.v1.LeaseStateR\x05state\"\xa8\x01\n" +
 	"\x12ListChargesRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\fR\x05lease\x12*\n" +
-	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12'\n" +
-	"\x04page\x18\x04 \x01(\v2\x13.ucn.ledger.v1.PageR\x04page\"x\n" +
+	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x8d\x01\n" +
 	"\x13ListChargesResponse\x124\n" +
-	"\acharges\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.ChargeEntryR\acharges\x12+\n" +
-	"\x04page\x18\x02 \x01(\v2\x17.ucn.ledger.v1.PageInfoR\x04page\"\xd5\x02\n" +
+	"\acharges\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.ChargeEntryR\acharges\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xd5\x02\n" +
 	"\vChargeEntry\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12'\n" +
@@ -4074,7 +4052,7 @@ func file_ucn_ledger_v1_ledger_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_ledger_v1_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_ucn_ledger_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_ucn_ledger_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_ucn_ledger_v1_ledger_proto_goTypes = []any{
 	(Finality)(0),                    // 0: ucn.ledger.v1.Finality
 	(Order)(0),                       // 1: ucn.ledger.v1.Order
@@ -4100,164 +4078,152 @@ var file_ucn_ledger_v1_ledger_proto_goTypes = []any{
 	(*GetBlockResponse)(nil),         // 21: ucn.ledger.v1.GetBlockResponse
 	(*RequestFaucetRequest)(nil),     // 22: ucn.ledger.v1.RequestFaucetRequest
 	(*RequestFaucetResponse)(nil),    // 23: ucn.ledger.v1.RequestFaucetResponse
-	(*Page)(nil),                     // 24: ucn.ledger.v1.Page
-	(*PageInfo)(nil),                 // 25: ucn.ledger.v1.PageInfo
-	(*ListTransactionsRequest)(nil),  // 26: ucn.ledger.v1.ListTransactionsRequest
-	(*ListTransactionsResponse)(nil), // 27: ucn.ledger.v1.ListTransactionsResponse
-	(*TransactionEntry)(nil),         // 28: ucn.ledger.v1.TransactionEntry
-	(*ListEscrowsRequest)(nil),       // 29: ucn.ledger.v1.ListEscrowsRequest
-	(*ListEscrowsResponse)(nil),      // 30: ucn.ledger.v1.ListEscrowsResponse
-	(*EscrowEntry)(nil),              // 31: ucn.ledger.v1.EscrowEntry
-	(*ListEscrowEventsRequest)(nil),  // 32: ucn.ledger.v1.ListEscrowEventsRequest
-	(*ListEscrowEventsResponse)(nil), // 33: ucn.ledger.v1.ListEscrowEventsResponse
-	(*EscrowEvent)(nil),              // 34: ucn.ledger.v1.EscrowEvent
-	(*ListLeasesRequest)(nil),        // 35: ucn.ledger.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),       // 36: ucn.ledger.v1.ListLeasesResponse
-	(*LeaseEntry)(nil),               // 37: ucn.ledger.v1.LeaseEntry
-	(*ListChargesRequest)(nil),       // 38: ucn.ledger.v1.ListChargesRequest
-	(*ListChargesResponse)(nil),      // 39: ucn.ledger.v1.ListChargesResponse
-	(*ChargeEntry)(nil),              // 40: ucn.ledger.v1.ChargeEntry
-	(*WatchBlocksRequest)(nil),       // 41: ucn.ledger.v1.WatchBlocksRequest
-	(*WatchBlocksResponse)(nil),      // 42: ucn.ledger.v1.WatchBlocksResponse
-	(*SearchRequest)(nil),            // 43: ucn.ledger.v1.SearchRequest
-	(*SearchResponse)(nil),           // 44: ucn.ledger.v1.SearchResponse
-	(*Hit)(nil),                      // 45: ucn.ledger.v1.Hit
-	(*GetSupplyRequest)(nil),         // 46: ucn.ledger.v1.GetSupplyRequest
-	(*GetSupplyResponse)(nil),        // 47: ucn.ledger.v1.GetSupplyResponse
-	(*GetFeesRequest)(nil),           // 48: ucn.ledger.v1.GetFeesRequest
-	(*GetFeesResponse)(nil),          // 49: ucn.ledger.v1.GetFeesResponse
-	(*BlockFees)(nil),                // 50: ucn.ledger.v1.BlockFees
-	(*GetHistoryProofRequest)(nil),   // 51: ucn.ledger.v1.GetHistoryProofRequest
-	(*GetHistoryProofResponse)(nil),  // 52: ucn.ledger.v1.GetHistoryProofResponse
-	(*v1.Genesis)(nil),               // 53: ucn.chain.v1.Genesis
-	(*v1.Header)(nil),                // 54: ucn.chain.v1.Header
-	(*v1.Certificate)(nil),           // 55: ucn.chain.v1.Certificate
-	(*v1.ValidatorSet)(nil),          // 56: ucn.chain.v1.ValidatorSet
-	(*v1.Receipt)(nil),               // 57: ucn.chain.v1.Receipt
-	(*v1.Account)(nil),               // 58: ucn.chain.v1.Account
-	(*v1.AccountProof)(nil),          // 59: ucn.chain.v1.AccountProof
-	(*v1.Escrow)(nil),                // 60: ucn.chain.v1.Escrow
-	(*v1.LeaseState)(nil),            // 61: ucn.chain.v1.LeaseState
-	(*v1.Transaction)(nil),           // 62: ucn.chain.v1.Transaction
-	(*v1.TransactionProof)(nil),      // 63: ucn.chain.v1.TransactionProof
-	(*v1.Block)(nil),                 // 64: ucn.chain.v1.Block
-	(*v1.TransactionBody)(nil),       // 65: ucn.chain.v1.TransactionBody
-	(v1.Purpose)(0),                  // 66: ucn.chain.v1.Purpose
-	(*v1.Operation)(nil),             // 67: ucn.chain.v1.Operation
-	(*v1.Outcome)(nil),               // 68: ucn.chain.v1.Outcome
-	(*v1.Lease)(nil),                 // 69: ucn.chain.v1.Lease
-	(*v1.Note)(nil),                  // 70: ucn.chain.v1.Note
-	(v1.Bound)(0),                    // 71: ucn.chain.v1.Bound
-	(*v1.ChainState)(nil),            // 72: ucn.chain.v1.ChainState
-	(*v1.HistoryProof)(nil),          // 73: ucn.chain.v1.HistoryProof
+	(*ListTransactionsRequest)(nil),  // 24: ucn.ledger.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil), // 25: ucn.ledger.v1.ListTransactionsResponse
+	(*TransactionEntry)(nil),         // 26: ucn.ledger.v1.TransactionEntry
+	(*ListEscrowsRequest)(nil),       // 27: ucn.ledger.v1.ListEscrowsRequest
+	(*ListEscrowsResponse)(nil),      // 28: ucn.ledger.v1.ListEscrowsResponse
+	(*EscrowEntry)(nil),              // 29: ucn.ledger.v1.EscrowEntry
+	(*ListEscrowEventsRequest)(nil),  // 30: ucn.ledger.v1.ListEscrowEventsRequest
+	(*ListEscrowEventsResponse)(nil), // 31: ucn.ledger.v1.ListEscrowEventsResponse
+	(*EscrowEvent)(nil),              // 32: ucn.ledger.v1.EscrowEvent
+	(*ListLeasesRequest)(nil),        // 33: ucn.ledger.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),       // 34: ucn.ledger.v1.ListLeasesResponse
+	(*LeaseEntry)(nil),               // 35: ucn.ledger.v1.LeaseEntry
+	(*ListChargesRequest)(nil),       // 36: ucn.ledger.v1.ListChargesRequest
+	(*ListChargesResponse)(nil),      // 37: ucn.ledger.v1.ListChargesResponse
+	(*ChargeEntry)(nil),              // 38: ucn.ledger.v1.ChargeEntry
+	(*WatchBlocksRequest)(nil),       // 39: ucn.ledger.v1.WatchBlocksRequest
+	(*WatchBlocksResponse)(nil),      // 40: ucn.ledger.v1.WatchBlocksResponse
+	(*SearchRequest)(nil),            // 41: ucn.ledger.v1.SearchRequest
+	(*SearchResponse)(nil),           // 42: ucn.ledger.v1.SearchResponse
+	(*Hit)(nil),                      // 43: ucn.ledger.v1.Hit
+	(*GetSupplyRequest)(nil),         // 44: ucn.ledger.v1.GetSupplyRequest
+	(*GetSupplyResponse)(nil),        // 45: ucn.ledger.v1.GetSupplyResponse
+	(*GetFeesRequest)(nil),           // 46: ucn.ledger.v1.GetFeesRequest
+	(*GetFeesResponse)(nil),          // 47: ucn.ledger.v1.GetFeesResponse
+	(*BlockFees)(nil),                // 48: ucn.ledger.v1.BlockFees
+	(*GetHistoryProofRequest)(nil),   // 49: ucn.ledger.v1.GetHistoryProofRequest
+	(*GetHistoryProofResponse)(nil),  // 50: ucn.ledger.v1.GetHistoryProofResponse
+	(*v1.Genesis)(nil),               // 51: ucn.chain.v1.Genesis
+	(*v1.Header)(nil),                // 52: ucn.chain.v1.Header
+	(*v1.Certificate)(nil),           // 53: ucn.chain.v1.Certificate
+	(*v1.ValidatorSet)(nil),          // 54: ucn.chain.v1.ValidatorSet
+	(*v1.Receipt)(nil),               // 55: ucn.chain.v1.Receipt
+	(*v1.Account)(nil),               // 56: ucn.chain.v1.Account
+	(*v1.AccountProof)(nil),          // 57: ucn.chain.v1.AccountProof
+	(*v1.Escrow)(nil),                // 58: ucn.chain.v1.Escrow
+	(*v1.LeaseState)(nil),            // 59: ucn.chain.v1.LeaseState
+	(*v1.Transaction)(nil),           // 60: ucn.chain.v1.Transaction
+	(*v1.TransactionProof)(nil),      // 61: ucn.chain.v1.TransactionProof
+	(*v1.Block)(nil),                 // 62: ucn.chain.v1.Block
+	(*v1.TransactionBody)(nil),       // 63: ucn.chain.v1.TransactionBody
+	(v1.Purpose)(0),                  // 64: ucn.chain.v1.Purpose
+	(*v1.Operation)(nil),             // 65: ucn.chain.v1.Operation
+	(*v1.Outcome)(nil),               // 66: ucn.chain.v1.Outcome
+	(*v1.Lease)(nil),                 // 67: ucn.chain.v1.Lease
+	(*v1.Note)(nil),                  // 68: ucn.chain.v1.Note
+	(v1.Bound)(0),                    // 69: ucn.chain.v1.Bound
+	(*v1.ChainState)(nil),            // 70: ucn.chain.v1.ChainState
+	(*v1.HistoryProof)(nil),          // 71: ucn.chain.v1.HistoryProof
 }
 var file_ucn_ledger_v1_ledger_proto_depIdxs = []int32{
-	53, // 0: ucn.ledger.v1.GetChainResponse.genesis:type_name -> ucn.chain.v1.Genesis
-	54, // 1: ucn.ledger.v1.GetChainResponse.head:type_name -> ucn.chain.v1.Header
-	55, // 2: ucn.ledger.v1.GetChainResponse.certificate:type_name -> ucn.chain.v1.Certificate
-	56, // 3: ucn.ledger.v1.GetChainResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
+	51, // 0: ucn.ledger.v1.GetChainResponse.genesis:type_name -> ucn.chain.v1.Genesis
+	52, // 1: ucn.ledger.v1.GetChainResponse.head:type_name -> ucn.chain.v1.Header
+	53, // 2: ucn.ledger.v1.GetChainResponse.certificate:type_name -> ucn.chain.v1.Certificate
+	54, // 3: ucn.ledger.v1.GetChainResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
 	0,  // 4: ucn.ledger.v1.SubmitRequest.wait:type_name -> ucn.ledger.v1.Finality
 	9,  // 5: ucn.ledger.v1.SubmitResponse.result:type_name -> ucn.ledger.v1.SubmitResult
 	0,  // 6: ucn.ledger.v1.SubmitResult.finality:type_name -> ucn.ledger.v1.Finality
-	57, // 7: ucn.ledger.v1.SubmitResult.receipt:type_name -> ucn.chain.v1.Receipt
+	55, // 7: ucn.ledger.v1.SubmitResult.receipt:type_name -> ucn.chain.v1.Receipt
 	0,  // 8: ucn.ledger.v1.SubmitStreamRequest.wait:type_name -> ucn.ledger.v1.Finality
 	9,  // 9: ucn.ledger.v1.SubmitStreamResponse.results:type_name -> ucn.ledger.v1.SubmitResult
-	58, // 10: ucn.ledger.v1.GetAccountResponse.account:type_name -> ucn.chain.v1.Account
-	59, // 11: ucn.ledger.v1.GetAccountResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	60, // 12: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
-	59, // 13: ucn.ledger.v1.GetEscrowResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	61, // 14: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
-	59, // 15: ucn.ledger.v1.GetLeaseResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	56, // 10: ucn.ledger.v1.GetAccountResponse.account:type_name -> ucn.chain.v1.Account
+	57, // 11: ucn.ledger.v1.GetAccountResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	58, // 12: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
+	57, // 13: ucn.ledger.v1.GetEscrowResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	59, // 14: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
+	57, // 15: ucn.ledger.v1.GetLeaseResponse.proof:type_name -> ucn.chain.v1.AccountProof
 	9,  // 16: ucn.ledger.v1.GetTransactionResponse.result:type_name -> ucn.ledger.v1.SubmitResult
-	62, // 17: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
-	63, // 18: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
-	64, // 19: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
+	60, // 17: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
+	61, // 18: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
+	62, // 19: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
 	9,  // 20: ucn.ledger.v1.RequestFaucetResponse.result:type_name -> ucn.ledger.v1.SubmitResult
 	2,  // 21: ucn.ledger.v1.ListTransactionsRequest.direction:type_name -> ucn.ledger.v1.Direction
 	3,  // 22: ucn.ledger.v1.ListTransactionsRequest.kinds:type_name -> ucn.ledger.v1.OperationKind
 	1,  // 23: ucn.ledger.v1.ListTransactionsRequest.order:type_name -> ucn.ledger.v1.Order
-	24, // 24: ucn.ledger.v1.ListTransactionsRequest.page:type_name -> ucn.ledger.v1.Page
-	28, // 25: ucn.ledger.v1.ListTransactionsResponse.transactions:type_name -> ucn.ledger.v1.TransactionEntry
-	25, // 26: ucn.ledger.v1.ListTransactionsResponse.page:type_name -> ucn.ledger.v1.PageInfo
-	65, // 27: ucn.ledger.v1.TransactionEntry.body:type_name -> ucn.chain.v1.TransactionBody
-	57, // 28: ucn.ledger.v1.TransactionEntry.receipt:type_name -> ucn.chain.v1.Receipt
-	66, // 29: ucn.ledger.v1.ListEscrowsRequest.purpose:type_name -> ucn.chain.v1.Purpose
-	4,  // 30: ucn.ledger.v1.ListEscrowsRequest.openness:type_name -> ucn.ledger.v1.Openness
-	1,  // 31: ucn.ledger.v1.ListEscrowsRequest.order:type_name -> ucn.ledger.v1.Order
-	24, // 32: ucn.ledger.v1.ListEscrowsRequest.page:type_name -> ucn.ledger.v1.Page
-	31, // 33: ucn.ledger.v1.ListEscrowsResponse.escrows:type_name -> ucn.ledger.v1.EscrowEntry
-	25, // 34: ucn.ledger.v1.ListEscrowsResponse.page:type_name -> ucn.ledger.v1.PageInfo
-	66, // 35: ucn.ledger.v1.EscrowEntry.purpose:type_name -> ucn.chain.v1.Purpose
-	60, // 36: ucn.ledger.v1.EscrowEntry.escrow:type_name -> ucn.chain.v1.Escrow
-	1,  // 37: ucn.ledger.v1.ListEscrowEventsRequest.order:type_name -> ucn.ledger.v1.Order
-	24, // 38: ucn.ledger.v1.ListEscrowEventsRequest.page:type_name -> ucn.ledger.v1.Page
-	34, // 39: ucn.ledger.v1.ListEscrowEventsResponse.events:type_name -> ucn.ledger.v1.EscrowEvent
-	25, // 40: ucn.ledger.v1.ListEscrowEventsResponse.page:type_name -> ucn.ledger.v1.PageInfo
-	3,  // 41: ucn.ledger.v1.EscrowEvent.kind:type_name -> ucn.ledger.v1.OperationKind
-	67, // 42: ucn.ledger.v1.EscrowEvent.operation:type_name -> ucn.chain.v1.Operation
-	68, // 43: ucn.ledger.v1.EscrowEvent.outcome:type_name -> ucn.chain.v1.Outcome
-	1,  // 44: ucn.ledger.v1.ListLeasesRequest.order:type_name -> ucn.ledger.v1.Order
-	24, // 45: ucn.ledger.v1.ListLeasesRequest.page:type_name -> ucn.ledger.v1.Page
-	37, // 46: ucn.ledger.v1.ListLeasesResponse.leases:type_name -> ucn.ledger.v1.LeaseEntry
-	25, // 47: ucn.ledger.v1.ListLeasesResponse.page:type_name -> ucn.ledger.v1.PageInfo
-	69, // 48: ucn.ledger.v1.LeaseEntry.lease:type_name -> ucn.chain.v1.Lease
-	61, // 49: ucn.ledger.v1.LeaseEntry.state:type_name -> ucn.chain.v1.LeaseState
-	1,  // 50: ucn.ledger.v1.ListChargesRequest.order:type_name -> ucn.ledger.v1.Order
-	24, // 51: ucn.ledger.v1.ListChargesRequest.page:type_name -> ucn.ledger.v1.Page
-	40, // 52: ucn.ledger.v1.ListChargesResponse.charges:type_name -> ucn.ledger.v1.ChargeEntry
-	25, // 53: ucn.ledger.v1.ListChargesResponse.page:type_name -> ucn.ledger.v1.PageInfo
-	70, // 54: ucn.ledger.v1.ChargeEntry.note:type_name -> ucn.chain.v1.Note
-	71, // 55: ucn.ledger.v1.ChargeEntry.bound:type_name -> ucn.chain.v1.Bound
-	64, // 56: ucn.ledger.v1.WatchBlocksResponse.block:type_name -> ucn.chain.v1.Block
-	45, // 57: ucn.ledger.v1.SearchResponse.hits:type_name -> ucn.ledger.v1.Hit
-	72, // 58: ucn.ledger.v1.GetSupplyResponse.state:type_name -> ucn.chain.v1.ChainState
-	59, // 59: ucn.ledger.v1.GetSupplyResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	50, // 60: ucn.ledger.v1.GetFeesResponse.blocks:type_name -> ucn.ledger.v1.BlockFees
-	73, // 61: ucn.ledger.v1.GetHistoryProofResponse.proof:type_name -> ucn.chain.v1.HistoryProof
-	56, // 62: ucn.ledger.v1.GetHistoryProofResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
-	5,  // 63: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
-	7,  // 64: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
-	10, // 65: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
-	12, // 66: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
-	14, // 67: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
-	16, // 68: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
-	18, // 69: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
-	20, // 70: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
-	26, // 71: ucn.ledger.v1.LedgerService.ListTransactions:input_type -> ucn.ledger.v1.ListTransactionsRequest
-	29, // 72: ucn.ledger.v1.LedgerService.ListEscrows:input_type -> ucn.ledger.v1.ListEscrowsRequest
-	32, // 73: ucn.ledger.v1.LedgerService.ListEscrowEvents:input_type -> ucn.ledger.v1.ListEscrowEventsRequest
-	35, // 74: ucn.ledger.v1.LedgerService.ListLeases:input_type -> ucn.ledger.v1.ListLeasesRequest
-	38, // 75: ucn.ledger.v1.LedgerService.ListCharges:input_type -> ucn.ledger.v1.ListChargesRequest
-	41, // 76: ucn.ledger.v1.LedgerService.WatchBlocks:input_type -> ucn.ledger.v1.WatchBlocksRequest
-	43, // 77: ucn.ledger.v1.LedgerService.Search:input_type -> ucn.ledger.v1.SearchRequest
-	46, // 78: ucn.ledger.v1.LedgerService.GetSupply:input_type -> ucn.ledger.v1.GetSupplyRequest
-	48, // 79: ucn.ledger.v1.LedgerService.GetFees:input_type -> ucn.ledger.v1.GetFeesRequest
-	51, // 80: ucn.ledger.v1.LedgerService.GetHistoryProof:input_type -> ucn.ledger.v1.GetHistoryProofRequest
-	22, // 81: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
-	6,  // 82: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
-	8,  // 83: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
-	11, // 84: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
-	13, // 85: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
-	15, // 86: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
-	17, // 87: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
-	19, // 88: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
-	21, // 89: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
-	27, // 90: ucn.ledger.v1.LedgerService.ListTransactions:output_type -> ucn.ledger.v1.ListTransactionsResponse
-	30, // 91: ucn.ledger.v1.LedgerService.ListEscrows:output_type -> ucn.ledger.v1.ListEscrowsResponse
-	33, // 92: ucn.ledger.v1.LedgerService.ListEscrowEvents:output_type -> ucn.ledger.v1.ListEscrowEventsResponse
-	36, // 93: ucn.ledger.v1.LedgerService.ListLeases:output_type -> ucn.ledger.v1.ListLeasesResponse
-	39, // 94: ucn.ledger.v1.LedgerService.ListCharges:output_type -> ucn.ledger.v1.ListChargesResponse
-	42, // 95: ucn.ledger.v1.LedgerService.WatchBlocks:output_type -> ucn.ledger.v1.WatchBlocksResponse
-	44, // 96: ucn.ledger.v1.LedgerService.Search:output_type -> ucn.ledger.v1.SearchResponse
-	47, // 97: ucn.ledger.v1.LedgerService.GetSupply:output_type -> ucn.ledger.v1.GetSupplyResponse
-	49, // 98: ucn.ledger.v1.LedgerService.GetFees:output_type -> ucn.ledger.v1.GetFeesResponse
-	52, // 99: ucn.ledger.v1.LedgerService.GetHistoryProof:output_type -> ucn.ledger.v1.GetHistoryProofResponse
-	23, // 100: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
-	82, // [82:101] is the sub-list for method output_type
-	63, // [63:82] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	26, // 24: ucn.ledger.v1.ListTransactionsResponse.transactions:type_name -> ucn.ledger.v1.TransactionEntry
+	63, // 25: ucn.ledger.v1.TransactionEntry.body:type_name -> ucn.chain.v1.TransactionBody
+	55, // 26: ucn.ledger.v1.TransactionEntry.receipt:type_name -> ucn.chain.v1.Receipt
+	64, // 27: ucn.ledger.v1.ListEscrowsRequest.purpose:type_name -> ucn.chain.v1.Purpose
+	4,  // 28: ucn.ledger.v1.ListEscrowsRequest.openness:type_name -> ucn.ledger.v1.Openness
+	1,  // 29: ucn.ledger.v1.ListEscrowsRequest.order:type_name -> ucn.ledger.v1.Order
+	29, // 30: ucn.ledger.v1.ListEscrowsResponse.escrows:type_name -> ucn.ledger.v1.EscrowEntry
+	64, // 31: ucn.ledger.v1.EscrowEntry.purpose:type_name -> ucn.chain.v1.Purpose
+	58, // 32: ucn.ledger.v1.EscrowEntry.escrow:type_name -> ucn.chain.v1.Escrow
+	1,  // 33: ucn.ledger.v1.ListEscrowEventsRequest.order:type_name -> ucn.ledger.v1.Order
+	32, // 34: ucn.ledger.v1.ListEscrowEventsResponse.events:type_name -> ucn.ledger.v1.EscrowEvent
+	3,  // 35: ucn.ledger.v1.EscrowEvent.kind:type_name -> ucn.ledger.v1.OperationKind
+	65, // 36: ucn.ledger.v1.EscrowEvent.operation:type_name -> ucn.chain.v1.Operation
+	66, // 37: ucn.ledger.v1.EscrowEvent.outcome:type_name -> ucn.chain.v1.Outcome
+	1,  // 38: ucn.ledger.v1.ListLeasesRequest.order:type_name -> ucn.ledger.v1.Order
+	35, // 39: ucn.ledger.v1.ListLeasesResponse.leases:type_name -> ucn.ledger.v1.LeaseEntry
+	67, // 40: ucn.ledger.v1.LeaseEntry.lease:type_name -> ucn.chain.v1.Lease
+	59, // 41: ucn.ledger.v1.LeaseEntry.state:type_name -> ucn.chain.v1.LeaseState
+	1,  // 42: ucn.ledger.v1.ListChargesRequest.order:type_name -> ucn.ledger.v1.Order
+	38, // 43: ucn.ledger.v1.ListChargesResponse.charges:type_name -> ucn.ledger.v1.ChargeEntry
+	68, // 44: ucn.ledger.v1.ChargeEntry.note:type_name -> ucn.chain.v1.Note
+	69, // 45: ucn.ledger.v1.ChargeEntry.bound:type_name -> ucn.chain.v1.Bound
+	62, // 46: ucn.ledger.v1.WatchBlocksResponse.block:type_name -> ucn.chain.v1.Block
+	43, // 47: ucn.ledger.v1.SearchResponse.hits:type_name -> ucn.ledger.v1.Hit
+	70, // 48: ucn.ledger.v1.GetSupplyResponse.state:type_name -> ucn.chain.v1.ChainState
+	57, // 49: ucn.ledger.v1.GetSupplyResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	48, // 50: ucn.ledger.v1.GetFeesResponse.blocks:type_name -> ucn.ledger.v1.BlockFees
+	71, // 51: ucn.ledger.v1.GetHistoryProofResponse.proof:type_name -> ucn.chain.v1.HistoryProof
+	54, // 52: ucn.ledger.v1.GetHistoryProofResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
+	5,  // 53: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
+	7,  // 54: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
+	10, // 55: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
+	12, // 56: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
+	14, // 57: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
+	16, // 58: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
+	18, // 59: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
+	20, // 60: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
+	24, // 61: ucn.ledger.v1.LedgerService.ListTransactions:input_type -> ucn.ledger.v1.ListTransactionsRequest
+	27, // 62: ucn.ledger.v1.LedgerService.ListEscrows:input_type -> ucn.ledger.v1.ListEscrowsRequest
+	30, // 63: ucn.ledger.v1.LedgerService.ListEscrowEvents:input_type -> ucn.ledger.v1.ListEscrowEventsRequest
+	33, // 64: ucn.ledger.v1.LedgerService.ListLeases:input_type -> ucn.ledger.v1.ListLeasesRequest
+	36, // 65: ucn.ledger.v1.LedgerService.ListCharges:input_type -> ucn.ledger.v1.ListChargesRequest
+	39, // 66: ucn.ledger.v1.LedgerService.WatchBlocks:input_type -> ucn.ledger.v1.WatchBlocksRequest
+	41, // 67: ucn.ledger.v1.LedgerService.Search:input_type -> ucn.ledger.v1.SearchRequest
+	44, // 68: ucn.ledger.v1.LedgerService.GetSupply:input_type -> ucn.ledger.v1.GetSupplyRequest
+	46, // 69: ucn.ledger.v1.LedgerService.GetFees:input_type -> ucn.ledger.v1.GetFeesRequest
+	49, // 70: ucn.ledger.v1.LedgerService.GetHistoryProof:input_type -> ucn.ledger.v1.GetHistoryProofRequest
+	22, // 71: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
+	6,  // 72: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
+	8,  // 73: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
+	11, // 74: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
+	13, // 75: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
+	15, // 76: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
+	17, // 77: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
+	19, // 78: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
+	21, // 79: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
+	25, // 80: ucn.ledger.v1.LedgerService.ListTransactions:output_type -> ucn.ledger.v1.ListTransactionsResponse
+	28, // 81: ucn.ledger.v1.LedgerService.ListEscrows:output_type -> ucn.ledger.v1.ListEscrowsResponse
+	31, // 82: ucn.ledger.v1.LedgerService.ListEscrowEvents:output_type -> ucn.ledger.v1.ListEscrowEventsResponse
+	34, // 83: ucn.ledger.v1.LedgerService.ListLeases:output_type -> ucn.ledger.v1.ListLeasesResponse
+	37, // 84: ucn.ledger.v1.LedgerService.ListCharges:output_type -> ucn.ledger.v1.ListChargesResponse
+	40, // 85: ucn.ledger.v1.LedgerService.WatchBlocks:output_type -> ucn.ledger.v1.WatchBlocksResponse
+	42, // 86: ucn.ledger.v1.LedgerService.Search:output_type -> ucn.ledger.v1.SearchResponse
+	45, // 87: ucn.ledger.v1.LedgerService.GetSupply:output_type -> ucn.ledger.v1.GetSupplyResponse
+	47, // 88: ucn.ledger.v1.LedgerService.GetFees:output_type -> ucn.ledger.v1.GetFeesResponse
+	50, // 89: ucn.ledger.v1.LedgerService.GetHistoryProof:output_type -> ucn.ledger.v1.GetHistoryProofResponse
+	23, // 90: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
+	72, // [72:91] is the sub-list for method output_type
+	53, // [53:72] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_ucn_ledger_v1_ledger_proto_init() }
@@ -4265,7 +4231,7 @@ func file_ucn_ledger_v1_ledger_proto_init() {
 	if File_ucn_ledger_v1_ledger_proto != nil {
 		return
 	}
-	file_ucn_ledger_v1_ledger_proto_msgTypes[40].OneofWrappers = []any{
+	file_ucn_ledger_v1_ledger_proto_msgTypes[38].OneofWrappers = []any{
 		(*Hit_Block)(nil),
 		(*Hit_Transaction)(nil),
 		(*Hit_Account)(nil),
@@ -4279,7 +4245,7 @@ func file_ucn_ledger_v1_ledger_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_ledger_v1_ledger_proto_rawDesc), len(file_ucn_ledger_v1_ledger_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   48,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -69,7 +69,7 @@ type LedgerServiceClient interface {
 	// ListCharges lists the charges of a lease.
 	ListCharges(ctx context.Context, in *ListChargesRequest, opts ...grpc.CallOption) (*ListChargesResponse, error)
 	// WatchBlocks sends every block from a height on, in order and without gaps, and then each new
-	// one. A reader that is too slow is ended with SLOW_READER and resumes at the next height.
+	// one. Blocks are read from the log at the reader's own pace: a slow one holds up nobody.
 	WatchBlocks(ctx context.Context, in *WatchBlocksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBlocksResponse], error)
 	// Search says what an id, a height or the first digits of an id stand for.
 	Search(ctx context.Context, in *SearchRequest, opts ...grpc.CallOption) (*SearchResponse, error)
@@ -322,7 +322,7 @@ type LedgerServiceServer interface {
 	// ListCharges lists the charges of a lease.
 	ListCharges(context.Context, *ListChargesRequest) (*ListChargesResponse, error)
 	// WatchBlocks sends every block from a height on, in order and without gaps, and then each new
-	// one. A reader that is too slow is ended with SLOW_READER and resumes at the next height.
+	// one. Blocks are read from the log at the reader's own pace: a slow one holds up nobody.
 	WatchBlocks(*WatchBlocksRequest, grpc.ServerStreamingServer[WatchBlocksResponse]) error
 	// Search says what an id, a height or the first digits of an id stand for.
 	Search(context.Context, *SearchRequest) (*SearchResponse, error)

@@ -1,0 +1,102 @@
+package ledger
+
+import (
+	"context"
+
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// Watch calls visit with every block from a height on, in order and without gap, and then with
+// each new one, until ctx ends or visit fails. It reads the log at the pace of visit and holds one
+// block at a time. Fault: ReasonBadRequest when from is beyond the next block.
+func (c *Chain) Watch(ctx context.Context, from uint64, visit func(*Found) error) error {
+	if next := c.Head().Height + 1; from > next {
+		return fault.New(fault.InvalidArgument, ReasonBadRequest,
+			"block %d is far off: the next one is %d", from, next)
+	}
+	for height := from; ; height++ {
+		if err := c.awaitHead(ctx, height); err != nil {
+			return err
+		}
+		found, err := c.Block(ctx, height)
+		if err != nil {
+			return err
+		}
+		if err := visit(found); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitHead waits until the head is at a height or beyond.
+func (c *Chain) awaitHead(ctx context.Context, height uint64) error {
+	for {
+		c.mu.RLock()
+		head, moved := c.head.Header.Height, c.moved
+		c.mu.RUnlock()
+		if head >= height {
+			return ctx.Err()
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// MaxFeeBlocks is how many of the last blocks are remembered for FeeHistory.
+const MaxFeeBlocks = 100
+
+// Fullness is how full a block was.
+type Fullness struct {
+	Height, Time, Operations, Bytes uint64
+}
+
+// FeeHistory returns how full the last blocks were, newest first, at most n and MaxFeeBlocks.
+func (c *Chain) FeeHistory(n int) []Fullness {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	n = min(n, len(c.fullness))
+	out := make([]Fullness, n)
+	for i := range out {
+		out[i] = c.fullness[len(c.fullness)-1-i]
+	}
+	return out
+}
+
+// remember notes how full a block was. mu is held.
+func (c *Chain) remember(f Fullness) {
+	if len(c.fullness) == MaxFeeBlocks {
+		copy(c.fullness, c.fullness[1:])
+		c.fullness = c.fullness[:MaxFeeBlocks-1]
+	}
+	c.fullness = append(c.fullness, f)
+}
+
+// rememberBytes bounds the blocks that are read for FeeHistory at a start.
+const rememberBytes = 32 << 20
+
+// recall fills the memory of FeeHistory from the log, before the chain runs: blocks before a
+// snapshot were not executed.
+func (c *Chain) recall(ctx context.Context) error {
+	head := c.head.Header.Height
+	var back []Fullness
+	read := 0
+	for i := uint64(0); i <= head && len(back) < MaxFeeBlocks && read < rememberBytes; i++ {
+		found, err := c.Block(ctx, head-i)
+		if err != nil {
+			return err
+		}
+		h := &found.Block.Header
+		back = append(back, Fullness{h.Height, uint64(h.Time), h.OperationCount, h.BodyLength})
+		read += len(found.Raw)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fullness = c.fullness[:0]
+	for i := len(back) - 1; i >= 0; i-- {
+		c.remember(back[i])
+	}
+	return nil
+}
