@@ -101,7 +101,7 @@ func (h *house) market(sign func(*tx.Lease)) (*scheduler.Engine, *scheduler.Offe
 			return ctx, func(error) {}
 		},
 	})
-	h.run(engine.Run)
+	h.closed = append(h.closed, h.run(engine.Run))
 	return engine, offer
 }
 

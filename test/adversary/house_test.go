@@ -63,16 +63,22 @@ type house struct {
 	nonces  [people]uint64
 	escrow  tx.EscrowID
 	lease   executor.SignedLease
+	disk    ledgertest.Disk
+	pipe    rpc.Pipe
+	down    []func() // ends the ledger
+	closed  []func() // ends everything else
 
-	mu     sync.Mutex // guards what the owner signed
+	mu     sync.Mutex // guards what the owner signed, and whether it does
 	signed []executor.Ack
-	closed []func()
+	absent bool
 }
 
 // cheat is what is wrong in a house.
 type cheat struct {
 	driver func(executor.Driver) executor.Driver
 	ledger func(*house, executor.Ledger) executor.Ledger
+	// away takes ledger and owner away for an hour of a job of 90 minutes.
+	away bool
 	// repeats makes everything that the owner signed reach the executor again, oldest last.
 	repeats bool
 }
@@ -85,15 +91,21 @@ func newHouse(t *testing.T, c cheat) *house {
 		t.Fatal(err)
 	}
 	h.openLedger()
-	h.openEscrow()
+	h.dial()
+	h.openEscrow(c.trust())
 	h.openAgent(c)
 	return h
 }
 
 // close ends everything, newest first.
 func (h *house) close() {
-	for i := len(h.closed) - 1; i >= 0; i-- {
-		h.closed[i]()
+	end(h.closed)
+	end(h.down)
+}
+
+func end(closers []func()) {
+	for i := len(closers) - 1; i >= 0; i-- {
+		closers[i]()
 	}
 }
 
@@ -106,23 +118,22 @@ func (anybody) Authenticate(context.Context, string) (rpc.Caller, error) {
 
 func (h *house) openLedger() {
 	c, stop := ledgertest.Start(h.t, ledger.Config{Pool: ledger.DefaultPool()}, ledger.Deps{
-		Genesis: h.n.Genesis, Store: (&ledgertest.Disk{}).Open(),
+		Genesis: h.n.Genesis, Store: h.disk.Open(),
 		Orderer: func(head ledger.Header) (ledger.Orderer, error) {
 			return solo.New(solo.Default(), h.n.MaxStep(), solo.Deps{Key: h.n.Proposer, Head: head})
 		},
 	})
 	h.chain = c
-	h.closed = append(h.closed, func() {
+	h.down = []func(){func() {
 		if err := stop(); err != nil {
 			h.t.Error(err)
 		}
-	})
+	}}
 	s, err := ledgerserver.New(ledgerserver.Config{}, ledgerserver.Deps{Chains: []*ledger.Chain{c}})
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	var pipe rpc.Pipe
-	listener, err := pipe.Listen("ledger")
+	listener, err := h.pipe.Listen("ledger")
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -133,9 +144,12 @@ func (h *house) openLedger() {
 		h.t.Fatal(err)
 	}
 	s.Register(front)
-	h.run(s.Run)
-	h.run(front.Run)
-	conn, err := rpc.NewPipeDialer(&pipe, rpc.ClientDeps{
+	h.down = append(h.down, h.run(s.Run), h.run(front.Run))
+}
+
+// dial connects everybody to the ledger.
+func (h *house) dial() {
+	conn, err := rpc.NewPipeDialer(&h.pipe, rpc.ClientDeps{
 		Tokens: instance.NewTokens(h.n.Keys[agentKey], block.Main, h.n.Accounts[host], nil),
 	}).Dial(h.t.Context(), "ledger")
 	if err != nil {
@@ -145,18 +159,18 @@ func (h *house) openLedger() {
 	h.client = ledgerv1.NewLedgerServiceClient(conn)
 }
 
-// run runs a component until close.
-func (h *house) run(component func(context.Context, func()) error) {
+// run runs a component until the function it returns is called.
+func (h *house) run(component func(context.Context, func()) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- component(ctx, func() { close(ready) }) }()
 	<-ready
-	h.closed = append(h.closed, func() {
+	return func() {
 		cancel()
 		if err := <-done; err != nil {
 			h.t.Error(err)
 		}
-	})
+	}
 }
 
 // do commits an operation of an account.
@@ -175,11 +189,11 @@ func (h *house) do(from int, o tx.Operation) tx.Receipt {
 	return receipt
 }
 
-func (h *house) openEscrow() {
+func (h *house) openEscrow(trust tx.Grains) {
 	r := h.do(owner, &tx.OpenEscrow{
 		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: subject[:], Amount: 2 * block.UCN,
 		Terms: tx.Terms{
-			MaxRate: tx.GrainsPerHour(10 * block.UCN), MaxTotal: 2 * block.UCN, Trust: houseTrust,
+			MaxRate: tx.GrainsPerHour(10 * block.UCN), MaxTotal: 2 * block.UCN, Trust: trust,
 			AckKeys: []sig.PublicKey{h.n.Keys[owner].Public()}, Assigner: h.n.Accounts[assigner],
 			Expires: tx.Millis(time.Now().Add(60 * 24 * time.Hour).UnixMilli()),
 		},
@@ -215,7 +229,7 @@ func (h *house) openAgent(c cheat) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.run(h.agent.Run)
+	h.closed = append(h.closed, h.run(h.agent.Run))
 	synctest.Wait() // it has posted its offer
 }
 
@@ -229,15 +243,15 @@ func (h *house) play(c cheat) tx.Grains {
 		Job: subject, Revision: executor.Hash{3}, Run: "01", Attempt: "a1", Offer: h.offer(),
 		Spec: executor.JobSpec{
 			Owner: h.n.Accounts[owner], Chain: block.Main, Name: "job", Image: image,
-			Args:      []string{"use", "200", "sleep", jobRuns.String()},
+			Args:      []string{"use", "200", "sleep", c.runs().String()},
 			Isolation: executor.IsolationStandard,
 			Resources: executor.Resources{CPUMilli: 1000, Memory: 64 << 20, Disk: 64 << 20},
 		},
 		Terms: executor.Terms{
 			Escrow: executor.EscrowID(h.escrow), Subject: subject, Epoch: 1, Budget: uint64(block.UCN),
-			Trust: uint64(houseTrust), AckKeys: []sig.PublicKey{h.n.Keys[owner].Public()},
+			Trust: uint64(c.trust()), AckKeys: []sig.PublicKey{h.n.Keys[owner].Public()},
 			PlaceBy: uint64(time.Now().Add(time.Minute).UnixMilli()),
-			Until:   uint64(time.Now().Add(time.Hour).UnixMilli()),
+			Until:   uint64(time.Now().Add(3 * time.Hour).UnixMilli()),
 		},
 	}
 	answer, err := h.agent.Ask(h.t.Context(), ask)
@@ -246,13 +260,57 @@ func (h *house) play(c cheat) tx.Grains {
 	}
 	h.lease = *answer.Lease
 	h.do(assigner, &tx.PlaceLease{Lease: *h.lease.Lease.TX(), Signature: h.lease.Signature})
-	h.attend(ask)
+	attended := make(chan struct{})
+	go func() {
+		defer close(attended)
+		h.attend(ask)
+	}()
+	if c.away {
+		h.goAway()
+	}
+	<-attended
 	if c.repeats {
 		h.repeat()
 	}
 	h.settled(ask.Attempt)
 	state, _ := h.chain.State().Lease(tx.LeaseID(h.lease.ID))
 	return state.Paid
+}
+
+func (c cheat) runs() time.Duration {
+	if c.away {
+		return 90 * time.Minute
+	}
+	return jobRuns
+}
+
+// trust is what the owner lets a host be paid without its signature: enough for all of the job when
+// nobody can sign for most of it.
+func (c cheat) trust() tx.Grains {
+	if c.away {
+		return block.UCN
+	}
+	return houseTrust
+}
+
+// goAway takes ledger and owner away after ten minutes and brings them back an hour later.
+func (h *house) goAway() {
+	pass := func(d time.Duration) {
+		timer := time.NewTimer(d)
+		<-timer.C
+	}
+	pass(10 * time.Minute)
+	h.setAbsent(true)
+	end(h.down)
+	pass(time.Hour)
+	h.openLedger()
+	h.setAbsent(false)
+}
+
+func (h *house) setAbsent(absent bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.absent = absent
 }
 
 // attend is the owner's client: it delivers the task and signs what its own checks let pass.
@@ -287,6 +345,12 @@ func (h *house) attend(ask executor.Ask) {
 }
 
 func (h *house) sign(checker *ack.Checker, n *executor.NoteAsk) error {
+	h.mu.Lock()
+	absent := h.absent
+	h.mu.Unlock()
+	if absent {
+		return nil
+	}
 	checked, err := checker.Check(&jobv1.SignedNote{
 		Note: n.Note.Note.TX().PB(), Signature: n.Note.Signature[:], Usage: n.Note.Usage.PB(),
 		Prices: n.Prices.Rules().PB(), Final: n.Note.Final,

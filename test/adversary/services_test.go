@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/executor"
@@ -44,6 +45,7 @@ var byServices = []struct {
 		"executor charges ten times what the owner signed", trustOfLease, houseTrust,
 		cheat{ledger: func(h *house, l executor.Ledger) executor.Ledger { return forging{l, h} }},
 	},
+	{"ledger and owner are kept away for an hour of a job", nothing, 0, cheat{away: true}},
 	{"what the owner signed is brought to the executor again", nothing, 0, cheat{repeats: true}},
 }
 
@@ -57,10 +59,11 @@ func playHouse(t *testing.T, c cheat, bound tx.Grains) (gained tx.Grains) {
 		defer h.close()
 		paid := h.play(c)
 		// Or there would be nothing to gain on. Who is caught may get less.
-		if least := honestDue * 98 / 100; bound == 0 && paid < least {
+		due := honestDue * tx.Grains(c.runs()/time.Second+1) / tx.Grains(jobRuns/time.Second+1)
+		if least := due * 98 / 100; bound == 0 && paid < least {
 			t.Errorf("paid %d, an honest host is due at least %d", paid, least)
 		}
-		gained = gain(honestDue, paid)
+		gained = gain(due, paid)
 	})
 	return gained
 }
