@@ -12,9 +12,9 @@ import (
 	"github.com/united-containers/ucn/services/executor/fake"
 )
 
-// TestFullDiskKillsNoPaidContainer: the disk of the journal, or that of the storage, has no room for
-// ten minutes of a job of thirty. What runs runs on and is started once; what is asked for meanwhile
-// is not promised when the promise cannot be written down; all of the time is paid, once.
+// TestFullDiskKillsNoPaidContainer: the disk of the journal, or that of the storage, has no room
+// for ten minutes of a job of thirty. What runs runs on and is started once; what is asked for
+// meanwhile is not promised when the promise cannot be written down; all of the time is paid, once.
 func TestFullDiskKillsNoPaidContainer(t *testing.T) {
 	for _, which := range []string{"journal", "storage", "both"} {
 		t.Run(which, func(t *testing.T) {
