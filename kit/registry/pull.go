@@ -1,0 +1,321 @@
+package registry
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/oci"
+)
+
+const (
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerLayer    = "application/vnd.docker.image.rootfs.diff.tar"
+	maxWindow      = 128 << 20 // bytes of memory that a zstd layer may want
+)
+
+func manifestTypes() []string {
+	return []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, dockerIndex, dockerManifest}
+}
+
+func digestOf(raw []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(raw)) }
+
+// WriteLayout streams the image that reference and digest name, for platform, as the tar of the
+// blobs of an OCI layout: index if there is one, manifest, config, then the layers. An image for
+// another platform is refused before a layer is read. Faults as of Resolve.
+func (c *Client) WriteLayout(ctx context.Context, w io.Writer, image Image, with ...Credential,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, pullWait)
+	defer cancel()
+	repo, err := pinned(image.Reference, image.Digest)
+	if err != nil {
+		return err
+	}
+	s, err := c.session(ctx, repo, with)
+	if err != nil {
+		return err
+	}
+	p := &pull{session: s, out: tar.NewWriter(w), unpacked: c.o.MaxUnpacked}
+	if err := p.image(ctx, image); err != nil {
+		return err
+	}
+	if err := p.out.Close(); err != nil {
+		return fmt.Errorf("end the layout: %w", err)
+	}
+	return nil
+}
+
+// Image is what WriteLayout reads.
+type Image struct {
+	Reference string
+	Digest    string // of the manifest or index
+	Platform  string // "linux/amd64"
+}
+
+// pull is one image on its way.
+type pull struct {
+	*session
+	out      *tar.Writer
+	unpacked int64 // bytes that the layers may still unpack to
+}
+
+func (p *pull) image(ctx context.Context, image Image) error {
+	raw, err := p.manifest(ctx, image.Digest)
+	if err != nil {
+		return err
+	}
+	digest, chosen, err := p.choose(ctx, image.Digest, raw, image.Platform)
+	if err != nil {
+		return err
+	}
+	m, err := p.parts(chosen.manifest)
+	if err != nil {
+		return err
+	}
+	if digest != image.Digest {
+		if err := p.document(image.Digest, raw); err != nil {
+			return err
+		}
+	}
+	if err := p.document(digest, chosen.manifest); err != nil {
+		return err
+	}
+	if err := p.document(string(m.Config.Digest), chosen.config); err != nil {
+		return err
+	}
+	done := map[string]bool{string(m.Config.Digest): true}
+	for _, layer := range m.Layers {
+		if done[string(layer.Digest)] {
+			continue
+		}
+		done[string(layer.Digest)] = true
+		if err := p.layer(ctx, layer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parts reads a manifest and checks its bounds.
+func (p *pull) parts(raw []byte) (v1.Manifest, error) {
+	var m v1.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return m, oci.NotImage("its JSON cannot be read")
+	}
+	if len(m.Layers) > MaxLayers {
+		return m, refuse(ReasonTooLarge, "the image has %d layers, at most %d", len(m.Layers), MaxLayers)
+	}
+	left := p.o.MaxPacked
+	for _, layer := range m.Layers {
+		if _, err := cid.ParseDigest(string(layer.Digest)); err != nil {
+			return m, oci.NotImage("a layer's digest is no sha256")
+		}
+		if unpackerOf(layer.MediaType) == "" {
+			return m, oci.NotImage("layer of media type %.80q", layer.MediaType)
+		}
+		if layer.Size < 0 || layer.Size > left {
+			return m, refuse(ReasonTooLarge, "the image has more than %d bytes", p.o.MaxPacked)
+		}
+		left -= layer.Size
+	}
+	return m, nil
+}
+
+func (p *pull) document(digest string, raw []byte) error {
+	if err := p.header(digest, int64(len(raw))); err != nil {
+		return err
+	}
+	if _, err := p.out.Write(raw); err != nil {
+		return fmt.Errorf("write to the layout: %w", err)
+	}
+	return nil
+}
+
+func (p *pull) header(digest string, size int64) error {
+	name := "blobs/sha256/" + strings.TrimPrefix(digest, "sha256:")
+	if err := p.out.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: size}); err != nil {
+		return fmt.Errorf("write to the layout: %w", err)
+	}
+	return nil
+}
+
+// layer streams one layer, and counts what it unpacks to on the way.
+func (p *pull) layer(ctx context.Context, d v1.Descriptor) error {
+	c, err := cid.ParseDigest(string(d.Digest))
+	if err != nil {
+		return err
+	}
+	if err := p.header(string(d.Digest), d.Size); err != nil {
+		return err
+	}
+	body := &blob{ctx: ctx, session: p.session, digest: string(d.Digest), size: d.Size}
+	defer body.close()
+	r, w := io.Pipe()
+	counted := make(chan error, 1)
+	go func() {
+		n, err := unpack(r, unpackerOf(d.MediaType), p.unpacked)
+		p.unpacked -= n
+		_ = r.CloseWithError(errors.Join(err, io.ErrClosedPipe)) // always nil
+		counted <- err
+	}()
+	_, err = io.Copy(io.MultiWriter(p.out, w), cid.NewReader(body, c, d.Size))
+	_ = w.CloseWithError(err) // always nil; nil is the end
+	if bad := <-counted; bad != nil && (err == nil || errors.Is(err, io.ErrClosedPipe)) {
+		return bad
+	}
+	if errors.Is(err, cid.ReasonMismatch) {
+		return refuse(ReasonMismatch, "layer %s is not what its digest and size say", d.Digest)
+	}
+	return err
+}
+
+func unpackerOf(mediaType string) string {
+	switch mediaType {
+	case v1.MediaTypeImageLayer, dockerLayer:
+		return "tar"
+	case v1.MediaTypeImageLayerGzip, dockerLayer + ".gzip":
+		return "gzip"
+	case v1.MediaTypeImageLayerZstd, dockerLayer + ".zstd":
+		return "zstd"
+	}
+	return ""
+}
+
+// unpack reads r to its end and returns how many bytes it unpacks to; more than most is refused.
+func unpack(r io.Reader, how string, most int64) (int64, error) {
+	from := r
+	switch how {
+	case "gzip":
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return 0, badLayer(err)
+		}
+		from = z
+	case "zstd":
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1),
+			zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return 0, badLayer(err)
+		}
+		defer z.Close()
+		from = z
+	}
+	n, err := io.Copy(io.Discard, io.LimitReader(from, most+1))
+	switch {
+	case n > most:
+		return n, refuse(ReasonTooLarge, "the image unpacks to more bytes than this host allows")
+	case err != nil:
+		return n, badLayer(err)
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return n, badLayer(err)
+	}
+	return n, nil
+}
+
+// badLayer refuses a layer; a fault that broke the stream off passes as it is.
+func badLayer(err error) error {
+	if f := fault.From(err); f != nil {
+		return f
+	}
+	return oci.NotImage("a layer cannot be unpacked")
+}
+
+// documents are the manifest and the config of one image.
+type documents struct{ manifest, config []byte }
+
+// choose finds the image for platform: in an index the one it names, else the image itself when its
+// config says so.
+func (s *session) choose(ctx context.Context, digest string, raw []byte, platform string,
+) (string, documents, error) {
+	var list v1.Index
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return "", documents{}, oci.NotImage("its JSON cannot be read")
+	}
+	if len(list.Manifests) > 0 {
+		found := find(list.Manifests, platform)
+		if found == "" {
+			return "", documents{}, wrongPlatform(platform)
+		}
+		if _, err := cid.ParseDigest(found); err != nil {
+			return "", documents{}, oci.NotImage("a digest in the index is no sha256")
+		}
+		inner, err := s.manifest(ctx, found)
+		if err != nil {
+			return "", documents{}, err
+		}
+		digest, raw = found, inner
+	}
+	var m v1.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil || m.Config.Digest == "" {
+		return "", documents{}, oci.NotImage("it has no config")
+	}
+	config, err := s.config(ctx, m.Config)
+	if err != nil {
+		return "", documents{}, err
+	}
+	var is v1.Image
+	if err := json.Unmarshal(config, &is); err != nil {
+		return "", documents{}, oci.NotImage("the JSON of its config cannot be read")
+	}
+	if !fits(&is.Platform, platform) {
+		return "", documents{}, wrongPlatform(platform)
+	}
+	return digest, documents{raw, config}, nil
+}
+
+func wrongPlatform(platform string) error {
+	return refuse(oci.ReasonPlatform, "the reference has no image for %.60s", platform)
+}
+
+func find(list []v1.Descriptor, platform string) string {
+	for _, d := range list {
+		image := d.MediaType == v1.MediaTypeImageManifest || d.MediaType == dockerManifest
+		if image && d.Platform != nil && fits(d.Platform, platform) {
+			return string(d.Digest)
+		}
+	}
+	return ""
+}
+
+// fits tells whether an image for p runs on platform. A variant counts where both name one.
+func fits(p *v1.Platform, platform string) bool {
+	want := strings.Split(platform, "/")
+	if len(want) < 2 || p.OS != want[0] || p.Architecture != want[1] {
+		return false
+	}
+	return len(want) < 3 || p.Variant == "" || p.Variant == want[2]
+}
+
+func (s *session) config(ctx context.Context, d v1.Descriptor) ([]byte, error) {
+	c, err := cid.ParseDigest(string(d.Digest))
+	if err != nil {
+		return nil, oci.NotImage("its config's digest is no sha256")
+	}
+	if d.Size < 0 || d.Size > MaxManifest {
+		return nil, refuse(ReasonTooLarge, "the config has %d bytes, at most %d", d.Size, MaxManifest)
+	}
+	body := &blob{ctx: ctx, session: s, digest: string(d.Digest), size: d.Size}
+	defer body.close()
+	var out bytes.Buffer
+	if _, err := io.Copy(&out, cid.NewReader(body, c, d.Size)); err != nil {
+		if errors.Is(err, cid.ReasonMismatch) {
+			return nil, refuse(ReasonMismatch, "the config is not what its digest and size say")
+		}
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
