@@ -107,12 +107,16 @@ type offer[T any] struct {
 // add takes the offers into the pool in order. committed returns a signer's next nonce in the
 // committed state; it is called only when none of the signer's transactions waits. Refusals are
 // left in the offers; all other tickets are settled now or later. It returns the number,
-// operations and bytes of the entries that were new.
-func (p *pool[T]) add(offers []*offer[T], committed func(signer) uint64) (
-	n, operations, bytes int,
+// operations and bytes of the entries that were new. Nothing is taken when ended fails: it is
+// asked under the same lock that clear takes, so what a session leaves behind is cleared.
+func (p *pool[T]) add(ended func() error, offers []*offer[T], committed func(signer) uint64) (
+	n, operations, bytes int, err error,
 ) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := ended(); err != nil {
+		return 0, 0, 0, err
+	}
 	for _, o := range offers {
 		if o == nil || o.refusal != nil {
 			continue
@@ -131,7 +135,7 @@ func (p *pool[T]) add(offers []*offer[T], committed func(signer) uint64) (
 		p.attach(o.entry, o)
 		n, operations, bytes = n+1, operations+o.entry.operations, bytes+o.entry.bytes
 	}
-	return n, operations, bytes
+	return n, operations, bytes, nil
 }
 
 func (p *pool[T]) attach(e *entry[T], o *offer[T]) {

@@ -21,7 +21,10 @@ func poolEntry(account byte, nonce uint64, variant byte) *entry[int] {
 func put(p *pool[int], e *entry[int], next uint64) (fault.Reason, *ticket) {
 	t := newTicket(1)
 	o := &offer[int]{entry: e, at: place{t, 0}}
-	p.add([]*offer[int]{o}, func(signer) uint64 { return next })
+	goesOn, committed := func() error { return nil }, func(signer) uint64 { return next }
+	if _, _, _, err := p.add(goesOn, []*offer[int]{o}, committed); err != nil {
+		return ReasonChainStopped, t
+	}
 	if o.refusal != nil {
 		return o.refusal.Reason(), t
 	}
@@ -158,4 +161,19 @@ func TestPoolFrontIsExecutable(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestPoolOfAnEndedSession: a submission that was verified while its session ended must not come
+// into the pool of the next one: its sender was told that nothing is known.
+func TestPoolOfAnEndedSession(t *testing.T) {
+	p := newPool[int](DefaultPool())
+	mustPut(t, p, poolEntry(1, 0, 0))
+	p.clear()
+	late := &offer[int]{entry: poolEntry(2, 0, 0), at: place{newTicket(1), 0}}
+	n, _, _, err := p.add(func() error { return errEnded }, []*offer[int]{late},
+		func(signer) uint64 { return 0 })
+	if size, bytes := p.size(); err == nil || n+size+bytes != 0 || len(p.front(10, 1000)) != 0 {
+		t.Errorf("%d taken, %v; %d wait", n, err, size)
+	}
+	mustPut(t, p, poolEntry(1, 0, 0)) // what was cleared may come again
 }

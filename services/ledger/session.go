@@ -115,7 +115,7 @@ func (c *Chain) mend(ctx context.Context, failure error, wait time.Duration) (
 		wait = min(2*wait, mendMost)
 		err := c.deps.Store.Mend(ctx)
 		if err == nil {
-			err = c.resume(ctx)
+			err = c.resume()
 		}
 		if err == nil {
 			return wait, true
@@ -126,7 +126,7 @@ func (c *Chain) mend(ctx context.Context, failure error, wait time.Duration) (
 }
 
 // resume begins a new session on a storage that was mended.
-func (c *Chain) resume(ctx context.Context) error {
+func (c *Chain) resume() error {
 	tip := c.Tip()
 	if head, ok := c.deps.Store.Head(); !ok || head.Hash != tip.Hash {
 		return fmt.Errorf("the head of the mended log is block %d, %x, the state is after %d, %x",
@@ -142,9 +142,7 @@ func (c *Chain) resume(ctx context.Context) error {
 	c.mu.Unlock()
 	c.log.Info("the storage is mended: the chain goes on", "chain", c.name,
 		"height", tip.Header.Height)
-	// What slipped in while the sessions changed would wait for the next submission.
-	n, bytes := c.pool.size()
-	return next.orderer.Submit(ctx, Batch{Transactions: n, Operations: n, Bytes: bytes})
+	return nil
 }
 
 func (c *Chain) current() *session {

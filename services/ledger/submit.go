@@ -103,7 +103,10 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 	for i, o := range p.offers {
 		o.at, o.acceptedOnly = place{s.ticket, i}, wait == Accepted
 	}
-	n, operations, size := c.pool.add(p.offers, c.nonce)
+	n, operations, size, err := c.pool.add(s.session.failure, p.offers, c.nonce)
+	if err != nil {
+		return nil, err
+	}
 	last := &lastBlock{}
 	for _, o := range p.offers {
 		if o.refusal != nil {
@@ -112,7 +115,7 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 	}
 	// They are in the pool: the orderer must know, also of a caller who has just left.
 	batch := Batch{Transactions: n, Operations: operations, Bytes: size}
-	if err := c.current().orderer.Submit(context.WithoutCancel(ctx), batch); err != nil {
+	if err := s.session.orderer.Submit(context.WithoutCancel(ctx), batch); err != nil {
 		return nil, err
 	}
 	return s, nil
