@@ -26,7 +26,8 @@ type accountResult struct {
 }
 
 func (a *app) accountCommand() *cobra.Command {
-	return group("account", "Accounts of the chain", a.accountGet())
+	return group("account", "Accounts of the chain", a.accountGet(),
+		a.history("history", "  ucn account history ucn1... --kind charge --since 24h"))
 }
 
 func (a *app) accountGet() *cobra.Command {

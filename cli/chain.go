@@ -15,7 +15,11 @@ import (
 )
 
 func (a *app) chainCommand() *cobra.Command {
-	return group("chain", "The chain that holds the money", a.chainInfo(), a.chainBlock())
+	return group("chain", "The chain that holds the money: blocks, proofs, histories",
+		a.chainInfo(), a.chainBlock(), named(a.txGet(), "tx ID"),
+		named(a.accountGet(), "account [ACCOUNT]"), named(a.escrowGet(), "escrow ESCROW"),
+		a.chainLease(), a.chainCharges(), a.chainSupply(), a.chainFees(), a.chainSearch(),
+		a.chainWatch())
 }
 
 type chainResult struct {

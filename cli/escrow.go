@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,6 @@ import (
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
-	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 )
 
 type escrowResult struct {
@@ -38,7 +38,8 @@ type escrowResult struct {
 
 func (a *app) escrowCommand() *cobra.Command {
 	return group("escrow", "Money that is promised for jobs",
-		a.escrowGet(), a.escrowTopUp(), a.escrowWithdraw(), a.escrowClose())
+		a.escrowList(), a.escrowGet(), a.escrowStory(),
+		a.escrowTopUp(), a.escrowWithdraw(), a.escrowClose())
 }
 
 func readEscrow(ctx context.Context, l *link, text string) (
@@ -52,7 +53,8 @@ func readEscrow(ctx context.Context, l *link, text string) (
 		Chain: l.Chain, Escrow: escrow[:],
 	})
 	if err != nil {
-		return escrow, nil, fmt.Errorf("look the escrow up (one that was closed is gone): %w", err)
+		return escrow, nil, fmt.Errorf("look the escrow up (one that was closed is gone, "+
+			"its life is not: ucn escrow story): %w", err)
 	}
 	return escrow, answer, nil
 }
@@ -155,14 +157,16 @@ is over.`,
 			}
 			var operations []tx.Operation
 			if answer.GetEscrow().GetLive() > 0 {
-				leases, err := leasesFor(ctx, l, answer.GetEscrow().GetSubject())
+				leases, err := leasesUnder(ctx, l, escrow)
 				if err != nil {
 					return err
 				}
 				if err := awaitSettled(ctx, l, leases); err != nil {
 					return err
 				}
-				operations = append(operations, &tx.Settle{Leases: leases})
+				for part := range slices.Chunk(leases, tx.MaxSettle) {
+					operations = append(operations, &tx.Settle{Leases: part})
+				}
 			}
 			operations = append(operations, &tx.CloseEscrow{Escrow: escrow})
 			r, err := l.Sender.Send(ctx, operations...)
@@ -175,27 +179,6 @@ is over.`,
 			return a.printSent(r, err, func(s *submitted) { s.Escrow = list[0] })
 		}),
 	}
-}
-
-// leasesFor lists the leases of a job as the scheduler knows them.
-func leasesFor(ctx context.Context, l *link, job []byte) ([]tx.LeaseID, error) {
-	answer, err := l.Scheduler.GetJob(ctx, &schedulerv1.GetJobRequest{Job: job})
-	if err != nil {
-		return nil, fmt.Errorf("ask the scheduler for the leases under the escrow: %w", err)
-	}
-	var leases []tx.LeaseID
-	for _, run := range answer.GetJob().GetRuns() {
-		for _, attempt := range run.GetAttempts() {
-			if raw := attempt.GetLease(); len(raw) == len(tx.LeaseID{}) {
-				leases = append(leases, tx.LeaseID(raw))
-			}
-		}
-	}
-	if len(leases) == 0 {
-		return nil, fmt.Errorf("the scheduler names no lease of the job, the chain holds some: " +
-			"try again in a moment")
-	}
-	return leases, nil
 }
 
 // closeWait is how long closing waits for a lease that will soon be removable.

@@ -11,13 +11,13 @@ import (
 
 	"github.com/united-containers/ucn/cli/jobrun"
 	"github.com/united-containers/ucn/cli/screen"
-	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 )
 
 func (a *app) jobCommand() *cobra.Command {
 	return group("job", "Jobs: run, watch, cancel",
-		a.jobRun(), a.jobList(), a.jobGet(), a.jobLogs(), a.jobCancel(), a.jobAttach())
+		a.jobRun(), a.jobList(), a.jobGet(), a.jobRuns(), a.jobTasks(), a.jobLogs(), a.jobWait(),
+		a.jobBill(), a.jobCancel(), a.jobAttach())
 }
 
 // screen is how the command shows a job.
@@ -60,11 +60,17 @@ print the bill with proofs.
 What the job is comes from -f, from flags, or both: flags win. Ctrl-C once cancels the job and
 waits for the bill; twice leaves at once.
 
+With --array the program runs once per task, with --replicas side by side, with --trigger always
+until it is cancelled. Such a job has more runs than a terminal can countersign, so its hosts are
+trusted with its whole budget: choose --max-total by that.
+
 Exit code 0 when the job completed, 3 when it ended in another way.`,
 		Example: `  ucn job run bafkrei... -- -width 640
   ucn job run -f examples/render/job.yaml --output /out/picture.png:picture.png
   ucn job run bafkrei... --cpu 0.5 --memory 64MiB --max-total 0.2 --run-time 10m
-  ucn job run bafkrei... --secret KEY=@key.txt --env MODE=fast --detach`,
+  ucn job run bafkrei... --secret KEY=@key.txt --env MODE=fast --detach
+  ucn job run bafkrei... --array 100 --parallel 20
+  ucn job run bafkrei... --trigger always --replicas 3 --detach`,
 	}
 	o.add(cmd)
 	cmd.Args = args(func(cmd *cobra.Command, list []string) error {
@@ -151,56 +157,6 @@ countersigned. Ctrl-C cancels the job.`,
 	return cmd
 }
 
-func (a *app) jobList() *cobra.Command {
-	state := ""
-	limit := 50
-	cmd := &cobra.Command{
-		Use: "ls", Aliases: []string{"list"}, Short: "List the wallet's jobs, newest first",
-		Example: "  ucn job ls\n  ucn job ls --state running --json", Args: args(cobra.NoArgs),
-		RunE: a.session(withKey, func(ctx context.Context, l *link, _ []string) error {
-			wanted, err := stateOf(state)
-			if err != nil {
-				return err
-			}
-			if limit < 1 || limit > 1000 {
-				return usagef("--limit is %d, allowed 1 to 1000", limit)
-			}
-			answer, err := l.Scheduler.ListJobs(ctx, &schedulerv1.ListJobsRequest{
-				PageSize: uint32(limit), State: wanted,
-			})
-			if err != nil {
-				return err
-			}
-			jobs := []jobResult{}
-			for _, j := range answer.GetJobs() {
-				jobs = append(jobs, jobOf(j))
-			}
-			return a.emit(jobs, func(w io.Writer) {
-				printf(w, "JOB\tNAME\tSTATE\tSUBMITTED\tWHY\n")
-				for _, j := range jobs {
-					printf(w, "%s\t%s\t%s\t%s\t%s\n", j.Job, j.Name, first(j.Result, j.State),
-						stamp(j.Submitted), screen.Fit(screen.Clean(j.Reason), 60))
-				}
-			})
-		}),
-	}
-	cmd.Flags().StringVar(&state, "state", "", "only pending, leased, starting, running or ended")
-	cmd.Flags().IntVar(&limit, "limit", limit, "how many")
-	return cmd
-}
-
-func stateOf(text string) (jobv1.State, error) {
-	if text == "" {
-		return jobv1.State_STATE_UNSPECIFIED, nil
-	}
-	for number, name := range jobv1.State_name {
-		if number != 0 && reasonText(name, "STATE_") == text {
-			return jobv1.State(number), nil
-		}
-	}
-	return 0, usagef("--state %q is none of pending, leased, starting, running, ended", text)
-}
-
 func (a *app) jobGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get JOB", Short: "Show a job, its attempts, outputs and usage",
@@ -226,33 +182,6 @@ func getJob(ctx context.Context, l *link, text string) (*schedulerv1.Job, error)
 		return nil, err
 	}
 	return answer.GetJob(), nil
-}
-
-func (a *app) jobCancel() *cobra.Command {
-	reason := ""
-	cmd := &cobra.Command{
-		Use: "cancel JOB", Short: "End a job that runs or waits; what it used is billed",
-		Example: "  ucn job cancel ucnj1... --reason 'wrong scene'", Args: args(cobra.ExactArgs(1)),
-		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
-			id, err := parseJob(list[0])
-			if err != nil {
-				return err
-			}
-			answer, err := l.Scheduler.CancelJob(ctx, &schedulerv1.CancelJobRequest{
-				Job: id[:], Reason: reason,
-			})
-			if err != nil {
-				return err
-			}
-			result := jobOf(answer.GetJob())
-			return a.emit(result, func(w io.Writer) {
-				printf(w, "%s\t%s\t%s\n", result.Job, first(result.Result, result.State),
-					screen.Clean(result.Reason))
-			})
-		}),
-	}
-	cmd.Flags().StringVar(&reason, "reason", "", "a sentence for the record, at most 200 characters")
-	return cmd
 }
 
 func (a *app) jobLogs() *cobra.Command {
@@ -312,7 +241,31 @@ type jobResult struct {
 	Submitted uint64          `json:"submitted_ms"`
 	Escrow    string          `json:"escrow"`
 	TraceID   string          `json:"trace_id,omitempty"`
+	Counts    *runCounts      `json:"runs,omitempty"`
+	Array     *arrayResult    `json:"array,omitempty"`
 	Attempts  []attemptResult `json:"attempts"`
+}
+
+// runCounts is how many runs of a job there are in each state.
+type runCounts struct {
+	Pending  uint32 `json:"pending"`
+	Leased   uint32 `json:"leased"`
+	Starting uint32 `json:"starting"`
+	Running  uint32 `json:"running"`
+	Asleep   uint32 `json:"asleep"`
+	Ended    uint32 `json:"ended"`
+}
+
+func (c *runCounts) total() uint32 {
+	return c.Pending + c.Leased + c.Starting + c.Running + c.Asleep + c.Ended
+}
+
+// arrayResult is how far an array is.
+type arrayResult struct {
+	Count     uint32 `json:"count"`
+	Completed uint32 `json:"completed"`
+	Failed    uint32 `json:"failed"`
+	Waiting   uint32 `json:"waiting"`
 }
 
 type attemptResult struct {

@@ -32,6 +32,12 @@ type jobOptions struct {
 	capIn, capOut              amount.Amount
 	runTime, backoff           time.Duration
 	retries                    uint32
+
+	trigger, restart string
+	policy           string
+	replicas         uint32
+	array, parallel  uint32
+	lostAfter        time.Duration
 }
 
 func (o *jobOptions) add(cmd *cobra.Command) {
@@ -71,6 +77,49 @@ func (o *jobOptions) add(cmd *cobra.Command) {
 	f.Uint32Var(&o.retries, "retries", 0, "attempts after one that failed")
 	f.DurationVar(&o.backoff, "backoff", 0, "first wait between attempts; it doubles")
 	f.StringVar(&o.isolation, "isolation", "", "standard (default) or strict")
+	o.addLanes(cmd)
+}
+
+func (o *jobOptions) addLanes(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.trigger, "trigger", "", "once (default), or always: kept running until it is "+
+		"cancelled or not paid any more")
+	f.Uint32Var(&o.replicas, "replicas", 0, "how many run side by side, on hosts of their own where "+
+		"there are enough, up to 100")
+	f.StringVar(&o.restart, "restart", "", "never, on-failure or always: when a program that ended "+
+		"is run again (default always with --trigger always)")
+	f.Uint32Var(&o.array, "array", 0, "run so many tasks, up to 1000000; each finds its number in "+
+		"UCN_TASK_INDEX")
+	f.Uint32Var(&o.parallel, "parallel", 0, "tasks of an array at the same time, up to 100 "+
+		"(default 10)")
+	f.DurationVar(&o.lostAfter, "lost-after", 0, "silence after which a host counts as lost, 10s to "+
+		"24h (default: the scheduler's)")
+	f.StringVar(&o.policy, "disconnect", "", "what becomes of a run whose host is lost: "+
+		"keep-replacement (default), keep-original, or best")
+}
+
+func (o *jobOptions) joinLanes(cmd *cobra.Command, f *jobfile.File) error {
+	set := cmd.Flags().Changed
+	for flag, pair := range map[string][2]*string{
+		"trigger": {&f.Trigger, &o.trigger}, "restart": {&f.Restart, &o.restart},
+		"disconnect": {&f.Disconnect.Policy, &o.policy},
+	} {
+		if set(flag) {
+			*pair[0] = *pair[1]
+		}
+	}
+	for flag, pair := range map[string][2]*uint32{
+		"replicas": {&f.Replicas, &o.replicas}, "array": {&f.Array.Count, &o.array},
+		"parallel": {&f.Array.Parallel, &o.parallel},
+	} {
+		if set(flag) {
+			*pair[0] = *pair[1]
+		}
+	}
+	if set("lost-after") {
+		f.Disconnect.LostAfter = o.lostAfter
+	}
+	return nil
 }
 
 // request joins file, flags and arguments.
@@ -99,7 +148,7 @@ func (o *jobOptions) request(cmd *cobra.Command, list []string) (jobrun.Request,
 		}
 	}
 	for _, join := range []func(*cobra.Command, *jobfile.File) error{
-		o.joinProgram, o.joinFiles, o.joinPlaces, o.joinMoney,
+		o.joinProgram, o.joinFiles, o.joinPlaces, o.joinMoney, o.joinLanes,
 	} {
 		if err := join(cmd, &file); err != nil {
 			return jobrun.Request{}, usage(err)

@@ -25,6 +25,15 @@ func jobOf(j *schedulerv1.Job) jobResult {
 	if j.GetState() == jobv1.State_STATE_ENDED {
 		r.Result = reasonText(j.GetEndReason().String(), "END_REASON_")
 	}
+	if c := j.GetCounts(); c != nil {
+		r.Counts = &runCounts{
+			c.GetPending(), c.GetLeased(), c.GetStarting(), c.GetRunning(), c.GetAsleep(),
+			c.GetEnded(),
+		}
+	}
+	if p := j.GetArray(); p != nil {
+		r.Array = &arrayResult{p.GetCount(), p.GetCompleted(), p.GetFailed(), p.GetWaiting()}
+	}
 	for _, run := range j.GetRuns() {
 		for _, a := range run.GetAttempts() {
 			r.Attempts = append(r.Attempts, attemptOf(a))
@@ -62,6 +71,13 @@ func (r jobResult) print(w io.Writer) {
 	printf(w, "job\t%s\nname\t%s\nstate\t%s\n", r.Job, r.Name, first(r.Result, r.State))
 	if r.Reason != "" {
 		printf(w, "why\t%s\n", screen.Clean(r.Reason))
+	}
+	if r.Array != nil {
+		printf(w, "tasks\t%d of %d completed, %d failed, %d have not begun\n", r.Array.Completed,
+			r.Array.Count, r.Array.Failed, r.Array.Waiting)
+	} else if r.Counts != nil && r.Counts.total() > 1 {
+		printf(w, "runs\t%d running, %d on their way, %d wait, %d ended\n", r.Counts.Running,
+			r.Counts.Leased+r.Counts.Starting, r.Counts.Pending, r.Counts.Ended)
 	}
 	printf(w, "submitted\t%s\nescrow\t%s\n", stamp(r.Submitted), r.Escrow)
 	if r.TraceID != "" {

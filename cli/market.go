@@ -36,7 +36,7 @@ type offerResult struct {
 
 func (a *app) marketCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "market", Short: "List what hosts offer, cheapest core first",
+		Use: "market", Short: "Show prices, what was paid lately, and every offer",
 		Example: "  ucn market\n  ucn market --json", Args: args(cobra.NoArgs),
 		RunE: a.session(withoutKey, func(ctx context.Context, l *link, _ []string) error {
 			offers := []offerResult{}
@@ -55,7 +55,12 @@ func (a *app) marketCommand() *cobra.Command {
 					break
 				}
 			}
-			return a.emit(offers, func(w io.Writer) { printOffers(w, offers) })
+			summary, err := l.Scheduler.GetMarket(ctx, &schedulerv1.GetMarketRequest{})
+			if err != nil {
+				return err
+			}
+			result := marketOf(summary, offers)
+			return a.emit(result, result.print)
 		}),
 	}
 }

@@ -49,6 +49,33 @@ type File struct {
 	Limits    Limits    `yaml:"limits"`
 	// Isolation is "standard" (default) or "strict".
 	Isolation string `yaml:"isolation"`
+	// Trigger is "once" (default) or "always": kept running until the job is cancelled or not paid
+	// any more.
+	Trigger string `yaml:"trigger"`
+	// Replicas is how many run side by side, each on a host of its own where there are enough, up
+	// to 100. Default 1.
+	Replicas uint32 `yaml:"replicas"`
+	// Restart is when a program that ended is run again: "never", "on-failure" or "always". Default
+	// "always" for an always job.
+	Restart    string     `yaml:"restart"`
+	Array      Array      `yaml:"array"`
+	Disconnect Disconnect `yaml:"disconnect"`
+}
+
+// Array runs the program once per index; it finds its index in UCN_TASK_INDEX.
+type Array struct {
+	// Count of tasks, up to 1,000,000; 0 = no array.
+	Count uint32 `yaml:"count"`
+	// Parallel is how many run at the same time, up to 100. Default 10.
+	Parallel uint32 `yaml:"parallel"`
+}
+
+// Disconnect says what becomes of a run whose host falls silent.
+type Disconnect struct {
+	// LostAfter is the silence after which the host counts as lost, 10s to 24h; 0 = the scheduler's.
+	LostAfter time.Duration `yaml:"lost_after"`
+	// Policy is "keep-replacement" (default), "keep-original" or "best".
+	Policy string `yaml:"policy"`
 }
 
 // Resources are reserved, and the container cannot exceed them.
@@ -182,6 +209,9 @@ func (f *File) Spec(owner sig.AccountID, chain string, nonce [16]byte) (*jobv1.J
 	if err := f.place(s); err != nil {
 		return nil, err
 	}
+	if err := f.lanes(s); err != nil {
+		return nil, err
+	}
 	if f.Image == "" {
 		return nil, fmt.Errorf("%w: it names no image; push one with `ucn image push` and give its "+
 			"CID as an argument or as image: in the file", ErrInvalid)
@@ -193,6 +223,48 @@ func (f *File) Spec(owner sig.AccountID, chain string, nonce [16]byte) (*jobv1.J
 		return nil, err
 	}
 	return s, nil
+}
+
+// lanes says when and how often the program runs.
+func (f *File) lanes(s *jobv1.JobSpec) error {
+	switch f.Trigger {
+	case "", "once":
+	case "always":
+		s.Trigger = &jobv1.Trigger{Kind: &jobv1.Trigger_Always{Always: &jobv1.Always{}}}
+	default:
+		return fmt.Errorf("%w: trigger %q is neither once nor always", ErrInvalid, f.Trigger)
+	}
+	restart, ok := named(jobv1.Restart_value, "RESTART_", f.Restart)
+	if !ok {
+		return fmt.Errorf("%w: restart %q is none of never, on-failure, always", ErrInvalid, f.Restart)
+	}
+	policy, ok := named(jobv1.DisconnectPolicy_value, "DISCONNECT_POLICY_", f.Disconnect.Policy)
+	if !ok {
+		return fmt.Errorf("%w: disconnect.policy %q is none of keep-original, keep-replacement, best",
+			ErrInvalid, f.Disconnect.Policy)
+	}
+	if f.Disconnect.LostAfter < 0 {
+		return fmt.Errorf("%w: disconnect.lost_after cannot be negative", ErrInvalid)
+	}
+	s.Restart, s.Replicas = jobv1.Restart(restart), f.Replicas
+	if f.Disconnect != (Disconnect{}) {
+		s.Disconnect = &jobv1.Disconnect{
+			LostAfterMs: millis(f.Disconnect.LostAfter), Policy: jobv1.DisconnectPolicy(policy),
+		}
+	}
+	if f.Array != (Array{}) {
+		s.Array = &jobv1.Array{Count: f.Array.Count, Parallel: f.Array.Parallel}
+	}
+	return nil
+}
+
+// named reads the name of an enum's value as people write it; empty is unspecified.
+func named(values map[string]int32, prefix, text string) (int32, bool) {
+	if text == "" {
+		return 0, true
+	}
+	value := values[prefix+strings.ToUpper(strings.ReplaceAll(text, "-", "_"))]
+	return value, value != 0
 }
 
 func millis(d time.Duration) uint64 { return uint64(max(d.Milliseconds(), 0)) }

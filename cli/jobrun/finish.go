@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +47,9 @@ func (f *following) report(ctx context.Context, j *schedulerv1.Job) *Report {
 func (r *Runner) finish(ctx context.Context, f *following, j *schedulerv1.Job, out *Report) {
 	r.save(ctx, f.e, out)
 	leases := leasesOf(j)
+	if many(f.e.spec) {
+		leases = r.allLeases(ctx, f.e, leases)
+	}
 	paid, locked := r.settleAll(ctx, f.e, leases)
 	out.Bill = r.bill(ctx, f, leases, paid)
 	out.Bill.Locked, out.Bill.Closed = amount.Amount(locked), locked == 0
@@ -58,6 +62,8 @@ type leased struct {
 	host    string
 	prices  price.Prices
 	placeBy tx.Millis
+	// unlisted: the scheduler does not list it any more, so its prices are not known here.
+	unlisted bool
 }
 
 func leasesOf(j *schedulerv1.Job) (list []leased) {
@@ -74,6 +80,38 @@ func leasesOf(j *schedulerv1.Job) (list []leased) {
 		}
 	}
 	return list
+}
+
+// allLeases adds the leases under the job's escrow that the scheduler does not list any more.
+func (r *Runner) allLeases(ctx context.Context, e *errand, known []leased) []leased {
+	have := map[tx.LeaseID]bool{}
+	for _, l := range known {
+		have[l.id] = true
+	}
+	request := &ledgerv1.ListLeasesRequest{
+		Chain: r.Session.Chain, Escrow: e.escrow[:], PageSize: maxWatched,
+	}
+	for range maxWatched { // pages may be empty
+		page, err := r.Session.Ledger.ListLeases(ctx, request)
+		if err != nil {
+			r.warn(e, "cannot list the job's leases: %v", err)
+			return known
+		}
+		for _, entry := range page.GetLeases() {
+			id := entry.GetId()
+			if len(id) != len(tx.LeaseID{}) || have[tx.LeaseID(id)] {
+				continue
+			}
+			known = append(known, leased{
+				id: tx.LeaseID(id), host: fmt.Sprintf("lane %d", entry.GetLease().GetSlot()),
+				placeBy: tx.Millis(entry.GetLease().GetPlaceBy()), unlisted: true,
+			})
+		}
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			break
+		}
+	}
+	return known
 }
 
 func (r *Runner) save(ctx context.Context, e *errand, out *Report) {
@@ -182,14 +220,16 @@ func (r *Runner) takeBack(
 func closing(
 	escrow tx.EscrowID, leases []leased, now time.Time,
 ) (operations []tx.Operation, wait time.Duration) {
-	settle := &tx.Settle{}
 	latest := tx.Millis(0)
-	for _, l := range leases {
-		settle.Leases = append(settle.Leases, l.id)
-		latest = max(latest, l.placeBy)
-	}
-	if len(settle.Leases) > 0 {
+	for part := range slices.Chunk(leases, tx.MaxSettle) {
+		settle := &tx.Settle{}
+		for _, l := range part {
+			settle.Leases = append(settle.Leases, l.id)
+			latest = max(latest, l.placeBy)
+		}
 		operations = append(operations, settle)
+	}
+	if len(leases) > 0 {
 		const after = 50 * time.Millisecond // block times are those of the proposer's clock
 		wait = max(time.UnixMilli(int64(latest)).Sub(now)+after, 0)
 	}
@@ -285,7 +325,10 @@ func (f *following) line(c *bill.Charge, leases []leased) ChargeLine {
 	}
 	for _, l := range leases {
 		if l.id == c.Lease {
-			line.Host, line.Prices = l.host, pricesOf(&l.prices)
+			line.Host = l.host
+			if !l.unlisted {
+				line.Prices = pricesOf(&l.prices)
+			}
 		}
 	}
 	for _, v := range f.order {

@@ -147,7 +147,7 @@ func (f *following) watch(ctx context.Context) {
 			return
 		case errors.Is(err, io.EOF):
 			return // it has ended, and was told
-		case lasting(err):
+		case Lasting(err):
 			f.failed <- fmt.Errorf("watch the job: %w", err)
 			return
 		}
@@ -207,6 +207,10 @@ func (f *following) see(ctx context.Context, j *schedulerv1.Job) {
 			behind = v.status.GetState() > j.GetState()
 		}
 	}
+	if many(f.e.spec) { // its hosts are several: the scheduler's sentence sums them up
+		e.Host, e.Attempt, e.Lease = "", 0, ""
+		behind = false
+	}
 	if !behind { // the host itself told more by now
 		f.show(e)
 	}
@@ -246,7 +250,7 @@ func (f *following) take(rep *report) {
 	case rep.status != nil:
 		v.status = rep.status
 		// The job's end is the scheduler's word.
-		if rep.status.GetState() != jobv1.State_STATE_ENDED && !f.over {
+		if rep.status.GetState() != jobv1.State_STATE_ENDED && !f.over && !many(f.e.spec) {
 			e := f.shown
 			e.State, e.Reason = stateText(rep.status.GetState()), rep.status.GetReason()
 			e.Host = v.host

@@ -30,12 +30,17 @@ const (
 	lastBackoff   = 5 * time.Second
 )
 
+// maxWatched is how many tasks of an array are followed to their bill.
+const maxWatched = 1000
+
 // Errors of a run, beside those of the services.
 var (
 	ErrBalance   = errors.New("the wallet holds too little for this job's escrow")
 	ErrScheduler = errors.New("the scheduler does not prove that it is the operator's")
 	ErrNotYours  = errors.New("the job is another account's")
 	ErrSecrets   = errors.New("secrets and their values do not match")
+	ErrTooMany   = errors.New("too many tasks to follow in a terminal: use --detach, and `ucn job " +
+		"wait`, `job tasks` and `job bill` later")
 )
 
 // Runner runs jobs for one wallet.
@@ -233,8 +238,8 @@ func jobText(j job.ID) string         { return id.Bech32(id.Job, j) }
 func escrowText(e tx.EscrowID) string { return id.Bech32(id.Escrow, e) }
 func leaseText(l tx.LeaseID) string   { return id.Bech32(id.Lease, l) }
 
-// lasting tells whether trying the same again cannot help.
-func lasting(err error) bool {
+// Lasting tells whether trying the same again cannot help.
+func Lasting(err error) bool {
 	f := fault.From(err)
 	if f == nil {
 		return false

@@ -59,7 +59,7 @@ func (r *Runner) submit(ctx context.Context, q Request) (*errand, error) {
 		return nil, r.close(work, e, err)
 	}
 	delivery := schedulerv1.Delivery_DELIVERY_CLIENT
-	if q.Detach && len(e.secrets) == 0 {
+	if (q.Detach || many(e.spec)) && len(e.secrets) == 0 {
 		delivery = schedulerv1.Delivery_DELIVERY_SCHEDULER
 	}
 	_, err = r.Session.Scheduler.SubmitJob(work, &schedulerv1.SubmitJobRequest{
@@ -99,7 +99,10 @@ func (r *Runner) prepare(ctx context.Context, q Request) (*errand, error) {
 		spec: spec, file: q.File, secrets: q.Secrets, dir: q.Dir, key: key,
 		trust: proof.TrustOf(genesis),
 	}
-	if q.Detach {
+	if most := spec.GetArray().GetCount(); most > maxWatched && !q.Detach {
+		return nil, fmt.Errorf("%w: it has %d tasks", ErrTooMany, most)
+	}
+	if q.Detach || many(spec) {
 		spec.Payment.Trust = spec.Payment.MaxTotal
 	}
 	if e.revision, e.id, err = job.Sign(key, spec); err != nil {
@@ -151,10 +154,14 @@ func (r *Runner) terms(ctx context.Context, e *errand, detach bool) (tx.Terms, e
 			maxRate = tx.GrainsPerHour(times(uint64(total), 60)) // all of it within a minute
 		}
 	}
+	if e.spec.GetPayment().GetMaxRate() == 0 {
+		maxRate = tx.GrainsPerHour(times(uint64(maxRate), lanes(e.spec)))
+	}
 	trust := e.spec.GetPayment().GetTrust()
 	switch {
-	case detach:
-		trust = times(uint64(total), 16) // bounded by what the escrow holds
+	case detach || many(e.spec):
+		// Bounded by what the escrow holds; every lane may have some leases that are not settled.
+		trust = times(uint64(total), 16*lanes(e.spec))
 	case trust > 0:
 		trust = times(trust, 1+uint64(e.spec.GetLimits().GetRetries()))
 	default:
@@ -174,6 +181,27 @@ func (r *Runner) terms(ctx context.Context, e *errand, detach bool) (tx.Terms, e
 		AckKeys: []sig.PublicKey{e.key.Public()}, Assigner: assigner,
 		Expires: tx.Millis(expires.UnixMilli()),
 	}, nil
+}
+
+// lanes is how many hosts a job may have at once.
+func lanes(spec *jobv1.JobSpec) uint64 {
+	if array := spec.GetArray(); array != nil {
+		if array.GetParallel() == 0 {
+			return uint64(min(defaultParallel, array.GetCount()))
+		}
+		return uint64(min(array.GetParallel(), array.GetCount()))
+	}
+	return uint64(max(spec.GetReplicas(), 1))
+}
+
+// defaultParallel is how many tasks of an array run at once when the job does not say.
+const defaultParallel = 10
+
+// many tells whether a job has more runs than a terminal can countersign: tasks of an array come and
+// go faster than they are seen, replicas stay when nobody looks. Its hosts are trusted with its whole
+// budget.
+func many(spec *jobv1.JobSpec) bool {
+	return spec.GetArray() != nil || spec.GetReplicas() > 1 || spec.GetTrigger().GetAlways() != nil
 }
 
 // times multiplies and stops at the largest number.
@@ -254,7 +282,7 @@ func (e *errand) sent(id tx.ID, receipt *chainv1.Receipt) {
 
 // giveBack closes the escrow of a job that could not be queued, unless it may be queued after all.
 func (r *Runner) giveBack(ctx context.Context, e *errand, cause error) error {
-	if !lasting(cause) {
+	if !Lasting(cause) {
 		return fmt.Errorf("%w; its escrow %s holds %s: watch the job with `ucn job attach %s`, or "+
 			"take the money back with `ucn escrow close %s`", cause, escrowText(e.escrow),
 			amount.Text(e.spec.GetPayment().GetMaxTotal()), jobText(e.id), escrowText(e.escrow))

@@ -178,7 +178,7 @@ func (v *visit) converse(
 		switch {
 		case ended || ctx.Err() != nil:
 			return nil
-		case err != nil && lasting(err):
+		case err != nil && Lasting(err):
 			return fmt.Errorf("the host refuses the task: %w", err)
 		case heard:
 			wait, told = firstBackoff, false
@@ -276,7 +276,7 @@ func (v *visit) acknowledge(
 		if err == nil || ctx.Err() != nil || errors.Is(err, fault.NotFound) {
 			return // the last: the attempt is closed and its last charge was made
 		}
-		if lasting(err) || try == ackTries-1 {
+		if Lasting(err) || try == ackTries-1 {
 			v.tell(ctx, report{warning: fmt.Sprintf("a countersignature did not arrive: %v", err)})
 			return
 		}

@@ -10,6 +10,7 @@ func bodies() map[string]func(*testing.T, *scene) {
 		"Strangers": strangersAreRefused, "EscrowOfAnother": escrowOfAnother, "Tokens": tokens,
 		"ForgedEvents": forgedEvents, "OneTrace": oneTrace,
 		"CommandLine": commandLine, "ClientDisappears": clientDisappears, "Detached": detached,
+		"ArrayByCommand": arrayByCommand, "ReplicasByCommand": replicasByCommand,
 	}
 }
 
