@@ -362,9 +362,10 @@ type hitResult struct {
 func (a *app) chainSearch() *cobra.Command {
 	return &cobra.Command{
 		Use: "search TEXT", Short: "Say what an id, its first digits, or a number stands for",
-		Long: `Search the chain: a block's height, an id in any form (ucn1..., ucne1..., ucnl1..., ucnj1...,
-64 hexadecimal digits), or the first 6 or more digits of a transaction or block.`,
-		Example: "  ucn chain search 1f00ab\n  ucn chain search ucnl1...", Args: args(cobra.ExactArgs(1)),
+		Long: `Search the chain: a block's height, an id in any form (ucn1..., ucne1..., ucnl1...,
+ucnj1..., 64 hexadecimal digits), or the first 6 or more digits of a transaction or block.`,
+		Example: "  ucn chain search 1f00ab\n  ucn chain search ucnl1...",
+		Args:    args(cobra.ExactArgs(1)),
 		RunE: a.session(withoutKey, func(ctx context.Context, l *link, list []string) error {
 			answer, err := l.Ledger.Search(ctx, &ledgerv1.SearchRequest{
 				Chain: l.Chain, Query: list[0],
@@ -411,8 +412,8 @@ func (a *app) chainWatch() *cobra.Command {
 	from, count := int64(-1), 0
 	cmd := &cobra.Command{
 		Use: "watch", Short: "Print every block as it is made",
-		Long: `Print blocks as they are made, until Ctrl-C. With --from it begins at an earlier height, so that
-a program can go on where it stopped without missing one.`,
+		Long: `Print blocks as they are made, until Ctrl-C. With --from it begins at an earlier height,
+so that a program can go on where it stopped without missing one.`,
 		Example: "  ucn chain watch\n  ucn chain watch --from 0 --json", Args: args(cobra.NoArgs),
 		RunE: a.following(withoutKey, func(ctx context.Context, l *link, _ []string) error {
 			r := &ledgerv1.WatchBlocksRequest{Chain: l.Chain, AfterHead: from < 0}

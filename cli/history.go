@@ -162,7 +162,9 @@ what others sent that names it as receiver, payee, owner or assigner. The chain 
 
 // collect asks for pages until there are limit entries, or no more. page returns how many there are
 // by now and the token of the next page.
-func collect(limit int, page func(size int, token string) (have int, next string, err error)) error {
+func collect(
+	limit int, page func(size int, token string) (have int, next string, err error),
+) error {
 	if limit < 0 || limit > maxListed {
 		return usagef("--limit is %d, allowed 0 (all) to %d", limit, maxListed)
 	}

@@ -34,8 +34,8 @@ func (a *app) jobWait() *cobra.Command {
 		Use: "wait JOB...", Short: "Wait until jobs have ended",
 		Long: `Wait until all jobs given have ended, or with --any the first of them, and print how.
 
-Exit code 0 when they completed, 3 when one ended in another way, 1 when --for passed first. Nothing is
-countersigned while this waits: job attach does that.`,
+Exit code 0 when they completed, 3 when one ended in another way, 1 when --for passed first. Nothing
+is countersigned while this waits: job attach does that.`,
 		Example: "  ucn job wait ucnj1... && echo done\n  ucn job wait --any --for 1h ucnj1... ucnj1...",
 		Args:    args(cobra.RangeArgs(1, maxWaited)),
 		RunE: a.following(withKey, func(ctx context.Context, l *link, list []string) error {
@@ -187,9 +187,9 @@ func (a *app) jobBill() *cobra.Command {
 	verify, limit := false, 1000
 	cmd := &cobra.Command{
 		Use: "bill JOB", Short: "Show what a job has cost so far, lease by lease, with proofs",
-		Long: `Show every charge of a job as the chain holds it, while it runs or long after: by lease, with
-what is due, what was paid, and what bounded it. With --proof every charge's receipt is verified
-against a certified header and the genesis, without trust in the ledger that answers.`,
+		Long: `Show every charge of a job as the chain holds it, while it runs or long after: by lease,
+with what is due, what was paid, and what bounded it. With --proof every charge's receipt is
+verified against a certified header and the genesis, without trust in the ledger that answers.`,
 		Example: "  ucn job bill ucnj1...\n  ucn job bill ucnj1... --proof --json",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: a.session(withoutKey, func(ctx context.Context, l *link, list []string) error {

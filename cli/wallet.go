@@ -30,7 +30,7 @@ func (a *app) walletCommand() *cobra.Command {
 	return group("wallet", "Keys that hold your money",
 		a.walletNew(), a.walletList(), a.walletShow(), a.walletBalance(), a.walletExport(),
 		a.walletImport(), a.walletFaucet(),
-		a.history("history", "  ucn wallet history\n  ucn wallet history --received --since 2026-01-01 --json"))
+		a.history("history", "  ucn wallet history\n  ucn wallet history --received --since 24h"))
 }
 
 // named returns the wallet of the argument, or else the one that acts.

@@ -197,9 +197,9 @@ func lanes(spec *jobv1.JobSpec) uint64 {
 // defaultParallel is how many tasks of an array run at once when the job does not say.
 const defaultParallel = 10
 
-// many tells whether a job has more runs than a terminal can countersign: tasks of an array come and
-// go faster than they are seen, replicas stay when nobody looks. Its hosts are trusted with its whole
-// budget.
+// many tells whether a job has more runs than a terminal can countersign: tasks of an array come
+// and go faster than they are seen, replicas stay when nobody looks. Its hosts are trusted with its
+// whole budget.
 func many(spec *jobv1.JobSpec) bool {
 	return spec.GetArray() != nil || spec.GetReplicas() > 1 || spec.GetTrigger().GetAlways() != nil
 }
