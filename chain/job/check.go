@@ -96,14 +96,8 @@ func validName(s string, most int) bool {
 }
 
 func checkProgram(s *jobv1.JobSpec) error {
-	image := s.GetImage()
-	switch {
-	case image.GetReference() != "" || image.GetDigest() != "":
-		return notBuilt("image.reference", "push the image (`ucn image push`) and name its CID")
-	case image.GetCid() == "":
-		return invalid("image.cid", "is missing")
-	case !validCID(image.GetCid(), hashSHA256):
-		return invalid("image.cid", "%.80q is not a CIDv1 (raw, sha2-256) in base32", image.GetCid())
+	if err := checkImage(s.GetImage()); err != nil {
+		return err
 	}
 	text := 0
 	for i, list := range [][]string{s.GetCommand(), s.GetArgs()} {

@@ -100,7 +100,18 @@ func TestCheck(t *testing.T) {
 		{"name", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Name = strings.Repeat("a", 64) }},
 		{"image.cid", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Image = nil }},
 		{"image.cid", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Image.Cid = fileCID }},
-		{"image.reference", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Image.Reference = "a:b" }},
+		{"image.reference", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Image.Reference = "a:b" }},
+		{"image.digest", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Image.Digest = digest }},
+		{"image.digest", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Image = pinned("a:b", "") }},
+		{"image.digest", job.ErrInvalid, func(s *jobv1.JobSpec) {
+			s.Image = pinned("a:b", strings.ToUpper(digest))
+		}},
+		{"image.reference", job.ErrInvalid, func(s *jobv1.JobSpec) {
+			s.Image = pinned("a b", digest)
+		}},
+		{"image.reference", job.ErrInvalid, func(s *jobv1.JobSpec) {
+			s.Image = pinned(strings.Repeat("a", job.MaxReference+1), digest)
+		}},
 		{"command", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Command = many(257) }},
 		{"args", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Args = []string{"a\x00"} }},
 		{"command", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Args = []string{long} }},
@@ -151,5 +162,24 @@ func TestCheck(t *testing.T) {
 				t.Errorf("Check = %v, want field %s, kind %v", err, tt.field, tt.kind)
 			}
 		})
+	}
+}
+
+const digest = "sha256:0000000000000000000000000000000000000000000000000000000000000001"
+
+func pinned(reference, digest string) *jobv1.Image {
+	return &jobv1.Image{Reference: reference, Digest: digest}
+}
+
+func TestImageByReference(t *testing.T) {
+	m := pinned("registry.example.org/a/b:1", digest)
+	c := job.ImageCID(m)
+	if c != "bafkreiaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaae" {
+		t.Errorf("the image is %s", c)
+	}
+	s := spec(testKey(1))
+	s.Image = m
+	if err := job.Check(s); err != nil {
+		t.Error(err)
 	}
 }

@@ -190,7 +190,10 @@ func (r *Runner) warn(e *errand, format string, args ...any) {
 }
 
 func (r *Runner) storageToken(e *errand) (string, error) {
-	scopes := []string{"file:read:" + e.spec.GetImage().GetCid()}
+	var scopes []string
+	if image := e.spec.GetImage().GetCid(); image != "" {
+		scopes = append(scopes, "file:read:"+image)
+	}
 	for _, in := range e.spec.GetInputs() {
 		scopes = append(scopes, "file:read:"+in.GetCid())
 	}

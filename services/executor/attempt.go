@@ -38,6 +38,7 @@ type attempt struct {
 	recent    []SignedNote
 	task      *Task // delivered, not yet taken
 	secrets   map[string]string
+	registry  []RegistryCredential // until the container is made
 	container Container
 	streams   int // calls that listen, at most maxStreams
 	readers   int // clients that still read the log; the container waits for them a while
@@ -75,6 +76,7 @@ type view struct {
 	container Container
 	task      *Task
 	secrets   map[string]string
+	registry  []RegistryCredential
 	readers   int
 	changed   <-chan struct{}
 }
@@ -82,8 +84,8 @@ type view struct {
 func (t *attempt) view() view {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return view{t.rec, t.statuses, t.container, t.task, t.secrets, t.readers,
-		t.changed}
+	return view{t.rec, t.statuses, t.container, t.task, t.secrets, t.registry,
+		t.readers, t.changed}
 }
 
 // update changes the record: on disk first, with the event of a new phase in the same write, then

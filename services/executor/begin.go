@@ -121,6 +121,7 @@ func (t *attempt) take(ctx context.Context, task *Task) error {
 	}
 	return t.update(ctx, "fetching image and inputs", func(r *Record) {
 		r.Phase, r.Token, r.TaskTrace = PhaseTaken, task.StorageToken, task.Trace
+		r.Private = len(t.registry) > 0
 	})
 }
 
@@ -192,14 +193,14 @@ func (t *attempt) locate(ctx context.Context) (Container, error) {
 func (t *attempt) launch(ctx context.Context) error {
 	v := t.view()
 	if v.container == nil {
-		if len(t.ask.Spec.Secrets) > 0 && v.secrets == nil {
+		if len(t.ask.Spec.Secrets) > 0 && v.secrets == nil || v.rec.Private && v.registry == nil {
 			return t.awaitSecrets(ctx, &v)
 		}
 		c, err := t.create(ctx, &v)
 		if err != nil {
 			return err
 		}
-		t.set(func() { t.container = c })
+		t.set(func() { t.container, t.registry = c, nil })
 		v.container = c
 	}
 	ctx, span := t.agent.tracer.Start(ctx, "executor.start")
@@ -210,8 +211,8 @@ func (t *attempt) launch(ctx context.Context) error {
 	return t.started(context.WithoutCancel(ctx))
 }
 
-// awaitSecrets waits for the task to be delivered again: secret values are never written down, so
-// a restart before the container was made loses them.
+// awaitSecrets waits for the task to be delivered again: secret values and registry credentials are
+// never written down, so a restart before the container was made loses them.
 func (t *attempt) awaitSecrets(ctx context.Context, v *view) error {
 	late := v.rec.Changed.Add(t.agent.cfg.TaskWait)
 	if !t.agent.deps.Now().Before(late) {
@@ -253,7 +254,7 @@ func (t *attempt) fetch(ctx context.Context, v *view) ([]string, error) {
 	sources := make([]string, len(t.ask.Spec.Inputs))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(maxFetches)
-	group.Go(func() error { return t.fetchImage(ctx, as) })
+	group.Go(func() error { return t.fetchImage(ctx, as, v) })
 	for i, in := range t.ask.Spec.Inputs {
 		group.Go(func() error {
 			path, err := t.agent.deps.Files.FetchInput(ctx, as, FetchInput{
@@ -277,12 +278,16 @@ func (t *attempt) fetch(ctx context.Context, v *view) ([]string, error) {
 // job's own disk.
 func (t *attempt) maxInput() uint64 { return t.agent.Abilities().DiskBytes / 2 }
 
-func (t *attempt) fetchImage(ctx context.Context, as FileAccess) error {
+func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error {
 	id := t.ask.Spec.Image
+	want := FetchImage{ID: id, Reference: t.ask.Spec.Reference, Credentials: v.registry}
 	t.agent.wanted(id)
 	held, err := t.agent.deps.Driver.HasImage(ctx, id)
-	if err != nil || held {
+	if err != nil {
 		return err
+	}
+	if held {
+		return t.agent.deps.Files.CheckImage(ctx, as, want)
 	}
 	if err := t.agent.evict(ctx); err != nil {
 		t.agent.deps.Log.WarnContext(ctx, "cannot make room for images", "error", err)
@@ -290,7 +295,7 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess) error {
 	var mine atomic.Bool
 	open := func(ctx context.Context) (io.ReadCloser, error) {
 		mine.Store(true)
-		return t.agent.deps.Files.OpenImage(ctx, as, id)
+		return t.agent.deps.Files.OpenImage(ctx, as, want)
 	}
 	if _, err := t.agent.deps.Driver.LoadImage(ctx, id, open); err != nil {
 		if !mine.Load() { // another's load failed, with another's token: try with ours
@@ -299,6 +304,9 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess) error {
 		return fmt.Errorf("fetch image %s: %w", id, err)
 	}
 	t.agent.offerChanged()
+	if !mine.Load() { // it came with another's right
+		return t.agent.deps.Files.CheckImage(ctx, as, want)
+	}
 	return nil
 }
 

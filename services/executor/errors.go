@@ -10,6 +10,7 @@ const (
 	ReasonNoEscrow    fault.Reason = "NO_ESCROW"
 	ReasonOtherTask   fault.Reason = "OTHER_TASK"
 	ReasonSecrets     fault.Reason = "SECRETS"
+	ReasonCredentials fault.Reason = "REGISTRY_CREDENTIALS"
 	ReasonForgedAck   fault.Reason = "FORGED_ACK"
 	ReasonLogGone     fault.Reason = "LOG_GONE"
 	ReasonNoFile      fault.Reason = "NO_FILE"

@@ -11,6 +11,27 @@ type FileAccess struct {
 	Job   JobID
 }
 
+// RegistryCredential is what a registry wants to see before it gives an image.
+type RegistryCredential struct {
+	Host     string // with port, as references spell it
+	Username string
+	Password string
+}
+
+// String tells no secret.
+func (c RegistryCredential) String() string { return c.Host }
+
+// GoString tells no secret.
+func (c RegistryCredential) GoString() string { return c.Host }
+
+// FetchImage says which image is wanted, and whence.
+type FetchImage struct {
+	ID ImageID
+	// Reference names a repository of an OCI registry; empty is the network's storage.
+	Reference   string
+	Credentials []RegistryCredential
+}
+
 // FetchInput says which input is wanted, and where it belongs.
 type FetchInput struct {
 	Attempt AttemptID
@@ -25,12 +46,16 @@ type StoredFile struct {
 	Size uint64
 }
 
-// Files is the network's storage as an executor needs it. Bytes are verified against their CID
-// while they stream. Errors: ErrNoFile, ErrFileMismatch and ErrFileTooBig are final, ErrFileDenied
-// lasts until another token comes, all others may pass. Every method may be repeated.
+// Files is the network's storage, and the registries that jobs name, as an executor needs it. Bytes
+// are verified against their CID while they stream. Errors: ErrNoFile, ErrFileMismatch and
+// ErrFileTooBig are final, ErrFileDenied lasts until another token comes, all others may pass.
+// Every method may be repeated.
 type Files interface {
 	// OpenImage opens the image as the tar of an OCI layout.
-	OpenImage(ctx context.Context, as FileAccess, id ImageID) (io.ReadCloser, error)
+	OpenImage(ctx context.Context, as FileAccess, want FetchImage) (io.ReadCloser, error)
+	// CheckImage asks the image's source whether it would give it: held images run for nobody who
+	// may not read them.
+	CheckImage(ctx context.Context, as FileAccess, want FetchImage) error
 	// FetchInput makes the file or directory available on this host under a path that depends on
 	// attempt and index alone, readable by everyone, and returns it. Repeating it is cheap.
 	FetchInput(ctx context.Context, as FileAccess, want FetchInput) (path string, err error)

@@ -90,6 +90,7 @@ type JobSpec struct {
 	Chain     string
 	Name      string
 	Image     ImageID
+	Reference string // of a registry that has the image; empty: the network's storage has it
 	Command   []string
 	Args      []string
 	Env       []string // "NAME=value"

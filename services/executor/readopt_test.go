@@ -130,10 +130,14 @@ func (r *remote) Charge(_ context.Context, _ string, list []executor.Charge) (
 	return out.Results, errors.Join(r.rpc.Call("outside.Charge", list, &out))
 }
 
-func (r *remote) OpenImage(context.Context, executor.FileAccess, executor.ImageID) (
+func (r *remote) OpenImage(context.Context, executor.FileAccess, executor.FetchImage) (
 	io.ReadCloser, error,
 ) {
 	return os.Open(r.image)
+}
+
+func (r *remote) CheckImage(context.Context, executor.FileAccess, executor.FetchImage) error {
+	return nil
 }
 
 func (r *remote) FetchInput(context.Context, executor.FileAccess, executor.FetchInput) (

@@ -58,6 +58,7 @@ type Record struct {
 	LeaseFrom time.Time // block time at which the lease began
 	Token     string    // the owner's for storage; cleared when closed
 	TaskTrace string    // W3C traceparent of the task
+	Private   bool      // the task brought registry credentials, which are never written down
 
 	// Since PhaseRunning.
 	Tally   Tally

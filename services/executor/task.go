@@ -21,11 +21,17 @@ type Task struct {
 	Lease        LeaseID
 	StorageToken string
 	Secrets      map[string]string
+	Registry     []RegistryCredential // at most maxCredentials, one for each host
 	LogOffset    uint64
 	Trace        string // W3C traceparent
 }
 
-const maxSecretBytes = 64 << 10 // of all secret values of a task together
+// Bounds of what a task brings.
+const (
+	maxSecretBytes     = 64 << 10 // of all secret values of a task together
+	maxCredentials     = 8        // for registries
+	maxCredentialBytes = 16 << 10 // of one
+)
 
 // Task takes a delivered task and tells send about the attempt until it has ended: every status,
 // the log from the offset on, and notes to countersign. The last update is the status that ended
@@ -119,14 +125,21 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 		task.Lease != t.lease.ID {
 		return ErrOtherTask
 	}
-	if len(task.Secrets) > 0 && task.From.Account.IsZero() {
+	if len(task.Secrets)+len(task.Registry) > 0 && task.From.Account.IsZero() {
 		return fault.New(fault.PermissionDenied, ReasonSecrets,
 			"only the job's owner brings secrets, not a scheduler")
 	}
 	if err := t.checkSecrets(task.Secrets); err != nil {
 		return err
 	}
+	if err := t.checkCredentials(task.Registry); err != nil {
+		return err
+	}
 	t.set(func() {
+		if len(task.Registry) > 0 && t.container == nil {
+			t.registry = task.Registry
+		}
+		task.Registry = nil                           // held in one place, and let go of there
 		if t.task != nil && task.StorageToken == "" { // whoever joins takes nothing away
 			task.StorageToken = t.task.StorageToken
 		}
@@ -149,6 +162,30 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 		t.set(func() { t.readers-- })
 	}
 	return err
+}
+
+// checkCredentials bounds registry credentials.
+func (t *attempt) checkCredentials(list []RegistryCredential) error {
+	bad := func(format string, args ...any) error {
+		return fault.New(fault.InvalidArgument, ReasonCredentials, "registry_credentials: "+format,
+			args...)
+	}
+	switch {
+	case len(list) > maxCredentials:
+		return bad("%d, at most %d", len(list), maxCredentials)
+	case len(list) > 0 && t.ask.Spec.Reference == "":
+		return bad("the job's image is not of a registry")
+	}
+	for i, one := range list {
+		same := func(c RegistryCredential) bool { return c.Host == one.Host }
+		switch {
+		case one.Host == "" || slices.ContainsFunc(list[:i], same):
+			return bad("number %d names no host, or one that was there", i)
+		case len(one.Host)+len(one.Username)+len(one.Password) > maxCredentialBytes:
+			return bad("number %d has more than %d bytes", i, maxCredentialBytes)
+		}
+	}
+	return nil
 }
 
 // checkSecrets wants exactly the names of the spec. A task without any joins an attempt whose

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -88,12 +89,12 @@ func (f *Files) enter(op, token string) (after error, err error) {
 
 // OpenImage implements executor.Files.
 func (f *Files) OpenImage(
-	_ context.Context, as executor.FileAccess, id executor.ImageID,
+	_ context.Context, as executor.FileAccess, want executor.FetchImage,
 ) (io.ReadCloser, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	after, err := f.enter("OpenImage", as.Token)
-	layout, ok := f.images[id]
+	layout, ok := f.images[want.ID]
 	switch {
 	case err != nil:
 		return nil, err
@@ -103,6 +104,16 @@ func (f *Files) OpenImage(
 		return nil, executor.ErrNoFile
 	}
 	return io.NopCloser(bytes.NewReader(layout)), nil
+}
+
+// CheckImage implements executor.Files.
+func (f *Files) CheckImage(
+	_ context.Context, as executor.FileAccess, _ executor.FetchImage,
+) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	after, err := f.enter("CheckImage", as.Token)
+	return errors.Join(err, after)
 }
 
 // FetchInput implements executor.Files.

@@ -24,6 +24,7 @@ import (
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/oci"
+	"github.com/united-containers/ucn/kit/registry"
 	"github.com/united-containers/ucn/kit/rpc"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 	"github.com/united-containers/ucn/services/executor"
@@ -39,19 +40,21 @@ const (
 
 // Files is an executor.Files. Safe for concurrent use.
 type Files struct {
-	storage storagev1.StorageServiceClient
-	dir     string
+	storage  storagev1.StorageServiceClient
+	registry *registry.Client
+	dir      string
 }
 
 var _ executor.Files = (*Files)(nil)
 
-// New returns storage reached through client, with inputs under dir, which it makes. Every folder
-// above dir must let others pass: containers read inputs as nobody.
-func New(client storagev1.StorageServiceClient, dir string) (*Files, error) {
+// New returns storage reached through client, and registries through reg, with inputs under dir,
+// which it makes. Every folder above dir must let others pass: containers read inputs as nobody.
+func New(client storagev1.StorageServiceClient, reg *registry.Client, dir string,
+) (*Files, error) {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, fmt.Errorf("make the folder of inputs: %w", err)
 	}
-	return &Files{storage: client, dir: dir}, nil
+	return &Files{storage: client, registry: reg, dir: dir}, nil
 }
 
 // source reads the blobs of an image.
@@ -68,9 +71,9 @@ func (s source) Open(ctx context.Context, c cid.CID) (io.ReadCloser, error) {
 
 // OpenImage implements executor.Files.
 func (f *Files) OpenImage(
-	ctx context.Context, as executor.FileAccess, image executor.ImageID,
+	ctx context.Context, as executor.FileAccess, want executor.FetchImage,
 ) (io.ReadCloser, error) {
-	c, err := cid.Parse(string(image))
+	c, err := cid.Parse(string(want.ID))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", executor.ErrFileMismatch, err)
 	}
@@ -79,10 +82,41 @@ func (f *Files) OpenImage(
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		err := oci.WriteLayout(ctx, w, c, "", source{f, as.Token})
+		var err error
+		if want.Reference != "" {
+			err = f.registry.WriteLayout(ctx, w, registry.Image{Reference: want.Reference,
+				Digest: c.Digest(), Platform: registry.Platform()}, credentials(want)...)
+		} else {
+			err = oci.WriteLayout(ctx, w, c, "", source{f, as.Token})
+		}
 		_ = w.CloseWithError(told(err)) // always nil
 	}()
 	return &layout{PipeReader: r, cancel: cancel, done: done}, nil
+}
+
+func credentials(want executor.FetchImage) []registry.Credential {
+	list := make([]registry.Credential, len(want.Credentials))
+	for i, c := range want.Credentials {
+		list[i] = registry.Credential(c)
+	}
+	return list
+}
+
+// CheckImage implements executor.Files.
+func (f *Files) CheckImage(
+	ctx context.Context, as executor.FileAccess, want executor.FetchImage,
+) error {
+	if want.Reference != "" {
+		digest, err := want.ID.Digest()
+		if err != nil {
+			return err
+		}
+		return f.registry.MayRead(ctx, want.Reference, digest, credentials(want)...)
+	}
+	ctx, cancel := context.WithTimeout(rpc.WithToken(ctx, as.Token), stallWait)
+	defer cancel()
+	_, err := f.storage.Stat(ctx, &storagev1.StatRequest{Cid: string(want.ID)})
+	return told(err)
 }
 
 // layout is a tar that is being written; closing it ends the writer.

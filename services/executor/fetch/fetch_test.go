@@ -15,6 +15,7 @@ import (
 
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/registry"
 	"github.com/united-containers/ucn/kit/rpc"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 	"github.com/united-containers/ucn/services/executor"
@@ -64,6 +65,18 @@ func (s *storage) Get(
 	return err
 }
 
+func (s *storage) Stat(ctx context.Context, m *storagev1.StatRequest) (
+	*storagev1.StatResponse, error,
+) {
+	caller, _ := rpc.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.blobs[m.GetCid()]; !ok || !caller.HasScope("file:read") {
+		return nil, fault.New(fault.NotFound, "BLOB_NOT_FOUND", "no blob %s here", m.GetCid())
+	}
+	return &storagev1.StatResponse{}, nil
+}
+
 func (s *storage) Put(in storagev1.StorageService_PutServer) error {
 	s.mu.Lock()
 	full := s.full
@@ -103,7 +116,7 @@ func (anyToken) Authenticate(_ context.Context, text string) (rpc.Caller, error)
 	return rpc.Caller{Scopes: []string{"file"}}, nil
 }
 
-func rig(t *testing.T) (*storage, *fetch.Files, string) {
+func rig(t *testing.T, insecure ...string) (*storage, *fetch.Files, string) {
 	t.Helper()
 	s := &storage{blobs: map[string][]byte{}}
 	var pipe rpc.Pipe
@@ -134,7 +147,8 @@ func rig(t *testing.T) (*storage, *fetch.Files, string) {
 		}
 	})
 	dir := t.TempDir()
-	files, err := fetch.New(storagev1.NewStorageServiceClient(conn), dir)
+	reg := registry.New(registry.Options{Private: true, Insecure: insecure})
+	files, err := fetch.New(storagev1.NewStorageServiceClient(conn), reg, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +308,7 @@ func TestOpenImage(t *testing.T) {
 	if _, err := readImage(t, files, good, notImage); err == nil {
 		t.Error("bytes that are no manifest make an image")
 	}
-	r, err := files.OpenImage(t.Context(), good, image)
+	r, err := files.OpenImage(t.Context(), good, executor.FetchImage{ID: image})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +321,7 @@ func readImage(
 	t *testing.T, files *fetch.Files, as executor.FileAccess, image executor.ImageID,
 ) (names []string, err error) {
 	t.Helper()
-	r, err := files.OpenImage(t.Context(), as, image)
+	r, err := files.OpenImage(t.Context(), as, executor.FetchImage{ID: image})
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/keys"
+	"github.com/united-containers/ucn/kit/registry"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/telemetry"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
@@ -106,6 +107,13 @@ func (b *busMethods) ask(
 	}
 	if err := job.Check(m.GetRevision().GetRevision().GetSpec()); err != nil {
 		return decline(&executor.Decline{Code: codeOf(err), Message: err.Error()}), nil
+	}
+	if i := m.GetRevision().GetRevision().GetSpec().GetImage(); i.GetReference() != "" {
+		if err := registry.Check(i.GetReference(), i.GetDigest()); err != nil {
+			return decline(&executor.Decline{
+				Code: executor.DeclineInvalid, Message: fault.From(err).Message(),
+			}), nil
+		}
 	}
 	ask, err := heardAsk(m, id, from)
 	if err != nil {

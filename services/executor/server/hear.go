@@ -91,7 +91,8 @@ func heardSpec(m *jobv1.JobSpec) (executor.JobSpec, error) {
 	owner, err := fixed[sig.AccountID]("owner", m.GetOwner())
 	s := executor.JobSpec{
 		Owner: owner, Chain: m.GetChain(), Name: m.GetName(),
-		Image: executor.ImageID(m.GetImage().GetCid()), Command: m.GetCommand(), Args: m.GetArgs(),
+		Image:     executor.ImageID(job.ImageCID(m.GetImage())),
+		Reference: m.GetImage().GetReference(), Command: m.GetCommand(), Args: m.GetArgs(),
 		Secrets: m.GetSecrets(), Isolation: heardIsolation(m.GetIsolation()),
 		Resources: executor.Resources{
 			CPUMilli: m.GetResources().GetCpuMilli(), Memory: m.GetResources().GetMemory(),
@@ -156,7 +157,7 @@ func unserved(m *jobv1.JobSpec) (names []string) {
 		{"capabilities", len(m.GetCapabilities()) > 0}, {"budget", m.GetBudget() != nil},
 		{"verify", m.GetVerify().GetCopies() > 1}, {"keeper", len(m.GetKeeper()) > 0},
 		{"pause_marker", m.GetPauseMarker() != ""},
-		{"image.reference", m.GetImage().GetCid() == ""},
+		{"image", job.ImageCID(m.GetImage()) == ""},
 		{"payment.cap.model", m.GetPayment().GetCap().GetModel() >=
 			jobv1.PriceModel_PRICE_MODEL_CFPS},
 	} {
@@ -188,6 +189,11 @@ func heardTask(m *executorv1.TaskRequest, id job.ID, from executor.Peer) (execut
 			return t, malformed("secret %.64q comes twice", s.GetName())
 		}
 		t.Secrets[s.GetName()] = string(s.GetValue())
+	}
+	for _, c := range m.GetRegistryCredentials() {
+		t.Registry = append(t.Registry, executor.RegistryCredential{
+			Host: c.GetHost(), Username: c.GetUsername(), Password: string(c.GetPassword()),
+		})
 	}
 	return t, errors.Join(errs[:]...)
 }

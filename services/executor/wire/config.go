@@ -30,12 +30,42 @@ type Config struct {
 	Payee string `yaml:"payee"`
 	// Engine is the podman instance that runs the containers.
 	Engine EngineConfig `yaml:"engine"`
+	// Registries says which OCI registries images are pulled from.
+	Registries RegistryConfig `yaml:"registries"`
 	// Agent is what the host sells and how it works.
 	Agent executor.Config `yaml:"agent"`
 
 	// Driver replaces the engine of the configuration: executors in one process share one.
 	Driver func(name string) (executor.Driver, error) `yaml:"-"`
 }
+
+// RegistryConfig bounds where jobs may make this host pull images from. The default is public
+// addresses, over TLS.
+type RegistryConfig struct {
+	// Private allows registries on this host and on private networks: jobs can then make requests
+	// to them.
+	Private bool `yaml:"private"`
+	// Insecure names hosts, with port, that are spoken to without TLS. At most 64.
+	Insecure []string `yaml:"insecure"`
+	// MaxImage bounds an image as it travels, in bytes. 0 is 16 GiB.
+	MaxImage int64 `yaml:"max_image"`
+	// MaxUnpacked bounds what its layers unpack to, in bytes. 0 is 64 GiB.
+	MaxUnpacked int64 `yaml:"max_unpacked"`
+}
+
+func (c RegistryConfig) validate() error {
+	switch {
+	case len(c.Insecure) > maxInsecure:
+		return config.Invalid("insecure", "%d hosts, at most %d", len(c.Insecure), maxInsecure)
+	case c.MaxImage < 0:
+		return config.Invalid("max_image", "is negative")
+	case c.MaxUnpacked < 0:
+		return config.Invalid("max_unpacked", "is negative")
+	}
+	return nil
+}
+
+const maxInsecure = 64
 
 // EngineConfig is a podman instance of UCN's own; it never touches the user's podman.
 type EngineConfig struct {
@@ -66,6 +96,9 @@ func (c Config) Validate() error {
 		if _, err := id.ParseBech32(id.Account, c.Payee); err != nil {
 			return config.Invalid("payee", "%v", err)
 		}
+	}
+	if err := c.Registries.validate(); err != nil {
+		return config.Under("registries", err)
 	}
 	if err := c.Agent.Validate(); err != nil {
 		return config.Invalid("agent", "%v", err)

@@ -20,6 +20,7 @@ import (
 	"github.com/united-containers/ucn/kit/event/refetch"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/instance"
+	"github.com/united-containers/ucn/kit/registry"
 	"github.com/united-containers/ucn/kit/run"
 	"github.com/united-containers/ucn/kit/space"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -235,7 +236,12 @@ func (e *Executor) dial(ctx context.Context, c Config, i *instance.Instance) (
 		return nil, nil, fmt.Errorf("dial the storage: %w", err)
 	}
 	e.closers = append(e.closers, storage.Close)
-	files, err := fetch.New(storagev1.NewStorageServiceClient(storage),
+	registries := registry.New(registry.Options{
+		Private: c.Registries.Private, Insecure: c.Registries.Insecure,
+		MaxPacked: c.Registries.MaxImage, MaxUnpacked: c.Registries.MaxUnpacked,
+	})
+	e.closers = append(e.closers, registries.Close)
+	files, err := fetch.New(storagev1.NewStorageServiceClient(storage), registries,
 		filepath.Join(c.Dir, inputDir))
 	if err != nil {
 		return nil, nil, err

@@ -61,7 +61,7 @@ func position(p *jobv1.Position) *scheduler.Position {
 // specOf takes what matching needs out of a checked specification.
 func specOf(s *jobv1.JobSpec) scheduler.Spec {
 	out := scheduler.Spec{
-		Name: s.GetName(), Chain: s.GetChain(), Image: s.GetImage().GetCid(),
+		Name: s.GetName(), Chain: s.GetChain(), Image: job.ImageCID(s.GetImage()),
 		Resources: price.ResourcesFromPB(s.GetResources()),
 		Platforms: s.GetPlacement().GetPlatforms(),
 		Allow:     accounts(s.GetPlacement().GetOperatorsAllow()),
