@@ -43,6 +43,10 @@ up: setup build ## Start a local network in the background and say what to try
 down: build ## Stop the network that `make up` started
 	@$(BIN)/ucn down
 
+.PHONY: manual
+manual: build ## Write docs/cli from the commands
+	@rm -rf docs/cli && $(BIN)/ucn man --markdown docs/cli
+
 .PHONY: test
 test: setup $(TOOLS)/gotestsum ## Set up and run every test with the race detector
 	@tools/test.sh

@@ -37,9 +37,11 @@ type escrowResult struct {
 }
 
 func (a *app) escrowCommand() *cobra.Command {
-	return group("escrow", "Money that is promised for jobs",
-		a.escrowList(), a.escrowGet(), a.escrowStory(),
-		a.escrowTopUp(), a.escrowWithdraw(), a.escrowClose())
+	open := a.complete(withoutKey, a.escrowsAre)
+	return group("escrow", "Money that is promised for jobs", a.escrowList(),
+		completes(a.escrowGet(), open), completes(a.escrowStory(), open),
+		completes(a.escrowTopUp(), open), completes(a.escrowWithdraw(), open),
+		completes(a.escrowClose(), open))
 }
 
 func readEscrow(ctx context.Context, l *link, text string) (

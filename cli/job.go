@@ -15,9 +15,12 @@ import (
 )
 
 func (a *app) jobCommand() *cobra.Command {
+	all, active := a.complete(withKey, jobsAre(false)), a.complete(withKey, jobsAre(true))
 	return group("job", "Jobs: run, watch, cancel",
-		a.jobRun(), a.jobList(), a.jobGet(), a.jobRuns(), a.jobTasks(), a.jobLogs(), a.jobWait(),
-		a.jobBill(), a.jobCancel(), a.jobAttach())
+		a.jobRun(), a.jobList(), completes(a.jobGet(), all), completes(a.jobRuns(), all),
+		completes(a.jobTasks(), all), completes(a.jobLogs(), all), completes(a.jobWait(), active),
+		completes(a.jobBill(), all), completes(a.jobCancel(), active),
+		completes(a.jobAttach(), active))
 }
 
 // screen is how the command shows a job.

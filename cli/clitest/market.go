@@ -143,6 +143,19 @@ func (m *Market) place(id job.ID, j *schedulerv1.Job) (*schedulerv1.Attempt, err
 	}, nil
 }
 
+// ListJobs implements the service, without filters, in one page.
+func (m *Market) ListJobs(context.Context, *schedulerv1.ListJobsRequest) (
+	*schedulerv1.ListJobsResponse, error,
+) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := &schedulerv1.ListJobsResponse{}
+	for _, j := range m.jobs {
+		out.Jobs = append(out.Jobs, proto.CloneOf(j))
+	}
+	return out, nil
+}
+
 func (m *Market) find(id []byte) (*schedulerv1.Job, <-chan struct{}, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

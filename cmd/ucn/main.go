@@ -6,6 +6,8 @@ import (
 	"context"
 	"os"
 
+	"github.com/spf13/cobra"
+
 	"github.com/united-containers/ucn/cli"
 )
 
@@ -13,7 +15,12 @@ import (
 var version = "development"
 
 func main() {
+	os.Exit(cli.Execute(context.Background(), root()))
+}
+
+// root is the command with all that stand below it.
+func root() *cobra.Command {
 	root := cli.New(version)
 	root.AddCommand(upCommand(), downCommand(), runCommand())
-	os.Exit(cli.Execute(context.Background(), root))
+	return root
 }
