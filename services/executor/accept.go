@@ -89,6 +89,9 @@ func (a *Agent) checkPolicy(ask *Ask) *Decline {
 	if len(spec.Allow) > 0 && !slices.Contains(spec.Allow, me) || slices.Contains(spec.Deny, me) {
 		return declined(DeclinePolicy, "placement.operators: the job does not want this operator")
 	}
+	if no := a.cfg.Policy.check(spec); no != nil {
+		return no
+	}
 	most := a.cfg.MaxHoldbackPercent
 	hi, lo := bits.Mul64(ask.Terms.Budget, most)
 	if allowed, _ := bits.Div64(hi, lo, 100); ask.Terms.Holdback > allowed {

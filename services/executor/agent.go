@@ -55,6 +55,8 @@ type Agent struct {
 	offers   offers
 	nudge    chan struct{} // asks the offer loop to look again
 
+	stating sync.Mutex // one word of the operator at a time
+
 	// mu guards what follows. An attempt is in attempts from its question until it is closed; used
 	// is the sum of what unfinished attempts reserve.
 	mu        sync.Mutex
@@ -67,6 +69,7 @@ type Agent struct {
 	running   context.Context // nil while Run does not run
 	closed    int
 	images    images
+	state     HostState // written under stating, too
 	lives     sync.WaitGroup
 }
 
@@ -99,6 +102,9 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	abilities, err := a.deps.Driver.Probe(ctx)
 	if err != nil {
 		return fmt.Errorf("look at the container engine: %w", err)
+	}
+	if err := a.recall(ctx); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -197,6 +203,9 @@ func (a *Agent) enter(t *attempt, by *backing) *Decline {
 		return declined(DeclineCapacity, "free: %s", describe(free(a.used, a.total)))
 	}
 	if by != nil {
+		if no := a.checkDraining(); no != nil {
+			return no
+		}
 		if no := a.weigh(t, by.free); no != nil {
 			return no
 		}

@@ -67,6 +67,8 @@ type Config struct {
 	ImageBytes uint64 `yaml:"image_bytes"`
 	// PIDs is the most processes and threads of one program.
 	PIDs uint64 `yaml:"pids"`
+	// Policy is whom and what this host does not want.
+	Policy Policy `yaml:"policy"`
 	// KeepClosed is how many finished attempts the journal remembers.
 	KeepClosed int `yaml:"keep_closed"`
 }
@@ -111,6 +113,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Prices.Rules().Validate(); err != nil {
 		return fmt.Errorf("prices: %w", err)
+	}
+	if err := c.Policy.validate(); err != nil {
+		return fmt.Errorf("policy: %w", err)
 	}
 	switch {
 	case len(c.Chains) == 0 || len(c.Chains) > 16:

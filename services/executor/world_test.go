@@ -279,7 +279,11 @@ type client struct {
 // run stays with the attempt until it has ended, over as many lives as that takes.
 func (c *client) run(task executor.Task) *executor.Outcome {
 	var last error
-	for range 1000 {
+	wait := 20 * time.Millisecond
+	for n := range 1000 {
+		if n == 100 {
+			wait = time.Second // something is away for long
+		}
 		c.w.mu.Lock()
 		l := c.w.life
 		c.w.mu.Unlock()
@@ -293,7 +297,7 @@ func (c *client) run(task executor.Task) *executor.Outcome {
 				last = err
 			}
 		}
-		timer := time.NewTimer(20 * time.Millisecond)
+		timer := time.NewTimer(wait)
 		<-timer.C
 	}
 	c.w.t.Errorf("the attempt never ended: %v", last)

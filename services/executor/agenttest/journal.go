@@ -18,6 +18,7 @@ type Journal struct {
 	hook    Hook
 	records map[executor.AttemptID][]byte
 	events  []event.Event
+	host    executor.HostState
 }
 
 var _ executor.Journal = (*Journal)(nil)
@@ -44,6 +45,21 @@ func (j *Journal) Record(id executor.AttemptID) executor.Record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return decode(j.records[id])
+}
+
+// SaveHost implements executor.Journal.
+func (j *Journal) SaveHost(ctx context.Context, s executor.HostState) error {
+	return j.write(ctx, "SaveHost", func() error {
+		j.host = s
+		return nil
+	})
+}
+
+// Host implements executor.Journal.
+func (j *Journal) Host(context.Context) (executor.HostState, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.host, nil
 }
 
 // Save implements executor.Journal.

@@ -21,7 +21,8 @@ type Opener func(t *testing.T) (j executor.Journal, shut func())
 func TestJournal(t *testing.T, fresh func(t *testing.T) Opener) {
 	tests := map[string]func(t *testing.T, open Opener){
 		"keeps records over a restart": keepsRecords, "lists newest first": lists,
-		"forgets closed ones only": forgets, "refuses after the end of ctx": obeysContext,
+		"keeps the operator's word": keepsHost,
+		"forgets closed ones only":  forgets, "refuses after the end of ctx": obeysContext,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
@@ -85,6 +86,29 @@ func keepsRecords(t *testing.T, open Opener) {
 	}
 	if _, err := j.Get(t.Context(), "none"); !errors.Is(err, executor.ErrNoAttempt) {
 		t.Errorf("an unknown attempt: %v", err)
+	}
+}
+
+func keepsHost(t *testing.T, open Opener) {
+	j, shut := open(t)
+	if s, err := j.Host(t.Context()); err != nil || s != (executor.HostState{}) {
+		t.Errorf("nothing was said, but there is %+v, %v", s, err)
+	}
+	want := executor.HostState{Draining: true, Reason: "ä", Since: time.Unix(1, 2).UTC()}
+	for _, s := range []executor.HostState{{Reason: "older"}, want} {
+		if err := j.SaveHost(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shut()
+	j, shut = open(t)
+	defer shut()
+	if s, err := j.Host(t.Context()); err != nil || s != want {
+		t.Errorf("read %+v, %v, want %+v", s, err, want)
+	}
+	list, err := j.List(t.Context(), time.Time{}, 10)
+	if err != nil || len(list) != 0 {
+		t.Errorf("the word is listed as an attempt: %v, %v", list, err)
 	}
 }
 

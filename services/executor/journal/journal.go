@@ -33,6 +33,8 @@ const (
 	prefixUnclosed = "u/" // attempt -> nothing, while it is not closed
 )
 
+const keyHost = "h/state" // what the operator said
+
 const (
 	formatJSON  = 1       // first byte of a record: JSON follows
 	maxUnclosed = 1 << 17 // records that Unclosed returns; more are a broken journal

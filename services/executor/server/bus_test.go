@@ -90,6 +90,17 @@ func TestOnlyTheOperatorLooksIn(t *testing.T) {
 		if _, err := s.ListAttempts(ctx, nil); !errors.Is(err, tt.want) {
 			t.Errorf("%s: ListAttempts = %v, want %v", name, err, tt.want)
 		}
+		if _, err := s.Drain(ctx, nil); !errors.Is(err, tt.want) {
+			t.Errorf("%s: Drain = %v, want %v", name, err, tt.want)
+		}
+		if _, err := s.Undrain(ctx, nil); !errors.Is(err, tt.want) {
+			t.Errorf("%s: Undrain = %v, want %v", name, err, tt.want)
+		}
+	}
+	ctx := rpc.WithCaller(t.Context(), rpc.Caller{Account: [32]byte{1}, Scopes: []string{"admin"}})
+	_, err := s.Drain(ctx, &executorv1.DrainRequest{EvictAfterMs: 1})
+	if !errors.Is(err, fault.Unimplemented) {
+		t.Errorf("a drain with a deadline: %v", err)
 	}
 	if _, err := readPage("zz"); fault.KindOf(err) != fault.InvalidArgument {
 		t.Errorf("a foreign page token: %v", err)

@@ -26,6 +26,9 @@ const (
 // ReasonNotOperator says that somebody else than the host's operator asks.
 const ReasonNotOperator fault.Reason = "NOT_OPERATOR"
 
+// ReasonNotBuilt says that a field is declared and not served yet.
+const ReasonNotBuilt fault.Reason = "NOT_BUILT"
+
 // Deps of a Server. All are needed.
 type Deps struct {
 	Agent    *executor.Agent
@@ -69,7 +72,39 @@ func (s *Server) GetHost(
 	offer := s.deps.Agent.Offer()
 	return &executorv1.GetHostResponse{
 		Offer: s.deps.Encoder.offerPB(&offer), Abilities: abilities(s.deps.Agent.Abilities()),
+		Draining: s.deps.Agent.Draining(),
 	}, nil
+}
+
+// Drain takes no new work. Ending what runs at a deadline is not built and refused.
+func (s *Server) Drain(
+	ctx context.Context, m *executorv1.DrainRequest,
+) (*executorv1.DrainResponse, error) {
+	if err := s.allow(ctx); err != nil {
+		return nil, err
+	}
+	if m.GetEvictAfterMs() != 0 {
+		return nil, fault.New(fault.Unimplemented, ReasonNotBuilt,
+			"evict_after_ms: this executor drains without a deadline only; say 0")
+	}
+	left, err := s.deps.Agent.Drain(ctx, m.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	return &executorv1.DrainResponse{Attempts: uint32(left)}, nil
+}
+
+// Undrain takes new work again.
+func (s *Server) Undrain(
+	ctx context.Context, _ *executorv1.UndrainRequest,
+) (*executorv1.UndrainResponse, error) {
+	if err := s.allow(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.deps.Agent.Undrain(ctx); err != nil {
+		return nil, err
+	}
+	return &executorv1.UndrainResponse{}, nil
 }
 
 func abilities(a executor.Abilities) []*executorv1.Ability {
