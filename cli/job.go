@@ -54,11 +54,14 @@ func (a *app) runner(l *link, keep bool) (*jobrun.Runner, screen.Screen) {
 func (a *app) jobRun() *cobra.Command {
 	o := jobOptions{}
 	cmd := &cobra.Command{
-		Use:   "run [-f job.yaml] [IMAGE_CID] [-- ARGS...]",
+		Use:   "run [-f job.yaml] [IMAGE] [-- ARGS...]",
 		Short: "Run a container on the network, see it live, get the bill",
 		Long: `Run a job: sign it, put its money into an escrow, let the market find a host, deliver it
 there, show it live, check and countersign its usage, save its outputs, take back what is left, and
 print the bill with proofs.
+
+IMAGE is the CID that image push printed, or a registry's reference: it is resolved to a digest
+before the job is signed, so what runs is what was signed; hosts pull it themselves.
 
 What the job is comes from -f, from flags, or both: flags win. Ctrl-C once cancels the job and
 waits for the bill; twice leaves at once.
@@ -72,13 +75,14 @@ Exit code 0 when the job completed, 3 when it ended in another way.`,
   ucn job run -f examples/render/job.yaml --output /out/picture.png:picture.png
   ucn job run bafkrei... --cpu 0.5 --memory 64MiB --max-total 0.2 --run-time 10m
   ucn job run bafkrei... --secret KEY=@key.txt --env MODE=fast --detach
+  ucn job run registry.example.org/team/app:1.2 --registry-auth registry.example.org=me:@token
   ucn job run bafkrei... --array 100 --parallel 20
   ucn job run bafkrei... --trigger always --replicas 3 --detach`,
 	}
 	o.add(cmd)
 	cmd.Args = args(func(cmd *cobra.Command, list []string) error {
 		if positional(cmd, list) > 1 {
-			return errors.New("give one image CID; the program's arguments come after --")
+			return errors.New("give one image; the program's arguments come after --")
 		}
 		return nil
 	})

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/united-containers/ucn/cli/jobfile"
 	"github.com/united-containers/ucn/cli/jobrun"
 	"github.com/united-containers/ucn/kit/config"
+	"github.com/united-containers/ucn/kit/registry"
 )
 
 // jobOptions are the flags of job run. What is set here wins over the file.
@@ -38,6 +40,7 @@ type jobOptions struct {
 	replicas         uint32
 	array, parallel  uint32
 	lostAfter        time.Duration
+	auth, insecure   []string
 }
 
 func (o *jobOptions) add(cmd *cobra.Command) {
@@ -94,6 +97,9 @@ func (o *jobOptions) addLanes(cmd *cobra.Command) {
 		"(default 10)")
 	f.DurationVar(&o.lostAfter, "lost-after", 0, "silence after which a host counts as lost, 10s to "+
 		"24h (default: the scheduler's)")
+	f.StringArrayVar(&o.auth, "registry-auth", nil, "HOST=USER:PASSWORD or HOST=USER:@file for a "+
+		"registry of the image; sealed to the host, never stored")
+	f.StringArrayVar(&o.insecure, "insecure-registry", nil, "HOST[:PORT] that is asked without TLS")
 	f.StringVar(&o.policy, "disconnect", "", "what becomes of a run whose host is lost: "+
 		"keep-replacement (default), keep-original, or best")
 }
@@ -154,7 +160,38 @@ func (o *jobOptions) request(cmd *cobra.Command, list []string) (jobrun.Request,
 			return jobrun.Request{}, usage(err)
 		}
 	}
-	return jobrun.Request{File: file, Secrets: values, Dir: o.dir, Detach: o.detach}, nil
+	credentials, err := readCredentials(o.auth)
+	if err != nil {
+		return jobrun.Request{}, usage(err)
+	}
+	return jobrun.Request{
+		File: file, Secrets: values, Dir: o.dir, Detach: o.detach, Credentials: credentials,
+		Insecure: o.insecure,
+	}, nil
+}
+
+// readCredentials reads HOST=USER:PASSWORD texts. What is wrong with one is told without it.
+func readCredentials(texts []string) (list []registry.Credential, err error) {
+	if len(texts) > registry.MaxCredentials {
+		return nil, fmt.Errorf("--registry-auth is given %d times, at most %d", len(texts),
+			registry.MaxCredentials)
+	}
+	for _, text := range texts {
+		host, rest, ok := strings.Cut(text, "=")
+		user, password, both := strings.Cut(rest, ":")
+		if !ok || !both || host == "" || user == "" || password == "" {
+			return nil, errors.New("--registry-auth is HOST=USER:PASSWORD or HOST=USER:@file")
+		}
+		if path, isFile := strings.CutPrefix(password, "@"); isFile {
+			raw, err := config.SecretFile(path).Read()
+			if err != nil {
+				return nil, fmt.Errorf("--registry-auth for %s: %w", host, err)
+			}
+			password = strings.TrimRight(string(raw), "\r\n")
+		}
+		list = append(list, registry.Credential{Host: host, Username: user, Password: password})
+	}
+	return list, nil
 }
 
 func readSecrets(texts []string) (values map[string][]byte, names []string, err error) {

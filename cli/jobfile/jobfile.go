@@ -31,8 +31,11 @@ var ErrInvalid = errors.New("this job cannot be")
 type File struct {
 	// Name is 1 to 63 of a-z, 0-9 and dashes. Default "job".
 	Name string `yaml:"name"`
-	// Image is the CID that `ucn image push` printed. May be given on the command line instead.
+	// Image is the CID that `ucn image push` printed, or a reference such as
+	// "registry.example.org/team/app:1.2". May be given on the command line instead.
 	Image string `yaml:"image"`
+	// Digest ("sha256:...") pins a reference; without it the reference is resolved at submission.
+	Digest string `yaml:"digest"`
 	// Command replaces the image's entry point, Args its command.
 	Command []string `yaml:"command"`
 	Args    []string `yaml:"args"`
@@ -185,7 +188,7 @@ func Parse(name string, text []byte, lookup func(string) (string, bool)) (File, 
 func (f *File) Spec(owner sig.AccountID, chain string, nonce [16]byte) (*jobv1.JobSpec, error) {
 	s := &jobv1.JobSpec{
 		Owner: owner[:], Chain: chain, Nonce: nonce[:], Name: f.Name,
-		Image: &jobv1.Image{Cid: f.Image}, Command: f.Command, Args: f.Args,
+		Image: f.image(), Command: f.Command, Args: f.Args,
 		Secrets: slices.Sorted(slices.Values(f.Secrets)),
 		Resources: &jobv1.Resources{
 			CpuMilli: uint32(f.Resources.CPU), Memory: uint64(f.Resources.Memory),
@@ -214,7 +217,7 @@ func (f *File) Spec(owner sig.AccountID, chain string, nonce [16]byte) (*jobv1.J
 	}
 	if f.Image == "" {
 		return nil, fmt.Errorf("%w: it names no image; push one with `ucn image push` and give its "+
-			"CID as an argument or as image: in the file", ErrInvalid)
+			"CID, or a registry's reference, as an argument or as image: in the file", ErrInvalid)
 	}
 	if f.Limits.RunTime < 0 || f.Limits.Backoff < 0 {
 		return nil, fmt.Errorf("%w: limits cannot be negative", ErrInvalid)
@@ -223,6 +226,20 @@ func (f *File) Spec(owner sig.AccountID, chain string, nonce [16]byte) (*jobv1.J
 		return nil, err
 	}
 	return s, nil
+}
+
+// IsReference tells whether an image's name is a registry's reference and not a CID.
+func IsReference(image string) bool {
+	const cidSize = 59 // of a CIDv1 of a SHA-256 in base32
+	return image != "" && (len(image) != cidSize || image[0] != 'b' ||
+		strings.ContainsAny(image, "./:@"))
+}
+
+func (f *File) image() *jobv1.Image {
+	if IsReference(f.Image) {
+		return &jobv1.Image{Reference: f.Image, Digest: f.Digest}
+	}
+	return &jobv1.Image{Cid: f.Image, Digest: f.Digest}
 }
 
 // lanes says when and how often the program runs.

@@ -16,6 +16,7 @@ import (
 	"github.com/united-containers/ucn/cli/session"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
+	"github.com/united-containers/ucn/kit/registry"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 )
@@ -47,6 +48,8 @@ var (
 type Runner struct {
 	Session *session.Session
 	View    View
+	// Registry resolves image references; nil asks registries.
+	Registry Resolver
 	// Save keeps an output in a file of this machine; nil keeps none.
 	Save func(ctx context.Context, cid, path string) error
 	// Poll, Settle and Grace replace the defaults when positive.
@@ -63,6 +66,10 @@ type Request struct {
 	// Detach returns once the job is queued. The host then is trusted with the whole budget, since
 	// nobody countersigns.
 	Detach bool
+	// Credentials are for registries of the image; hosts get them sealed, at most 8.
+	Credentials []registry.Credential
+	// Insecure names registries that the reference is resolved at without TLS.
+	Insecure []string
 }
 
 // errand is one job on its way.
@@ -73,6 +80,8 @@ type errand struct {
 	file     jobfile.File
 	secrets  map[string][]byte
 	dir      string
+	// credentials for registries
+	credentials []registry.Credential
 
 	key    sig.PrivateKey
 	trust  proof.Trust
@@ -145,7 +154,8 @@ func (r *Runner) find(ctx context.Context, jobID job.ID, q Request) (*errand, er
 	}
 	e := &errand{
 		id: jobID, revision: j.GetRevision(), spec: spec, file: q.File, secrets: q.Secrets,
-		dir: q.Dir, key: key, trust: proof.TrustOf(genesis), escrow: tx.EscrowID(j.GetEscrow()),
+		credentials: q.Credentials, dir: q.Dir, key: key, trust: proof.TrustOf(genesis),
+		escrow: tx.EscrowID(j.GetEscrow()),
 	}
 	if e.token, err = r.storageToken(e); err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ func (r *Runner) submit(ctx context.Context, q Request) (*errand, error) {
 		return nil, r.close(work, e, err)
 	}
 	delivery := schedulerv1.Delivery_DELIVERY_CLIENT
-	if (q.Detach || many(e.spec)) && len(e.secrets) == 0 {
+	if (q.Detach || many(e.spec)) && len(e.secrets)+len(e.credentials) == 0 {
 		delivery = schedulerv1.Delivery_DELIVERY_SCHEDULER
 	}
 	_, err = r.Session.Scheduler.SubmitJob(work, &schedulerv1.SubmitJobRequest{
@@ -87,6 +87,9 @@ func (r *Runner) prepare(ctx context.Context, q Request) (*errand, error) {
 	}
 	var nonce [16]byte
 	_, _ = rand.Read(nonce[:]) // never fails: crypto/rand ends the process instead
+	if err := r.pin(ctx, &q); err != nil {
+		return nil, err
+	}
 	spec, err := q.File.Spec(s.Account, s.Chain, nonce)
 	if err != nil {
 		return nil, err
@@ -96,7 +99,8 @@ func (r *Runner) prepare(ctx context.Context, q Request) (*errand, error) {
 		return nil, err
 	}
 	e := &errand{
-		spec: spec, file: q.File, secrets: q.Secrets, dir: q.Dir, key: key,
+		spec: spec, file: q.File, secrets: q.Secrets, dir: q.Dir,
+		credentials: q.Credentials, key: key,
 		trust: proof.TrustOf(genesis),
 	}
 	if most := spec.GetArray().GetCount(); most > maxWatched && !q.Detach {

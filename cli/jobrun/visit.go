@@ -200,7 +200,7 @@ func (v *visit) hear(
 	e := v.f.e
 	request := &executorv1.TaskRequest{
 		Revision: e.revision, Run: v.runID, Attempt: v.task.GetId(), Lease: v.lease[:],
-		StorageToken: e.token, LogOffset: *offset,
+		StorageToken: e.token, LogOffset: *offset, RegistryCredentials: e.registryCredentials(),
 	}
 	for _, name := range e.spec.GetSecrets() {
 		if value, ok := e.secrets[name]; ok {

@@ -41,6 +41,8 @@ func Man(root *cobra.Command, dir string, date time.Time) ([]string, error) {
 }
 
 func begin(root *cobra.Command, dir string) error {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
 	quietly(root)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the folder of the manual: %w", err)
