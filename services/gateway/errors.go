@@ -20,6 +20,12 @@ const (
 	ReasonRange fault.Reason = "RANGE_NOT_SATISFIABLE"
 	// ReasonBusy: as many streams or transfers are under way as the gateway allows.
 	ReasonBusy fault.Reason = "GATEWAY_BUSY"
+	// ReasonKeyReused: the Idempotency-Key was used for another request.
+	ReasonKeyReused fault.Reason = "IDEMPOTENCY_KEY_REUSED"
+	// ReasonKeyBusy: the request with this Idempotency-Key is still under way.
+	ReasonKeyBusy fault.Reason = "IDEMPOTENCY_KEY_BUSY"
+	// ReasonKeysFull: too many keys are remembered.
+	ReasonKeysFull fault.Reason = "IDEMPOTENCY_KEYS_FULL"
 	// ReasonNoAttempt: the job has no such attempt, or none yet.
 	ReasonNoAttempt fault.Reason = "NO_ATTEMPT"
 	// ReasonNoLog: the attempt's log is neither on its host nor in storage.
@@ -40,6 +46,7 @@ const (
 	statusRequestTimeout   = 408
 	statusTooLarge         = 413
 	statusRange            = 416
+	statusUnprocessable    = 422
 )
 
 // Status returns the HTTP status code of a fault.
@@ -51,6 +58,8 @@ func Status(f *fault.Error) int {
 		return statusTooLarge
 	case ReasonBodyCut:
 		return statusRequestTimeout
+	case ReasonKeyReused:
+		return statusUnprocessable
 	case ReasonRange, reasonRangeOutside:
 		return statusRange
 	}

@@ -37,7 +37,7 @@ type Route struct {
 	// Path and Query have all ids in the form that the generated stubs read.
 	Path  string
 	Query url.Values
-	// Job is set for Logs.
+	// Job is set for Logs, and for the Watch of a job.
 	Job [32]byte
 	// File is set for GetFile, and Inside with the path inside the directory that it is.
 	File   cid.CID
@@ -45,6 +45,9 @@ type Route struct {
 	// Upload is set for AppendUpload.
 	Upload string
 }
+
+// WatchBlocks is the name of the route that watches blocks.
+const WatchBlocks = "/v1/" + watchBlocks
 
 // MaxPath bounds the path of a request, in bytes.
 const MaxPath = 5 << 10
@@ -146,7 +149,7 @@ func (r *Route) translatePath(method string, at []string) error {
 	}
 	switch {
 	case len(at) == segments && verb == "watch":
-		r.Operation = Watch
+		r.Operation, r.Job = Watch, raw
 	case len(at) == segments+1 && !hasVerb && at[part] == "logs":
 		r.Operation, r.Job = Logs, raw
 	}

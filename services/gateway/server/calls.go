@@ -3,16 +3,19 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
@@ -28,6 +31,7 @@ func newCalls(s *Server) *runtime.ServeMux {
 			MarshalOptions: protojson.MarshalOptions{UseProtoNames: true},
 		}}),
 		runtime.WithIncomingHeaderMatcher(none), runtime.WithOutgoingHeaderMatcher(none),
+		runtime.WithForwardResponseOption(linkNext),
 		runtime.WithOutgoingTrailerMatcher(none), runtime.WithDisableChunkedEncoding(),
 		// Or a POST of a form could become a GET, such as a watch, behind the back of the routes.
 		runtime.WithDisablePathLengthFallback(),
@@ -67,15 +71,51 @@ func (m *marshaler) Marshal(v any) ([]byte, error) {
 	return json.Marshal(map[string]Failure{"error": failureOf(f)})
 }
 
+// asking is a request as the client wrote it.
+type asking struct {
+	url   *url.URL
+	token string
+}
+
 // call serves one request and one response.
-func (s *Server) call(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) call(w http.ResponseWriter, r *http.Request, a asking) error {
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.MaxTime)
 	defer cancel()
-	r = r.WithContext(ctx)
+	r = r.WithContext(context.WithValue(ctx, askedKey{}, a.url))
 	if err := s.readBody(w, r); err != nil {
 		return err
 	}
-	s.calls.ServeHTTP(w, r)
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	who := ""
+	if r.Header.Get(keyHeader) != "" {
+		// A token that is not proven here names nobody: then the very same token counts.
+		sum := sha256.Sum256([]byte(a.token))
+		who = s.whose(ctx, a.token, addressOf(r)+string(sum[:]))
+	}
+	return s.once(w, r, who, s.calls.ServeHTTP)
+}
+
+// askedKey finds the address that the client asked for.
+type askedKey struct{}
+
+// linkNext names the next page of a list in a Link header (RFC 8288).
+func linkNext(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
+	asked, _ := ctx.Value(askedKey{}).(*url.URL)
+	if m == nil || asked == nil {
+		return nil
+	}
+	reflected := m.ProtoReflect()
+	field := reflected.Descriptor().Fields().ByName("next_page_token")
+	if field == nil || field.Kind() != protoreflect.StringKind {
+		return nil
+	}
+	if token := reflected.Get(field).String(); token != "" {
+		query := asked.Query()
+		query.Set("page_token", token)
+		w.Header().Set("Link", "<"+asked.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
+	}
 	return nil
 }
 

@@ -44,6 +44,12 @@ type Config struct {
 	// Drain is how long calls and files may go on after the gateway was told to stop. Streams end
 	// at once, so that their readers go on elsewhere. Default 15s.
 	Drain time.Duration `yaml:"drain"`
+	// Rates bound requests per account, and per address for those without one. Default: 50 reads and
+	// 20 writes a second per account (200 and 100 at once), 500 requests a second per address.
+	Rates Rates `yaml:"rates"`
+	// CORSOrigins are the web origins whose pages may read answers: "https://app.example.org",
+	// "http://localhost:*" for any port, or "*". Default none. At most 64.
+	CORSOrigins []string `yaml:"cors_origins"`
 	// RatePerSecond bounds requests per client address. 0, the default: no limit.
 	RatePerSecond float64 `yaml:"rate_per_second"`
 	// RateBurst is how many requests may come at once within the rate. Default 100.
@@ -67,6 +73,10 @@ func Default() Config {
 		MaxStreams: 1024, MaxTransfers: 256, MaxConnections: 4096, MaxTime: time.Minute,
 		HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute, StallTime: time.Minute,
 		KeepAlive: 15 * time.Second, Drain: 15 * time.Second, RateBurst: 100,
+		Rates: Rates{
+			Read: Rate{PerSecond: 50, Burst: 200}, Write: Rate{PerSecond: 20, Burst: 100},
+			Address: Rate{PerSecond: 500, Burst: 1000},
+		},
 	}
 }
 
@@ -85,6 +95,12 @@ func (c Config) Validate() error {
 		return config.Invalid("rate_burst", "must be at least 1 when there is a rate")
 	}
 	if err := c.validateBounds(); err != nil {
+		return err
+	}
+	if err := c.Rates.validate(); err != nil {
+		return config.Under("rates", err)
+	}
+	if err := checkOrigins(c.CORSOrigins); err != nil {
 		return err
 	}
 	if _, _, err := net.SplitHostPort(c.Addr); err != nil {

@@ -31,6 +31,8 @@ func (s *Server) handler() http.Handler {
 	routes.HandleFunc("GET /healthz", s.healthz)
 	routes.HandleFunc("GET /readyz", s.readyz)
 	routes.HandleFunc("GET /openapi.json", s.serveOpenAPI)
+	routes.HandleFunc("GET /docs", s.docs)
+	routes.HandleFunc("GET /docs/{file}", s.docsFile)
 	routes.HandleFunc("GET /{$}", s.page)
 	routes.HandleFunc("/v1/", s.api)
 	if s.deps.Metrics != nil {
@@ -39,7 +41,7 @@ func (s *Server) handler() http.Handler {
 	routes.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, routeUnknown())
 	})
-	return otelhttp.NewHandler(s.guarded(routes), "gateway",
+	return otelhttp.NewHandler(s.guarded(s.crossOrigin(routes)), "gateway",
 		otelhttp.WithTracerProvider(s.deps.Tracers), otelhttp.WithMeterProvider(s.deps.Meters),
 		otelhttp.WithPropagators(telemetry.Propagator()),
 		otelhttp.WithFilter(func(r *http.Request) bool { // nobody wants to trace probes
@@ -137,6 +139,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.admit(w, r, token); err != nil {
+		return err
+	}
 	// Always, even when it is empty: else the connection would send the gateway's own token.
 	r = r.WithContext(rpc.WithToken(r.Context(), token))
 	switch route.Operation {
@@ -149,12 +154,16 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) error {
 	case gateway.Logs:
 		return s.logs(w, r, route.Job)
 	}
+	asked := *r.URL
+	if route.Operation == gateway.Watch && wantsEvents(r) {
+		return s.watchEvents(w, r, route)
+	}
 	r.Header.Del("Authorization") // the stubs would pass it on beside the context's
 	r.URL.Path, r.URL.RawPath, r.URL.RawQuery = route.Path, "", route.Query.Encode()
 	if route.Operation == gateway.Watch {
 		return s.watch(w, r)
 	}
-	return s.call(w, r)
+	return s.call(w, r, asking{&asked, token})
 }
 
 // withAddress tells a limiter whose request it is.

@@ -27,6 +27,7 @@ import (
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 )
@@ -53,6 +54,8 @@ type Deps struct {
 	OpenAPI []byte
 	// Metrics is served under /metrics; nil serves none.
 	Metrics http.Handler
+	// Callers proves whose a token is, for rates and remembered answers; nil goes by addresses.
+	Callers rpc.Authenticator
 	// Limiter decides per client; nil takes the rate of the Config, if it has one.
 	Limiter rpc.Limiter
 	Tracers trace.TracerProvider
@@ -67,8 +70,12 @@ type Server struct {
 	deps      Deps
 	log       *slog.Logger
 	limit     rpc.Limiter // nil without limit
+	rates     rates
+	answers   *answers
 	calls     *runtime.ServeMux
 	openAPI   []byte
+	docsPage  []byte
+	ledger    ledgerv1.LedgerServiceClient
 	scheduler schedulerv1.SchedulerServiceClient
 	storage   storagev1.StorageServiceClient
 	blobs     *blob.Client
@@ -90,9 +97,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, deps: deps, log: deps.Log, limit: deps.Limiter,
+		ledger:    ledgerv1.NewLedgerServiceClient(deps.Ledger.Conn),
 		scheduler: schedulerv1.NewSchedulerServiceClient(deps.Scheduler.Conn),
 		storage:   storagev1.NewStorageServiceClient(deps.Storage.Conn),
-		streams:   newShares(cfg.MaxStreams), transfers: newShares(cfg.MaxTransfers),
+		rates:     newRates(cfg.Rates), answers: newAnswers(),
+		streams: newShares(cfg.MaxStreams), transfers: newShares(cfg.MaxTransfers),
 	}
 	s.blobs = blob.New(s.storage)
 	if s.limit == nil && cfg.RatePerSecond > 0 {
@@ -101,6 +110,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.draining, s.drain = context.WithCancelCause(context.Background())
 	var err error
 	if s.openAPI, err = mergeOpenAPI(deps.OpenAPI); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if s.docsPage, err = docsOf(s.openAPI); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	s.calls = newCalls(s)

@@ -165,7 +165,11 @@ func (f *fakeScheduler) GetJob(
 func (f *fakeScheduler) ListJobs(
 	ctx context.Context, m *schedulerv1.ListJobsRequest,
 ) (*schedulerv1.ListJobsResponse, error) {
-	return &schedulerv1.ListJobsResponse{}, f.calls.note(ctx, "ListJobs", m)
+	out := &schedulerv1.ListJobsResponse{}
+	if m.GetPageToken() == "" {
+		out.NextPageToken = "more"
+	}
+	return out, f.calls.note(ctx, "ListJobs", m)
 }
 
 func (f *fakeScheduler) CancelJob(

@@ -13,6 +13,7 @@ import (
 
 	"github.com/united-containers/ucn/kit/config"
 	"github.com/united-containers/ucn/kit/instance"
+	"github.com/united-containers/ucn/kit/token"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
@@ -109,6 +110,9 @@ func New(ctx context.Context, c Config, i *instance.Instance) (_ *Gateway, err e
 		Bus: conn, Executors: i.Judge(), OpenAPI: openapi.Document, Metrics: c.Metrics,
 		Tracers: i.Telemetry.Tracers, Meters: i.Telemetry.Meters, Now: i.Now,
 		Log: i.Telemetry.Log,
+		Callers: &token.Verifier{
+			Audience: i.Certificate.Operator, Chains: []string{i.Chain}, Sets: i.Sets, Now: i.Now,
+		},
 		Ledger: server.Peer{Name: ledger, Service: ledgerv1.LedgerService_ServiceDesc.ServiceName,
 			Register: ledgergw.RegisterLedgerServiceHandler},
 		Scheduler: server.Peer{Name: scheduler,
