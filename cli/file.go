@@ -20,7 +20,8 @@ import (
 
 func (a *app) fileCommand() *cobra.Command {
 	return group("file", "Files of the network, named by their content",
-		a.filePut(), a.fileGet(), a.fileList(), a.fileStat(), a.fileRemove())
+		a.filePut(), a.fileGet(), a.fileList(), a.fileStat(), a.filePin(), a.fileUnpin(),
+		a.fileExpire(), a.fileUsage(), a.fileRemove())
 }
 
 type fileResult struct {
@@ -37,10 +38,22 @@ type fileResult struct {
 func (a *app) filePut() *cobra.Command {
 	name := ""
 	cmd := &cobra.Command{
-		Use: "put FILE|-", Short: "Store a file and print its CID",
-		Example: "  ucn file put scene.json\n  tar c data | ucn file put - --name data.tar",
+		Use: "put FILE|FOLDER|-", Short: "Store a file or a folder and print its CID",
+		Long: `Store a file, a folder with everything in it, or standard input, and print the CID.
+Links and special files in a folder are refused by name. Repeating it is harmless.`,
+		Example: "  ucn file put scene.json\n  ucn file put data/\n  tar c data | ucn file put -",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: a.following(withKey, func(ctx context.Context, l *link, list []string) error {
+			if info, err := os.Stat(list[0]); err == nil && info.IsDir() {
+				stored, err := a.putTree(ctx, l, list[0], name)
+				if err != nil {
+					return err
+				}
+				result := fileResult{
+					CID: stored.CID.String(), Size: uint64(stored.Size), Name: name, Kind: "directory",
+				}
+				return a.emit(result, func(w io.Writer) { printf(w, "%s\n", result.CID) })
+			}
 			from, size, err := a.source(list[0])
 			if err != nil {
 				return err
@@ -79,7 +92,7 @@ func (a *app) source(path string) (io.ReadCloser, int64, error) {
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a file; pack folders with tar", path)
+		err = fmt.Errorf("%s is neither a file nor a folder", path)
 	}
 	if err != nil {
 		return nil, 0, errors.Join(err, file.Close())
@@ -90,9 +103,10 @@ func (a *app) source(path string) (io.ReadCloser, int64, error) {
 func (a *app) fileGet() *cobra.Command {
 	out := ""
 	cmd := &cobra.Command{
-		Use: "get CID", Short: "Fetch a file and verify every byte of it",
-		Long: `Fetch a file and save it under its CID, or as -o says; "-o -" writes to standard output.
-Every byte is verified against the CID here: a file is saved only if it is the right one.`,
+		Use: "get CID", Short: "Fetch a file or folder and verify every byte of it",
+		Long: `Fetch a file or a folder and save it under its CID, or as -o says; "-o -" writes a file
+to standard output. Every byte is verified against the CID here: it is saved only if it is the right
+one, and whole.`,
 		Example: "  ucn file get bafkr4i... -o picture.png",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: a.following(withKey, func(ctx context.Context, l *link, list []string) error {
@@ -122,6 +136,12 @@ func (a *app) fetch(ctx context.Context, l *link, name, to string) (size int64, 
 	c, err := cid.Parse(name)
 	if err != nil {
 		return 0, usage(err)
+	}
+	if c.Kind() == cid.Directory {
+		if to == "-" {
+			return 0, usagef("a folder cannot be written to standard output")
+		}
+		return a.getTree(ctx, l, c, to)
 	}
 	stat, err := l.Storage.Stat(ctx, &storagev1.StatRequest{Cid: name})
 	if err != nil {

@@ -34,6 +34,7 @@ func benchmarks() []benchmark {
 		{"scheduler.place", placeRuns},
 		{"scheduler.pending1m", longQueue},
 		{"job.noop", noopJobs},
+		{"event.verify", verifyEvents},
 		{"up.", upAndIdle},
 	}
 }

@@ -3,7 +3,9 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -145,4 +147,43 @@ func (u *user) bothRun(text string) {
 		}
 	}
 	u.t.Fatalf("its replicas do not run: %v", err)
+}
+
+// foldersByCommand: a folder comes back as it was, and a job reads it as input.
+func foldersByCommand(t *testing.T, s *scene) {
+	u := s.user(t)
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "back")
+	for path, text := range map[string]string{"a": "first", "deep/er/b": "second"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(from, path)), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(from, path), []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := strings.TrimSpace(u.must("file", "put", from))
+	u.must("file", "get", root, "-o", to)
+	if diff := exec.CommandContext(u.ctx, "diff", "-r", from, to); diff.Run() != nil {
+		t.Error("the folder came back different")
+	}
+	info, err := os.Stat(filepath.Join(to, "deep", "er", "b"))
+	if err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	u.must("file", "pin", root)
+	if err := u.ucn("file", "rm", root).Run(); err == nil {
+		t.Error("a pinned folder was removed")
+	}
+	u.must("file", "unpin", root)
+	u.must("file", "expire", root, "--in", "1h")
+	if text := u.must("file", "usage"); !strings.Contains(text, "held") {
+		t.Errorf("usage: %s", text)
+	}
+	u.must("file", "rm", root)
+	if err := os.Symlink("/etc/passwd", filepath.Join(from, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.ucn("file", "put", from).Run(); err == nil {
+		t.Error("a link was stored")
+	}
 }

@@ -11,6 +11,7 @@ func bodies() map[string]func(*testing.T, *scene) {
 		"ForgedEvents": forgedEvents, "OneTrace": oneTrace,
 		"CommandLine": commandLine, "ClientDisappears": clientDisappears, "Detached": detached,
 		"ArrayByCommand": arrayByCommand, "ReplicasByCommand": replicasByCommand,
+		"FoldersByCommand": foldersByCommand,
 	}
 }
 

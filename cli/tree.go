@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/united-containers/ucn/cli/screen"
+	"github.com/united-containers/ucn/kit/blob"
+	"github.com/united-containers/ucn/kit/cid"
+	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
+)
+
+// putTree stores a folder as a directory.
+func (a *app) putTree(ctx context.Context, l *link, path, name string) (
+	stored blob.Stored, err error,
+) {
+	from, err := os.OpenRoot(path)
+	if err != nil {
+		return blob.Stored{}, err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	if name == "" {
+		name = filepath.Base(filepath.Clean(path))
+	}
+	bar := a.bar("put "+name, 0)
+	defer bar.end()
+	return blob.New(l.Storage).PutTree(ctx, blob.Tree{
+		Name: name, Wrap: func(_ string, r io.Reader) io.Reader { return bar.reader(r) },
+	}, from)
+}
+
+// getTree saves a directory as a new folder, whole or not at all.
+func (a *app) getTree(ctx context.Context, l *link, root cid.CID, path string) (
+	size int64, err error,
+) {
+	if list, err := os.ReadDir(path); err == nil && len(list) > 0 {
+		return 0, usagef("%s is a folder with something in it: give another with -o", path)
+	}
+	parent := filepath.Dir(filepath.Clean(path))
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return 0, err
+	}
+	temporary, err := os.MkdirTemp(parent, ".ucn-*")
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(temporary) // the error that counts is the first
+		}
+	}()
+	if err := os.Chmod(temporary, 0o755); err != nil {
+		return 0, err
+	}
+	to, err := os.OpenRoot(temporary)
+	if err != nil {
+		return 0, err
+	}
+	bar := a.bar("get "+filepath.Base(path), 0)
+	size, err = blob.New(l.Storage).GetTree(ctx, root, blob.Tree{
+		Wrap: func(_ string, r io.Reader) io.Reader { return bar.reader(r) },
+	}, to)
+	bar.end()
+	if err = errors.Join(err, to.Close()); err != nil {
+		return 0, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	return size, os.Rename(temporary, path)
+}
+
+// eachFile makes a command that does one thing to each CID given.
+func (a *app) eachFile(cmd *cobra.Command, done string,
+	do func(ctx context.Context, l *link, name string) error) *cobra.Command {
+	cmd.Args = args(cobra.MinimumNArgs(1))
+	cmd.RunE = a.session(withKey, func(ctx context.Context, l *link, list []string) error {
+		for _, name := range list {
+			if _, err := cid.Parse(name); err != nil {
+				return usage(err)
+			}
+			if err := do(ctx, l, name); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return a.emit(map[string][]string{done: list}, func(w io.Writer) {
+			printf(w, "%s %s\n", done, strings.Join(list, " "))
+		})
+	})
+	return cmd
+}
+
+func (a *app) filePin() *cobra.Command {
+	return a.eachFile(&cobra.Command{
+		Use: "pin CID...", Short: "Keep files from expiry and removal until unpin",
+		Example: "  ucn file pin bafkr4i...",
+	}, "pinned", func(ctx context.Context, l *link, name string) error {
+		_, err := l.Storage.Pin(ctx, &storagev1.PinRequest{Cid: name})
+		return err
+	})
+}
+
+func (a *app) fileUnpin() *cobra.Command {
+	return a.eachFile(&cobra.Command{
+		Use: "unpin CID...", Short: "End a pin", Example: "  ucn file unpin bafkr4i...",
+	}, "unpinned", func(ctx context.Context, l *link, name string) error {
+		_, err := l.Storage.Unpin(ctx, &storagev1.UnpinRequest{Cid: name})
+		return err
+	})
+}
+
+func (a *app) fileExpire() *cobra.Command {
+	in := time.Duration(0)
+	cmd := a.eachFile(&cobra.Command{
+		Use: "expire CID...", Short: "Say when files end by themselves",
+		Example: "  ucn file expire bafkr4i... --in 720h\n  ucn file expire bafkr4i... --in 0",
+	}, "set", func(ctx context.Context, l *link, name string) error {
+		r := &storagev1.SetExpiryRequest{Cid: name}
+		if in < 0 {
+			return usagef("--in is %v, not negative", in)
+		}
+		if in > 0 {
+			r.ExpiresMs = uint64(l.Now().Add(in).UnixMilli())
+		}
+		_, err := l.Storage.SetExpiry(ctx, r)
+		return err
+	})
+	cmd.Flags().DurationVar(&in, "in", 0, "after how long, such as 720h; 0 is never")
+	return cmd
+}
+
+type usageResult struct {
+	Bytes       uint64 `json:"bytes"`
+	Blobs       uint64 `json:"blobs"`
+	QuotaBytes  uint64 `json:"quota_bytes"`
+	QuotaBlobs  uint64 `json:"quota_blobs"`
+	PinnedBytes uint64 `json:"pinned_bytes"`
+	PinnedBlobs uint64 `json:"pinned_blobs"`
+	Uploads     uint64 `json:"uploads"`
+	UploadBytes uint64 `json:"upload_bytes"`
+	MaxBlob     uint64 `json:"max_blob"`
+}
+
+func (a *app) fileUsage() *cobra.Command {
+	return &cobra.Command{
+		Use: "usage", Short: "Show how much the account holds and may hold",
+		Example: "  ucn file usage --json", Args: args(cobra.NoArgs),
+		RunE: a.session(withKey, func(ctx context.Context, l *link, _ []string) error {
+			u, err := l.Storage.Usage(ctx, &storagev1.UsageRequest{})
+			if err != nil {
+				return err
+			}
+			r := usageResult{
+				u.GetBytes(), u.GetBlobs(), u.GetQuotaBytes(), u.GetQuotaBlobs(), u.GetPinnedBytes(),
+				u.GetPinnedBlobs(), u.GetUploads(), u.GetUploadBytes(), u.GetMaxBlob(),
+			}
+			return a.emit(r, func(w io.Writer) {
+				printf(w, "held\t%s of %s in %d of %d files\n", screen.Bytes(r.Bytes),
+					screen.Bytes(r.QuotaBytes), r.Blobs, r.QuotaBlobs)
+				printf(w, "pinned\t%s in %d files\n", screen.Bytes(r.PinnedBytes), r.PinnedBlobs)
+				printf(w, "uploads\t%d under way, %s\nlargest file\t%s\n", r.Uploads,
+					screen.Bytes(r.UploadBytes), screen.Bytes(r.MaxBlob))
+			})
+		}),
+	}
+}
