@@ -24,6 +24,10 @@ type ServerConfig struct {
 	MaxMessage config.Size `yaml:"max_message"`
 	// MaxStreams bounds concurrent calls per connection. Default 1024.
 	MaxStreams uint32 `yaml:"max_streams"`
+	// MaxConnections bounds connections, and MaxPerAddress those of one address other than this
+	// machine's; more are closed at once. Default 4096 and 256.
+	MaxConnections int `yaml:"max_connections"`
+	MaxPerAddress  int `yaml:"max_per_address"`
 	// MaxTime bounds a unary call; a client may ask for less. Default 60s.
 	MaxTime time.Duration `yaml:"max_time"`
 	// Drain is how long calls may go on after the server was told to stop. Streams are told to
@@ -41,6 +45,7 @@ var _ config.Validator = ServerConfig{}
 func DefaultServer() ServerConfig {
 	return ServerConfig{
 		Addr: "127.0.0.1:0", MaxMessage: DefaultMessage, MaxStreams: 1024,
+		MaxConnections: 4096, MaxPerAddress: 256,
 		MaxTime: time.Minute, Drain: 15 * time.Second, RateBurst: 100,
 	}
 }
@@ -55,6 +60,10 @@ func (c ServerConfig) Validate() error {
 			MaxMessage)
 	case c.MaxStreams < 1:
 		return config.Invalid("max_streams", "must be at least 1")
+	case c.MaxConnections < 1:
+		return config.Invalid("max_connections", "must be at least 1")
+	case c.MaxPerAddress < 1:
+		return config.Invalid("max_per_address", "must be at least 1")
 	case c.MaxTime <= 0:
 		return config.Invalid("max_time", "%s is not positive", c.MaxTime)
 	case c.Drain <= 0:

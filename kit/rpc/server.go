@@ -167,6 +167,7 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 		if listener, err = listen(ctx, s.cfg.Addr); err != nil {
 			return nil, fmt.Errorf("listen on %s: %w", s.cfg.Addr, err)
 		}
+		listener = bound(listener, s.cfg, s.log)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,8 +206,12 @@ func (s *Server) options() []grpc.ServerOption {
 }
 
 // tap bounds the time of a unary call before its request is read: interceptors see it only once it
-// is there, and a client may announce one and never send it.
+// is there, and a client may announce one and never send it. A call that needs a token and brings
+// none is refused here, before a byte of its message is kept.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if !s.public.has(info.FullMethodName) && len(info.Header.Get(authorizationName)) == 0 {
+		return ctx, Status(tokenMissing()).Err()
+	}
 	if !s.unaries[info.FullMethodName] {
 		return ctx, nil
 	}

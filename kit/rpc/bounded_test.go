@@ -1,0 +1,137 @@
+package rpc_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/kittest"
+	"github.com/united-containers/ucn/kit/rpc"
+)
+
+// TestTooManyConnections: those beyond the bound are closed at once, and a place that becomes free
+// is given again.
+func TestTooManyConnections(t *testing.T) {
+	cfg := rpc.DefaultServer()
+	cfg.MaxConnections = 2
+	server := build(t, &echo{call: shout}, cfg, rpc.ServerDeps{Auth: anyone{}})
+	kittest.Run(t, server)
+	dial := func() net.Conn {
+		conn, err := net.Dial("tcp", server.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	greeted := func(conn net.Conn) bool { // an HTTP/2 server speaks first
+		_, err := conn.Read(make([]byte, 1))
+		return err == nil
+	}
+	first, second := dial(), dial()
+	if !greeted(first) || !greeted(second) || greeted(dial()) {
+		t.Fatal("two were not let in, or the third was")
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // the server notices by itself
+		if greeted(dial()) {
+			return
+		}
+	}
+	t.Error("the place was not given again")
+}
+
+// crowd is a listener whose connections come from addresses of the test's choice.
+type crowd struct {
+	net.Listener
+	from chan net.Addr
+}
+
+type addressed struct {
+	net.Conn
+	addr   net.Addr
+	closed bool
+}
+
+func (a *addressed) RemoteAddr() net.Addr { return a.addr }
+
+func (a *addressed) Close() error {
+	a.closed = true
+	return nil
+}
+
+func (c *crowd) Accept() (net.Conn, error) {
+	addr, ok := <-c.from
+	if !ok {
+		return nil, io.EOF
+	}
+	return &addressed{addr: addr}, nil
+}
+
+func TestConnectionsPerAddress(t *testing.T) {
+	cfg := rpc.DefaultServer()
+	cfg.MaxConnections, cfg.MaxPerAddress = 5, 2
+	c := &crowd{from: make(chan net.Addr, 10)}
+	l := rpc.Bound(c, cfg)
+	for _, host := range []string{"10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2", "127.0.0.1",
+		"127.0.0.1", "10.0.0.3"} {
+		c.from <- &net.TCPAddr{IP: net.ParseIP(host), Port: 1}
+	}
+	close(c.from)
+	var got []net.Conn
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		got = append(got, conn)
+	}
+	var hosts []string
+	for _, conn := range got {
+		hosts = append(hosts, conn.RemoteAddr().(*net.TCPAddr).IP.String())
+	}
+	want := []string{"10.0.0.1", "10.0.0.1", "10.0.0.2", "127.0.0.1", "127.0.0.1"}
+	if len(hosts) != len(want) {
+		t.Fatalf("let in %v", hosts)
+	}
+	for i := range want {
+		if hosts[i] != want[i] {
+			t.Errorf("let in %v, want %v", hosts, want)
+		}
+	}
+}
+
+// TestNoTokenNoMessage: a call without a token is refused before its message is read.
+func TestNoTokenNoMessage(t *testing.T) {
+	server := build(t, &echo{call: shout}, rpc.DefaultServer(), rpc.ServerDeps{Auth: anyone{}})
+	kittest.Run(t, server)
+	plain := grpc.WithTransportCredentials(insecure.NewCredentials())
+	conn, err := grpc.NewClient(server.Addr().String(), plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{
+		ClientStreams: true, ServerStreams: true,
+	}, echoCall)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nothing is sent: only a server that looks at the headers first can answer.
+	err = rpc.Error("echo", stream.RecvMsg(new(wrapperspb.StringValue)))
+	if !errors.Is(err, rpc.ReasonTokenMissing) || !errors.Is(err, fault.Unauthenticated) {
+		t.Errorf("answered %v", err)
+	}
+}

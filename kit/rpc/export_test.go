@@ -1,0 +1,11 @@
+package rpc
+
+import (
+	"log/slog"
+	"net"
+)
+
+// Bound is the listener of a server with the configuration, over another.
+func Bound(l net.Listener, cfg ServerConfig) net.Listener {
+	return bound(l, cfg, slog.New(slog.DiscardHandler))
+}
