@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -168,17 +169,25 @@ func collect(
 	if limit < 0 || limit > maxListed {
 		return usagef("--limit is %d, allowed 0 (all) to %d", limit, maxListed)
 	}
-	if limit == 0 {
+	all := limit == 0
+	if all {
 		limit = maxListed
 	}
 	have, token := 0, ""
-	for {
+	for range maxListed { // pages may be empty, but not for ever
 		var err error
 		have, token, err = page(min(limit-have, pageSize), token)
-		if err != nil || token == "" || have >= limit {
+		if err != nil || token == "" {
 			return err
 		}
+		if have >= limit && !all {
+			return nil
+		}
+		if have >= limit {
+			break
+		}
 	}
+	return fmt.Errorf("the list goes on beyond %d entries: narrow it down", maxListed)
 }
 
 func historyOf(m *ledgerv1.TransactionEntry) (historyEntry, error) {

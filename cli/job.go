@@ -137,7 +137,7 @@ func (a *app) finished(report *jobrun.Report, err error, detached bool) error {
 
 func (a *app) jobAttach() *cobra.Command {
 	dir, noOutputs := ".", false
-	var secrets []string
+	var secrets, auth []string
 	cmd := &cobra.Command{
 		Use: "attach JOB", Short: "Watch a job again: countersign, see it live, get the bill",
 		Long: `Follow a job that was submitted before, as job run does. While it is watched its usage is
@@ -152,8 +152,14 @@ countersigned. Ctrl-C cancels the job.`,
 			if err != nil {
 				return err
 			}
+			credentials, err := readCredentials(auth)
+			if err != nil {
+				return usage(err)
+			}
 			r, view := a.runner(l, !noOutputs)
-			report, err := r.Attach(ctx, id, jobrun.Request{Dir: dir, Secrets: values})
+			report, err := r.Attach(ctx, id, jobrun.Request{
+				Dir: dir, Secrets: values, Credentials: credentials,
+			})
 			view.Close()
 			return a.finished(report, err, false)
 		}),
@@ -161,6 +167,7 @@ countersigned. Ctrl-C cancels the job.`,
 	cmd.Flags().StringVar(&dir, "output-dir", ".", "folder that outputs are saved in")
 	cmd.Flags().BoolVar(&noOutputs, "no-outputs", false, "leave outputs in the network's storage")
 	cmd.Flags().StringArrayVar(&secrets, "secret", nil, "NAME=value or NAME=@file, as for job run")
+	cmd.Flags().StringArrayVar(&auth, "registry-auth", nil, "HOST=USER:PASSWORD, as for job run")
 	return cmd
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -267,6 +268,7 @@ func (a *app) jobCancel() *cobra.Command {
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			results := []jobResult{}
+			var failed error
 			for _, text := range list {
 				id, err := parseJob(text)
 				if err != nil {
@@ -276,19 +278,23 @@ func (a *app) jobCancel() *cobra.Command {
 					Job: id[:], Reason: reason,
 				})
 				if err != nil {
-					return fmt.Errorf("cancel %s: %w", text, err)
+					failed = errors.Join(failed, fmt.Errorf("cancel %s: %w", text, err))
+					continue
 				}
 				results = append(results, jobOf(answer.GetJob()))
+			}
+			if len(results) == 0 {
+				return failed
 			}
 			var out any = results
 			if len(results) == 1 {
 				out = results[0]
 			}
-			return a.emit(out, func(w io.Writer) {
+			return errors.Join(failed, a.emit(out, func(w io.Writer) {
 				for _, r := range results {
 					printf(w, "%s\t%s\t%s\n", r.Job, first(r.Result, r.State), screen.Clean(r.Reason))
 				}
-			})
+			}))
 		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "a sentence for the record, at most 200 characters")

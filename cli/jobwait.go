@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/united-containers/ucn/chain/proof"
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/bill"
@@ -184,12 +185,16 @@ type billResult struct {
 }
 
 func (a *app) jobBill() *cobra.Command {
-	verify, limit := false, 1000
+	verify, limit, owner := false, 1000, ""
 	cmd := &cobra.Command{
 		Use: "bill JOB", Short: "Show what a job has cost so far, lease by lease, with proofs",
 		Long: `Show every charge of a job as the chain holds it, while it runs or long after: by lease,
-with what is due, what was paid, and what bounded it. With --proof every charge's receipt is
-verified against a certified header and the genesis, without trust in the ledger that answers.`,
+with what is due, what was paid, and what bounded it. Only escrows of the job's owner count: anyone
+can open one that names your job.
+
+With --proof every charge that is shown is verified, lease by lease, by its receipt against a
+certified header and the genesis, without trust in the ledger that answers. A ledger could still
+leave one out.`,
 		Example: "  ucn job bill ucnj1...\n  ucn job bill ucnj1... --proof --json",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: a.session(withoutKey, func(ctx context.Context, l *link, list []string) error {
@@ -198,7 +203,11 @@ verified against a certified header and the genesis, without trust in the ledger
 				return err
 			}
 			b := billResult{Job: list[0], Escrows: []escrowLine{}, Leases: []billedLease{}}
-			if err := b.read(ctx, l, job, limit); err != nil {
+			who, err := a.accountOf(ownerOf(owner))
+			if err != nil {
+				return err
+			}
+			if err := b.read(ctx, l, job, who, limit); err != nil {
 				return err
 			}
 			if verify {
@@ -210,13 +219,24 @@ verified against a certified header and the genesis, without trust in the ledger
 		}),
 	}
 	cmd.Flags().BoolVar(&verify, "proof", false, "verify the receipt of every charge")
+	cmd.Flags().StringVar(&owner, "owner", "", "account that owns the job (default: the wallet's)")
 	cmd.Flags().IntVar(&limit, "limit", limit, "how many leases; 0 is all, at most 100000")
 	return cmd
 }
 
-// read finds the job's escrows, their leases, and what these were charged.
-func (b *billResult) read(ctx context.Context, l *link, job [32]byte, limit int) error {
-	r := &ledgerv1.ListEscrowsRequest{Chain: l.Chain, Subject: job[:]}
+// ownerOf is a flag as the argument that accountOf takes.
+func ownerOf(flag string) []string {
+	if flag == "" {
+		return nil
+	}
+	return []string{flag}
+}
+
+// read finds the owner's escrows for a job, their leases, and what these were charged.
+func (b *billResult) read(
+	ctx context.Context, l *link, job [32]byte, owner sig.AccountID, limit int,
+) error {
+	r := &ledgerv1.ListEscrowsRequest{Chain: l.Chain, Subject: job[:], Owner: owner[:]}
 	err := collect(maxWaited, func(size int, token string) (int, string, error) {
 		r.PageSize, r.PageToken = uint32(size), token
 		page, err := l.Ledger.ListEscrows(ctx, r)
@@ -229,7 +249,8 @@ func (b *billResult) read(ctx context.Context, l *link, job [32]byte, limit int)
 		return err
 	}
 	if len(b.Escrows) == 0 {
-		return fmt.Errorf("no escrow on this chain is for the job %s", b.Job)
+		return fmt.Errorf("%s has no escrow on this chain for the job %s; another's job is shown "+
+			"with --owner", accountText(owner), b.Job)
 	}
 	for _, e := range b.Escrows {
 		escrow, err := parseEscrow(e.Escrow)
@@ -263,7 +284,9 @@ func (b *billResult) leases(ctx context.Context, l *link, escrow tx.EscrowID, li
 			}
 			b.add(one)
 		}
-		b.More = page.GetNextPageToken() != ""
+		if len(b.Leases) >= limit && limit > 0 {
+			b.More = b.More || page.GetNextPageToken() != ""
+		}
 		return len(b.Leases), page.GetNextPageToken(), err
 	})
 }
@@ -278,7 +301,14 @@ func (b *billResult) add(one billedLease) {
 	b.Leases = append(b.Leases, one)
 }
 
-// verify proves each charge's transaction and that its receipt paid what the ledger said.
+// paidOn is what the charges of one lease in one transaction paid.
+type paidOn struct {
+	transaction string
+	lease       string
+}
+
+// verify proves of each charge that its transaction stands in a certified block, charges this
+// lease, and paid what the ledger says.
 func (b *billResult) verify(ctx context.Context, l *link) error {
 	genesis, err := l.Genesis(ctx)
 	if err != nil {
@@ -286,53 +316,54 @@ func (b *billResult) verify(ctx context.Context, l *link) error {
 	}
 	ledger := bill.Client{Service: l.Ledger, Chain: l.Chain}
 	trust := proof.TrustOf(genesis)
-	proven := map[string]tx.Grains{} // by transaction
-	said := map[string]tx.Grains{}
+	said, proven := map[paidOn]tx.Grains{}, map[paidOn]tx.Grains{}
+	seen := map[string]bool{}
 	for _, lease := range b.Leases {
 		for _, c := range lease.Charges {
-			said[c.Transaction] += tx.Grains(c.Paid)
-			if _, known := proven[c.Transaction]; known {
+			said[paidOn{c.Transaction, lease.Lease}] += tx.Grains(c.Paid)
+			if seen[c.Transaction] {
 				continue
 			}
-			paid, err := provenCharges(ctx, ledger, trust, c.Transaction)
-			if err != nil {
+			seen[c.Transaction] = true
+			if err := provenCharges(ctx, ledger, trust, c.Transaction, proven); err != nil {
 				return err
 			}
-			proven[c.Transaction] = paid
 		}
 	}
-	for transaction, sum := range said {
-		if sum > proven[transaction] {
-			return fmt.Errorf("%w: transaction %s", errProof, transaction)
+	for on, sum := range said {
+		if paid, charged := proven[on]; !charged || paid != sum {
+			return fmt.Errorf("%w: transaction %s, lease %s", errProof, on.transaction, on.lease)
 		}
 	}
-	b.Verified = len(proven)
+	b.Verified = len(seen)
 	return nil
 }
 
-// provenCharges returns what the charges of a transaction paid by its proven receipt.
-func provenCharges(
-	ctx context.Context, l bill.Client, trust proof.Trust, text string,
-) (paid tx.Grains, err error) {
+// provenCharges adds what each lease was charged in a transaction, by its proven receipt.
+func provenCharges(ctx context.Context, l bill.Client, trust proof.Trust, text string,
+	into map[paidOn]tx.Grains) error {
 	wanted, err := hexID("transaction", text)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	answer, err := l.Transaction(ctx, tx.ID(wanted))
 	if err != nil {
-		return 0, err
+		return err
 	}
 	p, err := bill.Verify(answer.GetProof(), trust)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if p.ID != tx.ID(wanted) {
-		return 0, fmt.Errorf("%w: transaction %s", errProof, text)
+	t, err := tx.Decode(answer.GetProof().GetTransaction())
+	if err != nil || p.ID != tx.ID(wanted) || t.ID(trust.Anchor) != p.ID {
+		return fmt.Errorf("%w: transaction %s", errProof, text)
 	}
-	for _, outcome := range p.Receipt.Outcomes {
-		paid += outcome.Amount
+	for i, operation := range t.Operations {
+		if c, ok := operation.(*tx.Charge); ok && i < len(p.Receipt.Outcomes) {
+			into[paidOn{text, id.Bech32(id.Lease, c.Note.Lease)}] += p.Receipt.Outcomes[i].Amount
+		}
 	}
-	return paid, nil
+	return nil
 }
 
 func (b *billResult) print(w io.Writer) {
@@ -361,6 +392,9 @@ func (b *billResult) print(w io.Writer) {
 		len(b.Leases))
 	if b.More {
 		printf(w, "\tthere are more leases: --limit 0\n")
+	}
+	if b.Charges == 0 {
+		printf(w, "\tnothing was charged\n")
 	}
 	if b.Verified > 0 {
 		printf(w, "proof\tverified: %d receipts against certified headers\n", b.Verified)

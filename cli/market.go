@@ -80,7 +80,10 @@ func offerOf(posted *schedulerv1.PostedOffer) offerResult {
 		Run:      amount.Amount(o.GetPrices().GetRun()),
 		FreeCPU:  jobfile.Cores(o.GetFree().GetCpuMilli()),
 		FreeMem:  o.GetFree().GetMemory(), FreeDisk: o.GetFree().GetDisk(),
-		Platforms: o.GetPlatforms(), Expires: o.GetExpires(), Draining: o.GetDraining(),
+		Expires: o.GetExpires(), Draining: o.GetDraining(),
+	}
+	for _, platform := range o.GetPlatforms() {
+		r.Platforms = append(r.Platforms, screen.Clean(platform))
 	}
 	for _, class := range o.GetIsolation() {
 		r.Isolation = append(r.Isolation, reasonText(class.String(), "ISOLATION_"))
