@@ -42,8 +42,8 @@ type Deps struct {
 	// Instances judges certificates of instances; nil lets none in by certificate.
 	Instances bus.Instances
 	// Operators says whose instances are let in; nil lets in those of every account, which is for
-	// tests: every account can certify instances, and a flood of them pushes others' events out of
-	// the streams.
+	// tests: every account can certify instances, and an instance can make the broker lose its
+	// streams (see the package comment).
 	Operators func(operator sig.AccountID) bool
 	// TLS of the listener; required off loopback.
 	TLS *tls.Config
