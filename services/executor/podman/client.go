@@ -38,7 +38,8 @@ func status(err error) int {
 }
 
 // client speaks libpod's REST interface over a unix socket. It starts the service through ensure
-// when nobody listens, and then tries once more: the request had not left.
+// when nobody listens, and then tries once more: the request had not left. A question is asked once
+// more, too, when the service ends over it.
 type client struct {
 	http   *http.Client
 	ensure func(ctx context.Context) error
@@ -72,6 +73,12 @@ func noService(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
 }
 
+// serviceEnded tells that the service ended before it answered: it may have acted.
+func serviceEnded(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, io.EOF)
+}
+
 // call sends in as JSON, if not nil, and decodes the answer into out, if not nil.
 func (c *client) call(ctx context.Context, r request, in, out any) error {
 	var body []byte
@@ -85,7 +92,7 @@ func (c *client) call(ctx context.Context, r request, in, out any) error {
 		return c.send(ctx, r, "application/json", bytes.NewReader(body))
 	}
 	res, err := req()
-	if noService(err) {
+	if noService(err) || r.method == http.MethodGet && serviceEnded(err) {
 		if err := c.ensure(ctx); err != nil {
 			return err
 		}

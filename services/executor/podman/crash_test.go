@@ -1,6 +1,12 @@
 package podman
 
 import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,6 +48,66 @@ func TestServiceDies(t *testing.T) {
 	e, err := c.Wait(t.Context())
 	if err != nil || e.Code != 4 || e.Kind != executor.ExitStopped {
 		t.Errorf("exit %+v, %v", e, err)
+	}
+}
+
+// A service outlives the executor that started it, also when it has something to say: it does not
+// write into a pipe whose reader is gone.
+func TestServiceWritesToNobody(t *testing.T) {
+	d := loaded(t, executortest.GuestImage(t))
+	if _, err := d.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fd := "/proc/" + strconv.Itoa(d.i.service.cmd.Process.Pid) + "/fd/"
+	for _, n := range []string{"1", "2"} {
+		to, err := os.Readlink(fd + n)
+		if err != nil || to != d.i.path(wordsFile) {
+			t.Errorf("descriptor %s goes to %q, %v; want %s", n, to, err, d.i.path(wordsFile))
+		}
+	}
+}
+
+// A question is asked again when the service ends over it; an order is not, it may have been done.
+func TestQuestionsOutliveTheService(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0 // touched by the server alone until it has ended
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			req, err := http.ReadRequest(bufio.NewReader(conn))
+			asked++
+			if err == nil && req.Method == http.MethodGet && asked%2 == 0 {
+				_, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+			}
+			if err := errors.Join(err, conn.Close()); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	c := newClient(socket)
+	started := 0
+	c.ensure = func(context.Context) error { started++; return nil }
+	if err := c.call(t.Context(), request{http.MethodGet, "/info", nil}, nil, nil); err != nil {
+		t.Errorf("a question: %v", err)
+	}
+	if err := c.call(t.Context(), request{http.MethodPost, "/order", nil}, nil, nil); err == nil {
+		t.Error("an order that nobody answered succeeded")
+	}
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-served
+	if asked != 3 || started != 1 {
+		t.Errorf("asked %d times, looked after the service %d times; want 3 and 1", asked, started)
 	}
 }
 

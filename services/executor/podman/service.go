@@ -1,11 +1,9 @@
 package podman
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -60,8 +58,8 @@ func (s *service) ensure(ctx context.Context) error {
 			return fmt.Errorf("%w: podman system service did not answer: %w", executor.ErrUnavailable,
 				ctx.Err())
 		case <-done:
-			return fmt.Errorf("%w: podman system service ended at once; see the log",
-				executor.ErrUnavailable)
+			return fmt.Errorf("%w: podman system service ended at once: %s",
+				executor.ErrUnavailable, s.words())
 		case <-tick.C:
 		}
 	}
@@ -94,15 +92,17 @@ func (s *service) start() (<-chan struct{}, error) {
 	cmd.Env = s.environment()
 	cmd.Dir = i.cfg.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is the executor's to handle
-	stderr, err := cmd.StderrPipe()
+	words, err := os.OpenFile(i.path(wordsFile), os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("starting podman: %w", err)
 	}
-	if err := cmd.Start(); err != nil {
+	cmd.Stdout, cmd.Stderr = words, words
+	err = cmd.Start()
+	if err := errors.Join(err, words.Close()); err != nil {
 		return nil, fmt.Errorf("starting podman: %w", err)
 	}
 	s.cmd, s.done = cmd, make(chan struct{})
-	go s.attend(cmd, stderr, s.done)
+	go s.attend(cmd, s.done)
 	engine := i.group("engine")
 	err = errors.Join(i.groups.Create(engine), i.groups.AddProc(engine, cmd.Process.Pid))
 	if err != nil {
@@ -123,20 +123,49 @@ func (s *service) environment() []string {
 	}
 }
 
-// attend logs what the service says and reaps it.
-func (s *service) attend(cmd *exec.Cmd, stderr io.Reader, done chan<- struct{}) {
+// What the service says goes to a file of the instance. A pipe to the executor would kill a service
+// that outlives it, at its next word, with the calls that another life makes of it.
+const (
+	wordsFile  = "podman.log"
+	wordsMost  = 1 << 20 // bytes of it, looked at every wordsEvery
+	wordsEvery = time.Minute
+	wordsTold  = 2 << 10 // bytes of its end that an error tells
+)
+
+// attend reaps the service and keeps its file small.
+func (s *service) attend(cmd *exec.Cmd, done chan<- struct{}) {
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(wordsEvery)
+	defer tick.Stop()
 	defer close(done)
-	lines := bufio.NewScanner(stderr)
-	for lines.Scan() {
-		s.i.cfg.Log.Debug("podman says", slog.String("line", lines.Text()))
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				s.i.cfg.Log.Debug("podman service ended", slog.Any("error", err),
+					slog.String("words", s.words()))
+			}
+			return
+		case <-tick.C:
+		}
+		file := s.i.path(wordsFile)
+		if info, err := os.Stat(file); err != nil || info.Size() <= wordsMost {
+			continue
+		}
+		if err := os.Truncate(file, 0); err != nil {
+			s.i.cfg.Log.Warn("shortening podman's log", slog.Any("error", err))
+		}
 	}
-	// A line too long ends the scanner; go on draining, or the service blocks.
-	if _, err := io.Copy(io.Discard, stderr); err != nil {
-		s.i.cfg.Log.Debug("reading podman's words", slog.Any("error", err))
+}
+
+// words returns the end of what the service said.
+func (s *service) words() string {
+	b, err := os.ReadFile(s.i.path(wordsFile))
+	if err != nil {
+		return err.Error()
 	}
-	if err := cmd.Wait(); err != nil {
-		s.i.cfg.Log.Debug("podman service ended", slog.Any("error", err))
-	}
+	return strings.TrimSpace(string(b[max(0, len(b)-wordsTold):]))
 }
 
 // abort kills the service with what it is doing, and clears away what it had not finished. The next
