@@ -2,7 +2,9 @@ package event
 
 import (
 	"context"
+	"fmt"
 
+	"github.com/united-containers/ucn/kit/bus/subject"
 	"github.com/united-containers/ucn/kit/cert"
 )
 
@@ -29,6 +31,14 @@ func (in *intake[Tx]) forked(ctx context.Context, it item, fork *ForkError) {
 // once per line and epoch, since a line with a proof is not followed.
 func (in *intake[Tx]) record(ctx context.Context) {
 	for _, f := range in.forks {
+		if err := in.prove(ctx, &f); err != nil {
+			in.cfg.Log.WarnContext(ctx, "a fork waits for its proof",
+				"line", f.item.in.Line(), "error", err)
+			if f.item.msg != nil { // else the broker's copy comes again
+				in.hold(ctx, f.item.msg, f.item.in.Line(), err)
+			}
+			continue
+		}
 		if !in.persist(ctx, func() error { return in.recordOne(ctx, f) }) {
 			in.giveBack(f.item.msg)
 			continue
@@ -43,18 +53,41 @@ func (in *intake[Tx]) record(ctx context.Context) {
 	in.forks = nil
 }
 
+// prove makes the evidence of a fork. The directory may have forgotten the certificate since the
+// envelope was verified: it is looked up once more, and without it the fork waits. The line stands
+// meanwhile, because the store's cursor does not move, and other lines go on. The envelope comes
+// again, and to be verified then it needs the same certificate.
+func (in *intake[Tx]) prove(ctx context.Context, f *found) error {
+	certificates := in.cfg.Verifier.cfg.Certificates
+	named := cert.ID(f.item.in.Body.CertificateId)
+	raw := certificates.Bytes(named)
+	if raw == nil {
+		from := subject.Address{
+			Operator: f.item.in.Operator, Service: f.item.in.Service,
+			Instance: f.item.in.Line().Instance,
+		}
+		if _, err := certificates.Certificate(ctx, named, from); err != nil {
+			return fmt.Errorf("prove a fork: %w", err)
+		}
+		if raw = certificates.Bytes(named); raw == nil {
+			return fmt.Errorf("prove a fork: %w", ErrCertificateUnknown)
+		}
+	}
+	proof, err := f.fork.Proof(raw)
+	if err != nil {
+		return err
+	}
+	f.fork.Evidence = proof
+	return nil
+}
+
 func (in *intake[Tx]) recordOne(ctx context.Context, f found) error {
 	line := f.item.in.Line()
 	cursor, err := in.committed(ctx, line)
 	if err != nil || len(cursor.Fork) > 0 || max(cursor.Epoch, FirstEpoch) != f.item.in.Body.Epoch {
 		return err
 	}
-	named := cert.ID(f.item.in.Body.CertificateId)
-	proof, err := f.fork.Proof(in.cfg.Verifier.cfg.Certificates.Bytes(named))
-	if err != nil {
-		return err
-	}
-	f.fork.Evidence = proof
+	proof := f.fork.Evidence
 	say, err := noticeOf(f.fork, proof, in.cfg.Verifier.cfg.Clock())
 	if err != nil {
 		return err

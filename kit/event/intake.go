@@ -64,7 +64,7 @@ func (in *intake[Tx]) settle(ctx context.Context, it item, err error) {
 	switch line := it.in.Line(); {
 	case err == nil:
 	case errors.Is(err, ErrDuplicate):
-		in.parked.remove(line, it.in.Body.Seq)
+		in.parked.remove(line, placeOf(it.in.Envelope))
 		in.ack(ctx, it.msg)
 	case errors.As(err, &fork):
 		in.forked(ctx, it, fork)
@@ -82,7 +82,7 @@ func (in *intake[Tx]) settle(ctx context.Context, it item, err error) {
 func (in *intake[Tx]) wait(ctx context.Context, it item, gap error) {
 	line := it.in.Line()
 	if in.tired(line) {
-		in.parked.remove(line, it.in.Body.Seq)
+		in.parked.remove(line, placeOf(it.in.Envelope))
 		in.drop(ctx, it.msg, gap)
 		return
 	}
@@ -177,7 +177,7 @@ func (in *intake[Tx]) takeParked(ctx context.Context, line Line) {
 		if err != nil {
 			return
 		}
-		it, ok := in.parked.remove(line, cursor.Seq+1)
+		it, ok := in.parked.remove(line, cursor.next())
 		if !ok {
 			return
 		}
