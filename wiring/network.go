@@ -141,7 +141,7 @@ func (n *Network) openBroker() error {
 	cfg.Dir, cfg.Listen = n.home.path("broker"), n.cfg.Bus
 	n.broker, err = broker.New(cfg, broker.Deps{
 		Tokens: n.tokens(Alpha), Instances: cert.Verifier{
-			Chains: []string{n.home.genesis.Chain}, Now: n.now,
+			Chains: []string{n.home.genesis.Chain}, Sets: lateSets{n}, Now: n.now,
 		},
 		Operators: func(operator sig.AccountID) bool {
 			return operator == n.home.operator(Alpha) || operator == n.home.operator(Beta)

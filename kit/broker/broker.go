@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -42,8 +43,8 @@ type Deps struct {
 	// Instances judges certificates of instances; nil lets none in by certificate.
 	Instances bus.Instances
 	// Operators says whose instances are let in; nil lets in those of every account, which is for
-	// tests: every account can certify instances, and an instance can make the broker lose its
-	// streams (see the package comment).
+	// tests: every account can certify instances, and a flood of them pushes others' events out of
+	// the streams.
 	Operators func(operator sig.AccountID) bool
 	// TLS of the listener; required off loopback.
 	TLS *tls.Config
@@ -55,7 +56,13 @@ type Broker struct {
 	cfg    Config
 	log    *slog.Logger
 	server *server.Server
-	secret string // of this process, for own services
+	// Of this process, never shown: admin for the streams, secret for own services, inbox for what
+	// these hear.
+	admin, secret, inbox string
+	// commons is the account where everybody talks. The streams are in the server's global one,
+	// which only the broker itself enters. nil until the server's store is open, or the server would
+	// answer JetStream's requests in it by itself.
+	commons atomic.Pointer[server.Account]
 }
 
 // New prepares a broker: it makes the folder and locks nothing yet. Connect works from now on,
@@ -70,7 +77,8 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the broker's folder: %w", err)
 	}
-	b := &Broker{cfg: cfg, log: deps.Log, secret: rand.Text()}
+	b := &Broker{cfg: cfg, log: deps.Log, admin: rand.Text(), secret: rand.Text(),
+		inbox: bus.InboxPrefix + "own" + rand.Text()}
 	options, err := b.options(deps)
 	if err != nil {
 		return nil, err
@@ -80,6 +88,25 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 	}
 	b.server.SetLoggerV2(logger{deps.Log}, false, false, false)
 	return b, nil
+}
+
+// accounts makes the account where everybody talks, lets answers of the streams into it, and opens
+// it. Nobody is let in before.
+func (b *Broker) accounts() error {
+	commons, err := b.server.RegisterAccount("commons")
+	if err != nil {
+		return fmt.Errorf("make the broker's accounts: %w", err)
+	}
+	const answers = bus.InboxPrefix + ">"
+	streams := b.server.GlobalAccount()
+	if err := streams.AddStreamExport(answers, []*server.Account{commons}); err != nil {
+		return fmt.Errorf("make the broker's accounts: %w", err)
+	}
+	if err := commons.AddStreamImport(streams, answers, ""); err != nil {
+		return fmt.Errorf("make the broker's accounts: %w", err)
+	}
+	b.commons.Store(commons)
+	return nil
 }
 
 func (b *Broker) options(deps Deps) (*server.Options, error) {
@@ -94,7 +121,8 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 		WriteDeadline: writeDeadline, AuthTimeout: authTimeout.Seconds(),
 		AlwaysEnableNonce: true,
 		CustomClientAuthentication: &gate{
-			secret: b.secret, tokens: deps.Tokens, instances: deps.Instances,
+			admin: b.admin, secret: b.secret,
+			commons: b.commons.Load, tokens: deps.Tokens, instances: deps.Instances,
 			accept: deps.Operators, log: deps.Log,
 		},
 	}
@@ -132,7 +160,20 @@ func (b *Broker) Run(ctx context.Context, ready func()) error {
 	if !b.server.JetStreamEnabled() {
 		return errors.New("start the broker: its store cannot be used; see its log")
 	}
-	if err := b.streams(ctx); err != nil {
+	if err := b.accounts(); err != nil {
+		return err
+	}
+	admin, err := b.enter("streams", b.admin)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	own, err := b.Connect("warden")
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := b.open(ctx, admin, own); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -143,13 +184,19 @@ func (b *Broker) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// streams makes what is missing. The disk is shared out so that no stream starves another.
-func (b *Broker) streams(ctx context.Context) error {
-	conn, err := b.Connect("streams")
-	if err != nil {
+// open makes the streams and lets others at them.
+func (b *Broker) open(ctx context.Context, admin, own *nats.Conn) error {
+	if err := b.streams(ctx, admin); err != nil {
 		return err
 	}
-	defer conn.Close()
+	w := &warden{
+		in: own, out: admin, own: b.inbox, shares: newShares(b.cfg.EventRate), log: b.log,
+	}
+	return w.guard(b.cfg.Services)
+}
+
+// streams makes what is missing. The disk is shared out so that no stream starves another.
+func (b *Broker) streams(ctx context.Context, conn *nats.Conn) error {
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
@@ -164,12 +211,14 @@ func (b *Broker) streams(ctx context.Context) error {
 	return nil
 }
 
-// Connect returns a connection through memory with full rights, for services of this process. It
-// does not wait for Run: until the broker runs the connection tries again and again. The caller
-// closes it.
-func (b *Broker) Connect(name string) (*nats.Conn, error) {
+// Connect returns a connection through memory for services of this process. It may talk and listen
+// everywhere but at the streams, which it reaches as instances do. It does not wait for Run: until
+// the broker runs the connection tries again and again. The caller closes it.
+func (b *Broker) Connect(name string) (*nats.Conn, error) { return b.enter(name, b.secret) }
+
+func (b *Broker) enter(name, secret string) (*nats.Conn, error) {
 	options := append(bus.ConnectOptions(name, b.log),
-		nats.InProcessServer(b.server), nats.Token(b.secret),
+		nats.InProcessServer(b.server), nats.Token(secret), nats.CustomInboxPrefix(b.inbox),
 		nats.ReconnectWait(20*time.Millisecond),
 		nats.ReconnectJitter(20*time.Millisecond, 20*time.Millisecond))
 	conn, err := nats.Connect("", options...)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/kit/bus/subject"
+	"github.com/united-containers/ucn/kit/event"
 )
 
 // Bounds and defaults.
@@ -15,6 +16,8 @@ const (
 	DefaultDisk        = 2 << 30 // bytes of all streams together
 	MinDisk            = 8 << 20
 	DefaultMemory      = 16 << 20 // bytes of streams in memory; ours are on disk
+	DefaultEventRate   = 1 << 20  // bytes per second and operator
+	MaxEventRate       = 1 << 30
 	DefaultConnections = 1024
 	MaxConnections     = 1 << 16
 )
@@ -30,6 +33,10 @@ type Config struct {
 	Disk int64
 	// Memory bounds what streams hold in memory, in bytes.
 	Memory int64
+	// EventRate bounds the events of each operator that come over the listener, in bytes per second
+	// on average; half a minute of it may come at once. Beyond, events are refused until later. Own
+	// services are not bound.
+	EventRate int64
 	// Age is how long events are kept; 0 means a week.
 	Age time.Duration
 	// SyncAlways writes every event through to the disk before it is acknowledged. Without it a
@@ -45,8 +52,9 @@ type Config struct {
 // Default returns a configuration that lacks only Dir.
 func Default() Config {
 	return Config{
-		Disk: DefaultDisk, Memory: DefaultMemory, Connections: DefaultConnections,
-		Services: []string{"ledger", "scheduler", "executor", "storage", "gateway"},
+		Disk: DefaultDisk, Memory: DefaultMemory, EventRate: DefaultEventRate,
+		Connections: DefaultConnections,
+		Services:    []string{"ledger", "scheduler", "executor", "storage", "gateway"},
 	}
 }
 
@@ -59,6 +67,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("broker: disk must be at least %d bytes", MinDisk)
 	case c.Memory <= 0:
 		return errors.New("broker: memory must be positive")
+	case c.EventRate < event.MaxEnvelope || c.EventRate > MaxEventRate:
+		return fmt.Errorf("broker: event rate must be %d to %d bytes per second",
+			event.MaxEnvelope, MaxEventRate)
 	case c.Age < 0:
 		return errors.New("broker: age must not be negative")
 	case c.Connections < 1 || c.Connections > MaxConnections:

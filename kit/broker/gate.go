@@ -32,7 +32,9 @@ var (
 
 // gate decides who gets in and what they may do.
 type gate struct {
-	secret    string
+	admin     string // lets the broker itself in to the streams
+	secret    string // lets own services in to where everybody talks
+	commons   func() *server.Account
 	tokens    rpc.Authenticator
 	instances bus.Instances
 	accept    func(operator sig.AccountID) bool // nil accepts all
@@ -44,8 +46,16 @@ var _ server.Authentication = (*gate)(nil)
 // Check implements server.Authentication.
 func (g *gate) Check(c server.ClientAuthentication) bool {
 	o := c.GetOpts()
-	if subtle.ConstantTimeCompare([]byte(o.Token), []byte(g.secret)) == 1 {
-		c.RegisterUser(&server.User{Username: "own"})
+	if same(o.Token, g.admin) {
+		c.RegisterUser(&server.User{Username: "admin"}) // of the account that holds the streams
+		return true
+	}
+	commons := g.commons()
+	if commons == nil {
+		return false // without an account they would enter that of the streams
+	}
+	if same(o.Token, g.secret) {
+		c.RegisterUser(&server.User{Username: "own", Account: commons})
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), authTimeout)
@@ -55,9 +65,12 @@ func (g *gate) Check(c server.ClientAuthentication) bool {
 		g.log.InfoContext(ctx, "a connection is turned away", "from", from(c), "error", err)
 		return false
 	}
+	user.Account = commons
 	c.RegisterUser(user)
 	return true
 }
+
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
 func from(c server.ClientAuthentication) string {
 	if address := c.RemoteAddress(); address != nil {
@@ -149,8 +162,7 @@ func (g *gate) proves(certificate, nonce []byte, text string) error {
 func instanceRights(c cert.Certificate) *server.Permissions {
 	publish := []string{
 		subject.AllRequests, subject.AllReplies, subject.AllJobs,
-		"$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES",
-		"$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>",
+		apiStreamInfo, apiStreamNames, apiGet, apiDirect,
 	}
 	hear := []string{
 		subject.AllReplies, subject.AllJobs, bus.InboxOf(c.InstanceKey) + ".>",
@@ -160,9 +172,8 @@ func instanceRights(c cert.Certificate) *server.Permissions {
 		hear = append(hear, own.RPC())
 		named := "*." + event.DurableName(service, c.InstanceKey)
 		publish = append(publish,
-			"$JS.API.CONSUMER.CREATE."+named, "$JS.API.CONSUMER.CREATE."+named+".>",
-			"$JS.API.CONSUMER.DURABLE.CREATE."+named, "$JS.API.CONSUMER.INFO."+named,
-			"$JS.API.CONSUMER.MSG.NEXT."+named, "$JS.ACK."+named+".>")
+			apiCreate+named, apiCreate+named+".>", apiDurableCreate+named, apiConsumerInfo+named,
+			apiNext+named, apiAck+named+".>")
 		for _, topic := range event.Topics() {
 			publish = append(publish, own.Event(string(topic), ">"))
 		}

@@ -60,8 +60,11 @@ func InstanceLogin(key sig.PrivateKey, certificate []byte) (Login, error) {
 // LoginPreimage returns what an instance signs to log in at a broker that gave it the nonce.
 func LoginPreimage(nonce []byte) []byte { return sig.Preimage(sig.DomainBroker, nil, nonce) }
 
+// InboxPrefix is what all inboxes begin with.
+const InboxPrefix = "_INBOX."
+
 // InboxOf returns the prefix of the inboxes of an instance that logs in by its certificate.
-func InboxOf(instance sig.PublicKey) string { return "_INBOX_" + subject.Instance(instance) }
+func InboxOf(instance sig.PublicKey) string { return InboxPrefix + subject.Instance(instance) }
 
 // Connect connects to a broker at a NATS address such as "tls://nats.example:4222". login may be
 // nil if the address itself holds what that broker asks for. It does not wait: a broker that is

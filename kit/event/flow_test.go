@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -55,6 +57,32 @@ func open(t *testing.T) jetstream.JetStream {
 	}
 	background(t, b.Run)
 	conn, err := b.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// plain starts a nats-server without streams and returns JetStream at it.
+func plain(t *testing.T) jetstream.JetStream {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{
+		DontListen: true, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server does not start")
+	}
+	conn, err := nats.Connect("", nats.InProcessServer(s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,11 +411,9 @@ func TestRefusedEventsArePassed(t *testing.T) {
 	r.expect(t, "0", "2")
 }
 
+// A broker of ours makes its streams itself. At a nats-server of the operator's publishers do.
 func TestConsumerWaitsForItsStream(t *testing.T) {
-	js := open(t)
-	if err := js.DeleteStream(t.Context(), event.StreamName("executor")); err != nil {
-		t.Fatal(err)
-	}
+	js := plain(t)
 	alice := eventtest.NewOperator(1).Instance(t, "executor")
 	r := newReader(t, js, alice)
 	r.run(t)
@@ -404,10 +430,11 @@ func TestConsumerWaitsForItsStream(t *testing.T) {
 }
 
 func TestEnsureStreamKeepsWhatIs(t *testing.T) {
-	js := open(t)
-	err := event.EnsureStream(t.Context(), js, "executor", event.Limits{Age: time.Minute})
-	if err != nil {
-		t.Fatal(err)
+	js := plain(t)
+	for _, limits := range []event.Limits{{}, {Age: time.Minute}} {
+		if err := event.EnsureStream(t.Context(), js, "executor", limits); err != nil {
+			t.Fatal(err)
+		}
 	}
 	stream, err := js.Stream(t.Context(), event.StreamName("executor"))
 	if err != nil {
@@ -415,6 +442,9 @@ func TestEnsureStreamKeepsWhatIs(t *testing.T) {
 	}
 	if age := stream.CachedInfo().Config.MaxAge; age != event.DefaultAge {
 		t.Errorf("age %s, want %s", age, event.DefaultAge)
+	}
+	if err := stream.Purge(t.Context()); err == nil {
+		t.Error("the stream can be purged")
 	}
 	if err := event.EnsureStream(t.Context(), js, "a.b", event.Limits{}); err == nil {
 		t.Error("a stream of a service that cannot be")

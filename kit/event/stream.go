@@ -35,19 +35,32 @@ func DurableName(service string, instance [32]byte) string {
 }
 
 // EnsureStream creates the stream of a service kind unless it exists. An existing one keeps its
-// limits: they are the broker's owner's to change.
+// limits: they are the broker's owner's to change. One that could be purged, of an earlier release,
+// no longer can be.
 func EnsureStream(
 	ctx context.Context, js jetstream.JetStream, service string, limits Limits,
 ) error {
 	if !subject.ValidService(service) {
 		return fmt.Errorf("stream of %q: %w", service, ErrMalformed)
 	}
-	if _, err := js.Stream(ctx, StreamName(service)); err == nil {
-		return nil
+	if stream, err := js.Stream(ctx, StreamName(service)); err == nil {
+		return seal(ctx, js, stream.CachedInfo().Config)
 	}
 	_, err := js.CreateStream(ctx, streamConfig(service, limits))
 	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		return fmt.Errorf("create stream of %s: %w", service, err)
+	}
+	return nil
+}
+
+// seal makes a stream lose events by its limits only.
+func seal(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) error {
+	if cfg.DenyDelete && cfg.DenyPurge {
+		return nil
+	}
+	cfg.DenyDelete, cfg.DenyPurge = true, true
+	if _, err := js.UpdateStream(ctx, cfg); err != nil {
+		return fmt.Errorf("update stream %s: %w", cfg.Name, err)
 	}
 	return nil
 }
@@ -59,6 +72,7 @@ func streamConfig(service string, limits Limits) jetstream.StreamConfig {
 		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
 		MaxAge: limits.Age, MaxBytes: limits.Bytes, MaxMsgSize: MaxEnvelope + 4<<10,
 		Storage: jetstream.FileStorage, Duplicates: dedupWindow, AllowDirect: true,
+		DenyDelete: true, DenyPurge: true,
 	}
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = DefaultAge

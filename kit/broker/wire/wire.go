@@ -29,8 +29,8 @@ type File struct {
 	// 127.0.0.1:7622.
 	Listen string `yaml:"listen"`
 	// Operators are the accounts (ucn1...) whose instances are let in besides our own operator's.
-	// Name only those you trust with your streams: an instance can make the broker lose them. Nobody
-	// has to be trusted with what they say. Default none.
+	// Each may fill the streams at EventRate. Nobody has to be trusted with what they say. Default
+	// none.
 	Operators []string `yaml:"operators"`
 	// TLSCert and TLSKey are PEM files, both or neither. They are read at each connection, so
 	// certificates can be renewed without a restart.
@@ -38,6 +38,8 @@ type File struct {
 	TLSKey  config.SecretFile `yaml:"tls_key"`
 	// Disk bounds all streams together; the oldest events go first. Default 2GiB.
 	Disk config.Size `yaml:"disk"`
+	// EventRate bounds the events of each operator in bytes per second. Default 1MiB.
+	EventRate config.Size `yaml:"event_rate"`
 	// Age is how long events are kept. Default a week.
 	Age time.Duration `yaml:"age"`
 	// SyncAlways writes every event through to the disk before it is acknowledged. Default false.
@@ -52,7 +54,7 @@ func Default() File {
 	const week = 7 * 24 * time.Hour
 	return File{
 		Instance: instance.Default(), Listen: "127.0.0.1:7622", Disk: config.Size(d.Disk),
-		Age: week, Connections: d.Connections,
+		EventRate: config.Size(d.EventRate), Age: week, Connections: d.Connections,
 	}
 }
 
@@ -99,6 +101,7 @@ func (f *File) config() broker.Config {
 	c := broker.Default()
 	c.Dir, c.Listen, c.Disk, c.Age = f.Dir, f.Listen, int64(f.Disk), f.Age
 	c.SyncAlways, c.Connections = f.SyncAlways, f.Connections
+	c.EventRate = int64(f.EventRate)
 	return c
 }
 
