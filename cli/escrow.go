@@ -183,6 +183,17 @@ is over.`,
 	}
 }
 
+// decided refuses while a holdback waits for the owner's word: closing would fail.
+func decided(ctx context.Context, l *link, lease tx.LeaseID) error {
+	h, err := heldBack(ctx, l, lease)
+	if err != nil || h == nil || h.State != "waits" || h.Held == 0 {
+		return err
+	}
+	return fmt.Errorf("%s is held back of lease %s until %s: accept or reject the work first "+
+		"(ucn job accept, ucn job reject)", amount.Text(tx.Grains(h.Held)), h.Lease,
+		h.Until.Local().Format("2006-01-02 15:04"))
+}
+
 // closeWait is how long closing waits for a lease that will soon be removable.
 const closeWait = 20 * time.Second
 
@@ -202,6 +213,9 @@ func awaitSettled(ctx context.Context, l *link, leases []tx.LeaseID) error {
 		case !answer.GetLease().GetSettled():
 			return fmt.Errorf("lease %s has not got its last charge: cancel the job, or wait until "+
 				"its claim window is over", id.Bech32(id.Lease, lease))
+		}
+		if err := decided(ctx, l, lease); err != nil {
+			return err
 		}
 		placeBy := time.UnixMilli(int64(answer.GetLease().GetLease().GetPlaceBy()))
 		if placeBy.After(latest) {

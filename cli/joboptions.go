@@ -29,6 +29,7 @@ type jobOptions struct {
 	cpu                        jobfile.Cores
 	memory, disk               string
 	maxTotal, maxRate, trust   amount.Amount
+	holdback                   amount.Amount
 	capCore, capMemory, capRun amount.Amount
 	capDisk, capWall           amount.Amount
 	capIn, capOut              amount.Amount
@@ -68,6 +69,8 @@ func (o *jobOptions) add(cmd *cobra.Command) {
 	f.Var(&o.maxRate, "max-rate", "most per hour (default: twice what hosts ask today)")
 	f.Var(&o.trust, "trust", "what a host may take beyond what you countersigned (default: a "+
 		"minute's worth)")
+	f.Var(&o.holdback, "holdback", "part of each lease that is paid once you accept the work, or a "+
+		"day after its end; hosts take a fifth of what a lease may cost at most")
 	f.Var(&o.capCore, "max-price-core", "most per core and hour")
 	f.Var(&o.capMemory, "max-price-memory", "most per GiB of memory and hour")
 	f.Var(&o.capDisk, "max-price-disk", "most per GiB of disk and hour")
@@ -304,6 +307,7 @@ func (o *jobOptions) joinMoney(cmd *cobra.Command, f *jobfile.File) error {
 	for flag, pair := range map[string][2]*amount.Amount{
 		"max-total": {&f.Payment.MaxTotal, &o.maxTotal},
 		"max-rate":  {&f.Payment.MaxRate, &o.maxRate}, "trust": {&f.Payment.Trust, &o.trust},
+		"holdback": {&f.Payment.Holdback, &o.holdback},
 	} {
 		if set(flag) {
 			*pair[0] = *pair[1]

@@ -178,7 +178,7 @@ func printReport(w io.Writer, r *jobrun.Report) {
 		printf(w, "log\t%s\n", r.LogCID)
 	}
 	if r.Bill != nil {
-		printBill(w, r.Bill)
+		printBill(w, r.Job, r.Bill)
 	}
 	if r.TraceID != "" {
 		printf(w, "trace\t%s\n", r.TraceID)
@@ -192,7 +192,7 @@ func printWarnings(w io.Writer, r *jobrun.Report) {
 	}
 }
 
-func printBill(w io.Writer, b *jobrun.Bill) {
+func printBill(w io.Writer, job string, b *jobrun.Bill) {
 	printf(w, "\nbill\tescrow %s\n", b.Escrow)
 	for i, c := range b.Charges {
 		note := ""
@@ -212,9 +212,16 @@ func printBill(w io.Writer, b *jobrun.Bill) {
 	}
 	printf(w, "paid\t%s in %d charges\nrefunded\t%s\n", amount.Text(b.Paid), len(b.Charges),
 		amount.Text(b.Refunded))
-	if b.Closed {
+	switch {
+	case b.Closed:
 		printf(w, "escrow\tclosed\n")
-	} else {
+	case b.Held > 0:
+		printf(w, "held back\t%s until you accept or reject the work; silence accepts at %s\n",
+			amount.Text(b.Held), b.Accepts.Local().Format("2006-01-02 15:04"))
+		printf(w, "\tucn job accept %s\n\tucn job reject %s --evidence FILE\n", job, job)
+		printf(w, "escrow\tholds %s; take the rest back after that: ucn escrow close %s\n",
+			amount.Text(b.Locked), b.Escrow)
+	default:
 		printf(w, "escrow\tholds %s; take it back later: ucn escrow close %s\n",
 			amount.Text(b.Locked), b.Escrow)
 	}

@@ -171,6 +171,7 @@ type billedLease struct {
 	Placed  uint64         `json:"placed_ms"`
 	Paid    amount.Amount  `json:"paid"`
 	Unpaid  amount.Amount  `json:"unpaid"`
+	Held    *heldLease     `json:"holdback,omitempty"`
 	Charges []chargeResult `json:"charges"`
 }
 
@@ -282,6 +283,11 @@ func (b *billResult) leases(ctx context.Context, l *link, escrow tx.EscrowID, li
 			if one.Charges, err = chargesOf(ctx, l, lease); err != nil {
 				return 0, "", err
 			}
+			if e.GetLease().GetHoldback() > 0 {
+				if one.Held, err = heldBack(ctx, l, lease); err != nil {
+					return 0, "", err
+				}
+			}
 			b.add(one)
 		}
 		if len(b.Leases) >= limit && limit > 0 {
@@ -384,6 +390,9 @@ func (b *billResult) print(w io.Writer) {
 			if last.Bound != "" && last.Unpaid > 0 {
 				note += ", bound by " + last.Bound
 			}
+		}
+		if h := l.Held; h != nil && (h.Held > 0 || h.State == "running") {
+			note += fmt.Sprintf(", %s held back (%s)", amount.Text(h.Held), h.State)
 		}
 		printf(w, "%s\t%d.%d\t%s\t%d\t%s\t%s\n", stamp(l.Placed), l.Slot, l.Epoch,
 			amount.Text(l.Paid), len(l.Charges), note, l.Lease)

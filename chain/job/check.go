@@ -274,8 +274,9 @@ func checkMoney(s *jobv1.JobSpec) error {
 	switch {
 	case p.GetMaxTotal() == 0:
 		return invalid("payment.max_total", "must say the most this job may cost, in grains")
-	case p.GetHoldback() != 0:
-		return notBuilt("payment.holdback", "")
+	case p.GetHoldback() > p.GetMaxTotal()/uint64(lanes(s)):
+		return invalid("payment.holdback", "%d for each of %d leases is more than max_total, %d",
+			p.GetHoldback(), lanes(s), p.GetMaxTotal())
 	}
 	if cap := p.GetCap(); cap != nil && cap.GetModel() == jobv1.PriceModel_PRICE_MODEL_CFPS {
 		return notBuilt("payment.cap.model", "hosts sell by linear and flat prices")

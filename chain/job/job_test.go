@@ -128,7 +128,15 @@ func TestCheck(t *testing.T) {
 		{"outputs.path", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Outputs[0].Path = "/proc/1" }},
 		{"outputs.path", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Outputs[0].Path = "/in/scene" }},
 		{"payment.max_total", job.ErrInvalid, func(s *jobv1.JobSpec) { s.Payment = nil }},
-		{"payment.holdback", job.ErrNotBuilt, func(s *jobv1.JobSpec) { s.Payment.Holdback = 1 }},
+		{"payment.holdback", job.ErrInvalid, func(s *jobv1.JobSpec) {
+			s.Payment.Holdback = s.Payment.MaxTotal + 1
+		}},
+		{"payment.holdback", job.ErrInvalid, func(s *jobv1.JobSpec) {
+			s.Payment.Holdback, s.Replicas = s.Payment.MaxTotal/2, 3
+		}},
+		{"payment.holdback", job.ErrInvalid, func(s *jobv1.JobSpec) {
+			s.Payment.Holdback, s.Array = s.Payment.MaxTotal/3, &jobv1.Array{Count: 50, Parallel: 4}
+		}},
 		{"limits.retries", job.ErrInvalid, func(s *jobv1.JobSpec) {
 			s.Limits = &jobv1.Limits{Retries: 101}
 		}},

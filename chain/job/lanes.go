@@ -18,6 +18,14 @@ func Parallel(a *jobv1.Array) uint32 {
 	return min(a.GetParallel(), a.GetCount())
 }
 
+// lanes is how many leases a job may hold at the same time.
+func lanes(s *jobv1.JobSpec) uint32 {
+	if s.GetArray() != nil {
+		return max(1, Parallel(s.GetArray()))
+	}
+	return max(1, s.GetReplicas())
+}
+
 // checkLanes looks at what a job runs several times, and what keeps it running.
 func checkLanes(s *jobv1.JobSpec) error {
 	always := s.GetTrigger().GetAlways() != nil

@@ -21,7 +21,10 @@ import (
 type Ledger struct {
 	ledgerv1.UnimplementedLedgerServiceServer
 
-	Genesis  *block.Genesis
+	Genesis *block.Genesis
+	// Lie changes the charges that are listed; set it while nobody asks.
+	Lie func(*ledgerv1.ChargeEntry)
+
 	proposer sig.PrivateKey
 
 	mu     sync.Mutex // guards the chain

@@ -1,8 +1,10 @@
 package clitest
 
 import (
+	"bytes"
 	"context"
 
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 )
@@ -16,7 +18,7 @@ func (l *Ledger) ListLeases(_ context.Context, r *ledgerv1.ListLeasesRequest) (
 	out := &ledgerv1.ListLeasesResponse{}
 	for height := range l.blocks {
 		s := &l.blocks[height]
-		for i, o := range s.operations() {
+		for i, o := range s.transaction().Operations {
 			place, ok := o.(*tx.PlaceLease)
 			if !ok || place.Lease.Escrow != tx.EscrowID(r.GetEscrow()) ||
 				i >= len(s.receipt.Outcomes) {
@@ -35,14 +37,103 @@ func (l *Ledger) ListLeases(_ context.Context, r *ledgerv1.ListLeasesRequest) (
 	return out, nil
 }
 
-// operations are those of the block's one transaction; the genesis has none.
-func (s *sealed) operations() []tx.Operation {
+// ListEscrows implements the service, in one page.
+func (l *Ledger) ListEscrows(_ context.Context, r *ledgerv1.ListEscrowsRequest) (
+	*ledgerv1.ListEscrowsResponse, error,
+) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := &ledgerv1.ListEscrowsResponse{}
+	for height := range l.blocks {
+		s := &l.blocks[height]
+		t := s.transaction()
+		for i, o := range t.Operations {
+			open, ok := o.(*tx.OpenEscrow)
+			if !ok || !bytes.Equal(open.Subject, r.GetSubject()) ||
+				!bytes.Equal(t.Account[:], r.GetOwner()) || i >= len(s.receipt.Outcomes) {
+				continue
+			}
+			id := tx.EscrowID(s.receipt.Outcomes[i].Created)
+			escrow, found := l.state.Escrow(id)
+			if !found && r.GetOpenness() == ledgerv1.Openness_OPENNESS_OPEN {
+				continue
+			}
+			entry := &ledgerv1.EscrowEntry{
+				Id: id[:], Owner: t.Account[:], Subject: open.Subject, Purpose: open.Purpose,
+				Amount: uint64(open.Amount),
+			}
+			if found {
+				entry.Escrow = escrow.PB()
+			}
+			out.Escrows = append(out.Escrows, entry)
+		}
+	}
+	return out, nil
+}
+
+// ListCharges implements the service, in one page. Lie, if set, changes what is listed.
+func (l *Ledger) ListCharges(_ context.Context, r *ledgerv1.ListChargesRequest) (
+	*ledgerv1.ListChargesResponse, error,
+) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := &ledgerv1.ListChargesResponse{}
+	for height := range l.blocks {
+		s := &l.blocks[height]
+		for i, o := range s.transaction().Operations {
+			charge, ok := o.(*tx.Charge)
+			if !ok || charge.Note.Lease != tx.LeaseID(r.GetLease()) ||
+				i >= len(s.receipt.Outcomes) {
+				continue
+			}
+			entry := &ledgerv1.ChargeEntry{
+				Height: uint64(height), OperationIndex: uint32(i), Transaction: s.id[:],
+				Note: charge.Note.PB(), Final: charge.Final,
+				Countersigned: !charge.Countersignature.IsZero(),
+				Paid:          uint64(s.receipt.Outcomes[i].Amount),
+				Unpaid:        uint64(s.receipt.Outcomes[i].Unpaid),
+				Bound:         s.receipt.Outcomes[i].Bound,
+			}
+			if l.Lie != nil {
+				l.Lie(entry)
+			}
+			out.Charges = append(out.Charges, entry)
+		}
+	}
+	return out, nil
+}
+
+// TransactionAt returns the id of the transaction of a height.
+func (l *Ledger) TransactionAt(height int) tx.ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.blocks[height].id
+}
+
+// Balance returns what an account holds, grains.
+func (l *Ledger) Balance(account sig.AccountID) tx.Grains {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a, _ := l.state.Account(account)
+	return a.Balance
+}
+
+// Supply returns how many grains there are.
+func (l *Ledger) Supply() tx.Grains {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.state.Chain()
+	return c.AccountSum + c.EscrowSum + c.LockSum
+}
+
+// transaction is the block's one; the genesis has an empty one.
+func (s *sealed) transaction() *tx.Transaction {
 	if len(s.block.Body.Transactions) == 0 {
-		return nil
+		return &tx.Transaction{}
 	}
 	t, err := tx.Decode(s.block.Body.Transactions[0])
 	if err != nil {
 		panic("clitest: a block of its own: " + err.Error())
 	}
-	return t.Operations
+	return t
 }

@@ -126,7 +126,8 @@ func (m *Market) place(id job.ID, j *schedulerv1.Job) (*schedulerv1.Attempt, err
 	lease := tx.Lease{
 		Escrow: tx.EscrowID(j.GetEscrow()), Subject: id[:], Epoch: 1, Payee: m.n.Operator(),
 		AgentKey: m.n.executor.Key.Public(), Upfront: upfront, Rate: rate, Budget: escrow.Balance,
-		Trust: upfront + 1_000, AckKeys: escrow.Terms.AckKeys, ClaimWindow: 86_400_000,
+		Trust: upfront + 1_000, Holdback: tx.Grains(spec.GetPayment().GetHoldback()),
+		AckKeys: escrow.Terms.AckKeys, ClaimWindow: 86_400_000,
 		PriceHash: Prices().Hash(), OfferHash: sha256.Sum256([]byte("offer")),
 		PlaceBy: now + 300, Until: now + 3_600_000,
 	}

@@ -169,6 +169,14 @@ func (n *Network) Attach(cfg session.Config) session.Config {
 	return cfg
 }
 
+// SendAsOperator executes operations of the operator's account.
+func (n *Network) SendAsOperator(t testing.TB, operations ...tx.Operation) {
+	t.Helper()
+	if r := n.send(n.operator, operations...); r.GetReceipt().GetStatus() != 1 {
+		t.Fatalf("the operator's transaction: %v", r)
+	}
+}
+
 // send signs and executes operations of an account that the network itself plays.
 func (n *Network) send(key sig.PrivateKey, operations ...tx.Operation) *ledgerv1.SubmitResult {
 	account := sig.AccountOfKey(key.Public())

@@ -123,6 +123,9 @@ type Payment struct {
 	MaxRate amount.Amount `yaml:"max_rate"`
 	// Trust is what the host may take beyond what you acknowledged; 0 = a minute's worth.
 	Trust amount.Amount `yaml:"trust"`
+	// Holdback is the part of each lease that is paid once you accept the work, or a day after its
+	// end unless you reject it. Hosts take a fifth of what a lease may cost at most. Default 0.
+	Holdback amount.Amount `yaml:"holdback"`
 	// Cap is the highest price accepted, per unit; what is not named may cost anything.
 	Cap Cap `yaml:"cap"`
 }
@@ -289,7 +292,7 @@ func millis(d time.Duration) uint64 { return uint64(max(d.Milliseconds(), 0)) }
 func (f *File) payment() *jobv1.Payment {
 	p := &jobv1.Payment{
 		MaxTotal: uint64(f.Payment.MaxTotal), MaxRate: uint64(f.Payment.MaxRate),
-		Trust: uint64(f.Payment.Trust),
+		Trust: uint64(f.Payment.Trust), Holdback: uint64(f.Payment.Holdback),
 	}
 	c := &f.Payment.Cap
 	if *c == (Cap{}) {

@@ -113,6 +113,9 @@ type Bill struct {
 	Refunded amount.Amount `json:"refunded"`
 	Locked   amount.Amount `json:"locked"`
 	Closed   bool          `json:"escrow_closed"`
+	// Held is what hosts get once the owner accepts the work, or at Accepts by silence.
+	Held    amount.Amount `json:"held_back"`
+	Accepts *time.Time    `json:"held_back_until,omitempty"`
 	// Fees of the owner's own transactions for this job.
 	Fees   amount.Amount `json:"fees"`
 	Before amount.Amount `json:"balance_before"`

@@ -1,6 +1,7 @@
 package jobrun
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,9 @@ func (r *Runner) finish(ctx context.Context, f *following, j *schedulerv1.Job, o
 	paid, locked := r.settleAll(ctx, f.e, leases)
 	out.Bill = r.bill(ctx, f, leases, paid)
 	out.Bill.Locked, out.Bill.Closed = amount.Amount(locked), locked == 0
+	if e := f.e; e.spec.GetPayment().GetHoldback() > 0 && locked > 0 {
+		r.heldBack(ctx, e, leases, out.Bill)
+	}
 	out.Warnings = f.e.warnings
 }
 
@@ -180,6 +184,31 @@ func (r *Runner) settled(ctx context.Context, lease tx.LeaseID) bool {
 		}
 		if !pause(ctx, r.poll()) {
 			return false
+		}
+	}
+}
+
+// heldBack finds what waits for the owner's word, and until when.
+func (r *Runner) heldBack(ctx context.Context, e *errand, leases []leased, out *Bill) {
+	const window = 24 * time.Hour // of the chain: after it silence has accepted
+	for _, l := range leases {
+		answer, err := r.Session.Ledger.GetLease(ctx, &ledgerv1.GetLeaseRequest{
+			Chain: r.Session.Chain, Lease: l.id[:],
+		})
+		s := answer.GetLease()
+		switch {
+		case errors.Is(err, fault.NotFound):
+			continue
+		case err != nil:
+			r.warn(e, "cannot see what of a lease is held back: %v", err)
+			continue
+		case s.GetHoldback() != chainv1.Holdback_HOLDBACK_UNSPECIFIED:
+			continue
+		}
+		out.Held += amount.Amount(s.GetWithheld())
+		end := time.UnixMilli(int64(min(s.GetUntil(), cmp.Or(s.GetEnd(), s.GetUntil()))))
+		if until := end.Add(window); out.Accepts == nil || until.Before(*out.Accepts) {
+			out.Accepts = &until
 		}
 	}
 }

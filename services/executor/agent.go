@@ -114,6 +114,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("adopt what runs here: %w", err)
 	}
 	ready()
+	a.lives.Go(func() { a.fetchHeld(ctx) })
 	a.postOffers(ctx)
 	return nil
 }

@@ -159,7 +159,9 @@ func (t *attempt) settle(ctx context.Context) error {
 	if err := t.agent.deps.Files.DropInputs(ctx, t.id); err != nil {
 		return fmt.Errorf("remove the inputs: %w", err)
 	}
-	return t.update(ctx, "", func(r *Record) { r.Phase, r.Token = PhaseClosed, "" })
+	return t.update(ctx, "", func(r *Record) {
+		r.Phase, r.Token, r.Held = PhaseClosed, "", r.Lease.Lease.Holdback > 0
+	})
 }
 
 // awaitAck gives the client a short time to countersign the last note.

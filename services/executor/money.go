@@ -43,6 +43,8 @@ type LeaseState struct {
 	Budget  uint64
 	Paid    uint64
 	Settled bool
+	// Withheld waits for the owner's acceptance, or a day of silence after the end; grains.
+	Withheld uint64
 }
 
 // Escrow is what an executor must know of one.
@@ -79,4 +81,7 @@ type Ledger interface {
 	Escrow(ctx context.Context, chain string, id EscrowID) (Escrow, error)
 	// Charge returns when the charges are committed, in one transaction, one answer for each.
 	Charge(ctx context.Context, chain string, charges []Charge) ([]Charged, error)
+	// Settle asks the chain to pay what silence has accepted, of 1 to 1,000 leases. Those that are
+	// not due, or gone, are passed over.
+	Settle(ctx context.Context, chain string, leases []LeaseID) error
 }

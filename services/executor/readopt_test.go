@@ -130,6 +130,10 @@ func (r *remote) Charge(_ context.Context, _ string, list []executor.Charge) (
 	return out.Results, errors.Join(r.rpc.Call("outside.Charge", list, &out))
 }
 
+func (r *remote) Settle(context.Context, string, []executor.LeaseID) error {
+	return errors.New("nothing is held back here")
+}
+
 func (r *remote) OpenImage(context.Context, executor.FileAccess, executor.FetchImage) (
 	io.ReadCloser, error,
 ) {

@@ -72,6 +72,9 @@ type Record struct {
 
 	// Since PhaseEnded.
 	Outcome *Outcome
+
+	// Held since PhaseClosed: the chain may hold part of the pay back for the owner's word.
+	Held bool
 }
 
 // Status returns what others are told of the attempt as it stands.
@@ -110,6 +113,8 @@ type Journal interface {
 	Publish(ctx context.Context, events ...event.Event) error
 	// Unclosed returns every record that is not closed, in no order.
 	Unclosed(ctx context.Context) ([]Record, error)
+	// Held returns at most limit closed records that are held, in no order.
+	Held(ctx context.Context, limit int) ([]Record, error)
 	// Get returns the record of an attempt; ErrNoAttempt when there is none.
 	Get(ctx context.Context, id AttemptID) (Record, error)
 	// List returns at most limit records asked before the time given (zero: all), newest first.
@@ -117,6 +122,6 @@ type Journal interface {
 	// SaveHost replaces what the operator said; Host returns it, zero when nothing was said.
 	SaveHost(ctx context.Context, s HostState) error
 	Host(ctx context.Context) (HostState, error)
-	// Forget deletes the closed records but the newest keep.
+	// Forget deletes the closed records but the newest keep, and those that are held.
 	Forget(ctx context.Context, keep int) error
 }

@@ -87,6 +87,7 @@ type Spec struct {
 	MaxTotal  uint64        // grains
 	MaxRate   uint64        // grains per hour; 0 = the escrow's
 	Trust     uint64        // grains; 0 = the host's default
+	Holdback  uint64        // grains of each lease that wait for the owner's acceptance
 	RunTime   time.Duration
 	Retries   uint32
 	Backoff   time.Duration

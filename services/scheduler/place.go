@@ -117,6 +117,9 @@ func (e *Engine) terms(j *Job, r *Run, o *Offer, s Escrow) (Terms, error) {
 	switch {
 	case budget == 0 || s.Unreserved < s.Floor:
 		return Terms{}, fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
+	case budget < j.Spec.Holdback:
+		return Terms{}, fmt.Errorf("%w: the %d grains that are free for a lease do not cover its "+
+			"holdback of %d", ErrEscrow, budget, j.Spec.Holdback)
 	case rate > s.MaxRate-min(s.MaxRate, s.Rate):
 		return Terms{}, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour",
 			ErrEscrow, rate)
@@ -134,8 +137,9 @@ func (e *Engine) terms(j *Job, r *Run, o *Offer, s Escrow) (Terms, error) {
 	return Terms{
 		Escrow: j.Escrow, Subject: j.ID, Slot: r.Slot, Epoch: r.Epoch + 1,
 		Budget: budget,
-		Trust:  j.Spec.Trust, AckKeys: s.AckKeys, ClaimWindow: e.policy.ClaimWindow,
-		PlaceBy: now.Add(e.policy.PlaceWithin), Until: until,
+		Trust:  j.Spec.Trust, Holdback: j.Spec.Holdback, AckKeys: s.AckKeys,
+		ClaimWindow: e.policy.ClaimWindow,
+		PlaceBy:     now.Add(e.policy.PlaceWithin), Until: until,
 	}, nil
 }
 
@@ -158,8 +162,8 @@ func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask, s Escrow) erro
 		wrong = "it wants another trust than the owner gives"
 	case uint64(l.Trust) > s.Trust-min(s.Trust, s.Risk):
 		wrong = "it wants more trust than the escrow has left"
-	case l.Holdback != 0:
-		wrong = "it has a holdback that was not asked for"
+	case uint64(l.Holdback) != t.Holdback || l.Holdback > l.Budget:
+		wrong = "it has another holdback than the owner asks for"
 	case millis(t.Until) != uint64(l.Until) || uint64(l.PlaceBy) > millis(t.PlaceBy):
 		wrong = "it lasts longer than it was offered"
 	case uint64(l.ClaimWindow) != uint64(t.ClaimWindow.Milliseconds()):

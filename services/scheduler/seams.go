@@ -69,6 +69,7 @@ type Terms struct {
 	Epoch       uint64
 	Budget      uint64
 	Trust       uint64 // 0 = the host's default
+	Holdback    uint64 // of the budget, until the owner accepts; exactly this
 	AckKeys     []sig.PublicKey
 	ClaimWindow time.Duration
 	PlaceBy     time.Time

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/united-containers/ucn/cli/jobrun"
 	"github.com/united-containers/ucn/kit/id"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 )
@@ -103,6 +104,48 @@ func (u *user) explore(job, escrow, lease string) {
 	}
 	u.must("chain", "supply")
 	u.must("chain", "fees", "--operations", "10")
+}
+
+// holdbackByCommand: part of the pay waits for the owner's word. Accepted it goes to the host,
+// rejected it burns.
+func holdbackByCommand(t *testing.T, s *scene) {
+	u := s.user(t)
+	const held = "0.000002"
+	run := func() *jobrun.Report {
+		r := report(t, u.must("job", "run", string(s.image.ID), "--json", "--holdback", held, "--cpu",
+			"0.1", "--memory", "32MiB", "--disk", "16MiB", "--", "out", "one"))
+		if !r.Completed() || r.Bill.Held.String() != held || r.Bill.Closed {
+			t.Fatalf("it ended %q: %s; held back %s", r.Result, r.Reason, r.Bill.Held)
+		}
+		return r
+	}
+	type supply struct {
+		Escrows string
+		Burned  string `json:"burned_grains"`
+	}
+	type decision struct{ Amount string }
+	good := run()
+	d := parsed[decision](t, u.must("job", "accept", good.Job, "--json"))
+	if d.Amount != held {
+		t.Errorf("accepted %s, want %s", d.Amount, held)
+	}
+	u.must("escrow", "close", good.Bill.Escrow)
+	b := parsed[struct{ Paid string }](t, u.must("job", "bill", good.Job, "--json"))
+	if b.Paid != good.Bill.Paid.String() {
+		t.Errorf("the charges paid %s, they paid %s before the acceptance", b.Paid, good.Bill.Paid)
+	}
+	bad := run()
+	why := filepath.Join(t.TempDir(), "why.txt")
+	if err := os.WriteFile(why, []byte("it is black"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := parsed[supply](t, u.must("chain", "supply", "--json"))
+	d = parsed[decision](t, u.must("job", "reject", bad.Job, "--evidence", why, "--json"))
+	after := parsed[supply](t, u.must("chain", "supply", "--json"))
+	if d.Amount != held || before.Burned == after.Burned {
+		t.Errorf("rejected %s; supply %+v, then %+v", d.Amount, before, after)
+	}
+	u.must("escrow", "close", bad.Bill.Escrow)
 }
 
 // replicasByCommand: two replicas stay on hosts of their own until the job is cancelled.

@@ -10,8 +10,9 @@ func bodies() map[string]func(*testing.T, *scene) {
 		"Strangers": strangersAreRefused, "EscrowOfAnother": escrowOfAnother, "Tokens": tokens,
 		"ForgedEvents": forgedEvents, "OneTrace": oneTrace,
 		"CommandLine": commandLine, "ClientDisappears": clientDisappears, "Detached": detached,
-		"ArrayByCommand": arrayByCommand, "ReplicasByCommand": replicasByCommand,
-		"FoldersByCommand": foldersByCommand,
+		"ArrayByCommand": arrayByCommand, "HoldbackByCommand": holdbackByCommand,
+		"ReplicasByCommand": replicasByCommand,
+		"FoldersByCommand":  foldersByCommand,
 	}
 }
 

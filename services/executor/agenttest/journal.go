@@ -112,6 +112,19 @@ func (j *Journal) Unclosed(context.Context) ([]executor.Record, error) {
 	return open, nil
 }
 
+// Held implements executor.Journal.
+func (j *Journal) Held(_ context.Context, limit int) ([]executor.Record, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var held []executor.Record
+	for _, raw := range j.records {
+		if r := decode(raw); r.Held && len(held) < limit {
+			held = append(held, r)
+		}
+	}
+	return held, nil
+}
+
 // Get implements executor.Journal.
 func (j *Journal) Get(_ context.Context, id executor.AttemptID) (executor.Record, error) {
 	j.mu.Lock()
@@ -150,7 +163,7 @@ func (j *Journal) Forget(_ context.Context, keep int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, r := range j.sorted() {
-		if r.Phase != executor.PhaseClosed {
+		if r.Phase != executor.PhaseClosed || r.Held {
 			continue
 		}
 		if keep--; keep < 0 {

@@ -34,6 +34,7 @@ type Lease struct {
 	Acked   uint64
 	Settled bool
 	Charges int
+	Held    uint64 // withheld for the owner's word
 }
 
 var _ executor.Ledger = (*Ledger)(nil)
@@ -105,7 +106,7 @@ func (l *Ledger) Lease(
 	}
 	return executor.LeaseState{
 		From: have.From, Until: time.UnixMilli(int64(have.Terms.Until)), End: have.End,
-		Budget: have.Terms.Budget, Paid: have.Paid, Settled: have.Settled,
+		Budget: have.Terms.Budget, Paid: have.Paid, Settled: have.Settled, Withheld: have.Held,
 	}, after
 }
 
@@ -171,12 +172,31 @@ func (l *Ledger) pay(c *executor.Charge) (executor.Charged, error) {
 	}
 	payable := min(note.Cumulative, l.accrued(have, note.Upto), t.Budget)
 	payable = min(payable, have.Acked+t.Trust)
+	have.Held = max(have.Held, min(t.Holdback, payable))
+	payable -= have.Held
 	paid := payable - min(have.Paid, payable)
 	have.Paid += paid
 	if c.Final {
 		have.Settled, have.End = true, l.now()
 	}
 	return executor.Charged{Paid: paid}, nil
+}
+
+// Settle implements executor.Ledger.
+func (l *Ledger) Settle(_ context.Context, _ string, leases []executor.LeaseID) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, after := l.hook.ask("Settle")
+	if before != nil {
+		return before
+	}
+	for _, id := range leases {
+		have := l.leases[id]
+		if have != nil && !have.End.IsZero() && l.now().Sub(have.End) > 24*time.Hour {
+			have.Paid, have.Held = have.Paid+have.Held, 0
+		}
+	}
+	return after
 }
 
 func (l *Ledger) accrued(have *Lease, upto uint64) uint64 {

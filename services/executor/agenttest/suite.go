@@ -143,11 +143,16 @@ func forgets(t *testing.T, open Opener) {
 	j, shut := open(t)
 	defer shut()
 	for n := range 10 {
-		phase := executor.PhaseClosed
+		r := record(n, executor.PhaseClosed)
 		if n == 1 {
-			phase = executor.PhaseRunning
+			r = record(n, executor.PhaseRunning)
 		}
-		save(t, j, record(n, phase))
+		r.Held = n == 2
+		save(t, j, r)
+	}
+	held, err := j.Held(t.Context(), 9)
+	if err != nil || len(held) != 1 || held[0].Ask.Attempt != "0002" {
+		t.Errorf("held are %v, %v; want 0002", held, err)
 	}
 	if err := j.Forget(t.Context(), 3); err != nil {
 		t.Fatal(err)
@@ -160,9 +165,14 @@ func forgets(t *testing.T, open Opener) {
 	for _, r := range left {
 		ids = append(ids, r.Ask.Attempt)
 	}
-	want := []executor.AttemptID{"0009", "0008", "0007", "0001"}
+	want := []executor.AttemptID{"0009", "0008", "0007", "0002", "0001"}
 	if diff := cmp.Diff(want, ids); diff != "" {
 		t.Error(diff)
+	}
+	held[0].Held = false
+	save(t, j, held[0])
+	if held, err = j.Held(t.Context(), 9); err != nil || len(held) != 0 {
+		t.Errorf("held are %v, %v; want none", held, err)
 	}
 }
 

@@ -31,6 +31,7 @@ const (
 	prefixRecord   = "r/" // attempt -> record
 	prefixTime     = "t/" // time of the question (8 bytes, big-endian, ns), attempt -> nothing
 	prefixUnclosed = "u/" // attempt -> nothing, while it is not closed
+	prefixHeld     = "d/" // attempt -> nothing, while it is held
 )
 
 const keyHost = "h/state" // what the operator said
@@ -104,6 +105,15 @@ func (j *Journal) Save(ctx context.Context, r executor.Record, events ...event.E
 			return err
 		}
 		if err := b.Set(timeKey(r.Asked, id), nil, nil); err != nil {
+			return err
+		}
+		held := append([]byte(prefixHeld), id...)
+		if r.Held {
+			err = b.Set(held, nil, nil)
+		} else {
+			err = b.Delete(held, nil)
+		}
+		if err != nil {
 			return err
 		}
 		open := append([]byte(prefixUnclosed), id...)
@@ -182,6 +192,22 @@ func (j *Journal) Unclosed(ctx context.Context) ([]executor.Record, error) {
 	return j.all(ctx, ids)
 }
 
+// Held implements executor.Journal.
+func (j *Journal) Held(ctx context.Context, limit int) ([]executor.Record, error) {
+	var ids []executor.AttemptID
+	err := j.scan(prefixHeld, nil, func(key []byte) (more bool, err error) {
+		if len(ids) >= limit {
+			return false, nil
+		}
+		ids = append(ids, executor.AttemptID(key))
+		return true, ctx.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return j.all(ctx, ids)
+}
+
 // List implements executor.Journal. It returns at most 1,000 records.
 func (j *Journal) List(
 	ctx context.Context, before time.Time, limit int,
@@ -223,12 +249,14 @@ func (j *Journal) Forget(ctx context.Context, keep int) error {
 	seen := 0
 	err := j.scanBack(prefixTime, nil, func(key []byte) (more bool, err error) {
 		id := executor.AttemptID(key[8:])
-		_, closer, err := j.db.Get(append([]byte(prefixUnclosed), id...))
-		if err == nil {
-			return true, closer.Close() // open ones stay
-		}
-		if !errors.Is(err, pebble.ErrNotFound) {
-			return false, err
+		for _, prefix := range []string{prefixUnclosed, prefixHeld} {
+			_, closer, err := j.db.Get(append([]byte(prefix), id...))
+			if err == nil {
+				return true, closer.Close() // these stay
+			}
+			if !errors.Is(err, pebble.ErrNotFound) {
+				return false, err
+			}
 		}
 		seen++
 		if seen <= keep {

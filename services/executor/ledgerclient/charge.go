@@ -40,6 +40,22 @@ func (c *Client) Charge(
 	return read(result.Receipt, len(operations))
 }
 
+// Settle implements executor.Ledger.
+func (c *Client) Settle(ctx context.Context, chain string, leases []executor.LeaseID) error {
+	sender, err := c.sender(ctx, chain)
+	if err != nil {
+		return err
+	}
+	operation := &tx.Settle{Leases: make([]tx.LeaseID, len(leases))}
+	for i, id := range leases {
+		operation.Leases[i] = tx.LeaseID(id)
+	}
+	if _, err := sender.Send(ctx, operation); err != nil {
+		return fmt.Errorf("submit a settlement: %w", err)
+	}
+	return nil
+}
+
 // sender returns the one sender of this instance's account on the chain.
 func (c *Client) sender(ctx context.Context, chain string) (*submit.Sender, error) {
 	c.mu.Lock()

@@ -99,7 +99,7 @@ func (c *Client) Lease(
 	l := m.GetLease()
 	s := executor.LeaseState{
 		From: at(l.GetFrom()), Until: at(l.GetUntil()), Budget: l.GetBudget(), Paid: l.GetPaid(),
-		Settled: l.GetSettled(),
+		Settled: l.GetSettled(), Withheld: l.GetWithheld(),
 	}
 	if l.GetEnd() != 0 {
 		s.End = at(l.GetEnd())

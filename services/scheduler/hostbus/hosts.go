@@ -89,7 +89,7 @@ func termsPB(t scheduler.Terms) *marketv1.LeaseTerms {
 	}
 	return &marketv1.LeaseTerms{
 		Escrow: t.Escrow[:], Subject: t.Subject[:], Slot: t.Slot, Epoch: t.Epoch,
-		Budget: t.Budget, Trust: t.Trust, AckKeys: keys,
+		Budget: t.Budget, Trust: t.Trust, Holdback: t.Holdback, AckKeys: keys,
 		ClaimWindow: uint64(t.ClaimWindow.Milliseconds()),
 		PlaceBy:     uint64(t.PlaceBy.UnixMilli()), Until: uint64(t.Until.UnixMilli()),
 	}

@@ -64,7 +64,7 @@ func specFields(s *scheduler.Spec) []field {
 		unsigned(14, &s.MaxRate), unsigned(15, &s.Trust), signed(16, &s.RunTime),
 		unsigned(17, &s.Retries), signed(18, &s.Backoff), unsigned(19, &s.Lanes),
 		truth(20, &s.Always), unsigned(21, &s.Restart), unsigned(22, &s.Tasks),
-		signed(23, &s.LostAfter), unsigned(24, &s.Keep),
+		signed(23, &s.LostAfter), unsigned(24, &s.Keep), unsigned(25, &s.Holdback),
 	}
 }
 

@@ -252,7 +252,8 @@ func (f *Hosts) Ask(
 	l := tx.Lease{
 		Escrow: t.Escrow, Subject: t.Subject[:], Slot: t.Slot, Epoch: t.Epoch, Payee: o.Payee,
 		AgentKey: h.Executor, Rate: 1, Budget: tx.Grains(t.Budget), Trust: tx.Grains(t.Trust),
-		AckKeys: t.AckKeys, ClaimWindow: tx.Millis(t.ClaimWindow.Milliseconds()),
+		Holdback: tx.Grains(t.Holdback),
+		AckKeys:  t.AckKeys, ClaimWindow: tx.Millis(t.ClaimWindow.Milliseconds()),
 		PriceHash: o.Prices.Hash(), OfferHash: o.Hash,
 		PlaceBy: tx.Millis(t.PlaceBy.UnixMilli()), Until: tx.Millis(t.Until.UnixMilli()),
 	}

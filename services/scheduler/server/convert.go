@@ -70,7 +70,7 @@ func specOf(s *jobv1.JobSpec) scheduler.Spec {
 		Near:      position(s.GetPlacement().GetNear()),
 		Strict:    s.GetIsolation() == jobv1.Isolation_ISOLATION_STRICT,
 		MaxTotal:  s.GetPayment().GetMaxTotal(), MaxRate: s.GetPayment().GetMaxRate(),
-		Trust:   s.GetPayment().GetTrust(),
+		Trust: s.GetPayment().GetTrust(), Holdback: s.GetPayment().GetHoldback(),
 		RunTime: time.Duration(s.GetLimits().GetRunTimeMs()) * time.Millisecond,
 		Retries: s.GetLimits().GetRetries(),
 		Backoff: time.Duration(s.GetLimits().GetBackoffMs()) * time.Millisecond,
