@@ -37,6 +37,9 @@ func TestBond(t *testing.T) {
 		// What is added after the notice is not covered by it.
 		w.must(other(), &tx.TopUp{Escrow: id, Amount: 5_000})
 		w.wait(week)
+		if w.s.Accruing() {
+			t.Error("a notice that is due and that nobody withdraws keeps blocks coming")
+		}
 		w.refused(chainv1.Reason_REASON_NOTICE_TOO_LOW, owner(),
 			&tx.Withdraw{Escrow: id, Amount: 601})
 		w.must(owner(), &tx.Withdraw{Escrow: id, Amount: 400})
@@ -104,4 +107,29 @@ func TestBondRefused(t *testing.T) {
 	w.refused(chainv1.Reason_REASON_PURPOSE_DIFFERS, owner(), &tx.Notice{Escrow: job, Amount: 1})
 	w.refused(chainv1.Reason_REASON_ESCROW_UNKNOWN, owner(),
 		&tx.Notice{Escrow: tx.EscrowID{9}, Amount: 1})
+}
+
+// TestNoticesPass: of many notices, given again and again, the last one of each bond keeps blocks
+// coming, until it is due and no longer.
+func TestNoticesPass(t *testing.T) {
+	w := newWorld(t)
+	var bonds []tx.EscrowID
+	for range 2 {
+		bonds = append(bonds, tx.EscrowID(w.must(owner(),
+			openBond(chainv1.Purpose_PURPOSE_BOND)).Outcomes[0].Created))
+	}
+	for range 100 {
+		for _, id := range bonds {
+			w.must(owner(), &tx.Notice{Escrow: id, Amount: 1})
+		}
+	}
+	w.wait(week - second)
+	w.must(owner(), &tx.Notice{Escrow: bonds[0]})
+	if w.s.Accruing() {
+		t.Error("both notices are due or taken back")
+	}
+	w.must(owner(), &tx.Notice{Escrow: bonds[0], Amount: 1})
+	if !w.s.Accruing() {
+		t.Error("a notice runs")
+	}
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/chain/tx"
@@ -45,6 +46,7 @@ func (s *State) recount() error {
 	defer s.mu.RUnlock()
 	var sum sums
 	var count counters
+	waits := map[tx.Millis]int{}
 	for _, a := range s.accounts.base {
 		sum.accounts += a.Balance
 		sum.locks += a.Lock
@@ -54,7 +56,9 @@ func (s *State) recount() error {
 		sum.escrows += e.Balance
 		sum.locks += e.Lock
 		count.burning += btoi(burns(&e))
-		count.noticed += btoi(e.Noticed > 0)
+		if due := noticeDue(&e); due > s.head.Accrual {
+			waits[due]++
+		}
 		got := perEscrow[id]
 		if e.Balance < e.Reserved || e.Balance < e.Noticed ||
 			e.Reserved != got.reserved || e.Rate != got.rate ||
@@ -66,9 +70,9 @@ func (s *State) recount() error {
 	if len(perEscrow) > 0 {
 		return fmt.Errorf("state: %d escrows of leases do not exist", len(perEscrow))
 	}
-	if sum != s.chain.sums || count != s.counts {
-		return fmt.Errorf("state: sums are %+v %+v, records say %+v %+v",
-			s.chain.sums, s.counts, sum, count)
+	if sum != s.chain.sums || count != s.counts || !maps.Equal(waits, s.dues.count) {
+		return fmt.Errorf("state: sums are %+v %+v %v, records say %+v %+v %v",
+			s.chain.sums, s.counts, s.dues.count, sum, count, waits)
 	}
 	return s.chain.conserved(0)
 }

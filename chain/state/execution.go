@@ -48,6 +48,7 @@ type Execution struct {
 	chain chainRecord
 	// counts are kept like the sums, from the records edited.
 	counts counters
+	dues   []dueChange
 	// fees were taken in this segment and are not distributed yet.
 	fees       tx.Grains
 	segment    int
@@ -187,6 +188,10 @@ func (x *Execution) Commit() {
 	s.lanes.commit()
 	x.batch.Commit()
 	s.head, s.chain, s.counts = x.ctx.Head, x.chain, x.counts
+	for _, c := range x.dues {
+		s.dues.change(c, x.ctx.Accrual)
+	}
+	s.dues.pass(x.ctx.Accrual)
 	x.close()
 }
 
@@ -258,7 +263,7 @@ func (x *Execution) settleSums() {
 		sum.escrows += u.cell.val.Balance - u.val.Balance
 		sum.locks += u.cell.val.Lock - u.val.Lock
 		count.burning += btoi(burns(&u.cell.val)) - btoi(burns(&u.val))
-		count.noticed += btoi(u.cell.val.Noticed > 0) - btoi(u.val.Noticed > 0)
+		x.changeDue(noticeDue(&u.val), noticeDue(&u.cell.val))
 	}
 	for i := range x.s.leases.journal {
 		u := &x.s.leases.journal[i]

@@ -55,11 +55,11 @@ func (s *State) Unreserved(id tx.EscrowID, accrual tx.Millis) tx.Grains {
 }
 
 // Accruing tells whether blocks must go on coming: a lease is not settled yet, an escrow burns, or
-// notice was given for a bond.
+// a delay such as the notice of a bond is not over.
 func (s *State) Accruing() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.counts.unsettled > 0 || s.counts.burning > 0 || s.counts.noticed > 0
+	return s.counts.unsettled > 0 || s.counts.burning > 0 || len(s.dues.count) > 0
 }
 
 // Chain returns the chain's own committed leaf: prices, supply, sums, parameters, validators.

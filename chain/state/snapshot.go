@@ -291,7 +291,7 @@ func (s *State) restoreLeaf(kind byte, id, value []byte) (err error) {
 		var e tx.Escrow
 		e, err = tx.DecodeEscrow(value)
 		s.counts.burning += btoi(err == nil && burns(&e))
-		s.counts.noticed += btoi(e.Noticed > 0)
+		s.dues.change(dueChange{noticeDue(&e), 1}, s.head.Accrual)
 		s.escrows.base[tx.EscrowID(id)] = e
 	case kindLease:
 		var l tx.LeaseState

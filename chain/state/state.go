@@ -32,6 +32,7 @@ type State struct {
 	head     Head
 	chain    chainRecord
 	counts   counters
+	dues     dues
 	accounts table[sig.AccountID, tx.Account]
 	escrows  table[tx.EscrowID, tx.Escrow]
 	leases   table[tx.LeaseID, tx.LeaseState]
@@ -66,8 +67,6 @@ type sums struct{ accounts, escrows, locks, lockboxes tx.Grains }
 type counters struct {
 	// leases that are not settled; escrows that burn and have something left to burn.
 	unsettled, burning int
-	// bonds of which notice was given and not all of it was withdrawn.
-	noticed int
 }
 
 func newState(r rules) *State {
