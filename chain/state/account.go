@@ -12,10 +12,10 @@ func (x *Execution) transfer(o *tx.Transfer, out *tx.Outcome) chainv1.Reason {
 		return chainv1.Reason_REASON_AMOUNT_ZERO
 	case o.To.IsZero():
 		return chainv1.Reason_REASON_RECEIVER_INVALID
-	case x.sender.val.Balance < o.Amount:
-		return chainv1.Reason_REASON_BALANCE_TOO_LOW
 	}
-	x.s.accounts.edit(x.sender).Balance -= o.Amount
+	if reason := x.leave(o.Amount); reason != outcomeOK {
+		return reason
+	}
 	if !x.credit(x.s.accounts.get(o.To), o.Amount) {
 		return chainv1.Reason_REASON_BELOW_LOCK
 	}

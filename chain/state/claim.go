@@ -41,15 +41,19 @@ type Prepared struct {
 	Claims []Claim
 }
 
-// Prepare lists the signatures of a transaction as the committed state sees it. The error (see
-// sig.AccountSignature.Check) says why the account's signature would be refused by that state;
-// the result can be applied all the same, because a transaction before it in the block may
-// change the key set: execution judges by the state it finds, uses a claim only if it is about
-// the very key that must sign, and verifies what no claim covers.
+// Prepare lists the signatures of a transaction as the committed state sees it. The error
+// (ErrSigner, or see sig.AccountSignature.Check) says why the account's signature would be refused
+// by that state; the result can be applied all the same, because a transaction before it in the
+// block may change who signs: execution judges by the state it finds, uses a claim only if it is
+// about the very key that must sign, and verifies what no claim covers.
 func (s *State) Prepare(t *tx.Transaction) (Prepared, error) {
 	preimage := t.AppendPreimage(make([]byte, 0, len(t.BodyBytes())+64), s.genesis.anchor)
 	p := Prepared{Tx: t, ID: sha256.Sum256(preimage)}
-	set, err := t.Signature.Check(t.Account, s.Keys(t.Account))
+	held, err := s.KeysOf(t.Account, t.Signer)
+	var set sig.KeySet
+	if err == nil {
+		set, err = t.Signature.Check(t.Account, held)
+	}
 	if err == nil {
 		p.Claims = make([]Claim, 0, len(t.Signature.Signatures))
 		for _, one := range t.Signature.Signatures {
@@ -114,10 +118,11 @@ func (x *Execution) verify(r role, key sig.PublicKey, signature sig.Signature,
 	return sig.Verify(key, preimage(), signature)
 }
 
-// authorize checks that the sender said the transaction and returns the set that did.
-func (x *Execution) authorize() (sig.KeySet, error) {
+// authorize checks that the sender, whose set or delegate's key is held, said the transaction, and
+// returns the set that did.
+func (x *Execution) authorize(held sig.KeySet) (sig.KeySet, error) {
 	t := x.prepared.Tx
-	set, err := t.Signature.Check(t.Account, x.sender.val.Keys)
+	set, err := t.Signature.Check(t.Account, held)
 	if err != nil || x.ctx.Replay {
 		return set, err
 	}

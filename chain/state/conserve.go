@@ -51,6 +51,9 @@ func (s *State) recount() error {
 		sum.accounts += a.Balance
 		sum.locks += a.Lock
 	}
+	if err := s.recountSigners(); err != nil {
+		return err
+	}
 	perEscrow := s.recountLeases(&count)
 	for id, e := range s.escrows.base {
 		sum.escrows += e.Balance
@@ -75,6 +78,22 @@ func (s *State) recount() error {
 			s.chain.sums, s.counts, s.dues.count, sum, count, waits)
 	}
 	return s.chain.conserved(0)
+}
+
+// recountSigners wants every leaf of signers to be of an account and to hold at most MaxDelegates,
+// ascending and of numbers that were given out.
+func (s *State) recountSigners() error {
+	for id, a := range s.signers.base {
+		last, ok := uint32(0), len(a.Delegates) <= tx.MaxDelegates
+		for _, d := range a.Delegates {
+			ok = ok && d.Number > last && d.Number <= a.Last
+			last = d.Number
+		}
+		if _, live := s.accounts.base[id]; !ok || !live {
+			return fmt.Errorf("state: signers of account %x are %+v", id, a)
+		}
+	}
+	return nil
 }
 
 // recounted is what the leases of an escrow add up to.

@@ -55,13 +55,12 @@ func (x *Execution) openEscrow(o *tx.OpenEscrow, out *tx.Outcome) chainv1.Reason
 	}
 	lock := x.s.genesis.params.EscrowLock
 	cost := satAdd(o.Amount, lock)
-	switch {
-	case cost-lock != o.Amount:
+	if cost-lock != o.Amount {
 		return chainv1.Reason_REASON_OVERFLOW
-	case x.sender.val.Balance < cost:
-		return chainv1.Reason_REASON_BALANCE_TOO_LOW
 	}
-	x.s.accounts.edit(x.sender).Balance -= cost
+	if reason := x.leave(cost); reason != outcomeOK {
+		return reason
+	}
 	id := tx.EscrowIDOf(x.prepared.ID, uint32(x.index))
 	e := x.s.escrows.create(x.s.escrows.get(id))
 	*e = tx.Escrow{
@@ -131,10 +130,10 @@ func (x *Execution) topUp(o *tx.TopUp, out *tx.Outcome) chainv1.Reason {
 		return chainv1.Reason_REASON_AMOUNT_ZERO
 	case c == nil:
 		return chainv1.Reason_REASON_ESCROW_UNKNOWN
-	case x.sender.val.Balance < o.Amount:
-		return chainv1.Reason_REASON_BALANCE_TOO_LOW
 	}
-	x.s.accounts.edit(x.sender).Balance -= o.Amount
+	if reason := x.leave(o.Amount); reason != outcomeOK {
+		return reason
+	}
 	x.s.escrows.edit(c).Balance += o.Amount
 	out.Amount = o.Amount
 	return outcomeOK

@@ -7,8 +7,14 @@ import "errors"
 var (
 	// ErrChain: it names another chain.
 	ErrChain = errors.New("transaction is of another chain")
-	// ErrSigner: delegates are not built; only signer 0, the key set, may sign.
-	ErrSigner = errors.New("signer is not 0: delegates are not built")
+	// ErrSigner: it names a delegate that the account does not have, or no longer.
+	ErrSigner = errors.New("the account has no such delegate")
+	// ErrSignerEnded: the delegate's until has come.
+	ErrSignerEnded = errors.New("the delegate's time is over")
+	// ErrNotAllowed: the delegate may not do one of its operations.
+	ErrNotAllowed = errors.New("the delegate is not allowed such an operation")
+	// ErrLimit: the fee is above what is left of the delegate's limit in this period.
+	ErrLimit = errors.New("fee is above what the delegate's limit leaves")
 	// ErrNonceOld: its nonce was used; it may be in the chain already.
 	ErrNonceOld = errors.New("nonce was used already")
 	// ErrNonceFuture: an earlier nonce has not been used yet.

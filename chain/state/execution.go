@@ -183,6 +183,7 @@ func (x *Execution) Commit() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.accounts.commit()
+	s.signers.commit()
 	s.escrows.commit()
 	s.leases.commit()
 	s.lanes.commit()
@@ -199,6 +200,7 @@ func (x *Execution) Commit() {
 func (x *Execution) Drop() {
 	s := x.s
 	s.accounts.reset()
+	s.signers.reset()
 	s.escrows.reset()
 	s.leases.reset()
 	s.lanes.reset()
@@ -271,6 +273,7 @@ func (x *Execution) settleSums() {
 			btoi(u.live && !u.val.Settled)
 	}
 	x.s.accounts.seal()
+	x.s.signers.seal()
 	x.s.escrows.seal()
 	x.s.leases.seal()
 	x.s.lanes.seal()
@@ -286,6 +289,7 @@ func btoi(b bool) int {
 // rollback takes back what the step did to the records.
 func (x *Execution) rollback() {
 	x.s.accounts.rollback()
+	x.s.signers.rollback()
 	x.s.escrows.rollback()
 	x.s.leases.rollback()
 	x.s.lanes.rollback()
@@ -296,6 +300,7 @@ func (x *Execution) rollback() {
 func (x *Execution) updateTree() {
 	x.updates, x.values = x.updates[:0], x.values[:0]
 	addLeaves(x.room, &x.s.accounts, AccountKey, (*tx.Account).Append)
+	addLeaves(x.room, &x.s.signers, SignersKey, (*tx.AccountSigners).Append)
 	addLeaves(x.room, &x.s.escrows, EscrowKey, (*tx.Escrow).Append)
 	addLeaves(x.room, &x.s.leases, LeaseKey, (*tx.LeaseState).Append)
 	addLeaves(x.room, &x.s.lanes, LaneKey, (*tx.LaneState).Append)

@@ -39,6 +39,7 @@ func New(g *block.Genesis) (*State, error) {
 func (s *State) rebuildTree() error {
 	updates := []trie.Update{{Key: ChainKey(), Value: s.genesis.appendChain(nil, &s.chain)}}
 	updates = appendBase(updates, &s.accounts, AccountKey, (*tx.Account).Append)
+	updates = appendBase(updates, &s.signers, SignersKey, (*tx.AccountSigners).Append)
 	updates = appendBase(updates, &s.escrows, EscrowKey, (*tx.Escrow).Append)
 	updates = appendBase(updates, &s.leases, LeaseKey, (*tx.LeaseState).Append)
 	updates = appendBase(updates, &s.lanes, LaneKey, (*tx.LaneState).Append)

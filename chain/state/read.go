@@ -22,6 +22,43 @@ func (s *State) Keys(id sig.AccountID) sig.KeySet {
 	return a.Keys
 }
 
+// Signers returns who may act for an account beside its key set; false if nobody was ever named.
+// What its slices hold must not be changed.
+func (s *State) Signers(id sig.AccountID) (tx.AccountSigners, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	a, ok := s.signers.base[id]
+	return a, ok
+}
+
+// KeysOf returns the keys that judge a signer of an account: its key set for 0, zero while it has
+// none, or the key of a delegate. Error: ErrSigner.
+func (s *State) KeysOf(id sig.AccountID, signer uint32) (sig.KeySet, error) {
+	if signer == 0 {
+		return s.Keys(id), nil
+	}
+	signers, _ := s.Signers(id)
+	place, found := signers.Find(signer)
+	if !found {
+		return sig.KeySet{}, ErrSigner
+	}
+	return sig.SingleKey(signers.Delegates[place].Key), nil
+}
+
+// Nonce returns the next nonce of a signer of an account, 0 for one that does not exist.
+func (s *State) Nonce(id sig.AccountID, signer uint32) uint64 {
+	if signer == 0 {
+		a, _ := s.Account(id)
+		return a.Nonce
+	}
+	signers, _ := s.Signers(id)
+	place, found := signers.Find(signer)
+	if !found {
+		return 0
+	}
+	return signers.Delegates[place].Nonce
+}
+
 // Escrow returns a committed escrow. What its slices hold must not be changed. Burned and
 // Balance are as of the last operation that touched it: Unreserved counts what burned since.
 func (s *State) Escrow(id tx.EscrowID) (tx.Escrow, bool) {
@@ -78,6 +115,11 @@ type Proof struct {
 // ProveAccount proves an account, or that it does not exist.
 func (s *State) ProveAccount(id sig.AccountID) Proof {
 	return prove(s, &s.accounts, id, AccountKey, (*tx.Account).Append)
+}
+
+// ProveSigners proves who may act for an account beside its key set, or that nobody ever could.
+func (s *State) ProveSigners(id sig.AccountID) Proof {
+	return prove(s, &s.signers, id, SignersKey, (*tx.AccountSigners).Append)
 }
 
 // ProveEscrow proves an escrow, or that it does not exist.

@@ -23,6 +23,7 @@ const (
 	kindEscrow  = 2
 	kindLease   = 3
 	kindLane    = 4
+	kindSigners = 5
 )
 
 // ChainKey returns the state key of the chain's own leaf.
@@ -30,6 +31,9 @@ func ChainKey() trie.Key { return leafKey(kindChain, nil) }
 
 // AccountKey returns the state key of an account.
 func AccountKey(id sig.AccountID) trie.Key { return leafKey(kindAccount, id[:]) }
+
+// SignersKey returns the state key of who may act for an account beside its key set.
+func SignersKey(id sig.AccountID) trie.Key { return leafKey(kindSigners, id[:]) }
 
 // EscrowKey returns the state key of an escrow.
 func EscrowKey(id tx.EscrowID) trie.Key { return leafKey(kindEscrow, id[:]) }

@@ -38,6 +38,7 @@ type Snapshot struct {
 	root     trie.Hash
 	chain    []byte
 	accounts []pair[sig.AccountID, tx.Account]
+	signers  []pair[sig.AccountID, tx.AccountSigners]
 	escrows  []pair[tx.EscrowID, tx.Escrow]
 	leases   []pair[tx.LeaseID, tx.LeaseState]
 	lanes    []pair[LaneID, tx.LaneState]
@@ -55,7 +56,7 @@ func (s *State) Freeze() *Snapshot {
 	return &Snapshot{
 		anchor: s.genesis.anchor, head: s.head, root: s.tree.Root(),
 		chain:    s.genesis.appendChain(nil, &s.chain),
-		accounts: pairs(&s.accounts), escrows: pairs(&s.escrows),
+		accounts: pairs(&s.accounts), signers: pairs(&s.signers), escrows: pairs(&s.escrows),
 		leases: pairs(&s.leases), lanes: pairs(&s.lanes),
 	}
 }
@@ -85,6 +86,7 @@ type leafRef struct {
 func (s *Snapshot) order() []leafRef {
 	refs := []leafRef{{ChainKey(), kindChain, 0}}
 	refs = appendRefs(refs, kindAccount, s.accounts, AccountKey)
+	refs = appendRefs(refs, kindSigners, s.signers, SignersKey)
 	refs = appendRefs(refs, kindEscrow, s.escrows, EscrowKey)
 	refs = appendRefs(refs, kindLease, s.leases, LeaseKey)
 	refs = appendRefs(refs, kindLane, s.lanes, LaneKey)
@@ -105,6 +107,9 @@ func (s *Snapshot) encode(r leafRef) (id, value []byte) {
 	switch r.kind {
 	case kindAccount:
 		p := &s.accounts[r.index]
+		return p.id[:], p.val.Append(nil)
+	case kindSigners:
+		p := &s.signers[r.index]
 		return p.id[:], p.val.Append(nil)
 	case kindEscrow:
 		p := &s.escrows[r.index]
@@ -273,7 +278,7 @@ func (r *snapshotReader) leaf(s *State) (key trie.Key, value []byte, err error) 
 
 func idSize(kind byte) int {
 	switch kind {
-	case kindAccount, kindEscrow, kindLease:
+	case kindAccount, kindSigners, kindEscrow, kindLease:
 		return 32
 	case kindLane:
 		return 36
@@ -287,6 +292,8 @@ func (s *State) restoreLeaf(kind byte, id, value []byte) (err error) {
 		return s.restoreChain(value)
 	case kindAccount:
 		s.accounts.base[sig.AccountID(id)], err = tx.DecodeAccount(value)
+	case kindSigners:
+		s.signers.base[sig.AccountID(id)], err = tx.DecodeSigners(value)
 	case kindEscrow:
 		var e tx.Escrow
 		e, err = tx.DecodeEscrow(value)

@@ -34,6 +34,7 @@ type State struct {
 	counts   counters
 	dues     dues
 	accounts table[sig.AccountID, tx.Account]
+	signers  table[sig.AccountID, tx.AccountSigners]
 	escrows  table[tx.EscrowID, tx.Escrow]
 	leases   table[tx.LeaseID, tx.LeaseState]
 	lanes    table[LaneID, tx.LaneState]
@@ -73,6 +74,7 @@ func newState(r rules) *State {
 	return &State{
 		genesis:  r,
 		accounts: newTable[sig.AccountID, tx.Account](),
+		signers:  newTable[sig.AccountID, tx.AccountSigners](),
 		escrows:  newTable[tx.EscrowID, tx.Escrow](),
 		leases:   newTable[tx.LeaseID, tx.LeaseState](),
 		lanes:    newTable[LaneID, tx.LaneState](),

@@ -20,6 +20,7 @@ type step struct {
 	index, claims int
 	// burned is the chain's counter before the transaction.
 	burned block.Counter
+	signing
 }
 
 // proceed is what the transaction in hand paid to a payee for whom the sender may act.
@@ -37,7 +38,16 @@ func (s *State) Check(t *tx.Transaction, time tx.Millis) error {
 		return err
 	}
 	account, exists := s.Account(t.Account)
-	fee, err := affordable(t, account.Nonce, s.Prices())
+	nonce := account.Nonce
+	if t.Signer != 0 {
+		signers, _ := s.Signers(t.Account)
+		place, _, err := judgeDelegate(&signers, t, s.Prices().of(t), s.Next(time))
+		if err != nil {
+			return err
+		}
+		nonce = signers.Delegates[place].Nonce
+	}
+	fee, err := affordable(t, nonce, s.Prices())
 	if err != nil {
 		return err
 	}
@@ -74,8 +84,6 @@ func (r *rules) admit(t *tx.Transaction, time tx.Millis) error {
 	switch {
 	case t.Chain != r.chain:
 		return ErrChain
-	case t.Signer != 0:
-		return ErrSigner
 	case t.ValidUntil < time:
 		return ErrExpired
 	case t.ValidUntil-time > maxAhead:
@@ -86,7 +94,7 @@ func (r *rules) admit(t *tx.Transaction, time tx.Millis) error {
 
 // affordable checks nonce and fee cap and returns the fee.
 func affordable(t *tx.Transaction, nonce uint64, prices Prices) (tx.Grains, error) {
-	fee := prices.Fee(len(t.Operations), len(t.BodyBytes()))
+	fee := prices.of(t)
 	switch {
 	case t.Nonce < nonce:
 		return 0, ErrNonceOld
@@ -114,7 +122,11 @@ func (x *Execution) applyStep(p Prepared) (tx.Receipt, error) {
 	t := p.Tx
 	x.step = step{prepared: p, sender: x.s.accounts.get(t.Account), burned: x.chain.burned}
 	x.proceeds = x.proceeds[:0]
-	fee, err := affordable(t, x.sender.val.Nonce, x.s.chain.prices)
+	nonce, held, err := x.findSigner(t)
+	if err != nil {
+		return tx.Receipt{}, err
+	}
+	fee, err := affordable(t, nonce, x.s.chain.prices)
 	if err != nil {
 		return tx.Receipt{}, err
 	}
@@ -122,7 +134,7 @@ func (x *Execution) applyStep(p Prepared) (tx.Receipt, error) {
 	if !rich && !paysFromProceeds(t) {
 		return tx.Receipt{}, ErrCannotPay
 	}
-	set, err := x.authorize()
+	set, err := x.authorize(held)
 	if err != nil {
 		return tx.Receipt{}, err
 	}
@@ -148,6 +160,10 @@ func (x *Execution) applyStep(p Prepared) (tx.Receipt, error) {
 func (x *Execution) pay(fee tx.Grains, set sig.KeySet) {
 	a := x.s.accounts.edit(x.sender)
 	a.Balance -= fee
+	if x.signers != nil {
+		x.payAsDelegate(fee)
+		return
+	}
 	a.Nonce++
 	a.Keys = set
 }
@@ -161,6 +177,9 @@ func (x *Execution) payFromProceeds(fee tx.Grains, set sig.KeySet) error {
 	}
 	own := min(fee, x.sender.val.Balance)
 	x.pay(own, set)
+	if x.signers != nil { // the limit counts all of the fee, whoever bears it
+		x.signers.val.Delegates[x.delegate].Spent += fee - own
+	}
 	lacking := fee - own
 	for _, p := range x.proceeds {
 		if p.payee == x.sender || lacking == 0 {
@@ -195,6 +214,10 @@ func (x *Execution) operate(operation tx.Operation, out *tx.Outcome) chainv1.Rea
 		return x.transfer(o, out)
 	case *tx.SetKeys:
 		return x.setKeys(o)
+	case *tx.SetDelegate:
+		return x.setDelegate(o, out)
+	case *tx.RemoveDelegate:
+		return x.removeDelegate(o)
 	case *tx.OpenEscrow:
 		return x.openEscrow(o, out)
 	case *tx.TopUp:

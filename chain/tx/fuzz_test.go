@@ -15,7 +15,8 @@ import (
 // stricter lists the errors with which this package refuses what is canonical.
 var stricter = []error{
 	tx.ErrMissing, tx.ErrZero, tx.ErrTooLarge, tx.ErrBodySize, tx.ErrOperations, tx.ErrSettle,
-	tx.ErrSignatures, tx.ErrAlgorithm, canon.ErrLength, canon.ErrSize, canon.ErrOverflow,
+	tx.ErrSignatures, tx.ErrAlgorithm, tx.ErrDelegates,
+	canon.ErrLength, canon.ErrSize, canon.ErrOverflow,
 }
 
 // appender writes canonical bytes.
@@ -59,6 +60,8 @@ func messageOf(t *testing.T, v appender) proto.Message {
 	case *tx.Note:
 		return v.PB()
 	case *tx.Account:
+		return v.PB()
+	case *tx.AccountSigners:
 		return v.PB()
 	case *tx.Escrow:
 		return v.PB()
@@ -112,6 +115,10 @@ var kinds = []struct {
 	{
 		&chainv1.Account{}, pointer[tx.Account](tx.DecodeAccount),
 		func(s sampler) appender { v := s.account(); return &v },
+	},
+	{
+		&chainv1.AccountSigners{}, pointer[tx.AccountSigners](tx.DecodeSigners),
+		func(s sampler) appender { v := s.signers(); return &v },
 	},
 	{
 		&chainv1.Escrow{}, pointer[tx.Escrow](tx.DecodeEscrow),

@@ -31,5 +31,6 @@ var (
 	ErrOperations = errors.New("a transaction holds 1 to 1,000 operations")
 	ErrSettle     = errors.New("a settle names 1 to 1,000 leases")
 	ErrSignatures = errors.New("a transaction carries 1 to 16 signatures, of at most 16 keys")
+	ErrDelegates  = errors.New("an account has at most 16 delegates")
 	ErrAlgorithm  = errors.New("key algorithm is not known")
 )

@@ -10,21 +10,23 @@ type Kind uint8
 
 // The kinds.
 const (
-	KindTransfer    Kind = 1
-	KindSetKeys     Kind = 2
-	KindOpenEscrow  Kind = 3
-	KindTopUp       Kind = 4
-	KindWithdraw    Kind = 5
-	KindSetTerms    Kind = 6
-	KindCloseEscrow Kind = 7
-	KindPlaceLease  Kind = 8
-	KindExtend      Kind = 9
-	KindCharge      Kind = 10
-	KindEnd         Kind = 11
-	KindSettle      Kind = 12
-	KindAccept      Kind = 13
-	KindReject      Kind = 14
-	KindNotice      Kind = 15
+	KindTransfer       Kind = 1
+	KindSetKeys        Kind = 2
+	KindOpenEscrow     Kind = 3
+	KindTopUp          Kind = 4
+	KindWithdraw       Kind = 5
+	KindSetTerms       Kind = 6
+	KindCloseEscrow    Kind = 7
+	KindPlaceLease     Kind = 8
+	KindExtend         Kind = 9
+	KindCharge         Kind = 10
+	KindEnd            Kind = 11
+	KindSettle         Kind = 12
+	KindAccept         Kind = 13
+	KindReject         Kind = 14
+	KindNotice         Kind = 15
+	KindSetDelegate    Kind = 16
+	KindRemoveDelegate Kind = 17
 )
 
 // Operation is one change: a pointer to one of the structs below.
@@ -154,6 +156,25 @@ type Notice struct {
 	Escrow EscrowID
 	Amount Grains
 }
+
+// SetDelegate lets a key act for the sender within bounds, or changes the bounds of a delegate.
+type SetDelegate struct {
+	// 0 = a new one.
+	Number uint32
+	Key    sig.PublicKey
+	Bounds
+}
+
+// RemoveDelegate ends a delegate; its number is never used again.
+type RemoveDelegate struct {
+	Number uint32
+}
+
+// Kind implements Operation.
+func (*SetDelegate) Kind() Kind { return KindSetDelegate }
+
+// Kind implements Operation.
+func (*RemoveDelegate) Kind() Kind { return KindRemoveDelegate }
 
 // Kind implements Operation.
 func (*Notice) Kind() Kind { return KindNotice }

@@ -69,6 +69,17 @@ func newOperation(kind Kind, room *Transfer) (o readable, name string) {
 	case KindNotice:
 		return &Notice{}, "notice"
 	}
+	return newKeyOperation(kind)
+}
+
+// newKeyOperation is newOperation for what is about who may sign.
+func newKeyOperation(kind Kind) (o readable, name string) {
+	switch kind {
+	case KindSetDelegate:
+		return &SetDelegate{}, "set_delegate"
+	case KindRemoveDelegate:
+		return &RemoveDelegate{}, "remove_delegate"
+	}
 	return nil, ""
 }
 

@@ -35,6 +35,11 @@ func (l *LeaseState) PB() *chainv1.LeaseState { return message(l, &chainv1.Lease
 func (l *LaneState) PB() *chainv1.LaneState { return message(l, &chainv1.LaneState{}) }
 
 // PB returns the message form.
+func (a *AccountSigners) PB() *chainv1.AccountSigners {
+	return message(a, &chainv1.AccountSigners{})
+}
+
+// PB returns the message form.
 func (r *Receipt) PB() *chainv1.Receipt { return message(r, &chainv1.Receipt{}) }
 
 // PB returns the message form; nil for none.
@@ -59,6 +64,11 @@ func NoteFromPB(m *chainv1.Note) (Note, error) { return parse(m, DecodeNote) }
 
 // AccountFromPB reads the message form.
 func AccountFromPB(m *chainv1.Account) (Account, error) { return parse(m, DecodeAccount) }
+
+// SignersFromPB reads the message form.
+func SignersFromPB(m *chainv1.AccountSigners) (AccountSigners, error) {
+	return parse(m, DecodeSigners)
+}
 
 // EscrowFromPB reads the message form.
 func EscrowFromPB(m *chainv1.Escrow) (Escrow, error) { return parse(m, DecodeEscrow) }

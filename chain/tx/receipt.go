@@ -25,6 +25,8 @@ type Outcome struct {
 	// Moved to a payee, receiver or owner.
 	Amount Grains
 	Bound  chainv1.Bound
+	// Number of the delegate that was set; beside Bound it takes no room.
+	Delegate uint32
 	// Still due by the note and not paid because of the bound.
 	Unpaid Grains
 	// Per lease of a Settle.
@@ -39,7 +41,7 @@ type SettleOutcome struct {
 // largest known values of the enums of a receipt.
 const (
 	maxStatus = int32(chainv1.Status_STATUS_FAILED)
-	maxReason = int32(chainv1.Reason_REASON_NOTICE_NOT_DUE)
+	maxReason = int32(chainv1.Reason_REASON_DELEGATE_LIMIT)
 	maxBound  = int32(chainv1.Bound_BOUND_ALREADY_PAID)
 )
 
@@ -97,6 +99,8 @@ func readOutcome(r *canon.Reader) (out Outcome) {
 			frame := r.OpenElement("settled")
 			out.Settled = append(out.Settled, readSettled(r))
 			r.Close(frame)
+		case 6:
+			out.Delegate = r.Uint32()
 		default:
 			r.Unknown()
 		}
@@ -148,5 +152,5 @@ func (o *Outcome) appendTo(dst []byte) []byte {
 		dst = canon.AppendBool(dst, 3, one.Deleted)
 		dst = canon.EndElement(dst, mark)
 	}
-	return dst
+	return canon.AppendUint(dst, 6, uint64(o.Delegate))
 }

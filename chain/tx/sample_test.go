@@ -136,6 +136,10 @@ func (s sampler) operation(kind tx.Kind) tx.Operation {
 		return &tx.Settle{Leases: list[tx.LeaseID](s, 1)}
 	case tx.KindNotice:
 		return &tx.Notice{Escrow: s.bytes32(), Amount: amount}
+	case tx.KindSetDelegate:
+		return &tx.SetDelegate{Number: uint32(s.number()), Key: s.bytes32(), Bounds: s.bounds()}
+	case tx.KindRemoveDelegate:
+		return &tx.RemoveDelegate{Number: uint32(s.number())}
 	case tx.KindAccept:
 		return &tx.Accept{Lease: s.bytes32(), Countersignature: s.countersignature()}
 	}
@@ -151,7 +155,8 @@ func (s sampler) transaction(count int) (tx.Body, sig.AccountSignature) {
 		Fee: tx.Grains(s.number()), ValidUntil: tx.Millis(s.number()), Memo: s.subject(),
 	}
 	for range count {
-		body.Operations = append(body.Operations, s.operation(tx.Kind(1+s.IntN(15))))
+		kind := tx.Kind(1 + s.IntN(int(tx.KindRemoveDelegate)))
+		body.Operations = append(body.Operations, s.operation(kind))
 	}
 	var signature sig.AccountSignature
 	if s.some() {
@@ -169,6 +174,24 @@ func (s sampler) account() tx.Account {
 		Balance: tx.Grains(s.number()), Lock: tx.Grains(s.number()), Nonce: s.number(),
 		Keys: s.keySet(),
 	}
+}
+
+func (s sampler) bounds() tx.Bounds {
+	return tx.Bounds{
+		Operations: tx.Operations(s.number()), Limit: tx.Grains(s.number()),
+		Period: tx.Millis(s.number()), Until: tx.Millis(s.number()),
+	}
+}
+
+func (s sampler) signers() tx.AccountSigners {
+	a := tx.AccountSigners{Last: 1 + uint32(s.number())>>1}
+	for range s.IntN(4) {
+		a.Delegates = append(a.Delegates, tx.Delegate{
+			Number: uint32(s.number()), Key: s.bytes32(), Bounds: s.bounds(), Nonce: s.number(),
+			Window: tx.Millis(s.number()), Spent: tx.Grains(s.number()),
+		})
+	}
+	return a
 }
 
 func (s sampler) escrow() tx.Escrow {
@@ -206,6 +229,7 @@ func (s sampler) receipt() tx.Receipt {
 		outcome := tx.Outcome{
 			Created: s.maybe(), Amount: tx.Grains(s.number()),
 			Bound: chainv1.Bound(s.IntN(11)), Unpaid: tx.Grains(s.number()),
+			Delegate: uint32(s.number()),
 		}
 		for range s.IntN(3) {
 			outcome.Settled = append(outcome.Settled,

@@ -131,6 +131,10 @@ type inForce struct{ held, committed sig.KeySet }
 // in the state. What leaves the pool is in the state by then, so the pool is asked first, then the
 // state, and Prepare reads the state last: none of them can miss a block that comes between.
 func (p *preparation) keysOf(t *tx.Transaction) inForce {
+	if t.Signer != 0 { // a delegate's key never changes, and must be in the state
+		held, _ := p.chain.state.KeysOf(t.Account, t.Signer) // zero: Check refuses it
+		return inForce{held, held}
+	}
 	set, follows := p.sets[t.Account]
 	if !follows {
 		var before *candidate
@@ -192,8 +196,17 @@ func (c *Chain) refusal(err error, t *tx.Transaction) *fault.Error {
 		return fault.New(fault.InvalidArgument, ReasonWrongChain,
 			"the transaction is for chain %q, this is %q", t.Chain, c.name)
 	case errors.Is(err, state.ErrSigner):
-		return fault.New(fault.InvalidArgument, ReasonSigner,
-			"signer %d is a delegate; delegates are not built: sign with the key set", t.Signer)
+		return fault.New(fault.FailedPrecondition, ReasonSigner,
+			"the account has no delegate %d, or no longer", t.Signer)
+	case errors.Is(err, state.ErrSignerEnded):
+		return fault.New(fault.FailedPrecondition, ReasonSignerEnded,
+			"the time of delegate %d is over", t.Signer)
+	case errors.Is(err, state.ErrNotAllowed):
+		return fault.New(fault.PermissionDenied, ReasonNotAllowed,
+			"delegate %d may not do one of the operations", t.Signer)
+	case errors.Is(err, state.ErrLimit):
+		return fault.New(fault.FailedPrecondition, ReasonSignerLimit,
+			"the fee is above what the limit of delegate %d leaves in this period", t.Signer)
 	case errors.Is(err, state.ErrExpired):
 		return fault.New(fault.FailedPrecondition, ReasonExpired,
 			"valid_until %d has passed; sign it again with a later one", t.ValidUntil)
@@ -208,9 +221,9 @@ func (c *Chain) refusal(err error, t *tx.Transaction) *fault.Error {
 		return fault.New(fault.FailedPrecondition, ReasonCannotPay,
 			"the account holds %d grains and cannot pay the fee", account.Balance)
 	case errors.Is(err, state.ErrNonceOld):
-		return nonceOld(t.Nonce, account.Nonce)
+		return nonceOld(t.Nonce, c.state.Nonce(t.Account, t.Signer))
 	case errors.Is(err, state.ErrNonceFuture):
-		return nonceFuture(t.Nonce, account.Nonce)
+		return nonceFuture(t.Nonce, c.state.Nonce(t.Account, t.Signer))
 	}
 	return badSignature(c.name, err)
 }

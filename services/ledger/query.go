@@ -49,6 +49,7 @@ type StateReader interface {
 	Head() state.Head
 	Prices() state.Prices
 	Account(id sig.AccountID) (tx.Account, bool)
+	Signers(id sig.AccountID) (tx.AccountSigners, bool)
 	Escrow(id tx.EscrowID) (tx.Escrow, bool)
 	Lease(id tx.LeaseID) (tx.LeaseState, bool)
 	Unreserved(id tx.EscrowID, accrual tx.Millis) tx.Grains
@@ -58,14 +59,13 @@ type StateReader interface {
 // Keys returns the key set in force of an account, zero while it has none.
 func (c *Chain) Keys(id sig.AccountID) sig.KeySet { return c.state.Keys(id) }
 
-// PendingNonce returns the nonce that an account's next transaction needs, with what waits for a
-// block counted.
-func (c *Chain) PendingNonce(id sig.AccountID) uint64 {
-	if next, ok := c.pool.pending(signer{account: Hash(id)}); ok {
+// PendingNonce returns the nonce that the next transaction of an account's signer needs, with what
+// waits for a block counted.
+func (c *Chain) PendingNonce(id sig.AccountID, number uint32) uint64 {
+	if next, ok := c.pool.pending(signer{Hash(id), number}); ok {
 		return next
 	}
-	account, _ := c.state.Account(id)
-	return account.Nonce
+	return c.state.Nonce(id, number)
 }
 
 // Accrual returns where the accrual clock would stand in a block made now.

@@ -32,8 +32,14 @@ const (
 	ReasonFeeTooLow fault.Reason = "FEE_TOO_LOW"
 	// ReasonCannotPay: the account does not exist or cannot pay the fee.
 	ReasonCannotPay fault.Reason = "CANNOT_PAY"
-	// ReasonSigner: it names a delegate, which this version does not know.
-	ReasonSigner fault.Reason = "SIGNER_NOT_BUILT"
+	// ReasonSigner: it names a delegate that the account does not have.
+	ReasonSigner fault.Reason = "SIGNER_UNKNOWN"
+	// ReasonSignerEnded: the delegate's until has come.
+	ReasonSignerEnded fault.Reason = "SIGNER_ENDED"
+	// ReasonNotAllowed: the delegate may not do one of the operations.
+	ReasonNotAllowed fault.Reason = "OPERATION_NOT_ALLOWED"
+	// ReasonSignerLimit: the fee alone is above what the delegate's limit leaves.
+	ReasonSignerLimit fault.Reason = "SIGNER_LIMIT"
 	// ReasonDropped: an earlier submission of the same was dropped; submit it again.
 	ReasonDropped fault.Reason = "DROPPED"
 	// ReasonPoolFull: too many transactions wait, altogether or of this account.

@@ -148,6 +148,8 @@ func (r *rowing) operation(operation tx.Operation, out *tx.Outcome) error {
 	switch o := operation.(type) {
 	case *tx.Transfer:
 		r.name(o.To)
+	case *tx.SetDelegate:
+		r.name(sig.AccountOfKey(o.Key))
 	case *tx.OpenEscrow:
 		r.opened(o, Hash(out.Created))
 	case *tx.TopUp:

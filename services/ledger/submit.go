@@ -123,8 +123,7 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 
 // nonce returns a signer's next nonce in the committed state.
 func (c *Chain) nonce(s signer) uint64 {
-	account, _ := c.state.Account(sig.AccountID(s.account))
-	return account.Nonce
+	return c.state.Nonce(sig.AccountID(s.account), s.number)
 }
 
 // refused makes the result of a refused offer: what became of it, if it is in a block already.
@@ -144,11 +143,12 @@ func (c *Chain) refused(ctx context.Context, o *offer[*candidate], last *lastBlo
 }
 
 // repeatable tells whether a transaction that is committed may be refused for the reason when it
-// comes once more: its nonce is used, its time over, its key set known or replaced, prices higher.
+// comes once more: its nonce is used, its time over, its key set known or replaced, prices higher,
+// its delegate removed, changed or at its limit.
 func repeatable(reason fault.Reason) bool {
 	switch reason {
 	case ReasonNonceOld, ReasonExpired, ReasonBadSignature, ReasonFeeTooLow, ReasonCannotPay,
-		ReasonDropped:
+		ReasonDropped, ReasonSigner, ReasonSignerEnded, ReasonNotAllowed, ReasonSignerLimit:
 		return true
 	}
 	return false

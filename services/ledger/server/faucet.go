@@ -74,7 +74,7 @@ func (s *Server) grant(c *ledger.Chain, to sig.AccountID) ([]byte, error) {
 	prices := c.State().Prices()
 	const room = 4 // times today's fee, for prices that rise meanwhile
 	body := tx.Body{
-		Chain: c.Name(), Account: from, Nonce: c.PendingNonce(from),
+		Chain: c.Name(), Account: from, Nonce: c.PendingNonce(from, 0),
 		Fee:        room * prices.Fee(1, faucetBytes),
 		ValidUntil: c.Now() + tx.Millis(faucetValid.Milliseconds()),
 		Operations: []tx.Operation{&tx.Transfer{To: to, Amount: c.Genesis().FaucetAmount}},

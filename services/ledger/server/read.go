@@ -51,7 +51,13 @@ func (s *Server) GetAccount(ctx context.Context, r *ledgerv1.GetAccountRequest) 
 	}
 	// The nonce first: one that is too old is refused and says so, one too new would stay so.
 	out := &ledgerv1.GetAccountResponse{
-		Id: account[:], PendingNonce: c.PendingNonce(account), Height: c.State().Head().Height,
+		Id: account[:], PendingNonce: c.PendingNonce(account, r.GetSigner()),
+		Height: c.State().Head().Height,
+	}
+	if signers, ok := c.State().Signers(account); ok {
+		if out.Signers, err = message(signers.Append(nil), &chainv1.AccountSigners{}); err != nil {
+			return nil, err
+		}
 	}
 	if r.GetProve() {
 		return out, prove(ctx, c, account, out)

@@ -316,6 +316,179 @@ func (x *Account) GetKeys() *KeySet {
 	return nil
 }
 
+// AccountSigners is the state leaf of who may act for an account beside its key set, keyed like the
+// account. It exists once something was set, and is never deleted.
+type AccountSigners struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the delegate that was set last; the next one's is higher by 1.
+	Last uint32 `protobuf:"varint,1,opt,name=last,proto3" json:"last,omitempty"`
+	// Live delegates, ascending by number, at most 16.
+	Delegates     []*Delegate `protobuf:"bytes,2,rep,name=delegates,proto3" json:"delegates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountSigners) Reset() {
+	*x = AccountSigners{}
+	mi := &file_ucn_chain_v1_account_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountSigners) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountSigners) ProtoMessage() {}
+
+func (x *AccountSigners) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_account_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountSigners.ProtoReflect.Descriptor instead.
+func (*AccountSigners) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_account_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AccountSigners) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *AccountSigners) GetDelegates() []*Delegate {
+	if x != nil {
+		return x.Delegates
+	}
+	return nil
+}
+
+// Delegate is a key that may act for an account within bounds (see SetDelegate).
+type Delegate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 and up, never used again.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Key    *Key   `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Bit n allows the operation of field n of Operation.
+	Operations uint64 `protobuf:"varint,3,opt,name=operations,proto3" json:"operations,omitempty"`
+	// Grains that may leave the account within a period.
+	Limit uint64 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Accrual ms.
+	Period uint64 `protobuf:"varint,5,opt,name=period,proto3" json:"period,omitempty"`
+	// Block time in ms from which it may sign no more.
+	Until uint64 `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`
+	// The nonce that its next transaction must carry.
+	Nonce uint64 `protobuf:"varint,7,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// Accrual ms at which the period that spent belongs to began.
+	Window uint64 `protobuf:"varint,8,opt,name=window,proto3" json:"window,omitempty"`
+	// Grains that left the account through it in that period.
+	Spent         uint64 `protobuf:"varint,9,opt,name=spent,proto3" json:"spent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delegate) Reset() {
+	*x = Delegate{}
+	mi := &file_ucn_chain_v1_account_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delegate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delegate) ProtoMessage() {}
+
+func (x *Delegate) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_account_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delegate.ProtoReflect.Descriptor instead.
+func (*Delegate) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_account_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Delegate) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Delegate) GetKey() *Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Delegate) GetOperations() uint64 {
+	if x != nil {
+		return x.Operations
+	}
+	return 0
+}
+
+func (x *Delegate) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Delegate) GetPeriod() uint64 {
+	if x != nil {
+		return x.Period
+	}
+	return 0
+}
+
+func (x *Delegate) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Delegate) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *Delegate) GetWindow() uint64 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+func (x *Delegate) GetSpent() uint64 {
+	if x != nil {
+		return x.Spent
+	}
+	return 0
+}
+
 var File_ucn_chain_v1_account_proto protoreflect.FileDescriptor
 
 const file_ucn_chain_v1_account_proto_rawDesc = "" +
@@ -339,7 +512,22 @@ const file_ucn_chain_v1_account_proto_rawDesc = "" +
 	"\abalance\x18\x01 \x01(\x04R\abalance\x12\x12\n" +
 	"\x04lock\x18\x02 \x01(\x04R\x04lock\x12\x14\n" +
 	"\x05nonce\x18\x03 \x01(\x04R\x05nonce\x12(\n" +
-	"\x04keys\x18\x04 \x01(\v2\x14.ucn.chain.v1.KeySetR\x04keysB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x04keys\x18\x04 \x01(\v2\x14.ucn.chain.v1.KeySetR\x04keys\"Z\n" +
+	"\x0eAccountSigners\x12\x12\n" +
+	"\x04last\x18\x01 \x01(\rR\x04last\x124\n" +
+	"\tdelegates\x18\x02 \x03(\v2\x16.ucn.chain.v1.DelegateR\tdelegates\"\xef\x01\n" +
+	"\bDelegate\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12#\n" +
+	"\x03key\x18\x02 \x01(\v2\x11.ucn.chain.v1.KeyR\x03key\x12\x1e\n" +
+	"\n" +
+	"operations\x18\x03 \x01(\x04R\n" +
+	"operations\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x04R\x05limit\x12\x16\n" +
+	"\x06period\x18\x05 \x01(\x04R\x06period\x12\x14\n" +
+	"\x05until\x18\x06 \x01(\x04R\x05until\x12\x14\n" +
+	"\x05nonce\x18\a \x01(\x04R\x05nonce\x12\x16\n" +
+	"\x06window\x18\b \x01(\x04R\x06window\x12\x14\n" +
+	"\x05spent\x18\t \x01(\x04R\x05spentB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_account_proto_rawDescOnce sync.Once
@@ -353,24 +541,28 @@ func file_ucn_chain_v1_account_proto_rawDescGZIP() []byte {
 	return file_ucn_chain_v1_account_proto_rawDescData
 }
 
-var file_ucn_chain_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_ucn_chain_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_ucn_chain_v1_account_proto_goTypes = []any{
 	(*Key)(nil),              // 0: ucn.chain.v1.Key
 	(*KeySet)(nil),           // 1: ucn.chain.v1.KeySet
 	(*Signature)(nil),        // 2: ucn.chain.v1.Signature
 	(*AccountSignature)(nil), // 3: ucn.chain.v1.AccountSignature
 	(*Account)(nil),          // 4: ucn.chain.v1.Account
+	(*AccountSigners)(nil),   // 5: ucn.chain.v1.AccountSigners
+	(*Delegate)(nil),         // 6: ucn.chain.v1.Delegate
 }
 var file_ucn_chain_v1_account_proto_depIdxs = []int32{
 	0, // 0: ucn.chain.v1.KeySet.keys:type_name -> ucn.chain.v1.Key
 	1, // 1: ucn.chain.v1.AccountSignature.keys:type_name -> ucn.chain.v1.KeySet
 	2, // 2: ucn.chain.v1.AccountSignature.signatures:type_name -> ucn.chain.v1.Signature
 	1, // 3: ucn.chain.v1.Account.keys:type_name -> ucn.chain.v1.KeySet
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	6, // 4: ucn.chain.v1.AccountSigners.delegates:type_name -> ucn.chain.v1.Delegate
+	0, // 5: ucn.chain.v1.Delegate.key:type_name -> ucn.chain.v1.Key
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_ucn_chain_v1_account_proto_init() }
@@ -384,7 +576,7 @@ func file_ucn_chain_v1_account_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_chain_v1_account_proto_rawDesc), len(file_ucn_chain_v1_account_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

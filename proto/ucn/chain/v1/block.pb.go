@@ -208,6 +208,13 @@ const (
 	// Notice was not given for so much.
 	Reason_REASON_NOTICE_TOO_LOW Reason = 43
 	Reason_REASON_NOTICE_NOT_DUE Reason = 44
+	// Key, operations, limit, period or until of a delegate is not as SetDelegate wants it.
+	Reason_REASON_DELEGATE_INVALID Reason = 45
+	Reason_REASON_DELEGATE_UNKNOWN Reason = 46
+	// The account has 16 delegates.
+	Reason_REASON_TOO_MANY_DELEGATES Reason = 47
+	// More would leave the account than the delegate's limit allows in this period.
+	Reason_REASON_DELEGATE_LIMIT Reason = 48
 )
 
 // Enum value maps for Reason.
@@ -258,6 +265,10 @@ var (
 		42: "REASON_UNBOND_INVALID",
 		43: "REASON_NOTICE_TOO_LOW",
 		44: "REASON_NOTICE_NOT_DUE",
+		45: "REASON_DELEGATE_INVALID",
+		46: "REASON_DELEGATE_UNKNOWN",
+		47: "REASON_TOO_MANY_DELEGATES",
+		48: "REASON_DELEGATE_LIMIT",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -305,6 +316,10 @@ var (
 		"REASON_UNBOND_INVALID":       42,
 		"REASON_NOTICE_TOO_LOW":       43,
 		"REASON_NOTICE_NOT_DUE":       44,
+		"REASON_DELEGATE_INVALID":     45,
+		"REASON_DELEGATE_UNKNOWN":     46,
+		"REASON_TOO_MANY_DELEGATES":   47,
+		"REASON_DELEGATE_LIMIT":       48,
 	}
 )
 
@@ -1409,7 +1424,9 @@ type Outcome struct {
 	// Grains still due by the note and not paid because of the bound.
 	Unpaid uint64 `protobuf:"varint,4,opt,name=unpaid,proto3" json:"unpaid,omitempty"`
 	// Per lease of a Settle, the same order: what was done.
-	Settled       []*SettleOutcome `protobuf:"bytes,5,rep,name=settled,proto3" json:"settled,omitempty"`
+	Settled []*SettleOutcome `protobuf:"bytes,5,rep,name=settled,proto3" json:"settled,omitempty"`
+	// Number of the delegate that was set.
+	Delegate      uint32 `protobuf:"varint,6,opt,name=delegate,proto3" json:"delegate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1477,6 +1494,13 @@ func (x *Outcome) GetSettled() []*SettleOutcome {
 		return x.Settled
 	}
 	return nil
+}
+
+func (x *Outcome) GetDelegate() uint32 {
+	if x != nil {
+		return x.Delegate
+	}
+	return 0
 }
 
 // SettleOutcome is what Settle did to one lease.
@@ -2039,13 +2063,14 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\x10failed_operation\x18\x03 \x01(\rR\x0ffailedOperation\x12,\n" +
 	"\x06reason\x18\x04 \x01(\x0e2\x14.ucn.chain.v1.ReasonR\x06reason\x12\x10\n" +
 	"\x03fee\x18\x05 \x01(\x04R\x03fee\x121\n" +
-	"\boutcomes\x18\x06 \x03(\v2\x15.ucn.chain.v1.OutcomeR\boutcomes\"\xb5\x01\n" +
+	"\boutcomes\x18\x06 \x03(\v2\x15.ucn.chain.v1.OutcomeR\boutcomes\"\xd1\x01\n" +
 	"\aOutcome\x12\x18\n" +
 	"\acreated\x18\x01 \x01(\fR\acreated\x12\x16\n" +
 	"\x06amount\x18\x02 \x01(\x04R\x06amount\x12)\n" +
 	"\x05bound\x18\x03 \x01(\x0e2\x13.ucn.chain.v1.BoundR\x05bound\x12\x16\n" +
 	"\x06unpaid\x18\x04 \x01(\x04R\x06unpaid\x125\n" +
-	"\asettled\x18\x05 \x03(\v2\x1b.ucn.chain.v1.SettleOutcomeR\asettled\"g\n" +
+	"\asettled\x18\x05 \x03(\v2\x1b.ucn.chain.v1.SettleOutcomeR\asettled\x12\x1a\n" +
+	"\bdelegate\x18\x06 \x01(\rR\bdelegate\"g\n" +
 	"\rSettleOutcome\x12\x1d\n" +
 	"\n" +
 	"rate_freed\x18\x01 \x01(\bR\trateFreed\x12\x1d\n" +
@@ -2100,7 +2125,8 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\rBOUND_SETTLED\x10\b\x12\x13\n" +
 	"\x0fBOUND_SIGNATURE\x10\t\x12\x16\n" +
 	"\x12BOUND_ALREADY_PAID\x10\n" +
-	"*\xa1\t\n" +
+	"*\x95\n" +
+	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_BALANCE_TOO_LOW\x10\x01\x12\x16\n" +
@@ -2147,7 +2173,11 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\x16REASON_PURPOSE_DIFFERS\x10)\x12\x19\n" +
 	"\x15REASON_UNBOND_INVALID\x10*\x12\x19\n" +
 	"\x15REASON_NOTICE_TOO_LOW\x10+\x12\x19\n" +
-	"\x15REASON_NOTICE_NOT_DUE\x10,B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x15REASON_NOTICE_NOT_DUE\x10,\x12\x1b\n" +
+	"\x17REASON_DELEGATE_INVALID\x10-\x12\x1b\n" +
+	"\x17REASON_DELEGATE_UNKNOWN\x10.\x12\x1d\n" +
+	"\x19REASON_TOO_MANY_DELEGATES\x10/\x12\x19\n" +
+	"\x15REASON_DELEGATE_LIMIT\x100B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_block_proto_rawDescOnce sync.Once

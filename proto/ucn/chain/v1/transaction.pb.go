@@ -83,7 +83,8 @@ type TransactionBody struct {
 	Chain string `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
 	// The sender (32 bytes).
 	Account []byte `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
-	// 0 = the account's key set; n = its delegate n.
+	// 0 = the account's key set; n = its delegate n, who signs with one signature of index 0 and
+	// sends no key set along.
 	Signer uint32 `protobuf:"varint,3,opt,name=signer,proto3" json:"signer,omitempty"`
 	// Must equal the signer's next nonce.
 	Nonce uint64 `protobuf:"varint,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
@@ -205,6 +206,8 @@ type Operation struct {
 	//	*Operation_Accept
 	//	*Operation_Reject
 	//	*Operation_Notice
+	//	*Operation_SetDelegate
+	//	*Operation_RemoveDelegate
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -382,6 +385,24 @@ func (x *Operation) GetNotice() *Notice {
 	return nil
 }
 
+func (x *Operation) GetSetDelegate() *SetDelegate {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_SetDelegate); ok {
+			return x.SetDelegate
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetRemoveDelegate() *RemoveDelegate {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_RemoveDelegate); ok {
+			return x.RemoveDelegate
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -446,6 +467,14 @@ type Operation_Notice struct {
 	Notice *Notice `protobuf:"bytes,15,opt,name=notice,proto3,oneof"`
 }
 
+type Operation_SetDelegate struct {
+	SetDelegate *SetDelegate `protobuf:"bytes,16,opt,name=set_delegate,json=setDelegate,proto3,oneof"`
+}
+
+type Operation_RemoveDelegate struct {
+	RemoveDelegate *RemoveDelegate `protobuf:"bytes,17,opt,name=remove_delegate,json=removeDelegate,proto3,oneof"`
+}
+
 func (*Operation_Transfer) isOperation_Kind() {}
 
 func (*Operation_SetKeys) isOperation_Kind() {}
@@ -475,6 +504,10 @@ func (*Operation_Accept) isOperation_Kind() {}
 func (*Operation_Reject) isOperation_Kind() {}
 
 func (*Operation_Notice) isOperation_Kind() {}
+
+func (*Operation_SetDelegate) isOperation_Kind() {}
+
+func (*Operation_RemoveDelegate) isOperation_Kind() {}
 
 // Transfer moves grains; a receiver that does not exist is created and pays its lock out of it.
 type Transfer struct {
@@ -1338,6 +1371,145 @@ func (x *Notice) GetAmount() uint64 {
 	return 0
 }
 
+// SetDelegate lets a key act for the sender within bounds, or changes the bounds of a delegate. Of
+// the key set only, like all that is about keys. Reasons: DELEGATE_INVALID, DELEGATE_UNKNOWN,
+// TOO_MANY_DELEGATES.
+type SetDelegate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0 = a new delegate, whose number the receipt's outcome tells; n = change delegate n, whose key
+	// stays: nonce and what was spent go on.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Key    *Key   `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Bit n allows the operation of field n of Operation. At least one, and none of set_keys,
+	// set_delegate and remove_delegate, nor what else is about keys.
+	Operations uint64 `protobuf:"varint,3,opt,name=operations,proto3" json:"operations,omitempty"`
+	// The most grains that may leave the account within a period, fees and locks included; at least 1.
+	Limit uint64 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Accrual ms: 1 minute to 366 days. Periods follow one another from when the delegate was set.
+	Period uint64 `protobuf:"varint,5,opt,name=period,proto3" json:"period,omitempty"`
+	// Block time in ms from which it may sign no more; ahead of the block's time.
+	Until         uint64 `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDelegate) Reset() {
+	*x = SetDelegate{}
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDelegate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDelegate) ProtoMessage() {}
+
+func (x *SetDelegate) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDelegate.ProtoReflect.Descriptor instead.
+func (*SetDelegate) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SetDelegate) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *SetDelegate) GetKey() *Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SetDelegate) GetOperations() uint64 {
+	if x != nil {
+		return x.Operations
+	}
+	return 0
+}
+
+func (x *SetDelegate) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *SetDelegate) GetPeriod() uint64 {
+	if x != nil {
+		return x.Period
+	}
+	return 0
+}
+
+func (x *SetDelegate) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+// RemoveDelegate ends a delegate; its number is never used again. Reason: DELEGATE_UNKNOWN.
+type RemoveDelegate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveDelegate) Reset() {
+	*x = RemoveDelegate{}
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveDelegate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveDelegate) ProtoMessage() {}
+
+func (x *RemoveDelegate) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveDelegate.ProtoReflect.Descriptor instead.
+func (*RemoveDelegate) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RemoveDelegate) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 var File_ucn_chain_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
@@ -1357,7 +1529,7 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\a \x03(\v2\x17.ucn.chain.v1.OperationR\n" +
 	"operations\x12\x12\n" +
-	"\x04memo\x18\b \x01(\fR\x04memo\"\x99\x06\n" +
+	"\x04memo\x18\b \x01(\fR\x04memo\"\xa2\a\n" +
 	"\tOperation\x124\n" +
 	"\btransfer\x18\x01 \x01(\v2\x16.ucn.chain.v1.TransferH\x00R\btransfer\x122\n" +
 	"\bset_keys\x18\x02 \x01(\v2\x15.ucn.chain.v1.SetKeysH\x00R\asetKeys\x12;\n" +
@@ -1376,7 +1548,9 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\x06settle\x18\f \x01(\v2\x14.ucn.chain.v1.SettleH\x00R\x06settle\x12.\n" +
 	"\x06accept\x18\r \x01(\v2\x14.ucn.chain.v1.AcceptH\x00R\x06accept\x12.\n" +
 	"\x06reject\x18\x0e \x01(\v2\x14.ucn.chain.v1.RejectH\x00R\x06reject\x12.\n" +
-	"\x06notice\x18\x0f \x01(\v2\x14.ucn.chain.v1.NoticeH\x00R\x06noticeB\x06\n" +
+	"\x06notice\x18\x0f \x01(\v2\x14.ucn.chain.v1.NoticeH\x00R\x06notice\x12>\n" +
+	"\fset_delegate\x18\x10 \x01(\v2\x19.ucn.chain.v1.SetDelegateH\x00R\vsetDelegate\x12G\n" +
+	"\x0fremove_delegate\x18\x11 \x01(\v2\x1c.ucn.chain.v1.RemoveDelegateH\x00R\x0eremoveDelegateB\x06\n" +
 	"\x04kind\"2\n" +
 	"\bTransfer\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\fR\x02to\x12\x16\n" +
@@ -1432,7 +1606,18 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\x10countersignature\x18\x03 \x01(\v2\x1e.ucn.chain.v1.CountersignatureR\x10countersignature\"8\n" +
 	"\x06Notice\x12\x16\n" +
 	"\x06escrow\x18\x01 \x01(\fR\x06escrow\x12\x16\n" +
-	"\x06amount\x18\x02 \x01(\x04R\x06amountB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x06amount\x18\x02 \x01(\x04R\x06amount\"\xae\x01\n" +
+	"\vSetDelegate\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12#\n" +
+	"\x03key\x18\x02 \x01(\v2\x11.ucn.chain.v1.KeyR\x03key\x12\x1e\n" +
+	"\n" +
+	"operations\x18\x03 \x01(\x04R\n" +
+	"operations\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x04R\x05limit\x12\x16\n" +
+	"\x06period\x18\x05 \x01(\x04R\x06period\x12\x14\n" +
+	"\x05until\x18\x06 \x01(\x04R\x05until\"(\n" +
+	"\x0eRemoveDelegate\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06numberB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_transaction_proto_rawDescOnce sync.Once
@@ -1446,7 +1631,7 @@ func file_ucn_chain_v1_transaction_proto_rawDescGZIP() []byte {
 	return file_ucn_chain_v1_transaction_proto_rawDescData
 }
 
-var file_ucn_chain_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_ucn_chain_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_ucn_chain_v1_transaction_proto_goTypes = []any{
 	(*Transaction)(nil),      // 0: ucn.chain.v1.Transaction
 	(*TransactionBody)(nil),  // 1: ucn.chain.v1.TransactionBody
@@ -1466,17 +1651,20 @@ var file_ucn_chain_v1_transaction_proto_goTypes = []any{
 	(*Accept)(nil),           // 15: ucn.chain.v1.Accept
 	(*Reject)(nil),           // 16: ucn.chain.v1.Reject
 	(*Notice)(nil),           // 17: ucn.chain.v1.Notice
-	(*AccountSignature)(nil), // 18: ucn.chain.v1.AccountSignature
-	(*KeySet)(nil),           // 19: ucn.chain.v1.KeySet
-	(Purpose)(0),             // 20: ucn.chain.v1.Purpose
-	(*Terms)(nil),            // 21: ucn.chain.v1.Terms
-	(*Lease)(nil),            // 22: ucn.chain.v1.Lease
-	(*Note)(nil),             // 23: ucn.chain.v1.Note
-	(*Countersignature)(nil), // 24: ucn.chain.v1.Countersignature
+	(*SetDelegate)(nil),      // 18: ucn.chain.v1.SetDelegate
+	(*RemoveDelegate)(nil),   // 19: ucn.chain.v1.RemoveDelegate
+	(*AccountSignature)(nil), // 20: ucn.chain.v1.AccountSignature
+	(*KeySet)(nil),           // 21: ucn.chain.v1.KeySet
+	(Purpose)(0),             // 22: ucn.chain.v1.Purpose
+	(*Terms)(nil),            // 23: ucn.chain.v1.Terms
+	(*Lease)(nil),            // 24: ucn.chain.v1.Lease
+	(*Note)(nil),             // 25: ucn.chain.v1.Note
+	(*Countersignature)(nil), // 26: ucn.chain.v1.Countersignature
+	(*Key)(nil),              // 27: ucn.chain.v1.Key
 }
 var file_ucn_chain_v1_transaction_proto_depIdxs = []int32{
 	1,  // 0: ucn.chain.v1.Transaction.body:type_name -> ucn.chain.v1.TransactionBody
-	18, // 1: ucn.chain.v1.Transaction.signature:type_name -> ucn.chain.v1.AccountSignature
+	20, // 1: ucn.chain.v1.Transaction.signature:type_name -> ucn.chain.v1.AccountSignature
 	2,  // 2: ucn.chain.v1.TransactionBody.operations:type_name -> ucn.chain.v1.Operation
 	3,  // 3: ucn.chain.v1.Operation.transfer:type_name -> ucn.chain.v1.Transfer
 	4,  // 4: ucn.chain.v1.Operation.set_keys:type_name -> ucn.chain.v1.SetKeys
@@ -1493,20 +1681,23 @@ var file_ucn_chain_v1_transaction_proto_depIdxs = []int32{
 	15, // 15: ucn.chain.v1.Operation.accept:type_name -> ucn.chain.v1.Accept
 	16, // 16: ucn.chain.v1.Operation.reject:type_name -> ucn.chain.v1.Reject
 	17, // 17: ucn.chain.v1.Operation.notice:type_name -> ucn.chain.v1.Notice
-	19, // 18: ucn.chain.v1.SetKeys.keys:type_name -> ucn.chain.v1.KeySet
-	20, // 19: ucn.chain.v1.OpenEscrow.purpose:type_name -> ucn.chain.v1.Purpose
-	21, // 20: ucn.chain.v1.OpenEscrow.terms:type_name -> ucn.chain.v1.Terms
-	21, // 21: ucn.chain.v1.SetTerms.terms:type_name -> ucn.chain.v1.Terms
-	22, // 22: ucn.chain.v1.PlaceLease.lease:type_name -> ucn.chain.v1.Lease
-	23, // 23: ucn.chain.v1.Charge.note:type_name -> ucn.chain.v1.Note
-	24, // 24: ucn.chain.v1.Charge.countersignature:type_name -> ucn.chain.v1.Countersignature
-	24, // 25: ucn.chain.v1.Accept.countersignature:type_name -> ucn.chain.v1.Countersignature
-	24, // 26: ucn.chain.v1.Reject.countersignature:type_name -> ucn.chain.v1.Countersignature
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	18, // 18: ucn.chain.v1.Operation.set_delegate:type_name -> ucn.chain.v1.SetDelegate
+	19, // 19: ucn.chain.v1.Operation.remove_delegate:type_name -> ucn.chain.v1.RemoveDelegate
+	21, // 20: ucn.chain.v1.SetKeys.keys:type_name -> ucn.chain.v1.KeySet
+	22, // 21: ucn.chain.v1.OpenEscrow.purpose:type_name -> ucn.chain.v1.Purpose
+	23, // 22: ucn.chain.v1.OpenEscrow.terms:type_name -> ucn.chain.v1.Terms
+	23, // 23: ucn.chain.v1.SetTerms.terms:type_name -> ucn.chain.v1.Terms
+	24, // 24: ucn.chain.v1.PlaceLease.lease:type_name -> ucn.chain.v1.Lease
+	25, // 25: ucn.chain.v1.Charge.note:type_name -> ucn.chain.v1.Note
+	26, // 26: ucn.chain.v1.Charge.countersignature:type_name -> ucn.chain.v1.Countersignature
+	26, // 27: ucn.chain.v1.Accept.countersignature:type_name -> ucn.chain.v1.Countersignature
+	26, // 28: ucn.chain.v1.Reject.countersignature:type_name -> ucn.chain.v1.Countersignature
+	27, // 29: ucn.chain.v1.SetDelegate.key:type_name -> ucn.chain.v1.Key
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_ucn_chain_v1_transaction_proto_init() }
@@ -1532,6 +1723,8 @@ func file_ucn_chain_v1_transaction_proto_init() {
 		(*Operation_Accept)(nil),
 		(*Operation_Reject)(nil),
 		(*Operation_Notice)(nil),
+		(*Operation_SetDelegate)(nil),
+		(*Operation_RemoveDelegate)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1539,7 +1732,7 @@ func file_ucn_chain_v1_transaction_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_chain_v1_transaction_proto_rawDesc), len(file_ucn_chain_v1_transaction_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -182,22 +182,24 @@ func (Direction) EnumDescriptor() ([]byte, []int) {
 type OperationKind int32
 
 const (
-	OperationKind_OPERATION_KIND_UNSPECIFIED  OperationKind = 0
-	OperationKind_OPERATION_KIND_TRANSFER     OperationKind = 1
-	OperationKind_OPERATION_KIND_SET_KEYS     OperationKind = 2
-	OperationKind_OPERATION_KIND_OPEN_ESCROW  OperationKind = 3
-	OperationKind_OPERATION_KIND_TOP_UP       OperationKind = 4
-	OperationKind_OPERATION_KIND_WITHDRAW     OperationKind = 5
-	OperationKind_OPERATION_KIND_SET_TERMS    OperationKind = 6
-	OperationKind_OPERATION_KIND_CLOSE_ESCROW OperationKind = 7
-	OperationKind_OPERATION_KIND_PLACE_LEASE  OperationKind = 8
-	OperationKind_OPERATION_KIND_EXTEND       OperationKind = 9
-	OperationKind_OPERATION_KIND_CHARGE       OperationKind = 10
-	OperationKind_OPERATION_KIND_END          OperationKind = 11
-	OperationKind_OPERATION_KIND_SETTLE       OperationKind = 12
-	OperationKind_OPERATION_KIND_ACCEPT       OperationKind = 13
-	OperationKind_OPERATION_KIND_REJECT       OperationKind = 14
-	OperationKind_OPERATION_KIND_NOTICE       OperationKind = 15
+	OperationKind_OPERATION_KIND_UNSPECIFIED     OperationKind = 0
+	OperationKind_OPERATION_KIND_TRANSFER        OperationKind = 1
+	OperationKind_OPERATION_KIND_SET_KEYS        OperationKind = 2
+	OperationKind_OPERATION_KIND_OPEN_ESCROW     OperationKind = 3
+	OperationKind_OPERATION_KIND_TOP_UP          OperationKind = 4
+	OperationKind_OPERATION_KIND_WITHDRAW        OperationKind = 5
+	OperationKind_OPERATION_KIND_SET_TERMS       OperationKind = 6
+	OperationKind_OPERATION_KIND_CLOSE_ESCROW    OperationKind = 7
+	OperationKind_OPERATION_KIND_PLACE_LEASE     OperationKind = 8
+	OperationKind_OPERATION_KIND_EXTEND          OperationKind = 9
+	OperationKind_OPERATION_KIND_CHARGE          OperationKind = 10
+	OperationKind_OPERATION_KIND_END             OperationKind = 11
+	OperationKind_OPERATION_KIND_SETTLE          OperationKind = 12
+	OperationKind_OPERATION_KIND_ACCEPT          OperationKind = 13
+	OperationKind_OPERATION_KIND_REJECT          OperationKind = 14
+	OperationKind_OPERATION_KIND_NOTICE          OperationKind = 15
+	OperationKind_OPERATION_KIND_SET_DELEGATE    OperationKind = 16
+	OperationKind_OPERATION_KIND_REMOVE_DELEGATE OperationKind = 17
 )
 
 // Enum value maps for OperationKind.
@@ -219,24 +221,28 @@ var (
 		13: "OPERATION_KIND_ACCEPT",
 		14: "OPERATION_KIND_REJECT",
 		15: "OPERATION_KIND_NOTICE",
+		16: "OPERATION_KIND_SET_DELEGATE",
+		17: "OPERATION_KIND_REMOVE_DELEGATE",
 	}
 	OperationKind_value = map[string]int32{
-		"OPERATION_KIND_UNSPECIFIED":  0,
-		"OPERATION_KIND_TRANSFER":     1,
-		"OPERATION_KIND_SET_KEYS":     2,
-		"OPERATION_KIND_OPEN_ESCROW":  3,
-		"OPERATION_KIND_TOP_UP":       4,
-		"OPERATION_KIND_WITHDRAW":     5,
-		"OPERATION_KIND_SET_TERMS":    6,
-		"OPERATION_KIND_CLOSE_ESCROW": 7,
-		"OPERATION_KIND_PLACE_LEASE":  8,
-		"OPERATION_KIND_EXTEND":       9,
-		"OPERATION_KIND_CHARGE":       10,
-		"OPERATION_KIND_END":          11,
-		"OPERATION_KIND_SETTLE":       12,
-		"OPERATION_KIND_ACCEPT":       13,
-		"OPERATION_KIND_REJECT":       14,
-		"OPERATION_KIND_NOTICE":       15,
+		"OPERATION_KIND_UNSPECIFIED":     0,
+		"OPERATION_KIND_TRANSFER":        1,
+		"OPERATION_KIND_SET_KEYS":        2,
+		"OPERATION_KIND_OPEN_ESCROW":     3,
+		"OPERATION_KIND_TOP_UP":          4,
+		"OPERATION_KIND_WITHDRAW":        5,
+		"OPERATION_KIND_SET_TERMS":       6,
+		"OPERATION_KIND_CLOSE_ESCROW":    7,
+		"OPERATION_KIND_PLACE_LEASE":     8,
+		"OPERATION_KIND_EXTEND":          9,
+		"OPERATION_KIND_CHARGE":          10,
+		"OPERATION_KIND_END":             11,
+		"OPERATION_KIND_SETTLE":          12,
+		"OPERATION_KIND_ACCEPT":          13,
+		"OPERATION_KIND_REJECT":          14,
+		"OPERATION_KIND_NOTICE":          15,
+		"OPERATION_KIND_SET_DELEGATE":    16,
+		"OPERATION_KIND_REMOVE_DELEGATE": 17,
 	}
 )
 
@@ -792,10 +798,12 @@ func (x *SubmitStreamResponse) GetResults() []*SubmitResult {
 }
 
 type GetAccountRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Chain         string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
-	Account       []byte                 `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
-	Prove         bool                   `protobuf:"varint,3,opt,name=prove,proto3" json:"prove,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Chain   string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	Account []byte                 `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	Prove   bool                   `protobuf:"varint,3,opt,name=prove,proto3" json:"prove,omitempty"`
+	// Whose pending_nonce is asked for: 0 = the key set, n = delegate n.
+	Signer        uint32 `protobuf:"varint,4,opt,name=signer,proto3" json:"signer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -851,16 +859,26 @@ func (x *GetAccountRequest) GetProve() bool {
 	return false
 }
 
+func (x *GetAccountRequest) GetSigner() uint32 {
+	if x != nil {
+		return x.Signer
+	}
+	return 0
+}
+
 type GetAccountResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Absent = the account does not exist.
 	Account *v1.Account `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
 	Height  uint64      `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`
-	// Next nonce with what waits in this ledger's pool counted.
+	// Next nonce of the signer asked for, with what waits in this ledger's pool counted.
 	PendingNonce uint64 `protobuf:"varint,4,opt,name=pending_nonce,json=pendingNonce,proto3" json:"pending_nonce,omitempty"`
 	// Set when asked for.
-	Proof         *v1.AccountProof `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
+	Proof *v1.AccountProof `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
+	// Who may act for the account beside its key set, as of the committed state, which may be later
+	// than height; not covered by the proof. Absent = nobody was ever named.
+	Signers       *v1.AccountSigners `protobuf:"bytes,6,opt,name=signers,proto3" json:"signers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -926,6 +944,13 @@ func (x *GetAccountResponse) GetPendingNonce() uint64 {
 func (x *GetAccountResponse) GetProof() *v1.AccountProof {
 	if x != nil {
 		return x.Proof
+	}
+	return nil
+}
+
+func (x *GetAccountResponse) GetSigners() *v1.AccountSigners {
+	if x != nil {
+		return x.Signers
 	}
 	return nil
 }
@@ -3743,17 +3768,19 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x04wait\x18\x03 \x01(\x0e2\x17.ucn.ledger.v1.FinalityR\x04wait\x12#\n" +
 	"\romit_receipts\x18\x04 \x01(\bR\fomitReceipts\"M\n" +
 	"\x14SubmitStreamResponse\x125\n" +
-	"\aresults\x18\x01 \x03(\v2\x1b.ucn.ledger.v1.SubmitResultR\aresults\"Y\n" +
+	"\aresults\x18\x01 \x03(\v2\x1b.ucn.ledger.v1.SubmitResultR\aresults\"q\n" +
 	"\x11GetAccountRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\fR\aaccount\x12\x14\n" +
-	"\x05prove\x18\x03 \x01(\bR\x05prove\"\xc4\x01\n" +
+	"\x05prove\x18\x03 \x01(\bR\x05prove\x12\x16\n" +
+	"\x06signer\x18\x04 \x01(\rR\x06signer\"\xfc\x01\n" +
 	"\x12GetAccountResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12/\n" +
 	"\aaccount\x18\x02 \x01(\v2\x15.ucn.chain.v1.AccountR\aaccount\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x12#\n" +
 	"\rpending_nonce\x18\x04 \x01(\x04R\fpendingNonce\x120\n" +
-	"\x05proof\x18\x05 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"V\n" +
+	"\x05proof\x18\x05 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\x126\n" +
+	"\asigners\x18\x06 \x01(\v2\x1c.ucn.chain.v1.AccountSignersR\asigners\"V\n" +
 	"\x10GetEscrowRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
 	"\x06escrow\x18\x02 \x01(\fR\x06escrow\x12\x14\n" +
@@ -3993,7 +4020,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDIRECTION_SENT\x10\x01\x12\x16\n" +
-	"\x12DIRECTION_RECEIVED\x10\x02*\xda\x03\n" +
+	"\x12DIRECTION_RECEIVED\x10\x02*\x9f\x04\n" +
 	"\rOperationKind\x12\x1e\n" +
 	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17OPERATION_KIND_TRANSFER\x10\x01\x12\x1b\n" +
@@ -4011,7 +4038,9 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x15OPERATION_KIND_SETTLE\x10\f\x12\x19\n" +
 	"\x15OPERATION_KIND_ACCEPT\x10\r\x12\x19\n" +
 	"\x15OPERATION_KIND_REJECT\x10\x0e\x12\x19\n" +
-	"\x15OPERATION_KIND_NOTICE\x10\x0f*L\n" +
+	"\x15OPERATION_KIND_NOTICE\x10\x0f\x12\x1f\n" +
+	"\x1bOPERATION_KIND_SET_DELEGATE\x10\x10\x12\"\n" +
+	"\x1eOPERATION_KIND_REMOVE_DELEGATE\x10\x11*L\n" +
 	"\bOpenness\x12\x18\n" +
 	"\x14OPENNESS_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rOPENNESS_OPEN\x10\x01\x12\x13\n" +
@@ -4112,20 +4141,21 @@ var file_ucn_ledger_v1_ledger_proto_goTypes = []any{
 	(*v1.Receipt)(nil),               // 55: ucn.chain.v1.Receipt
 	(*v1.Account)(nil),               // 56: ucn.chain.v1.Account
 	(*v1.AccountProof)(nil),          // 57: ucn.chain.v1.AccountProof
-	(*v1.Escrow)(nil),                // 58: ucn.chain.v1.Escrow
-	(*v1.LeaseState)(nil),            // 59: ucn.chain.v1.LeaseState
-	(*v1.Transaction)(nil),           // 60: ucn.chain.v1.Transaction
-	(*v1.TransactionProof)(nil),      // 61: ucn.chain.v1.TransactionProof
-	(*v1.Block)(nil),                 // 62: ucn.chain.v1.Block
-	(*v1.TransactionBody)(nil),       // 63: ucn.chain.v1.TransactionBody
-	(v1.Purpose)(0),                  // 64: ucn.chain.v1.Purpose
-	(*v1.Operation)(nil),             // 65: ucn.chain.v1.Operation
-	(*v1.Outcome)(nil),               // 66: ucn.chain.v1.Outcome
-	(*v1.Lease)(nil),                 // 67: ucn.chain.v1.Lease
-	(*v1.Note)(nil),                  // 68: ucn.chain.v1.Note
-	(v1.Bound)(0),                    // 69: ucn.chain.v1.Bound
-	(*v1.ChainState)(nil),            // 70: ucn.chain.v1.ChainState
-	(*v1.HistoryProof)(nil),          // 71: ucn.chain.v1.HistoryProof
+	(*v1.AccountSigners)(nil),        // 58: ucn.chain.v1.AccountSigners
+	(*v1.Escrow)(nil),                // 59: ucn.chain.v1.Escrow
+	(*v1.LeaseState)(nil),            // 60: ucn.chain.v1.LeaseState
+	(*v1.Transaction)(nil),           // 61: ucn.chain.v1.Transaction
+	(*v1.TransactionProof)(nil),      // 62: ucn.chain.v1.TransactionProof
+	(*v1.Block)(nil),                 // 63: ucn.chain.v1.Block
+	(*v1.TransactionBody)(nil),       // 64: ucn.chain.v1.TransactionBody
+	(v1.Purpose)(0),                  // 65: ucn.chain.v1.Purpose
+	(*v1.Operation)(nil),             // 66: ucn.chain.v1.Operation
+	(*v1.Outcome)(nil),               // 67: ucn.chain.v1.Outcome
+	(*v1.Lease)(nil),                 // 68: ucn.chain.v1.Lease
+	(*v1.Note)(nil),                  // 69: ucn.chain.v1.Note
+	(v1.Bound)(0),                    // 70: ucn.chain.v1.Bound
+	(*v1.ChainState)(nil),            // 71: ucn.chain.v1.ChainState
+	(*v1.HistoryProof)(nil),          // 72: ucn.chain.v1.HistoryProof
 }
 var file_ucn_ledger_v1_ledger_proto_depIdxs = []int32{
 	51, // 0: ucn.ledger.v1.GetChainResponse.genesis:type_name -> ucn.chain.v1.Genesis
@@ -4140,90 +4170,91 @@ var file_ucn_ledger_v1_ledger_proto_depIdxs = []int32{
 	9,  // 9: ucn.ledger.v1.SubmitStreamResponse.results:type_name -> ucn.ledger.v1.SubmitResult
 	56, // 10: ucn.ledger.v1.GetAccountResponse.account:type_name -> ucn.chain.v1.Account
 	57, // 11: ucn.ledger.v1.GetAccountResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	58, // 12: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
-	57, // 13: ucn.ledger.v1.GetEscrowResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	59, // 14: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
-	57, // 15: ucn.ledger.v1.GetLeaseResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	9,  // 16: ucn.ledger.v1.GetTransactionResponse.result:type_name -> ucn.ledger.v1.SubmitResult
-	60, // 17: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
-	61, // 18: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
-	62, // 19: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
-	9,  // 20: ucn.ledger.v1.RequestFaucetResponse.result:type_name -> ucn.ledger.v1.SubmitResult
-	2,  // 21: ucn.ledger.v1.ListTransactionsRequest.direction:type_name -> ucn.ledger.v1.Direction
-	3,  // 22: ucn.ledger.v1.ListTransactionsRequest.kinds:type_name -> ucn.ledger.v1.OperationKind
-	1,  // 23: ucn.ledger.v1.ListTransactionsRequest.order:type_name -> ucn.ledger.v1.Order
-	26, // 24: ucn.ledger.v1.ListTransactionsResponse.transactions:type_name -> ucn.ledger.v1.TransactionEntry
-	63, // 25: ucn.ledger.v1.TransactionEntry.body:type_name -> ucn.chain.v1.TransactionBody
-	55, // 26: ucn.ledger.v1.TransactionEntry.receipt:type_name -> ucn.chain.v1.Receipt
-	64, // 27: ucn.ledger.v1.ListEscrowsRequest.purpose:type_name -> ucn.chain.v1.Purpose
-	4,  // 28: ucn.ledger.v1.ListEscrowsRequest.openness:type_name -> ucn.ledger.v1.Openness
-	1,  // 29: ucn.ledger.v1.ListEscrowsRequest.order:type_name -> ucn.ledger.v1.Order
-	29, // 30: ucn.ledger.v1.ListEscrowsResponse.escrows:type_name -> ucn.ledger.v1.EscrowEntry
-	64, // 31: ucn.ledger.v1.EscrowEntry.purpose:type_name -> ucn.chain.v1.Purpose
-	58, // 32: ucn.ledger.v1.EscrowEntry.escrow:type_name -> ucn.chain.v1.Escrow
-	1,  // 33: ucn.ledger.v1.ListEscrowEventsRequest.order:type_name -> ucn.ledger.v1.Order
-	32, // 34: ucn.ledger.v1.ListEscrowEventsResponse.events:type_name -> ucn.ledger.v1.EscrowEvent
-	3,  // 35: ucn.ledger.v1.EscrowEvent.kind:type_name -> ucn.ledger.v1.OperationKind
-	65, // 36: ucn.ledger.v1.EscrowEvent.operation:type_name -> ucn.chain.v1.Operation
-	66, // 37: ucn.ledger.v1.EscrowEvent.outcome:type_name -> ucn.chain.v1.Outcome
-	1,  // 38: ucn.ledger.v1.ListLeasesRequest.order:type_name -> ucn.ledger.v1.Order
-	35, // 39: ucn.ledger.v1.ListLeasesResponse.leases:type_name -> ucn.ledger.v1.LeaseEntry
-	67, // 40: ucn.ledger.v1.LeaseEntry.lease:type_name -> ucn.chain.v1.Lease
-	59, // 41: ucn.ledger.v1.LeaseEntry.state:type_name -> ucn.chain.v1.LeaseState
-	1,  // 42: ucn.ledger.v1.ListChargesRequest.order:type_name -> ucn.ledger.v1.Order
-	38, // 43: ucn.ledger.v1.ListChargesResponse.charges:type_name -> ucn.ledger.v1.ChargeEntry
-	68, // 44: ucn.ledger.v1.ChargeEntry.note:type_name -> ucn.chain.v1.Note
-	69, // 45: ucn.ledger.v1.ChargeEntry.bound:type_name -> ucn.chain.v1.Bound
-	62, // 46: ucn.ledger.v1.WatchBlocksResponse.block:type_name -> ucn.chain.v1.Block
-	43, // 47: ucn.ledger.v1.SearchResponse.hits:type_name -> ucn.ledger.v1.Hit
-	70, // 48: ucn.ledger.v1.GetSupplyResponse.state:type_name -> ucn.chain.v1.ChainState
-	57, // 49: ucn.ledger.v1.GetSupplyResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	48, // 50: ucn.ledger.v1.GetFeesResponse.blocks:type_name -> ucn.ledger.v1.BlockFees
-	71, // 51: ucn.ledger.v1.GetHistoryProofResponse.proof:type_name -> ucn.chain.v1.HistoryProof
-	54, // 52: ucn.ledger.v1.GetHistoryProofResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
-	5,  // 53: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
-	7,  // 54: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
-	10, // 55: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
-	12, // 56: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
-	14, // 57: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
-	16, // 58: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
-	18, // 59: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
-	20, // 60: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
-	24, // 61: ucn.ledger.v1.LedgerService.ListTransactions:input_type -> ucn.ledger.v1.ListTransactionsRequest
-	27, // 62: ucn.ledger.v1.LedgerService.ListEscrows:input_type -> ucn.ledger.v1.ListEscrowsRequest
-	30, // 63: ucn.ledger.v1.LedgerService.ListEscrowEvents:input_type -> ucn.ledger.v1.ListEscrowEventsRequest
-	33, // 64: ucn.ledger.v1.LedgerService.ListLeases:input_type -> ucn.ledger.v1.ListLeasesRequest
-	36, // 65: ucn.ledger.v1.LedgerService.ListCharges:input_type -> ucn.ledger.v1.ListChargesRequest
-	39, // 66: ucn.ledger.v1.LedgerService.WatchBlocks:input_type -> ucn.ledger.v1.WatchBlocksRequest
-	41, // 67: ucn.ledger.v1.LedgerService.Search:input_type -> ucn.ledger.v1.SearchRequest
-	44, // 68: ucn.ledger.v1.LedgerService.GetSupply:input_type -> ucn.ledger.v1.GetSupplyRequest
-	46, // 69: ucn.ledger.v1.LedgerService.GetFees:input_type -> ucn.ledger.v1.GetFeesRequest
-	49, // 70: ucn.ledger.v1.LedgerService.GetHistoryProof:input_type -> ucn.ledger.v1.GetHistoryProofRequest
-	22, // 71: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
-	6,  // 72: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
-	8,  // 73: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
-	11, // 74: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
-	13, // 75: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
-	15, // 76: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
-	17, // 77: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
-	19, // 78: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
-	21, // 79: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
-	25, // 80: ucn.ledger.v1.LedgerService.ListTransactions:output_type -> ucn.ledger.v1.ListTransactionsResponse
-	28, // 81: ucn.ledger.v1.LedgerService.ListEscrows:output_type -> ucn.ledger.v1.ListEscrowsResponse
-	31, // 82: ucn.ledger.v1.LedgerService.ListEscrowEvents:output_type -> ucn.ledger.v1.ListEscrowEventsResponse
-	34, // 83: ucn.ledger.v1.LedgerService.ListLeases:output_type -> ucn.ledger.v1.ListLeasesResponse
-	37, // 84: ucn.ledger.v1.LedgerService.ListCharges:output_type -> ucn.ledger.v1.ListChargesResponse
-	40, // 85: ucn.ledger.v1.LedgerService.WatchBlocks:output_type -> ucn.ledger.v1.WatchBlocksResponse
-	42, // 86: ucn.ledger.v1.LedgerService.Search:output_type -> ucn.ledger.v1.SearchResponse
-	45, // 87: ucn.ledger.v1.LedgerService.GetSupply:output_type -> ucn.ledger.v1.GetSupplyResponse
-	47, // 88: ucn.ledger.v1.LedgerService.GetFees:output_type -> ucn.ledger.v1.GetFeesResponse
-	50, // 89: ucn.ledger.v1.LedgerService.GetHistoryProof:output_type -> ucn.ledger.v1.GetHistoryProofResponse
-	23, // 90: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
-	72, // [72:91] is the sub-list for method output_type
-	53, // [53:72] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	58, // 12: ucn.ledger.v1.GetAccountResponse.signers:type_name -> ucn.chain.v1.AccountSigners
+	59, // 13: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
+	57, // 14: ucn.ledger.v1.GetEscrowResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	60, // 15: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
+	57, // 16: ucn.ledger.v1.GetLeaseResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	9,  // 17: ucn.ledger.v1.GetTransactionResponse.result:type_name -> ucn.ledger.v1.SubmitResult
+	61, // 18: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
+	62, // 19: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
+	63, // 20: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
+	9,  // 21: ucn.ledger.v1.RequestFaucetResponse.result:type_name -> ucn.ledger.v1.SubmitResult
+	2,  // 22: ucn.ledger.v1.ListTransactionsRequest.direction:type_name -> ucn.ledger.v1.Direction
+	3,  // 23: ucn.ledger.v1.ListTransactionsRequest.kinds:type_name -> ucn.ledger.v1.OperationKind
+	1,  // 24: ucn.ledger.v1.ListTransactionsRequest.order:type_name -> ucn.ledger.v1.Order
+	26, // 25: ucn.ledger.v1.ListTransactionsResponse.transactions:type_name -> ucn.ledger.v1.TransactionEntry
+	64, // 26: ucn.ledger.v1.TransactionEntry.body:type_name -> ucn.chain.v1.TransactionBody
+	55, // 27: ucn.ledger.v1.TransactionEntry.receipt:type_name -> ucn.chain.v1.Receipt
+	65, // 28: ucn.ledger.v1.ListEscrowsRequest.purpose:type_name -> ucn.chain.v1.Purpose
+	4,  // 29: ucn.ledger.v1.ListEscrowsRequest.openness:type_name -> ucn.ledger.v1.Openness
+	1,  // 30: ucn.ledger.v1.ListEscrowsRequest.order:type_name -> ucn.ledger.v1.Order
+	29, // 31: ucn.ledger.v1.ListEscrowsResponse.escrows:type_name -> ucn.ledger.v1.EscrowEntry
+	65, // 32: ucn.ledger.v1.EscrowEntry.purpose:type_name -> ucn.chain.v1.Purpose
+	59, // 33: ucn.ledger.v1.EscrowEntry.escrow:type_name -> ucn.chain.v1.Escrow
+	1,  // 34: ucn.ledger.v1.ListEscrowEventsRequest.order:type_name -> ucn.ledger.v1.Order
+	32, // 35: ucn.ledger.v1.ListEscrowEventsResponse.events:type_name -> ucn.ledger.v1.EscrowEvent
+	3,  // 36: ucn.ledger.v1.EscrowEvent.kind:type_name -> ucn.ledger.v1.OperationKind
+	66, // 37: ucn.ledger.v1.EscrowEvent.operation:type_name -> ucn.chain.v1.Operation
+	67, // 38: ucn.ledger.v1.EscrowEvent.outcome:type_name -> ucn.chain.v1.Outcome
+	1,  // 39: ucn.ledger.v1.ListLeasesRequest.order:type_name -> ucn.ledger.v1.Order
+	35, // 40: ucn.ledger.v1.ListLeasesResponse.leases:type_name -> ucn.ledger.v1.LeaseEntry
+	68, // 41: ucn.ledger.v1.LeaseEntry.lease:type_name -> ucn.chain.v1.Lease
+	60, // 42: ucn.ledger.v1.LeaseEntry.state:type_name -> ucn.chain.v1.LeaseState
+	1,  // 43: ucn.ledger.v1.ListChargesRequest.order:type_name -> ucn.ledger.v1.Order
+	38, // 44: ucn.ledger.v1.ListChargesResponse.charges:type_name -> ucn.ledger.v1.ChargeEntry
+	69, // 45: ucn.ledger.v1.ChargeEntry.note:type_name -> ucn.chain.v1.Note
+	70, // 46: ucn.ledger.v1.ChargeEntry.bound:type_name -> ucn.chain.v1.Bound
+	63, // 47: ucn.ledger.v1.WatchBlocksResponse.block:type_name -> ucn.chain.v1.Block
+	43, // 48: ucn.ledger.v1.SearchResponse.hits:type_name -> ucn.ledger.v1.Hit
+	71, // 49: ucn.ledger.v1.GetSupplyResponse.state:type_name -> ucn.chain.v1.ChainState
+	57, // 50: ucn.ledger.v1.GetSupplyResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	48, // 51: ucn.ledger.v1.GetFeesResponse.blocks:type_name -> ucn.ledger.v1.BlockFees
+	72, // 52: ucn.ledger.v1.GetHistoryProofResponse.proof:type_name -> ucn.chain.v1.HistoryProof
+	54, // 53: ucn.ledger.v1.GetHistoryProofResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
+	5,  // 54: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
+	7,  // 55: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
+	10, // 56: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
+	12, // 57: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
+	14, // 58: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
+	16, // 59: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
+	18, // 60: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
+	20, // 61: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
+	24, // 62: ucn.ledger.v1.LedgerService.ListTransactions:input_type -> ucn.ledger.v1.ListTransactionsRequest
+	27, // 63: ucn.ledger.v1.LedgerService.ListEscrows:input_type -> ucn.ledger.v1.ListEscrowsRequest
+	30, // 64: ucn.ledger.v1.LedgerService.ListEscrowEvents:input_type -> ucn.ledger.v1.ListEscrowEventsRequest
+	33, // 65: ucn.ledger.v1.LedgerService.ListLeases:input_type -> ucn.ledger.v1.ListLeasesRequest
+	36, // 66: ucn.ledger.v1.LedgerService.ListCharges:input_type -> ucn.ledger.v1.ListChargesRequest
+	39, // 67: ucn.ledger.v1.LedgerService.WatchBlocks:input_type -> ucn.ledger.v1.WatchBlocksRequest
+	41, // 68: ucn.ledger.v1.LedgerService.Search:input_type -> ucn.ledger.v1.SearchRequest
+	44, // 69: ucn.ledger.v1.LedgerService.GetSupply:input_type -> ucn.ledger.v1.GetSupplyRequest
+	46, // 70: ucn.ledger.v1.LedgerService.GetFees:input_type -> ucn.ledger.v1.GetFeesRequest
+	49, // 71: ucn.ledger.v1.LedgerService.GetHistoryProof:input_type -> ucn.ledger.v1.GetHistoryProofRequest
+	22, // 72: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
+	6,  // 73: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
+	8,  // 74: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
+	11, // 75: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
+	13, // 76: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
+	15, // 77: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
+	17, // 78: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
+	19, // 79: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
+	21, // 80: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
+	25, // 81: ucn.ledger.v1.LedgerService.ListTransactions:output_type -> ucn.ledger.v1.ListTransactionsResponse
+	28, // 82: ucn.ledger.v1.LedgerService.ListEscrows:output_type -> ucn.ledger.v1.ListEscrowsResponse
+	31, // 83: ucn.ledger.v1.LedgerService.ListEscrowEvents:output_type -> ucn.ledger.v1.ListEscrowEventsResponse
+	34, // 84: ucn.ledger.v1.LedgerService.ListLeases:output_type -> ucn.ledger.v1.ListLeasesResponse
+	37, // 85: ucn.ledger.v1.LedgerService.ListCharges:output_type -> ucn.ledger.v1.ListChargesResponse
+	40, // 86: ucn.ledger.v1.LedgerService.WatchBlocks:output_type -> ucn.ledger.v1.WatchBlocksResponse
+	42, // 87: ucn.ledger.v1.LedgerService.Search:output_type -> ucn.ledger.v1.SearchResponse
+	45, // 88: ucn.ledger.v1.LedgerService.GetSupply:output_type -> ucn.ledger.v1.GetSupplyResponse
+	47, // 89: ucn.ledger.v1.LedgerService.GetFees:output_type -> ucn.ledger.v1.GetFeesResponse
+	50, // 90: ucn.ledger.v1.LedgerService.GetHistoryProof:output_type -> ucn.ledger.v1.GetHistoryProofResponse
+	23, // 91: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
+	73, // [73:92] is the sub-list for method output_type
+	54, // [54:73] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_ucn_ledger_v1_ledger_proto_init() }
