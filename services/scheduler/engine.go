@@ -89,7 +89,7 @@ type Deps struct {
 }
 
 // jobLocks is into how many locks the jobs are spread.
-const jobLocks = 256
+const jobLocks = 1 << 12
 
 // Engine is the market at work. Make it with New, then Run it.
 type Engine struct {
@@ -340,7 +340,9 @@ func (e *Engine) enqueue(owner sig.AccountID, refs []Ref) {
 	}
 }
 
-func (e *Engine) lock(id job.ID) *sync.Mutex { return &e.locks[id[0]] }
+func (e *Engine) lock(id job.ID) *sync.Mutex {
+	return &e.locks[(int(id[0])<<8|int(id[1]))%jobLocks]
+}
 
 // save makes a change durable and tells those who watch the job.
 func (e *Engine) save(ctx context.Context, c Change) error {

@@ -234,6 +234,18 @@ type Host struct {
 	Certificate []byte // canonical Certificate
 }
 
+// Clone returns a copy that may be changed by itself. What is only ever replaced as a whole is
+// shared: the revision, the lists of the specification, and of attempts the reports, certificates
+// and ack keys.
+func (j *Job) Clone() *Job {
+	out := *j
+	out.Runs = slices.Clone(j.Runs)
+	for i := range out.Runs {
+		out.Runs[i].Attempts = slices.Clone(out.Runs[i].Attempts)
+	}
+	return &out
+}
+
 // Current returns the run of the last lane. A job has at least one.
 func (j *Job) Current() *Run { return &j.Runs[len(j.Runs)-1] }
 

@@ -23,7 +23,7 @@ const (
 // two goroutines at once. Retry: saving the same change twice is harmless. Errors: ErrNotFound
 // from Job; anything else is the disk's, and the store may be used again after it.
 type Store interface {
-	// Job returns the job or ErrNotFound. The caller may change what it gets.
+	// Job returns the job or ErrNotFound. The caller may change what it gets, as Job.Clone says.
 	Job(ctx context.Context, id job.ID) (*Job, error)
 	// Save makes one change durable.
 	Save(ctx context.Context, c Change) error

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	db "github.com/cockroachdb/pebble/v2"
@@ -65,11 +66,14 @@ func placeRuns(ctx context.Context, dir string) (_ []figure, err error) {
 	if err := p.prepare(ctx, dir); err != nil {
 		return nil, err
 	}
-	perSecond, err := p.run(ctx)
+	perSecond, cpu, err := p.run(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return []figure{{"scheduler.place_per_s", perSecond, "1/s"}}, nil
+	return []figure{
+		{"scheduler.place_per_s", perSecond, "1/s"},
+		{"scheduler.place_cpu_us", float64(cpu.Microseconds()) / placeJobs, "us"},
+	}, nil
 }
 
 func (p *placing) prepare(ctx context.Context, dir string) (err error) {
@@ -191,11 +195,11 @@ func waitingJob(id job.ID, owner sig.AccountID) *scheduler.Job {
 	return j
 }
 
-// run lets the engine place everything and returns how many a second.
-func (p *placing) run(ctx context.Context) (float64, error) {
+// run lets the engine place everything and returns how many a second, and the process's CPU time.
+func (p *placing) run(ctx context.Context) (float64, time.Duration, error) {
 	sender, client, err := p.sender(0)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	ledger := ledgerrpc.New(client, sender, block.Main, p.network.Anchor)
 	policy := scheduler.DefaultPolicy()
@@ -213,20 +217,29 @@ func (p *placing) run(ctx context.Context) (float64, error) {
 	ready := make(chan struct{})
 	go func() { ended <- engine.Run(running, func() { close(ready) }) }()
 	<-ready
-	began := time.Now()
+	began, busy := time.Now(), cpuTime()
 	p.hosts.post(engine)
 	select {
 	case <-p.hosts.all:
 	case err := <-ended:
-		return 0, errors.Join(errors.New("the engine ended"), err)
+		return 0, 0, errors.Join(errors.New("the engine ended"), err)
 	case <-time.After(2 * time.Minute):
 		stop()
-		return 0, errors.Join(fmt.Errorf("%d of %d runs were delivered in two minutes",
+		return 0, 0, errors.Join(fmt.Errorf("%d of %d runs were delivered in two minutes",
 			p.hosts.delivered.Load(), placeJobs), <-ended)
 	}
-	took := time.Since(began)
+	took, busy := time.Since(began), cpuTime()-busy
 	stop()
-	return placeJobs / took.Seconds(), <-ended
+	return placeJobs / took.Seconds(), busy, <-ended
+}
+
+// cpuTime is what this process has used of the processors; 0 when the system does not say.
+func cpuTime() time.Duration {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // signers are executors that sign every lease they are asked for.

@@ -23,8 +23,10 @@ const version = 1
 // errVersion: a record is of a version that this program does not know.
 var errVersion = errors.New("record of an unknown version")
 
-// encode returns the record of a job without its revision.
-func encode(j *scheduler.Job) []byte { return writeFields([]byte{version}, jobFields(j)) }
+// appendJob appends the record of a job without its revision.
+func appendJob(out []byte, j *scheduler.Job) []byte {
+	return writeFields(append(out, version), jobFields(j))
+}
 
 // decode reads a record; the job's revision is nil.
 func decode(raw []byte) (*scheduler.Job, error) {

@@ -3,8 +3,8 @@
 // A job is one record; its signed revision stands beside it and is written once. The listings and
 // the queue are keys derived from the record, written in the same batch as the record and the event
 // that tells of the change. What Save was given is synced to disk when it returns. In memory it
-// holds a number per owner with pending runs, and nothing per run. It does not compact old jobs
-// away.
+// holds a number per owner with pending runs and the jobs it dealt with last, and nothing per run.
+// It does not compact old jobs away.
 package pebble
 
 import (
@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -46,14 +45,6 @@ func New(db *pebble.DB, appendEvent AppendEvent) *Store {
 // first use.
 func (s *Store) KeepRoom(check func() error) { s.room = check }
 
-// held is a record as it lies in the store: when somebody must look at the job (0 = never), the
-// checksum of its revision, then the job.
-type held struct {
-	look     time.Time
-	revision uint32
-	job      *scheduler.Job
-}
-
 // headSize is how many bytes stand before the job.
 const headSize = timeSize + 4
 
@@ -61,25 +52,34 @@ func checksum(revision []byte) uint32 { return crc32.ChecksumIEEE(revision) }
 
 // Job implements scheduler.Store.
 func (s *Store) Job(_ context.Context, id job.ID) (*scheduler.Job, error) {
-	h, err := s.read(id)
+	h, err := s.hold(id)
 	if err != nil {
 		return nil, err
 	}
-	revision, err := s.get(revisionKey(id))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return h.job, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("read revision: %w", err)
-	}
-	h.job.Revision = slices.Clone(revision)
-	return h.job, nil
+	return h.job.Clone(), nil
 }
 
-// get returns a value, which must not be changed, from memory when it was written lately.
-func (s *Store) get(key []byte) ([]byte, error) {
-	if value, ok := s.recent.get(key); ok {
-		return value, nil
+// hold returns what is held of a job, from memory when it was read or written lately.
+func (s *Store) hold(id job.ID) (held, error) {
+	h, stamp, ok := s.recent.get(id)
+	if ok {
+		return h, nil
 	}
+	h, err := s.read(id)
+	if err != nil {
+		return h, err
+	}
+	revision, err := s.get(revisionKey(id))
+	if err != nil && !errors.Is(err, pebble.ErrNotFound) {
+		return h, fmt.Errorf("read revision: %w", err)
+	}
+	h.job.Revision = revision
+	h.bytes += len(revision)
+	s.recent.fill(h, stamp)
+	return h, nil
+}
+
+func (s *Store) get(key []byte) ([]byte, error) {
 	raw, closer, err := s.db.Get(key)
 	if err != nil {
 		return nil, err
@@ -88,6 +88,7 @@ func (s *Store) get(key []byte) ([]byte, error) {
 	return value, closer.Close()
 }
 
+// read reads a job from disk, without its revision.
 func (s *Store) read(id job.ID) (h held, err error) {
 	raw, err := s.get(jobKey(id))
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -98,12 +99,12 @@ func (s *Store) read(id job.ID) (h held, err error) {
 	if len(raw) < headSize {
 		return h, fmt.Errorf("record of job %x has %d bytes", id, len(raw))
 	}
-	h.look = timeOf(binary.BigEndian.Uint64(raw))
-	h.revision = binary.BigEndian.Uint32(raw[timeSize:])
-	if h.job, err = decode(raw[headSize:]); err != nil {
+	j, err := decode(raw[headSize:])
+	if err != nil {
 		return h, fmt.Errorf("job %x: %w", id, err)
 	}
-	return h, nil
+	look, revision := binary.BigEndian.Uint64(raw), binary.BigEndian.Uint32(raw[timeSize:])
+	return holdOf(j, timeOf(look), revision, len(raw)), nil
 }
 
 // Tasks implements scheduler.Store.
@@ -134,14 +135,15 @@ func (s *Store) Save(ctx context.Context, c scheduler.Change) error {
 	if err := s.counts.load(s); err != nil {
 		return err
 	}
-	before, err := s.read(c.Job.ID)
+	before, err := s.hold(c.Job.ID)
 	if err != nil && !errors.Is(err, scheduler.ErrNotFound) {
 		return err
 	}
 	b := s.db.NewBatch()
 	defer b.Close()
 	value := valueOf(c)
-	if err := put(b, before, c, value); err != nil {
+	after := holdOf(c.Job.Clone(), c.Look, checksum(c.Job.Revision), len(value))
+	if err := put(b, c, value, [2]held{before, after}); err != nil {
 		return fmt.Errorf("write job: %w", err)
 	}
 	if c.Event != nil && s.append != nil {
@@ -150,28 +152,28 @@ func (s *Store) Save(ctx context.Context, c scheduler.Change) error {
 		}
 	}
 	if err := b.Commit(pebble.Sync); err != nil {
-		s.recent.drop(jobKey(c.Job.ID)) // it may be on disk all the same
+		s.recent.drop(c.Job.ID) // it may be on disk all the same
 		return fmt.Errorf("commit job: %w", err)
 	}
-	s.recent.put(jobKey(c.Job.ID), value)
-	delta := len(c.Job.Waiting())
-	if before.job != nil {
-		delta -= len(before.job.Waiting())
-	}
-	s.counts.add(c.Job.Owner, delta)
+	s.recent.put(after)
+	s.counts.add(c.Job.Owner, len(after.waiting)-len(before.waiting))
 	return nil
 }
 
-// valueOf is a record as it is stored.
+// valueOf is a record as it is stored: when somebody must look at the job (0 = never), the checksum
+// of its revision, then the job.
 func valueOf(c scheduler.Change) []byte {
-	value := binary.BigEndian.AppendUint64(nil, ordinal(c.Look))
+	value := binary.BigEndian.AppendUint64(make([]byte, 0, recordRoom), ordinal(c.Look))
 	value = binary.BigEndian.AppendUint32(value, checksum(c.Job.Revision))
-	return append(value, encode(c.Job)...)
+	return appendJob(value, c.Job)
 }
 
-// put writes a change, with the value of its record, in place of what was held.
-func put(b *pebble.Batch, before held, c scheduler.Change, value []byte) error {
-	j := c.Job
+// recordRoom holds most records.
+const recordRoom = 2 << 10
+
+// put writes a change, with the value of its record, from what was held to what is.
+func put(b *pebble.Batch, c scheduler.Change, value []byte, of [2]held) error {
+	j, before, after := c.Job, of[0], of[1]
 	if err := b.Set(jobKey(j.ID), value, nil); err != nil {
 		return err
 	}
@@ -183,7 +185,7 @@ func put(b *pebble.Batch, before held, c scheduler.Change, value []byte) error {
 	} else if err := dropIndexes(b, before); err != nil {
 		return err
 	}
-	if before.job == nil || before.revision != checksum(j.Revision) {
+	if before.job == nil || before.revision != after.revision {
 		if err := b.Set(revisionKey(j.ID), j.Revision, nil); err != nil {
 			return err
 		}
@@ -193,12 +195,12 @@ func put(b *pebble.Batch, before held, c scheduler.Change, value []byte) error {
 			return err
 		}
 	}
-	for _, ref := range j.Waiting() {
+	for _, ref := range after.waiting {
 		if err := b.Set(queueKey(j.Owner, ref.Place()), queueValue(ref), nil); err != nil {
 			return err
 		}
 	}
-	if j.Open() {
+	if after.open {
 		if err := b.Set(liveKey(j.ID), nil, nil); err != nil {
 			return err
 		}
@@ -210,12 +212,12 @@ func put(b *pebble.Batch, before held, c scheduler.Change, value []byte) error {
 }
 
 func dropIndexes(b *pebble.Batch, h held) error {
-	for _, ref := range h.job.Waiting() {
+	for _, ref := range h.waiting {
 		if err := b.Delete(queueKey(h.job.Owner, ref.Place()), nil); err != nil {
 			return err
 		}
 	}
-	if h.job.Open() {
+	if h.open {
 		if err := b.Delete(liveKey(h.job.ID), nil); err != nil {
 			return err
 		}

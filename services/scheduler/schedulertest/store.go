@@ -76,6 +76,21 @@ func testJob(t *testing.T, s scheduler.Store) {
 	if again.Current().Reason != "" || !again.Submitted.Equal(j.Submitted) || again.Owner != j.Owner {
 		t.Errorf("read %+v, want what was saved, whatever the caller did to an earlier copy", again)
 	}
+	again.Current().Attempts = []scheduler.Attempt{{ID: scheduler.AttemptID{1}, Reason: "asked"}}
+	save(t, s, again)
+	again.Current().Reason, again.Current().Attempts[0].Reason = "changed", "changed"
+	got, err = s.Job(ctx, j.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Current().Reason != "" || got.Current().Attempts[0].Reason != "asked" {
+		t.Errorf("read %+v, want what was saved, whatever the caller did to it after that", got)
+	}
+	got.Current().Attempts[0].Reason = "changed"
+	if got, err = s.Job(ctx, j.ID); err != nil || got.Current().Attempts[0].Reason != "asked" ||
+		string(got.Revision) != "revision" {
+		t.Errorf("read %+v, %v, want what was saved with its revision", got, err)
+	}
 }
 
 func testListing(t *testing.T, s scheduler.Store) {
