@@ -23,6 +23,8 @@ type accountResult struct {
 	Pending uint64        `json:"pending_nonce"`
 	Height  uint64        `json:"height"`
 	Proven  bool          `json:"proof_verified"`
+	// Delegates are as the ledger says, never proven.
+	Delegates []delegateResult `json:"delegates,omitempty"`
 }
 
 func (a *app) accountCommand() *cobra.Command {
@@ -53,6 +55,13 @@ func (a *app) accountGet() *cobra.Command {
 				Lock:    amount.Amount(answer.GetAccount().GetLock()),
 				Nonce:   answer.GetAccount().GetNonce(), Pending: answer.GetPendingNonce(),
 				Height: answer.GetHeight(), Proven: prove,
+			}
+			held, err := signersOf(answer.GetSigners())
+			if err != nil {
+				return err
+			}
+			if len(held.Delegates) > 0 {
+				result.Delegates = delegatesOf(held)
 			}
 			if prove {
 				if err := verifyAccount(ctx, l, account, answer); err != nil {
@@ -112,5 +121,8 @@ func (r accountResult) print(w io.Writer) {
 		amount.Text(r.Lock), r.Nonce, r.Height)
 	if r.Proven {
 		printf(w, "proof\tverified\n")
+	}
+	if len(r.Delegates) > 0 {
+		printf(w, "delegates\t%d: ucn wallet delegate ls %s\n", len(r.Delegates), r.Account)
 	}
 }

@@ -53,6 +53,7 @@ type flags struct {
 	api, data, wallet, network, passphraseFile string
 	json, quiet                                bool
 	timeout                                    time.Duration
+	asDelegate                                 delegateFlag
 }
 
 // New returns the root command with all client commands. The caller adds its own.

@@ -112,7 +112,8 @@ func (a *app) connect(cmd *cobra.Command, needsKey bool) (context.Context, *link
 		return nil, nil, err
 	}
 	s, err := a.Open(ctx, session.Config{
-		Network: file, Key: key, Now: a.Now, Telemetry: service, Log: service.Log,
+		Network: file, Key: key, For: a.flags.asDelegate.account,
+		Signer: a.flags.asDelegate.number, Now: a.Now, Telemetry: service, Log: service.Log,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, t.Shutdown(ctx))

@@ -101,7 +101,7 @@ func (r escrowResult) print(w io.Writer) {
 }
 
 func (a *app) escrowTopUp() *cobra.Command {
-	return &cobra.Command{
+	return a.byDelegate(&cobra.Command{
 		Use: "topup ESCROW AMOUNT", Short: "Add money to an escrow; anyone may",
 		Example: "  ucn escrow topup ucne1... 5", Args: args(cobra.ExactArgs(2)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
@@ -116,11 +116,11 @@ func (a *app) escrowTopUp() *cobra.Command {
 			r, err := l.Sender.Send(ctx, &tx.TopUp{Escrow: escrow, Amount: tx.Grains(sum)})
 			return a.printSent(r, err, func(s *submitted) { s.Escrow, s.Amount = list[0], &sum })
 		}),
-	}
+	})
 }
 
 func (a *app) escrowWithdraw() *cobra.Command {
-	return &cobra.Command{
+	return a.byDelegate(&cobra.Command{
 		Use: "withdraw ESCROW [AMOUNT]", Short: "Take back what no lease has reserved",
 		Example: "  ucn escrow withdraw ucne1...\n  ucn escrow withdraw ucne1... 0.5",
 		Args:    args(cobra.RangeArgs(1, 2)),
@@ -142,11 +142,11 @@ func (a *app) escrowWithdraw() *cobra.Command {
 			r, err := l.Sender.Send(ctx, &tx.Withdraw{Escrow: escrow, Amount: tx.Grains(sum)})
 			return a.printSent(r, err, func(s *submitted) { s.Escrow, s.Amount = list[0], &sum })
 		}),
-	}
+	})
 }
 
 func (a *app) escrowClose() *cobra.Command {
-	return &cobra.Command{
+	return a.byDelegate(&cobra.Command{
 		Use: "close ESCROW", Short: "Close an escrow and take back all that is left",
 		Long: `Close an escrow: its rest and its deposit come back to the owner. Leases that have got
 their last charge are settled first; one that has not keeps the escrow open until its claim window
@@ -180,7 +180,7 @@ is over.`,
 			}
 			return a.printSent(r, err, func(s *submitted) { s.Escrow = list[0] })
 		}),
-	}
+	})
 }
 
 // decided refuses while a holdback waits for the owner's word: closing would fail.

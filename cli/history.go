@@ -77,7 +77,7 @@ func (o *historyOptions) request(l *link, account sig.AccountID) (
 		r.Order = ledgerv1.Order_ORDER_OLDEST
 	}
 	for _, text := range o.kinds {
-		kind, err := kindOf(text)
+		kind, err := kindOf("--kind", text)
 		if err != nil {
 			return nil, err
 		}
@@ -93,16 +93,20 @@ func (o *historyOptions) request(l *link, account sig.AccountID) (
 
 const kindPrefix = "OPERATION_KIND_"
 
-func kindOf(text string) (ledgerv1.OperationKind, error) {
+func kindOf(flag, text string) (ledgerv1.OperationKind, error) {
 	name := kindPrefix + strings.ToUpper(strings.ReplaceAll(text, "-", "_"))
 	if number := ledgerv1.OperationKind_value[name]; number != 0 {
 		return ledgerv1.OperationKind(number), nil
 	}
-	var names []string
+	return 0, usagef("%s %q is none of %s", flag, text, strings.Join(kindNames(), ", "))
+}
+
+// kindNames are the names of all operations, by number.
+func kindNames() (names []string) {
 	for number := int32(1); ledgerv1.OperationKind_name[number] != ""; number++ {
 		names = append(names, reasonText(ledgerv1.OperationKind_name[number], kindPrefix))
 	}
-	return 0, usagef("--kind %q is none of %s", text, strings.Join(names, ", "))
+	return names
 }
 
 // timeOf reads a time of a flag as ms since 1970; 0 for none.

@@ -26,6 +26,7 @@ type submitted struct {
 	Amount      *amount.Amount `json:"amount,omitempty"`
 	To          string         `json:"to,omitempty"`
 	Escrow      string         `json:"escrow,omitempty"`
+	Delegate    uint32         `json:"delegate,omitempty"`
 }
 
 func submittedOf(id tx.ID, height uint64, receipt *chainv1.Receipt) *submitted {
@@ -49,6 +50,9 @@ func (s *submitted) print(w io.Writer) {
 	}
 	if s.Escrow != "" {
 		printf(w, "escrow\t%s\n", s.Escrow)
+	}
+	if s.Delegate != 0 {
+		printf(w, "delegate\t%d\n", s.Delegate)
 	}
 	status := s.Status
 	if s.Reason != "" {
@@ -127,7 +131,7 @@ ucn tx get ID --proof -o proof.json; ucn verify proof.json`,
 		}),
 	}
 	cmd.Flags().StringVar(&memo, "memo", "", "text that goes into the transaction, for all to read")
-	return cmd
+	return a.byDelegate(cmd)
 }
 
 // hexID reads a transaction id or hash.

@@ -64,7 +64,7 @@ sign on a machine without network; --first then says that the account has never 
 	f.Var(&s.fee, "fee", "most that may be charged (default: four times today's)")
 	f.Int64Var(&s.nonce, "nonce", -1, "nonce (default: the ledger's next for the account)")
 	f.BoolVar(&s.first, "first", false, "with --nonce 0: the account's first, so its key goes along")
-	return cmd
+	return a.byDelegate(cmd)
 }
 
 type signedResult struct {
@@ -89,7 +89,8 @@ func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) erro
 		return err
 	}
 	body := tx.Body{
-		Chain: l.Chain, Account: l.Account, Operations: operations, Memo: []byte(s.memo),
+		Chain: l.Chain, Account: l.Sender.Account(), Signer: l.Signer(),
+		Operations: operations, Memo: []byte(s.memo),
 		ValidUntil: tx.Millis(l.Now().Add(s.validFor).UnixMilli()),
 	}
 	first, err := fill(ctx, l, s, &body)
@@ -102,7 +103,7 @@ func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) erro
 	}
 	result := signedResult{
 		Transaction: base64.StdEncoding.EncodeToString(signed.Append(nil)),
-		ID:          signed.ID(l.Anchor).String(), Account: accountText(l.Account),
+		ID:          signed.ID(l.Anchor).String(), Account: accountText(body.Account),
 		Nonce: body.Nonce, Fee: amount.Amount(body.Fee), ValidUntil: uint64(body.ValidUntil),
 	}
 	return a.emit(result, func(w io.Writer) { printf(w, "%s\n", result.Transaction) })
@@ -116,7 +117,7 @@ func fill(ctx context.Context, l *link, s *signing, body *tx.Body) (first bool, 
 		return s.first, nil
 	}
 	account, err := l.Ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{
-		Chain: l.Chain, Account: body.Account[:],
+		Chain: l.Chain, Account: body.Account[:], Signer: body.Signer,
 	})
 	if err != nil {
 		return false, fmt.Errorf("ask for the nonce (or give --nonce and --fee): %w", err)
@@ -137,7 +138,7 @@ func fill(ctx context.Context, l *link, s *signing, body *tx.Body) (first bool, 
 	if s.fee > 0 {
 		body.Fee = tx.Grains(s.fee)
 	}
-	return account.GetAccount().GetKeys() == nil, nil
+	return body.Signer == 0 && account.GetAccount().GetKeys() == nil, nil
 }
 
 // operations reads what is to be signed from flags and file.

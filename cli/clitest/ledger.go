@@ -171,7 +171,11 @@ func (l *Ledger) GetAccount(_ context.Context, r *ledgerv1.GetAccountRequest) (
 	defer l.mu.Unlock()
 	account, ok := l.state.Account(sig.AccountID(r.GetAccount()))
 	out := &ledgerv1.GetAccountResponse{
-		Id: r.GetAccount(), PendingNonce: account.Nonce, Height: uint64(len(l.blocks) - 1),
+		Id: r.GetAccount(), Height: uint64(len(l.blocks) - 1),
+		PendingNonce: l.state.Nonce(sig.AccountID(r.GetAccount()), r.GetSigner()),
+	}
+	if signers, ok := l.state.Signers(sig.AccountID(r.GetAccount())); ok {
+		out.Signers = signers.PB()
 	}
 	if ok {
 		out.Account = account.PB()

@@ -54,7 +54,11 @@ type Config struct {
 	Network network.File
 	// Key of the wallet that acts; zero for reads that need none.
 	Key sig.PrivateKey
-	Now func() time.Time
+	// For and Signer name the account, and its delegate, that the key signs transactions as; zero
+	// for the key's own account. Tokens are always the key's own.
+	For    sig.AccountID
+	Signer uint32
+	Now    func() time.Time
 	// Telemetry makes the spans; nil makes none.
 	Telemetry *telemetry.Service
 	// Dial replaces TCP when set; Broker the broker of the network file.
@@ -127,7 +131,8 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	}
 	if !cfg.Key.IsZero() {
 		s.Sender = submit.New(submit.Config{
-			Ledger: s.Ledger, Key: cfg.Key, Chain: s.Chain, Anchor: s.Anchor, Now: cfg.Now,
+			Ledger: s.Ledger, Key: cfg.Key, Account: cfg.For, Signer: cfg.Signer,
+			Chain: s.Chain, Anchor: s.Anchor, Now: cfg.Now,
 		})
 	}
 	return s, nil
@@ -177,6 +182,10 @@ func (s *Session) Key() (sig.PrivateKey, error) {
 	}
 	return s.cfg.Key, nil
 }
+
+// Signer returns whom transactions are signed as: 0 for the key set, n for delegate n of the
+// Sender's account.
+func (s *Session) Signer() uint32 { return s.cfg.Signer }
 
 // Now is the session's clock.
 func (s *Session) Now() time.Time { return s.cfg.Now() }

@@ -24,7 +24,7 @@ func (s *Sender) refresh(ctx context.Context) error {
 		return fmt.Errorf("read the chain's prices: %w", err)
 	}
 	account, err := s.cfg.Ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{
-		Chain: s.cfg.Chain, Account: s.cfg.Account[:],
+		Chain: s.cfg.Chain, Account: s.cfg.Account[:], Signer: s.cfg.Signer,
 	})
 	if err != nil {
 		return fmt.Errorf("read the account: %w", err)
@@ -35,7 +35,7 @@ func (s *Sender) refresh(ctx context.Context) error {
 		s.cfg.HeadTime(s.head)
 	}
 	s.nonce = account.GetPendingNonce()
-	s.first = account.GetAccount().GetKeys() == nil
+	s.first = s.cfg.Signer == 0 && account.GetAccount().GetKeys() == nil
 	s.known = true
 	return nil
 }

@@ -31,6 +31,7 @@ type chain struct {
 
 	mu        sync.Mutex
 	nonce     uint64
+	delegates map[uint32]uint64 // their nonces
 	keyed     bool
 	byteFee   uint64
 	head      uint64 // time of the last block, ms
@@ -42,7 +43,17 @@ type chain struct {
 }
 
 func newChain() *chain {
-	return &chain{results: map[tx.ID]*ledgerv1.SubmitResult{}}
+	return &chain{
+		results: map[tx.ID]*ledgerv1.SubmitResult{}, delegates: map[uint32]uint64{},
+	}
+}
+
+// next returns a signer's next nonce.
+func (c *chain) next(signer uint32) uint64 {
+	if signer == 0 {
+		return c.nonce
+	}
+	return c.delegates[signer]
 }
 
 // memos returns the memos of what is in blocks, in order.
@@ -81,7 +92,7 @@ func (c *chain) GetChain(
 }
 
 func (c *chain) GetAccount(
-	context.Context, *ledgerv1.GetAccountRequest, ...grpc.CallOption,
+	_ context.Context, r *ledgerv1.GetAccountRequest, _ ...grpc.CallOption,
 ) (*ledgerv1.GetAccountResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,7 +100,7 @@ func (c *chain) GetAccount(
 	if c.keyed {
 		account.Keys = &chainv1.KeySet{}
 	}
-	return &ledgerv1.GetAccountResponse{Account: account, PendingNonce: c.nonce},
+	return &ledgerv1.GetAccountResponse{Account: account, PendingNonce: c.next(r.GetSigner())},
 		c.read("GetAccount")
 }
 
@@ -178,17 +189,21 @@ func (c *chain) take(raw []byte) *ledgerv1.SubmitResult {
 		}
 	}
 	hasKeys := len(t.Signature.Keys.Keys) > 0
-	switch {
-	case t.Nonce < c.nonce:
+	switch next := c.next(t.Signer); {
+	case t.Nonce < next:
 		return refusal("NONCE_OLD")
-	case t.Nonce > c.nonce:
+	case t.Nonce > next:
 		return refusal("NONCE_FUTURE")
-	case hasKeys == c.keyed:
+	case t.Signer == 0 && hasKeys == c.keyed, t.Signer != 0 && hasKeys:
 		return refusal("BAD_SIGNATURE")
 	case uint64(t.Fee) < c.byteFee*uint64(len(t.BodyBytes())):
 		return refusal("FEE_TOO_LOW")
 	}
-	c.nonce, c.keyed = c.nonce+1, true
+	if t.Signer == 0 {
+		c.nonce, c.keyed = c.nonce+1, true
+	} else {
+		c.delegates[t.Signer]++
+	}
 	c.committed = append(c.committed, t)
 	c.results[id] = &ledgerv1.SubmitResult{
 		Height: uint64(len(c.committed)), Finality: ledgerv1.Finality_FINALITY_COMMITTED,

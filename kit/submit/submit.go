@@ -67,15 +67,18 @@ type Config struct {
 	Key    sig.PrivateKey
 	// Account is the key's unless the account's key set was rotated to this key.
 	Account sig.AccountID
-	Chain   string
-	Anchor  sig.Anchor
-	Now     func() time.Time
+	// Signer is 0 for the account's key set, n when the key is that of its delegate n, which has a
+	// nonce of its own: a sender for each signer of an account is in nobody's way.
+	Signer uint32
+	Chain  string
+	Anchor sig.Anchor
+	Now    func() time.Time
 	// HeadTime is told the last block's time when that was read; nil for nobody.
 	HeadTime func(time.Time)
 }
 
-// Sender acts for one account. Only one Sender should act for an account at a time; two work, but
-// each makes the other sign again. Safe for concurrent use.
+// Sender acts for one account as one of its signers. Only one Sender should act as the same signer
+// at a time; two work, but each makes the other sign again. Safe for concurrent use.
 type Sender struct {
 	cfg Config
 
@@ -406,7 +409,7 @@ func (s *Sender) sign(c *call) error {
 		return fmt.Errorf("%w: %s: %w", ErrUnknown, c.signed.ID(s.cfg.Anchor), c.err)
 	}
 	body := tx.Body{
-		Chain: s.cfg.Chain, Account: s.cfg.Account, Nonce: s.nonce,
+		Chain: s.cfg.Chain, Account: s.cfg.Account, Signer: s.cfg.Signer, Nonce: s.nonce,
 		ValidUntil: tx.Millis(s.now().Add(validFor).UnixMilli()),
 		Operations: c.operations, Memo: c.memo,
 		Fee: 1<<63 - 1, // the widest, so that the length below is an upper bound

@@ -401,3 +401,28 @@ func TestValidAfterTheLastBlock(t *testing.T) {
 		}
 	})
 }
+
+// TestAsDelegate: two senders act for one account, as its key set and as a delegate, each with
+// nonces of its own and without a second signing; a delegate's first transaction brings no keys.
+func TestAsDelegate(t *testing.T) {
+	bubble(t, func(t *testing.T, c *chain, own *submit.Sender) {
+		delegate := submit.New(submit.Config{
+			Ledger: c, Key: sig.FromSeed([32]byte{2}), Account: own.Account(), Signer: 3,
+			Chain: "main", Now: time.Now,
+		})
+		defer delegate.Close()
+		send(t, delegate, "a")
+		send(t, own, "b")
+		send(t, delegate, "c")
+		send(t, own, "d")
+		want(t, c, "a", "b", "c", "d")
+		if c.judged != 4 || c.delegates[3] != 2 || c.nonce != 2 {
+			t.Errorf("judged %d transactions, nonces %d and %v", c.judged, c.nonce, c.delegates)
+		}
+		for _, one := range c.committed {
+			if one.Account != own.Account() {
+				t.Errorf("%s is of account %x", one.Memo, one.Account)
+			}
+		}
+	})
+}
