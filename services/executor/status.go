@@ -57,7 +57,8 @@ type Status struct {
 	Lease   LeaseID
 	Usage   Metered
 	Amount  uint64
-	Outcome *Outcome // set when ended
+	Outcome *Outcome  // set when ended
+	EvictAt time.Time // when the program is asked to go; zero: it may stay
 }
 
 // LogLine is one line of a program's output, or a part of a long one.

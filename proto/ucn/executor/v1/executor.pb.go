@@ -988,8 +988,7 @@ func (*StopResponse) Descriptor() ([]byte, []int) {
 	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{13}
 }
 
-// StatsRequest asks for the usage of an attempt that runs: by the owner, or by the scheduler that
-// asked for it.
+// StatsRequest asks for the usage of an attempt that runs, by its owner only.
 type StatsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Job   []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -1065,7 +1064,18 @@ type StatsResponse struct {
 	// Bytes now.
 	Memory uint64 `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`
 	// Bytes of the writable root and the outputs, now.
-	Disk          uint64 `protobuf:"varint,12,opt,name=disk,proto3" json:"disk,omitempty"`
+	Disk uint64 `protobuf:"varint,12,opt,name=disk,proto3" json:"disk,omitempty"`
+	// Bytes per second over the same time as cpu_milli.
+	BytesInPerS  uint64 `protobuf:"varint,13,opt,name=bytes_in_per_s,json=bytesInPerS,proto3" json:"bytes_in_per_s,omitempty"`
+	BytesOutPerS uint64 `protobuf:"varint,14,opt,name=bytes_out_per_s,json=bytesOutPerS,proto3" json:"bytes_out_per_s,omitempty"`
+	// Grains per hour that the lease may cost at most.
+	Rate uint64 `protobuf:"varint,15,opt,name=rate,proto3" json:"rate,omitempty"`
+	// What the attempt holds of the host, which cpu_milli, memory and disk are within.
+	Reserved *v1.Resources `protobuf:"bytes,16,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	// ms since 1970 at which the program began; 0 = not yet.
+	Started uint64 `protobuf:"varint,17,opt,name=started,proto3" json:"started,omitempty"`
+	// As in ucn.job.v1.AttemptStatus.
+	EvictAt       uint64 `protobuf:"varint,18,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1180,6 +1190,48 @@ func (x *StatsResponse) GetMemory() uint64 {
 func (x *StatsResponse) GetDisk() uint64 {
 	if x != nil {
 		return x.Disk
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetBytesInPerS() uint64 {
+	if x != nil {
+		return x.BytesInPerS
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetBytesOutPerS() uint64 {
+	if x != nil {
+		return x.BytesOutPerS
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetRate() uint64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetReserved() *v1.Resources {
+	if x != nil {
+		return x.Reserved
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetStarted() uint64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetEvictAt() uint64 {
+	if x != nil {
+		return x.EvictAt
 	}
 	return 0
 }
@@ -1367,7 +1419,8 @@ func (*UndrainResponse) Descriptor() ([]byte, []int) {
 type EvictRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Attempt []byte                 `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// Time between now and SIGTERM, at most 24 h; the owner is told at once.
+	// Time between now and SIGTERM, at most 24 h; owner and scheduler are told at once. Less than 10 s
+	// is no notice: nothing can be placed elsewhere meanwhile.
 	NoticeMs uint64 `protobuf:"varint,2,opt,name=notice_ms,json=noticeMs,proto3" json:"notice_ms,omitempty"`
 	// For the owner, at most 200 bytes.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1813,7 +1866,7 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\fStopResponse\":\n" +
 	"\fStatsRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\fR\aattempt\"\xc4\x02\n" +
+	"\aattempt\x18\x02 \x01(\fR\aattempt\"\x8c\x04\n" +
 	"\rStatsResponse\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\fR\aattempt\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -1827,7 +1880,13 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\tcpu_milli\x18\n" +
 	" \x01(\x04R\bcpuMilli\x12\x16\n" +
 	"\x06memory\x18\v \x01(\x04R\x06memory\x12\x12\n" +
-	"\x04disk\x18\f \x01(\x04R\x04disk\"L\n" +
+	"\x04disk\x18\f \x01(\x04R\x04disk\x12#\n" +
+	"\x0ebytes_in_per_s\x18\r \x01(\x04R\vbytesInPerS\x12%\n" +
+	"\x0fbytes_out_per_s\x18\x0e \x01(\x04R\fbytesOutPerS\x12\x12\n" +
+	"\x04rate\x18\x0f \x01(\x04R\x04rate\x121\n" +
+	"\breserved\x18\x10 \x01(\v2\x15.ucn.job.v1.ResourcesR\breserved\x12\x18\n" +
+	"\astarted\x18\x11 \x01(\x04R\astarted\x12\x19\n" +
+	"\bevict_at\x18\x12 \x01(\x04R\aevictAt\"L\n" +
 	"\fDrainRequest\x12$\n" +
 	"\x0eevict_after_ms\x18\x01 \x01(\x04R\fevictAfterMs\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"F\n" +
@@ -1922,7 +1981,8 @@ var file_ucn_executor_v1_executor_proto_goTypes = []any{
 	(*v12.Countersignature)(nil), // 34: ucn.chain.v1.Countersignature
 	(v1.State)(0),                // 35: ucn.job.v1.State
 	(*v1.Usage)(nil),             // 36: ucn.job.v1.Usage
-	(*v11.Offer)(nil),            // 37: ucn.market.v1.Offer
+	(*v1.Resources)(nil),         // 37: ucn.job.v1.Resources
+	(*v11.Offer)(nil),            // 38: ucn.market.v1.Offer
 }
 var file_ucn_executor_v1_executor_proto_depIdxs = []int32{
 	28, // 0: ucn.executor.v1.AskRequest.revision:type_name -> ucn.job.v1.SignedRevision
@@ -1941,24 +2001,25 @@ var file_ucn_executor_v1_executor_proto_depIdxs = []int32{
 	34, // 13: ucn.executor.v1.AcknowledgeRequest.countersignature:type_name -> ucn.chain.v1.Countersignature
 	35, // 14: ucn.executor.v1.StatsResponse.state:type_name -> ucn.job.v1.State
 	36, // 15: ucn.executor.v1.StatsResponse.usage:type_name -> ucn.job.v1.Usage
-	37, // 16: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
-	25, // 17: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
-	31, // 18: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
-	23, // 19: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
-	26, // 20: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
-	17, // 21: ucn.executor.v1.ExecutorService.Drain:input_type -> ucn.executor.v1.DrainRequest
-	19, // 22: ucn.executor.v1.ExecutorService.Undrain:input_type -> ucn.executor.v1.UndrainRequest
-	21, // 23: ucn.executor.v1.ExecutorService.Evict:input_type -> ucn.executor.v1.EvictRequest
-	24, // 24: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
-	27, // 25: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
-	18, // 26: ucn.executor.v1.ExecutorService.Drain:output_type -> ucn.executor.v1.DrainResponse
-	20, // 27: ucn.executor.v1.ExecutorService.Undrain:output_type -> ucn.executor.v1.UndrainResponse
-	22, // 28: ucn.executor.v1.ExecutorService.Evict:output_type -> ucn.executor.v1.EvictResponse
-	24, // [24:29] is the sub-list for method output_type
-	19, // [19:24] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	37, // 16: ucn.executor.v1.StatsResponse.reserved:type_name -> ucn.job.v1.Resources
+	38, // 17: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
+	25, // 18: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
+	31, // 19: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
+	23, // 20: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
+	26, // 21: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
+	17, // 22: ucn.executor.v1.ExecutorService.Drain:input_type -> ucn.executor.v1.DrainRequest
+	19, // 23: ucn.executor.v1.ExecutorService.Undrain:input_type -> ucn.executor.v1.UndrainRequest
+	21, // 24: ucn.executor.v1.ExecutorService.Evict:input_type -> ucn.executor.v1.EvictRequest
+	24, // 25: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
+	27, // 26: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
+	18, // 27: ucn.executor.v1.ExecutorService.Drain:output_type -> ucn.executor.v1.DrainResponse
+	20, // 28: ucn.executor.v1.ExecutorService.Undrain:output_type -> ucn.executor.v1.UndrainResponse
+	22, // 29: ucn.executor.v1.ExecutorService.Evict:output_type -> ucn.executor.v1.EvictResponse
+	25, // [25:30] is the sub-list for method output_type
+	20, // [20:25] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_ucn_executor_v1_executor_proto_init() }

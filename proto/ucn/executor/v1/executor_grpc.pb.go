@@ -37,11 +37,12 @@ type ExecutorServiceClient interface {
 	// ListAttempts tells what runs and ran here, newest first.
 	ListAttempts(ctx context.Context, in *ListAttemptsRequest, opts ...grpc.CallOption) (*ListAttemptsResponse, error)
 	// Drain takes no new work; what runs may end until a deadline and is then evicted. It survives a
-	// restart. Repeating it sets the new deadline.
+	// restart. Repeating it sets the new deadline, but what was told to go earlier still goes then.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 	// Undrain takes new work again. Attempts that were told to go still go.
 	Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (*UndrainResponse, error)
-	// Evict ends one attempt with notice: it is paid up to its end.
+	// Evict ends one attempt: with notice it is paid up to its end, without up to its last note.
+	// Repeating it can bring the end nearer, not put it off.
 	Evict(ctx context.Context, in *EvictRequest, opts ...grpc.CallOption) (*EvictResponse, error)
 }
 
@@ -114,11 +115,12 @@ type ExecutorServiceServer interface {
 	// ListAttempts tells what runs and ran here, newest first.
 	ListAttempts(context.Context, *ListAttemptsRequest) (*ListAttemptsResponse, error)
 	// Drain takes no new work; what runs may end until a deadline and is then evicted. It survives a
-	// restart. Repeating it sets the new deadline.
+	// restart. Repeating it sets the new deadline, but what was told to go earlier still goes then.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	// Undrain takes new work again. Attempts that were told to go still go.
 	Undrain(context.Context, *UndrainRequest) (*UndrainResponse, error)
-	// Evict ends one attempt with notice: it is paid up to its end.
+	// Evict ends one attempt: with notice it is paid up to its end, without up to its last note.
+	// Repeating it can bring the end nearer, not put it off.
 	Evict(context.Context, *EvictRequest) (*EvictResponse, error)
 	mustEmbedUnimplementedExecutorServiceServer()
 }

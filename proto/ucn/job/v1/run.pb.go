@@ -443,7 +443,11 @@ type AttemptStatus struct {
 	Usage  *Usage `protobuf:"bytes,8,opt,name=usage,proto3" json:"usage,omitempty"`
 	Amount uint64 `protobuf:"varint,9,opt,name=amount,proto3" json:"amount,omitempty"`
 	// Set when state is ended.
-	Outcome       *Outcome `protobuf:"bytes,10,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Outcome *Outcome `protobuf:"bytes,10,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// ms since 1970 by the host's clock at which the host will ask the program to end, as its operator
+	// wants it gone: place its replacement before. It is told in a status of its own, in whatever state
+	// the attempt is, and only ever comes nearer; 0 = not told to go.
+	EvictAt       uint64 `protobuf:"varint,11,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,6 +550,13 @@ func (x *AttemptStatus) GetOutcome() *Outcome {
 		return x.Outcome
 	}
 	return nil
+}
+
+func (x *AttemptStatus) GetEvictAt() uint64 {
+	if x != nil {
+		return x.EvictAt
+	}
+	return 0
 }
 
 // JobChange is what a scheduler tells of a job (topic job); the event's type says what happened.
@@ -769,7 +780,7 @@ const file_ucn_job_v1_run_proto_rawDesc = "" +
 	"\aoutputs\x18\x04 \x03(\v2\x16.ucn.job.v1.OutputFileR\aoutputs\x12\x17\n" +
 	"\alog_cid\x18\x05 \x01(\tR\x06logCid\x12'\n" +
 	"\x05usage\x18\x06 \x01(\v2\x11.ucn.job.v1.UsageR\x05usage\x12\x16\n" +
-	"\x06amount\x18\a \x01(\x04R\x06amount\"\xa8\x02\n" +
+	"\x06amount\x18\a \x01(\x04R\x06amount\"\xc3\x02\n" +
 	"\rAttemptStatus\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x18\n" +
@@ -781,7 +792,8 @@ const file_ucn_job_v1_run_proto_rawDesc = "" +
 	"\x05usage\x18\b \x01(\v2\x11.ucn.job.v1.UsageR\x05usage\x12\x16\n" +
 	"\x06amount\x18\t \x01(\x04R\x06amount\x12-\n" +
 	"\aoutcome\x18\n" +
-	" \x01(\v2\x13.ucn.job.v1.OutcomeR\aoutcome\"\x8e\x02\n" +
+	" \x01(\v2\x13.ucn.job.v1.OutcomeR\aoutcome\x12\x19\n" +
+	"\bevict_at\x18\v \x01(\x04R\aevictAt\"\x8e\x02\n" +
 	"\tJobChange\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\fR\x05owner\x12\x16\n" +
