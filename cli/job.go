@@ -21,7 +21,7 @@ func (a *app) jobCommand() *cobra.Command {
 		completes(a.jobTasks(), all), completes(a.jobLogs(), all), completes(a.jobWait(), active),
 		completes(a.jobBill(), all), completes(a.jobAccept(), all), completes(a.jobReject(), all),
 		completes(a.jobCancel(), active),
-		completes(a.jobAttach(), active))
+		completes(a.jobAttach(), active), a.jobResume())
 }
 
 // screen is how the command shows a job.
@@ -40,7 +40,7 @@ func (a *app) screen() screen.Screen {
 // runner makes the runner of a command and its screen; close the screen before printing more.
 func (a *app) runner(l *link, keep bool) (*jobrun.Runner, screen.Screen) {
 	view := a.screen()
-	r := &jobrun.Runner{Session: l.Session, View: view}
+	r := &jobrun.Runner{Session: l.Session, View: view, Errands: a.errands()}
 	if keep {
 		r.Save = func(ctx context.Context, cid, path string) error {
 			quiet := *a // no bar: the screen is drawn

@@ -118,6 +118,24 @@ func (l *Ledger) Balance(account sig.AccountID) tx.Grains {
 	return a.Balance
 }
 
+// Escrows returns how many escrows are open.
+func (l *Ledger) Escrows() (open int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for height := range l.blocks {
+		s := &l.blocks[height]
+		for i, o := range s.transaction().Operations {
+			if _, ok := o.(*tx.OpenEscrow); !ok || i >= len(s.receipt.Outcomes) {
+				continue
+			}
+			if _, found := l.state.Escrow(tx.EscrowID(s.receipt.Outcomes[i].Created)); found {
+				open++
+			}
+		}
+	}
+	return open
+}
+
 // Supply returns how many grains there are.
 func (l *Ledger) Supply() tx.Grains {
 	l.mu.Lock()

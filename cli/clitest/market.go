@@ -50,6 +50,13 @@ func Prices() price.Prices {
 	return price.Prices{Model: price.Linear, CoreHour: 3_600_000, Run: 1_000_000}
 }
 
+// Jobs returns how many jobs were queued.
+func (m *Market) Jobs() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.jobs)
+}
+
 // Acks returns the countersignatures that arrived.
 func (m *Market) Acks() []*executorv1.AcknowledgeRequest {
 	m.mu.Lock()

@@ -50,6 +50,8 @@ type Runner struct {
 	View    View
 	// Registry resolves image references; nil asks registries.
 	Registry Resolver
+	// Errands remembers jobs on their way; nil remembers none.
+	Errands Errands
 	// Save keeps an output in a file of this machine; nil keeps none.
 	Save func(ctx context.Context, cid, path string) error
 	// Poll, Settle and Grace replace the defaults when positive.
@@ -104,15 +106,21 @@ func (r *Runner) Run(ctx context.Context, q Request) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q.Detach {
-		report := &Report{
-			Job: jobText(e.id), Name: e.spec.GetName(), State: "pending", Warnings: e.warnings,
-			Escrow: escrowText(e.escrow), TraceID: traceID(ctx), Outputs: []Output{},
-		}
-		r.event(e, Event{Kind: KindResult, Report: report})
-		return report, nil
+	return r.follow(ctx, e, q.Detach)
+}
+
+// follow sees a queued job to its end, unless nobody waits for that.
+func (r *Runner) follow(ctx context.Context, e *errand, detach bool) (*Report, error) {
+	if !detach {
+		return r.see(ctx, e)
 	}
-	return r.see(ctx, e)
+	r.drop(e)
+	report := &Report{
+		Job: jobText(e.id), Name: e.spec.GetName(), State: "pending", Warnings: e.warnings,
+		Escrow: escrowText(e.escrow), TraceID: traceID(ctx), Outputs: []Output{},
+	}
+	r.event(e, Event{Kind: KindResult, Report: report})
+	return report, nil
 }
 
 // Attach follows a job that was submitted before: it countersigns, shows and bills as Run does.
@@ -179,6 +187,7 @@ func (r *Runner) see(ctx context.Context, e *errand) (*Report, error) {
 		return report, err
 	}
 	r.finish(context.WithoutCancel(ctx), f, last, report)
+	r.drop(e)
 	r.event(e, Event{Kind: KindResult, Report: report})
 	return report, nil
 }

@@ -49,30 +49,41 @@ func (r *Runner) submit(ctx context.Context, q Request) (*errand, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if err := r.keep(e, q); err != nil {
+		return nil, err
+	}
 	// From here on there is money on its way: what follows is done although ctx ends.
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*callTimeout)
 	defer cancel()
 	if err := r.open(work, e, terms); err != nil {
-		return nil, err
+		return nil, r.unopened(e, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, r.close(work, e, err)
 	}
+	if err := r.queue(work, e, q); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// queue hands the job to the scheduler; repeating it does nothing.
+func (r *Runner) queue(ctx context.Context, e *errand, q Request) error {
 	delivery := schedulerv1.Delivery_DELIVERY_CLIENT
 	if (q.Detach || many(e.spec)) && len(e.secrets)+len(e.credentials) == 0 {
 		delivery = schedulerv1.Delivery_DELIVERY_SCHEDULER
 	}
-	_, err = r.Session.Scheduler.SubmitJob(work, &schedulerv1.SubmitJobRequest{
+	_, err := r.Session.Scheduler.SubmitJob(ctx, &schedulerv1.SubmitJobRequest{
 		Revision: e.revision, Escrow: e.escrow[:], StorageToken: e.token, Delivery: delivery,
 	})
 	if err != nil {
-		return nil, r.giveBack(work, e, fmt.Errorf("submit the job: %w", err))
+		return r.giveBack(ctx, e, fmt.Errorf("submit the job: %w", err))
 	}
 	r.event(e, Event{
 		Kind: KindSubmitted, Escrow: escrowText(e.escrow), TraceID: traceID(ctx),
 		Name: e.spec.GetName(), Amount: new(amount.Amount),
 	})
-	return e, nil
+	return nil
 }
 
 // prepare checks and signs, and looks at what the network says of itself.
@@ -287,8 +298,8 @@ func (e *errand) sent(id tx.ID, receipt *chainv1.Receipt) {
 // giveBack closes the escrow of a job that could not be queued, unless it may be queued after all.
 func (r *Runner) giveBack(ctx context.Context, e *errand, cause error) error {
 	if !Lasting(cause) {
-		return fmt.Errorf("%w; its escrow %s holds %s: watch the job with `ucn job attach %s`, or "+
-			"take the money back with `ucn escrow close %s`", cause, escrowText(e.escrow),
+		return fmt.Errorf("%w; its escrow %s holds %s: go on with `ucn job resume %s`, or take "+
+			"the money back with `ucn escrow close %s`", cause, escrowText(e.escrow),
 			amount.Text(e.spec.GetPayment().GetMaxTotal()), jobText(e.id), escrowText(e.escrow))
 	}
 	return r.close(ctx, e, cause)
@@ -300,6 +311,7 @@ func (r *Runner) close(ctx context.Context, e *errand, cause error) error {
 		return errors.Join(cause, fmt.Errorf("closing its escrow %s failed too, try `ucn escrow "+
 			"close`: %w", escrowText(e.escrow), err))
 	}
+	r.drop(e)
 	return cause
 }
 

@@ -1,0 +1,157 @@
+package jobrun
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/cli/jobfile"
+	"github.com/united-containers/ucn/kit/id"
+)
+
+// MaxKept is how many jobs a folder remembers at most.
+const MaxKept = 1000
+
+// Errors of what is kept.
+var (
+	ErrKept     = errors.New("what was kept of the job is damaged")
+	ErrManyKept = errors.New("too many interrupted jobs are kept: go on with them, or look for " +
+		"their escrows with `ucn escrow ls`")
+)
+
+// Kept is what is written down of a job before its money moves, so that a command that was killed
+// can be gone on with. It holds no secrets.
+type Kept struct {
+	Job      string           `json:"job"`
+	Name     string           `json:"name"`
+	Chain    string           `json:"chain"`
+	Account  string           `json:"account"`
+	Revision []byte           `json:"revision"` // canonical SignedRevision
+	Outputs  []jobfile.Output `json:"outputs,omitempty"`
+	Dir      string           `json:"dir"`
+	Detach   bool             `json:"detach"`
+	Started  time.Time        `json:"started"`
+}
+
+// Errands remembers the jobs of this machine that are on their way.
+type Errands interface {
+	// Keep returns when it would survive a power failure.
+	Keep(k Kept) error
+	// Drop forgets a job; one that is not known is no error.
+	Drop(id job.ID) error
+}
+
+// Folder keeps each job in a file of its own.
+type Folder string
+
+var _ Errands = Folder("")
+
+const keptSuffix = ".json"
+
+func (f Folder) file(text string) string { return filepath.Join(string(f), text+keptSuffix) }
+
+// Keep implements Errands.
+func (f Folder) Keep(k Kept) error {
+	raw, err := json.Marshal(k)
+	if err != nil {
+		return fmt.Errorf("write the job down: %w", err)
+	}
+	if err := os.MkdirAll(string(f), 0o700); err != nil {
+		return fmt.Errorf("write the job down: %w", err)
+	}
+	if names, err := f.names(); err != nil || len(names) >= MaxKept {
+		return errors.Join(err, ErrManyKept)
+	}
+	part := f.file(k.Job) + ".part"
+	if err := writeSynced(part, raw); err != nil {
+		return fmt.Errorf("write the job down: %w", err)
+	}
+	if err := os.Rename(part, f.file(k.Job)); err != nil {
+		return fmt.Errorf("write the job down: %w", err)
+	}
+	return f.sync()
+}
+
+func writeSynced(name string, raw []byte) (err error) {
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if _, err := file.Write(raw); err != nil {
+		return err
+	}
+	return file.Sync()
+}
+
+// sync makes names last.
+func (f Folder) sync() (err error) {
+	dir, err := os.Open(string(f))
+	if err != nil {
+		return fmt.Errorf("write the job down: %w", err)
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	return dir.Sync()
+}
+
+// Drop implements Errands.
+func (f Folder) Drop(id job.ID) error {
+	err := os.Remove(f.file(jobText(id)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (f Folder) names() (names []string, err error) {
+	entries, err := os.ReadDir(string(f))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), keptSuffix); ok {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// List returns what is kept, oldest first.
+func (f Folder) List() ([]Kept, error) {
+	names, err := f.names()
+	if err != nil {
+		return nil, fmt.Errorf("read the interrupted jobs: %w", err)
+	}
+	list := make([]Kept, 0, len(names))
+	for _, name := range names[:min(len(names), MaxKept)] {
+		k, err := f.Read(name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, k)
+	}
+	slices.SortFunc(list, func(a, b Kept) int { return a.Started.Compare(b.Started) })
+	return list, nil
+}
+
+// Read returns what is kept of one job. Errors: fs.ErrNotExist, ErrKept.
+func (f Folder) Read(text string) (k Kept, err error) {
+	if _, err := id.ParseBech32(id.Job, text); err != nil {
+		return k, fmt.Errorf("%w: %s: %w", ErrKept, f.file(text), err)
+	}
+	raw, err := os.ReadFile(f.file(text))
+	if err != nil {
+		return k, fmt.Errorf("read an interrupted job: %w", err)
+	}
+	if err := json.Unmarshal(raw, &k); err != nil || k.Job != text {
+		return k, fmt.Errorf("%w: %s", ErrKept, f.file(text))
+	}
+	return k, nil
+}
