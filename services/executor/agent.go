@@ -54,6 +54,7 @@ type Agent struct {
 	counters counters
 	offers   offers
 	nudge    chan struct{} // asks the offer loop to look again
+	evicting chan struct{} // asks the eviction loop to look again
 
 	stating sync.Mutex // one word of the operator at a time
 
@@ -91,6 +92,7 @@ func New(cfg Config, identity Identity, deps Deps) (*Agent, error) {
 		cfg: cfg, identity: identity, key: identity.Key.Public(), deps: deps,
 		signer: signer{key: identity.Key, anchors: identity.Anchors}, counters: counters,
 		tracer: deps.Tracers.Tracer("ucn/executor"), nudge: make(chan struct{}, 1),
+		evicting: make(chan struct{}, 1),
 		attempts: map[AttemptID]*attempt{}, byLease: map[LeaseID]*attempt{},
 		over: map[LeaseID]bool{},
 	}, nil
@@ -115,6 +117,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	}
 	ready()
 	a.lives.Go(func() { a.fetchHeld(ctx) })
+	a.lives.Go(func() { a.evictDue(ctx) })
 	a.postOffers(ctx)
 	return nil
 }

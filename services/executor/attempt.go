@@ -34,14 +34,15 @@ type attempt struct {
 	mu        sync.Mutex
 	rec       Record
 	changed   chan struct{}
-	statuses  []Status // told so far: at most one for each phase
+	statuses  []Status // told so far: one for each phase, and evictions
 	recent    []SignedNote
 	task      *Task // delivered, not yet taken
 	secrets   map[string]string
 	registry  []RegistryCredential // until the container is made
 	container Container
-	streams   int // calls that listen, at most maxStreams
-	readers   int // clients that still read the log; the container waits for them a while
+	gauge     gauge // of the running program
+	streams   int   // calls that listen, at most maxStreams
+	readers   int   // clients that still read the log; the container waits for them a while
 
 	// stopped ends when the attempt is to be stopped: it cuts fetching and starting short.
 	stopped context.Context
@@ -108,8 +109,9 @@ func (t *attempt) update(ctx context.Context, why string, change func(r *Record)
 	if err := t.agent.deps.Journal.Save(ctx, next, events...); err != nil {
 		return fmt.Errorf("write attempt %s down: %w", t.id, err)
 	}
+	moved := next.Phase != t.rec.Phase
 	t.rec = next
-	if status != nil {
+	if status != nil && (moved || len(t.statuses) < maxStatuses) {
 		t.statuses = append(t.statuses[:len(t.statuses):len(t.statuses)], *status)
 	}
 	if next.Stop != nil {
@@ -119,17 +121,21 @@ func (t *attempt) update(ctx context.Context, why string, change func(r *Record)
 	return nil
 }
 
-// transition stamps a new phase and makes the status of one that others are told of: closing is
-// nobody else's business, and what was never leased never ended for others.
+// transition stamps a new phase and makes the status of one that others are told of, as of an
+// eviction: closing is nobody else's business, and what was never leased never ended for others.
 func (t *attempt) transition(next *Record, why string) *Status {
-	if next.Phase == t.rec.Phase {
+	now := t.agent.deps.Now()
+	switch {
+	case next.Phase != t.rec.Phase:
+		next.Changed = now
+	case next.Evict == t.rec.Evict || next.Phase == PhaseAsked: // the next phase tells of it
 		return nil
 	}
-	next.Changed = t.agent.deps.Now()
 	if next.Phase == PhaseClosed {
 		return nil
 	}
 	s := next.Status(why)
+	s.Time = now
 	return &s
 }
 

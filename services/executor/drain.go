@@ -11,6 +11,7 @@ import (
 // HostState is what an operator said to a running executor; it outlives restarts.
 type HostState struct {
 	Draining bool
+	EvictAt  time.Time // when what still runs is to go; zero: never
 	Reason   string    // for the owners, at most MaxDrainReason bytes
 	Since    time.Time // of the newest word
 }
@@ -18,17 +19,32 @@ type HostState struct {
 // MaxDrainReason bounds what an operator tells the owners, in bytes.
 const MaxDrainReason = 200
 
-// Drain takes no new work; what runs goes on. It is on disk when it returns, and tells how many
-// attempts are here still. A question whose answer is being written down may still be answered yes.
-func (a *Agent) Drain(ctx context.Context, reason string) (int, error) {
-	if len(reason) > MaxDrainReason {
+// Drain takes no new work. What runs goes on, and is evicted at the deadline, of which it is told
+// at once; 0 is never. It is on disk when it returns, and tells how many attempts are here still. A
+// question whose answer is being written down may still be answered yes.
+func (a *Agent) Drain(ctx context.Context, reason string, evict time.Duration) (int, error) {
+	switch {
+	case len(reason) > MaxDrainReason:
+		return 0, badReason(reason)
+	case evict < 0 || evict > MaxDrain:
 		return 0, fault.New(fault.InvalidArgument, ReasonBadArgument,
-			"reason has %d bytes, at most %d", len(reason), MaxDrainReason)
+			"the deadline is in %v, allowed 0 to %v", evict, MaxDrain)
 	}
-	return a.setState(ctx, HostState{Draining: true, Reason: reason, Since: a.deps.Now()})
+	s := HostState{Draining: true, Reason: reason, Since: a.deps.Now()}
+	if evict > 0 {
+		s.EvictAt = s.Since.Add(evict)
+	}
+	left, err := a.setState(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := a.evictTurn(context.WithoutCancel(ctx)); err != nil { // tried again by the loop
+		a.deps.Log.WarnContext(ctx, "cannot write an eviction down", "error", err)
+	}
+	return left, nil
 }
 
-// Undrain takes new work again.
+// Undrain takes new work again. What was told to go still goes.
 func (a *Agent) Undrain(ctx context.Context) error {
 	_, err := a.setState(ctx, HostState{Since: a.deps.Now()})
 	return err
@@ -51,15 +67,16 @@ func (a *Agent) setState(ctx context.Context, s HostState) (int, error) {
 	a.state = s
 	left := len(a.attempts)
 	a.mu.Unlock()
+	wake(a.evicting)
 	a.offerChanged()
 	return left, nil
 }
 
-// Draining tells whether the host takes no new work.
-func (a *Agent) Draining() bool {
+// State returns what the operator said last.
+func (a *Agent) State() HostState {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.state.Draining
+	return a.state
 }
 
 // recall reads what the operator said in an earlier life.

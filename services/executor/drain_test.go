@@ -15,7 +15,7 @@ import (
 func TestDrain(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		agent := w.start()
-		if _, err := agent.Drain(t.Context(), strings.Repeat("x", 201)); err == nil {
+		if _, err := agent.Drain(t.Context(), strings.Repeat("x", 201), 0); err == nil {
 			t.Error("a reason of 201 bytes is taken")
 		}
 		long := w.ask(1, "sleep", "10m")
@@ -23,7 +23,7 @@ func TestDrain(t *testing.T) {
 		done := make(chan *executor.Outcome, 1)
 		go func() { done <- (&client{w: w}).run(w.task(long, lease.ID)) }()
 		synctest.Wait()
-		left, err := agent.Drain(t.Context(), "new disks")
+		left, err := agent.Drain(t.Context(), "new disks", 0)
 		pass(time.Second)
 		if err != nil || left != 1 || !agent.Offer().Draining {
 			t.Errorf("%d left, %v, offer %v", left, err, agent.Offer().Draining)

@@ -18,6 +18,7 @@ const (
 	ReasonFileTooBig  fault.Reason = "FILE_TOO_BIG"
 	ReasonFileDenied  fault.Reason = "FILE_DENIED"
 	ReasonStreams     fault.Reason = "TOO_MANY_STREAMS"
+	ReasonOver        fault.Reason = "ATTEMPT_OVER"
 	ReasonBadArgument fault.Reason = "BAD_ARGUMENT"
 )
 
@@ -36,6 +37,8 @@ var (
 		"the task is not the one this executor signed a lease for")
 	ErrForgedAck = fault.New(fault.PermissionDenied, ReasonForgedAck,
 		"no ack key of the lease countersigned this note")
+	ErrOver = fault.New(fault.FailedPrecondition, ReasonOver,
+		"the attempt is over already")
 	ErrLogGone = fault.New(fault.FailedPrecondition, ReasonLogGone,
 		"the attempt is over and its log is a file now")
 	ErrNoFile = fault.New(fault.NotFound, ReasonNoFile,

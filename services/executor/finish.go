@@ -33,9 +33,9 @@ func (t *attempt) finish(ctx context.Context, c Container, exit Exit) error {
 			return err
 		}
 	}
-	note := t.sign(&r, &tally, true)
+	note := t.lastWord(&r, &tally, outcome)
 	outcome.Message = strings.ToValidUTF8(outcome.Message, "_") // or no event could hold it
-	outcome.Usage, outcome.Amount = tally.Used, note.Note.Cumulative
+	outcome.Usage, outcome.Amount = note.Usage, note.Note.Cumulative
 	err := t.update(ctx, outcome.Message, func(r *Record) {
 		r.Phase, r.Tally, r.Outcome = PhaseEnded, tally, outcome
 		t.noted(r, note)

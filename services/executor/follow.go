@@ -217,7 +217,7 @@ func (a *Agent) Logs(ctx context.Context, ask LogsAsk, send func(LogChunk) error
 		v := t.view()
 		r = &v.rec
 	}
-	if ask.From.Account.IsZero() || ask.From.Account != r.Ask.Spec.Owner {
+	if !r.ownedBy(ask.From) {
 		return ErrNotYours
 	}
 	if t == nil {

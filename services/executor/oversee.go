@@ -136,6 +136,7 @@ func (w *watch) tick(ctx context.Context) {
 		log.WarnContext(ctx, "cannot measure", "attempt", w.t.id, "error", err)
 	} else {
 		w.tally.Add(sample, w.t.need)
+		w.t.measured(&w.tally, sample)
 		w.sampleAt = now
 	}
 	v := w.t.view()
@@ -173,6 +174,9 @@ func (w *watch) end(ctx context.Context, cause *StopCause) {
 // note signs usage when it is time, or when half of the trust beyond the last note is used up.
 func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
 	due := w.t.due(r, &w.tally)
+	if r.Stop != nil && r.Stop.Reason == EndEvicted && !r.Evict.noticed() {
+		return nil // nothing more is due
+	}
 	fresh := due - min(due, r.Note.Note.Cumulative)
 	soon := fresh > r.Lease.Lease.Trust/4 && fresh > 0
 	if now.Sub(w.noteAt) < w.t.agent.cfg.NoteEvery && !soon {
@@ -216,10 +220,14 @@ func (w *watch) checkLease(ctx context.Context) error {
 	if !gone && !state.over(w.t.agent.deps.Now()) {
 		return nil
 	}
-	return w.t.requestStop(ctx, StopCause{
+	cause := StopCause{
 		Reason: EndCancelled, Message: "the lease was ended on the chain",
 		Grace: w.t.agent.cfg.StopGrace,
-	})
+	}
+	if e := w.t.view().rec.Evict; e != nil { // its replacement runs elsewhere
+		cause.Reason, cause.Message = EndEvicted, e.words()
+	}
+	return w.t.requestStop(ctx, cause)
 }
 
 // mustStop tells why the program may not run until the next tick, or nil.

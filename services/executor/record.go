@@ -67,6 +67,8 @@ type Record struct {
 	AckNote SignedNote // the note that Ack countersigns
 	Stop    *StopCause // why it is being stopped
 
+	Evict *Eviction // that it is to go; in any phase
+
 	Charged uint64 // highest cumulative that a charge named
 	Paid    uint64 // grains the chain paid us
 
@@ -82,7 +84,7 @@ func (r *Record) Status(reason string) Status {
 	return Status{
 		Job: r.Ask.Job, Run: r.Ask.Run, Attempt: r.Ask.Attempt, State: r.Phase.State(),
 		Reason: reason, Time: r.Changed, Lease: r.Lease.ID, Usage: r.Note.Usage,
-		Amount: r.Note.Note.Cumulative, Outcome: r.Outcome,
+		Amount: r.Note.Note.Cumulative, Outcome: r.Outcome, EvictAt: r.evictAt(),
 	}
 }
 

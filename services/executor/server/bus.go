@@ -25,6 +25,7 @@ const (
 	MethodAcknowledge = "executor.v1/Acknowledge"
 	MethodLogs        = "executor.v1/Logs"
 	MethodStop        = "executor.v1/Stop"
+	MethodStats       = "executor.v1/Stats"
 )
 
 const (
@@ -53,6 +54,7 @@ func RegisterBus(s *bus.Server, agent *executor.Agent, sets keys.Sets) {
 	bus.Unary(s, MethodAcknowledge, b.acknowledge)
 	bus.ServerStream(s, MethodLogs, b.logs)
 	bus.Unary(s, MethodStop, b.stop)
+	bus.Unary(s, MethodStats, b.stats)
 }
 
 // peer tells who asks: an account whose token allows jobs, or a certified scheduler.
@@ -209,4 +211,22 @@ func (b *busMethods) stop(
 		return nil, err
 	}
 	return &executorv1.StopResponse{}, nil
+}
+
+func (b *busMethods) stats(
+	ctx context.Context, m *executorv1.StatsRequest,
+) (*executorv1.StatsResponse, error) {
+	from, err := peer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ask, err := heardStats(m, from)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.agent.Stats(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	return statsPB(&s)
 }

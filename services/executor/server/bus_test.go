@@ -96,11 +96,37 @@ func TestOnlyTheOperatorLooksIn(t *testing.T) {
 		if _, err := s.Undrain(ctx, nil); !errors.Is(err, tt.want) {
 			t.Errorf("%s: Undrain = %v, want %v", name, err, tt.want)
 		}
+		if _, err := s.Evict(ctx, nil); !errors.Is(err, tt.want) {
+			t.Errorf("%s: Evict = %v, want %v", name, err, tt.want)
+		}
 	}
 	ctx := rpc.WithCaller(t.Context(), rpc.Caller{Account: [32]byte{1}, Scopes: []string{"admin"}})
-	_, err := s.Drain(ctx, &executorv1.DrainRequest{EvictAfterMs: 1})
-	if !errors.Is(err, fault.Unimplemented) {
-		t.Errorf("a drain with a deadline: %v", err)
+	for name, call := range map[string]func() error{
+		"a drain of more than 366 days": func() error {
+			_, err := s.Drain(ctx, &executorv1.DrainRequest{EvictAfterMs: 366*24*3_600_000 + 1})
+			return err
+		},
+		"an eviction of nothing": func() error {
+			_, err := s.Evict(ctx, &executorv1.EvictRequest{})
+			return err
+		},
+		"a notice of more than a day": func() error {
+			_, err := s.Evict(ctx, &executorv1.EvictRequest{Attempt: []byte{1}, NoticeMs: 1 << 63})
+			return err
+		},
+		"stats of no job": func() error {
+			_, err := heardStats(&executorv1.StatsRequest{Attempt: []byte{1}}, executor.Peer{})
+			return err
+		},
+		"stats of a long attempt id": func() error {
+			m := &executorv1.StatsRequest{Job: make([]byte, 32), Attempt: make([]byte, 33)}
+			_, err := heardStats(m, executor.Peer{})
+			return err
+		},
+	} {
+		if err := call(); !errors.Is(err, executor.ReasonBadArgument) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	if _, err := readPage("zz"); fault.KindOf(err) != fault.InvalidArgument {
 		t.Errorf("a foreign page token: %v", err)

@@ -248,3 +248,13 @@ func heardLogs(m *executorv1.LogsRequest, from executor.Peer) (executor.LogsAsk,
 	}
 	return ask, errors.Join(err1, err2)
 }
+
+func heardStats(m *executorv1.StatsRequest, from executor.Peer) (executor.StatsAsk, error) {
+	ask := executor.StatsAsk{From: from}
+	var err1, err2 error
+	ask.Job, err1 = fixed[executor.JobID]("job", m.GetJob())
+	if len(m.GetAttempt()) > 0 {
+		ask.Attempt, err2 = named[executor.AttemptID]("attempt", m.GetAttempt())
+	}
+	return ask, errors.Join(err1, err2)
+}

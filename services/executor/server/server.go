@@ -26,9 +26,6 @@ const (
 // ReasonNotOperator says that somebody else than the host's operator asks.
 const ReasonNotOperator fault.Reason = "NOT_OPERATOR"
 
-// ReasonNotBuilt says that a field is declared and not served yet.
-const ReasonNotBuilt fault.Reason = "NOT_BUILT"
-
 // Deps of a Server. All are needed.
 type Deps struct {
 	Agent    *executor.Agent
@@ -69,29 +66,61 @@ func (s *Server) GetHost(
 	if err := s.allow(ctx); err != nil {
 		return nil, err
 	}
-	offer := s.deps.Agent.Offer()
+	offer, state := s.deps.Agent.Offer(), s.deps.Agent.State()
 	return &executorv1.GetHostResponse{
 		Offer: s.deps.Encoder.offerPB(&offer), Abilities: abilities(s.deps.Agent.Abilities()),
-		Draining: s.deps.Agent.Draining(),
+		Draining: state.Draining, EvictAt: millis(state.EvictAt),
 	}, nil
 }
 
-// Drain takes no new work. Ending what runs at a deadline is not built and refused.
+// Drain takes no new work, and evicts what still runs at the deadline.
 func (s *Server) Drain(
 	ctx context.Context, m *executorv1.DrainRequest,
 ) (*executorv1.DrainResponse, error) {
 	if err := s.allow(ctx); err != nil {
 		return nil, err
 	}
-	if m.GetEvictAfterMs() != 0 {
-		return nil, fault.New(fault.Unimplemented, ReasonNotBuilt,
-			"evict_after_ms: this executor drains without a deadline only; say 0")
-	}
-	left, err := s.deps.Agent.Drain(ctx, m.GetReason())
+	after, err := span("evict_after_ms", m.GetEvictAfterMs(), executor.MaxDrain)
 	if err != nil {
 		return nil, err
 	}
-	return &executorv1.DrainResponse{Attempts: uint32(left)}, nil
+	left, err := s.deps.Agent.Drain(ctx, m.GetReason(), after)
+	if err != nil {
+		return nil, err
+	}
+	return &executorv1.DrainResponse{
+		Attempts: uint32(left), EvictAt: millis(s.deps.Agent.State().EvictAt),
+	}, nil
+}
+
+// Evict ends one attempt after a notice.
+func (s *Server) Evict(
+	ctx context.Context, m *executorv1.EvictRequest,
+) (*executorv1.EvictResponse, error) {
+	if err := s.allow(ctx); err != nil {
+		return nil, err
+	}
+	id, err := named[executor.AttemptID]("attempt", m.GetAttempt())
+	if err != nil {
+		return nil, err
+	}
+	notice, err := span("notice_ms", m.GetNoticeMs(), executor.MaxNotice)
+	if err != nil {
+		return nil, err
+	}
+	at, err := s.deps.Agent.Evict(ctx, id, notice, m.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	return &executorv1.EvictResponse{EvictAt: millis(at)}, nil
+}
+
+// span reads a time between two moments.
+func span(name string, ms uint64, most time.Duration) (time.Duration, error) {
+	if ms > uint64(most.Milliseconds()) {
+		return 0, malformed("%s is %d, at most %d", name, ms, most.Milliseconds())
+	}
+	return time.Duration(ms) * time.Millisecond, nil
 }
 
 // Undrain takes new work again.

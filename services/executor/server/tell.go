@@ -193,3 +193,18 @@ func notePB(n *executor.NoteAsk) *jobv1.SignedNote {
 func leasePB(l *executor.SignedLease) *marketv1.SignedLease {
 	return &marketv1.SignedLease{Lease: l.Lease.TX().PB(), Signature: l.Signature[:]}
 }
+
+func statsPB(s *executor.Stats) (*executorv1.StatsResponse, error) {
+	run, err1 := hex.DecodeString(string(s.Run))
+	attempt, err2 := hex.DecodeString(string(s.Attempt))
+	if err1 != nil || err2 != nil {
+		return nil, fmt.Errorf("run %q or attempt %q is not in hex", s.Run, s.Attempt)
+	}
+	return &executorv1.StatsResponse{
+		Attempt: attempt, Run: run, Lease: s.Lease[:], State: statePB(s.State), Time: millis(s.Time),
+		Usage: s.Usage.PB(), Amount: s.Amount, Paid: s.Paid, Budget: s.Budget, Rate: s.Rate,
+		CpuMilli: s.Now.CPUMilli, Memory: s.Now.Memory, Disk: s.Now.Disk,
+		BytesInPerS: s.Now.InPerS, BytesOutPerS: s.Now.OutPerS, Reserved: resourcesPB(s.Reserved),
+		Started: millis(s.Started), EvictAt: millis(s.EvictAt),
+	}, nil
+}
