@@ -130,3 +130,10 @@ func TooManyUploads(most int) error {
 	return fault.New(fault.ResourceExhausted, ReasonBusy,
 		"the account has %d uploads under way, the most it may; finish or abort one first", most)
 }
+
+// TooManyOfAll refuses a start since the store knows as many uploads as it can, of all accounts.
+func TooManyOfAll(most int) error {
+	const again = time.Minute
+	return fault.New(fault.ResourceExhausted, ReasonBusy,
+		"this storage has %d uploads, the most it takes: try again later", most).WithRetry(again)
+}

@@ -23,19 +23,26 @@ func (s *Session) putDirectory(ctx context.Context, p Put, body io.Reader) (Stor
 	if err != nil {
 		return Stored{}, err
 	}
-	if p.Tree, err = s.tree(ctx, entries); err != nil {
+	if p.Tree, err = s.tree(ctx, p.Job, entries); err != nil {
 		return Stored{}, err
 	}
 	p.SkipHeld = false
 	return s.access.store.Put(ctx, p, bytes.NewReader(raw))
 }
 
-// tree compares a directory with what the account holds.
-func (s *Session) tree(ctx context.Context, entries []dir.Entry) (Tree, error) {
+// tree compares a directory with what the account holds. A directory of a job's host names only
+// what the grant may read and what was put for the job: else it would tell what the account holds,
+// and keep it from being removed.
+func (s *Session) tree(ctx context.Context, job string, entries []dir.Entry) (Tree, error) {
 	tree := Tree{Total: dir.Total(entries), Height: 1}
 	seen := make(map[cid.CID]bool, len(entries))
 	for _, e := range entries {
 		ref, err := s.access.store.Stat(ctx, s.account, e.CID)
+		if !s.writeAll && unless(err, ReasonNotFound) == nil && (err != nil || ref.Job != job) {
+			if err := s.readable(ctx, e.CID); err != nil {
+				return Tree{}, err // the same whether or not the account holds it
+			}
+		}
 		if fault.ReasonOf(err) == ReasonNotFound {
 			return Tree{}, Incomplete(e.CID, "which the account does not hold")
 		}

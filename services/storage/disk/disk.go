@@ -108,13 +108,14 @@ type Disk struct {
 	collecting sync.Mutex // one pass at a time
 
 	// mu guards pending, the bytes on their way into each account; open, the temporary files that
-	// calls have; uploads, those that can be resumed; and closed.
-	mu      sync.Mutex
-	pending map[storage.Account]int64
-	open    map[string]bool
-	uploads map[storage.UploadID]*session
-	closed  bool
-	calls   sync.WaitGroup
+	// calls have; uploads, those that can be resumed, and the same by account; and closed.
+	mu        sync.Mutex
+	pending   map[storage.Account]int64
+	open      map[string]bool
+	uploads   map[storage.UploadID]*session
+	uploadsBy map[storage.Account]*accountUploads
+	closed    bool
+	calls     sync.WaitGroup
 }
 
 var _ storage.Store = (*Disk)(nil)
@@ -143,6 +144,8 @@ func open(cfg Config, hook func(step) error) (*Disk, error) {
 		pending: make(map[storage.Account]int64),
 		open:    make(map[string]bool),
 		uploads: make(map[storage.UploadID]*session),
+
+		uploadsBy: make(map[storage.Account]*accountUploads),
 	}
 	if err := d.makeDirs(); err != nil {
 		return nil, fmt.Errorf("create storage directories: %w", err)

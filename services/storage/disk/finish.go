@@ -148,8 +148,8 @@ func (d *Disk) forgetOldest(a storage.Account) error {
 	var oldest storage.UploadID
 	var found *session
 	d.mu.Lock()
-	for id, s := range d.uploads {
-		if s.account != a || !s.record.Done {
+	for id, s := range d.uploadsBy[a].all { // the finished one at least is there
+		if !s.record.Done {
 			continue
 		}
 		finished++

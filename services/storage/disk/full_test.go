@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/services/storage"
 	"github.com/united-containers/ucn/services/storage/disk"
 	"github.com/united-containers/ucn/services/storage/storagetest"
@@ -84,6 +85,54 @@ func TestInsideSmallDisk(t *testing.T) {
 	}
 	freeAndRefill(t, d, put, n)
 	checkConsistent(t, d, dir)
+	uploadOnFullDisk(t, d, filepath.Join(filepath.Dir(dir), "others"))
+	checkConsistent(t, d, dir)
+}
+
+// uploadOnFullDisk: an upload that finds the disk full keeps what it has, is told so, and goes on
+// once there is room.
+func uploadOnFullDisk(t *testing.T, d *disk.Disk, others string) {
+	t.Helper()
+	ctx, data := t.Context(), storagetest.Bytes(12<<20, 77)
+	p := storage.Put{Account: storagetest.Alice(), Kind: cid.File}
+	u, err := d.StartUpload(ctx, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := func(from, to int64) error {
+		u, err = d.AppendUpload(ctx, p.Account, u.ID, from, bytes.NewReader(data[from:to]))
+		return err
+	}
+	if err := push(0, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	occupy(t, others)
+	if err := push(2<<20, int64(len(data))); !errors.Is(err, storage.ReasonFull) ||
+		fault.KindOf(err) != fault.ResourceExhausted {
+		t.Errorf("an append on a full disk: %v", err)
+	}
+	if u, err = d.Upload(ctx, p.Account, u.ID); err != nil || u.Offset != 2<<20 {
+		t.Errorf("on a full disk the upload is at %d, %v", u.Offset, err)
+	}
+	if _, err := d.StartUpload(ctx, p); !errors.Is(err, storage.ReasonFull) {
+		t.Errorf("a start on a full disk: %v", err)
+	}
+	if _, err := d.FinishUpload(ctx, p.Account, u.ID); !errors.Is(err, storage.ReasonFull) {
+		t.Errorf("an end on a full disk: %v", err)
+	}
+	if all, err := d.ListUploads(ctx, p.Account); err != nil || len(all) != 1 {
+		t.Errorf("uploads %+v, %v", all, err)
+	}
+	if err := os.Remove(others); err != nil {
+		t.Fatal(err)
+	}
+	if err := push(u.Offset, int64(len(data))); err != nil {
+		t.Fatalf("after making room: %v", err)
+	}
+	stored, err := d.FinishUpload(ctx, p.Account, u.ID)
+	if err != nil || stored.Ref.CID != storagetest.CIDOf(cid.File, data) {
+		t.Errorf("after making room: %+v, %v", stored, err)
+	}
 }
 
 func fillUp(t *testing.T, put func(int, uint64, bool) error) int {

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,8 +78,7 @@ func (d *Disk) loadUploads() error {
 		if err := json.Unmarshal(value, &s.record); err != nil {
 			return fmt.Errorf("decode upload %x: %w", key, err)
 		}
-		d.uploads[storage.UploadID(key[1+accountSize:])] = s
-		d.pend(s.account, s.record.takes())
+		d.know(storage.UploadID(key[1+accountSize:]), s)
 		return nil
 	})
 }
@@ -135,27 +135,51 @@ func (d *Disk) admitUpload(id storage.UploadID, s *session) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	most := d.cfg.Limits.OpenUploads()
-	if len(d.uploads) >= maxRecords || d.openUploads(s.account).Blobs >= int64(most) {
+	if most := d.cfg.Limits.OpenUploads(); d.openUploads(s.account).Blobs >= int64(most) {
 		return storage.TooManyUploads(most)
+	}
+	if len(d.uploads) >= maxRecords {
+		return storage.TooManyOfAll(maxRecords)
 	}
 	if err := d.cfg.Limits.Admit(usage, d.pending[s.account], s.record.takes()); err != nil {
 		return err
 	}
-	d.uploads[id] = s
-	d.pend(s.account, s.record.takes())
+	d.know(id, s)
 	return nil
 }
 
-// openUploads counts an account's unfinished uploads. Called with d.mu held.
-func (d *Disk) openUploads(a storage.Account) (n storage.Count) {
-	for _, s := range d.uploads {
-		if s.account == a && !s.record.Done {
-			n.Blobs++
-			n.Bytes += s.record.takes()
-		}
+// accountUploads are the uploads of one account, so that no call looks at those of others.
+type accountUploads struct {
+	open storage.Count // the unfinished ones, with what they hold of the quota
+	all  map[storage.UploadID]*session
+}
+
+// count adds what a record is to the open ones; sign is 1 or -1.
+func (u *accountUploads) count(r uploadRecord, sign int64) {
+	if !r.Done {
+		u.open.Blobs += sign
+		u.open.Bytes += sign * r.takes()
 	}
-	return n
+}
+
+// know adds an upload to what is in memory. Called with d.mu held, or alone.
+func (d *Disk) know(id storage.UploadID, s *session) {
+	of := d.uploadsBy[s.account]
+	if of == nil {
+		of = &accountUploads{all: map[storage.UploadID]*session{}}
+		d.uploadsBy[s.account] = of
+	}
+	of.all[id], d.uploads[id] = s, s
+	of.count(s.record, 1)
+	d.pend(s.account, s.record.takes())
+}
+
+// openUploads counts an account's unfinished uploads. Called with d.mu held.
+func (d *Disk) openUploads(a storage.Account) storage.Count {
+	if of := d.uploadsBy[a]; of != nil {
+		return of.open
+	}
+	return storage.Count{}
 }
 
 func (d *Disk) begun(id storage.UploadID, s *session) error {
@@ -198,6 +222,9 @@ func (d *Disk) saveUpload(id storage.UploadID, s *session, r uploadRecord) error
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.pend(s.account, r.takes()-s.record.takes())
+	of := d.uploadsBy[s.account]
+	of.count(s.record, -1)
+	of.count(r, 1)
 	s.record = r
 	return nil
 }
@@ -208,6 +235,11 @@ func (d *Disk) forget(id storage.UploadID, s *session) {
 	defer d.mu.Unlock()
 	delete(d.uploads, id)
 	d.pend(s.account, -s.record.takes())
+	of := d.uploadsBy[s.account]
+	of.count(s.record, -1)
+	if delete(of.all, id); len(of.all) == 0 {
+		delete(d.uploadsBy, s.account)
+	}
 }
 
 // take makes the caller the upload's worker; call free afterwards.
@@ -299,13 +331,10 @@ func (d *Disk) ListUploads(ctx context.Context, a storage.Account) (
 func (d *Disk) uploadsOf(a storage.Account) map[storage.UploadID]*session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	found := map[storage.UploadID]*session{}
-	for id, s := range d.uploads {
-		if s.account == a {
-			found[id] = s
-		}
+	if of := d.uploadsBy[a]; of != nil {
+		return maps.Clone(of.all)
 	}
-	return found
+	return nil
 }
 
 // AbortUpload implements storage.Uploads.

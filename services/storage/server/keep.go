@@ -7,6 +7,8 @@ import (
 	"math"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/dir"
 	"github.com/united-containers/ucn/kit/fault"
@@ -37,7 +39,13 @@ func (s *Server) removeMany(ctx context.Context, request *storagev1.RemoveManyRe
 	if err != nil {
 		return nil, err
 	}
-	after, err := afterOf(request.GetPageToken())
+	asked := proto.CloneOf(request)
+	asked.PageToken = ""
+	of, err := queryOf("removeMany", asked)
+	if err != nil {
+		return nil, err
+	}
+	after, err := of.after(request.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +58,7 @@ func (s *Server) removeMany(ctx context.Context, request *storagev1.RemoveManyRe
 	}
 	return &storagev1.RemoveManyResponse{Removed: uint64(done.Removed), Bytes: uint64(done.Bytes),
 		Pinned: uint64(done.Pinned), InDirectory: uint64(done.InDirectory),
-		NextPageToken: done.Next.String()}, nil
+		NextPageToken: of.token(done.Next)}, nil
 }
 
 func filterOf(request *storagev1.RemoveManyRequest) (storage.Filter, error) {

@@ -66,7 +66,11 @@ func (s *Server) list(ctx context.Context, request *storagev1.ListRequest) (
 	if err != nil {
 		return nil, err
 	}
-	after, err := afterOf(request.GetPageToken())
+	of, err := queryOf("list", &storagev1.ListRequest{})
+	if err != nil {
+		return nil, err
+	}
+	after, err := of.after(request.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -83,21 +87,9 @@ func (s *Server) list(ctx context.Context, request *storagev1.ListRequest) (
 		response.References[i] = toReference(ref)
 	}
 	if len(refs) == size { // the next page may turn out to be empty
-		response.NextPageToken = refs[size-1].CID.String()
+		response.NextPageToken = of.token(refs[size-1].CID)
 	}
 	return response, nil
-}
-
-// afterOf reads the token of a page of references.
-func afterOf(token string) (cid.CID, error) {
-	if token == "" {
-		return cid.CID{}, nil
-	}
-	after, err := cid.Parse(token)
-	if err != nil {
-		return after, storage.BadRequest("the page token is not one this service gave")
-	}
-	return after, nil
 }
 
 // Usage implements storagev1.StorageServiceServer.

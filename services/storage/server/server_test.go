@@ -53,12 +53,19 @@ func newRig(t *testing.T, cfg server.Config) rig {
 // newRigOn is newRig with something between server and store.
 func newRigOn(t *testing.T, cfg server.Config, wrap func(storage.Store) storage.Store) rig {
 	t.Helper()
+	return newRigWith(t, cfg, func(d *server.Deps) { d.Store = wrap(d.Store) })
+}
+
+// newRigWith is newRig with what the server gets changed.
+func newRigWith(t *testing.T, cfg server.Config, change func(*server.Deps)) rig {
+	t.Helper()
 	log := kittest.NewLog(t)
 	tel := kittest.NewTelemetry(t, log)
 	service := tel.MustService(t, "storage")
 	store := storagetest.NewMemory(small())
-	s, err := server.New(cfg, server.Deps{Store: wrap(store), Limits: small(),
-		Meter: service.Meters, Log: service.Log})
+	deps := server.Deps{Store: store, Limits: small(), Meter: service.Meters, Log: service.Log}
+	change(&deps)
+	s, err := server.New(cfg, deps)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -179,7 +179,8 @@ func (Encoding) EnumDescriptor() ([]byte, []int) {
 
 // Directory is what a blob of KIND_DIRECTORY holds, as canonical protobuf: ascending fields, minimal
 // varints, no default values, no unknown fields; at most 4 MiB. The account must hold everything
-// that it names, with these sizes and kinds, when it is put (DIRECTORY_INCOMPLETE).
+// that it names, with these sizes and kinds, when it is put (DIRECTORY_INCOMPLETE). With a token for
+// one job it names only what the token may read and what was put for the job (SCOPE_MISSING).
 type Directory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ascending by the bytes of their names, each name once; at most 8192.
@@ -1081,7 +1082,8 @@ type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// References wanted, 1 to 1000; 0 means 100.
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before; empty for the first.
+	// next_page_token of the page before; empty for the first. One of another call is
+	// BAD_STORAGE_REQUEST.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1518,7 +1520,8 @@ type RemoveManyRequest struct {
 	All bool `protobuf:"varint,5,opt,name=all,proto3" json:"all,omitempty"`
 	// Only count what would be removed.
 	DryRun bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// next_page_token of the call before; empty for the first.
+	// next_page_token of the call before; empty for the first. One of a call that asked for anything
+	// else is BAD_STORAGE_REQUEST.
 	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
