@@ -13,6 +13,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/cli/jobfile"
+	"github.com/united-containers/ucn/kit/durable"
 	"github.com/united-containers/ucn/kit/id"
 )
 
@@ -69,36 +70,10 @@ func (f Folder) Keep(k Kept) error {
 	if names, err := f.names(); err != nil || len(names) >= MaxKept {
 		return errors.Join(err, ErrManyKept)
 	}
-	part := f.file(k.Job) + ".part"
-	if err := writeSynced(part, raw); err != nil {
+	if err := durable.Replace(f.file(k.Job), raw, durable.Private); err != nil {
 		return fmt.Errorf("write the job down: %w", err)
 	}
-	if err := os.Rename(part, f.file(k.Job)); err != nil {
-		return fmt.Errorf("write the job down: %w", err)
-	}
-	return f.sync()
-}
-
-func writeSynced(name string, raw []byte) (err error) {
-	file, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if _, err := file.Write(raw); err != nil {
-		return err
-	}
-	return file.Sync()
-}
-
-// sync makes names last.
-func (f Folder) sync() (err error) {
-	dir, err := os.Open(string(f))
-	if err != nil {
-		return fmt.Errorf("write the job down: %w", err)
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	return dir.Sync()
+	return nil
 }
 
 // Drop implements Errands.

@@ -141,8 +141,8 @@ func (v *Verifier) opens(ctx context.Context, e *Envelope, operator [32]byte) (E
 }
 
 // OpenEpoch puts the new epoch's first envelope into every line of an outbox that stands in an
-// older one; it changes nothing the next time. The Publisher of the outbox must not run. notice is
-// judged by form and place only: receivers judge the signature.
+// older one; it changes nothing the next time. A Publisher that is given the notice does it. The
+// notice is judged by form and place only: receivers judge the signature.
 func OpenEpoch(ctx context.Context, q Queue, s *Signer, notice []byte) error {
 	m := new(eventv1.EpochNotice)
 	if err := canon.Unmarshal(notice, m); err != nil {

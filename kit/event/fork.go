@@ -12,7 +12,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/bus/subject"
 	"github.com/united-containers/ucn/kit/cert"
-	"github.com/united-containers/ucn/kit/keys"
+	"github.com/united-containers/ucn/kit/durable"
 	eventv1 "github.com/united-containers/ucn/proto/ucn/event/v1"
 	identityv1 "github.com/united-containers/ucn/proto/ucn/identity/v1"
 )
@@ -153,7 +153,7 @@ func WriteProof(dir string, fork *ForkError) (string, error) {
 	}
 	path := filepath.Join(dir, fmt.Sprintf("%s-%s-%d.fork",
 		subject.Instance(fork.Line.Instance), fork.Line.Topic, got.Body.Epoch))
-	if err := keys.Replace(path, fork.Evidence); err != nil {
+	if err := durable.Replace(path, fork.Evidence, durable.Private); err != nil {
 		return "", fmt.Errorf("write proof of a fork: %w", err)
 	}
 	return path, nil

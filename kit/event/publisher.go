@@ -33,15 +33,20 @@ type PublisherConfig struct {
 	Signer    *Signer             // required
 	JetStream jetstream.JetStream // required
 	Limits    Limits              // of the stream, if it must be created
-	Clock     func() time.Time    // nil means time.Now
-	Log       *slog.Logger        // nil logs nothing
+	// Epoch is the operator's word that the instance was restored, canonical bytes of an
+	// EpochNotice; its lines go on in the new epoch. nil after no restore. It may stay.
+	Epoch []byte
+	Clock func() time.Time // nil means time.Now
+	Log   *slog.Logger     // nil logs nothing
 }
 
 // Publisher drains one outbox, in order, to the stream of its service. At each start and once a
 // day it also announces the instance's certificate. Broker trouble only delays it: envelopes wait
-// in the outbox. There must be one Publisher per outbox.
+// in the outbox. There must be one Publisher per outbox. One whose outbox is older than what it
+// said before, by the stream, says nothing (ErrRestored) until it is given a new epoch.
 type Publisher struct {
 	cfg       PublisherConfig
+	begun     bool // it was made sure that the outbox is no old backup
 	announced time.Time
 }
 
@@ -106,6 +111,11 @@ func (p *Publisher) wait(ctx context.Context, poll time.Duration) time.Duration 
 
 // step signs what waits and sends what is signed, at most MaxPending of each.
 func (p *Publisher) step(ctx context.Context) (worked bool, err error) {
+	if !p.begun {
+		if err := p.begin(ctx); err != nil {
+			return false, err
+		}
+	}
 	pending, err := p.cfg.Queue.Pending(ctx)
 	if err != nil {
 		return false, fmt.Errorf("read outbox: %w", err)

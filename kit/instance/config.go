@@ -15,6 +15,7 @@ import (
 	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/clock"
 	"github.com/united-containers/ucn/kit/config"
+	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/keys"
 	"github.com/united-containers/ucn/kit/rpc"
@@ -32,6 +33,9 @@ type Config struct {
 	Certificate string `yaml:"certificate"`
 	// Genesis is the file of the chain's genesis, canonical bytes. Needed.
 	Genesis string `yaml:"genesis"`
+	// Epoch is the file that `ucn event epoch` wrote after this instance was restored from a backup.
+	// It may stay. Default none.
+	Epoch string `yaml:"epoch"`
 	// Broker is the NATS address, such as "tls://broker.example:7622". Needed by services that
 	// use the bus or events.
 	Broker string `yaml:"broker"`
@@ -179,6 +183,14 @@ func Open(
 		}
 		i.Sets = LedgerSets{Ledger: ledgerv1.NewLedgerServiceClient(conn)}
 	}
+	if c.Epoch != "" {
+		if i.Epoch, err = os.ReadFile(c.Epoch); err != nil {
+			return nil, fmt.Errorf("epoch: %w", err)
+		}
+		if err := i.judgeEpoch(ctx); err != nil {
+			return nil, fmt.Errorf("epoch %s: %w", c.Epoch, err)
+		}
+	}
 	if err := i.judgeOwn(ctx); err != nil {
 		return nil, fmt.Errorf("certificate %s: %w", c.Certificate, err)
 	}
@@ -187,6 +199,23 @@ func Open(
 
 // judgeTimeout bounds asking the ledger for the operator's key set at the start.
 const judgeTimeout = 5 * time.Second
+
+// judgeEpoch holds the operator's word of a restore against the instance. A ledger that is away is
+// no reason not to start: peers judge for themselves.
+func (i *Instance) judgeEpoch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, judgeTimeout)
+	defer cancel()
+	e, err := event.VerifyEpoch(ctx, i.Epoch, i.Sets)
+	switch {
+	case errors.Is(err, keys.ErrLookup):
+		return nil
+	case err != nil:
+		return err
+	case e.Instance != i.Identity.Key.Public() || e.Operator != i.Operator():
+		return fmt.Errorf("%w: it is of another instance", event.ErrEpochInvalid)
+	}
+	return nil
+}
 
 // judgeOwn judges the instance's own certificate, so that a wrong one is told here and not by
 // peers. A ledger that is away is no reason not to start: peers judge for themselves.

@@ -27,6 +27,9 @@ type Instance struct {
 	Identity bus.Identity
 	// Certificate is the certificate, decoded and judged.
 	Certificate cert.Certificate
+	// Epoch is the operator's word that the instance was restored, for its event.Publisher; nil for
+	// none.
+	Epoch []byte
 	// Chain is the chain that judges key sets and holds the money; Anchor ties signatures to it.
 	Chain  string
 	Anchor sig.Anchor

@@ -23,6 +23,7 @@ import (
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/config"
+	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/keys"
 	"github.com/united-containers/ucn/kit/kittest"
@@ -122,6 +123,13 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// epoch puts a file in the place of the operator's word.
+func (d *desk) epoch(t *testing.T, raw []byte) {
+	t.Helper()
+	d.cfg.Epoch = filepath.Join(d.dir, "epoch")
+	d.write(t, d.cfg.Epoch, raw)
+}
+
 func TestOpenRefuses(t *testing.T) {
 	other := sig.FromSeed([32]byte{8}).Public()
 	tests := map[string]struct {
@@ -159,6 +167,19 @@ func TestOpenRefuses(t *testing.T) {
 		"genesis is garbage": {func(t *testing.T, d *desk) {
 			d.write(t, d.cfg.Genesis, []byte("garbage"))
 		}, nil, "genesis"},
+		"no epoch": {func(_ *testing.T, d *desk) { d.cfg.Epoch = "/nowhere" }, fs.ErrNotExist, "epoch"},
+		"epoch is garbage": {func(t *testing.T, d *desk) {
+			d.epoch(t, []byte("garbage"))
+		}, event.ErrEpochInvalid, "epoch"},
+		"epoch of another instance": {func(t *testing.T, d *desk) {
+			notice, err := event.IssueEpoch(d.operator, event.Epoch{
+				Chain: "main", Instance: other, Number: 2, Time: time.Now(),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.epoch(t, notice)
+		}, event.ErrEpochInvalid, "another instance"},
 		"key others can read": {func(t *testing.T, d *desk) {
 			if err := os.Chmod(d.cfg.Key, 0o644); err != nil {
 				t.Fatal(err)

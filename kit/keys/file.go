@@ -7,61 +7,26 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/durable"
 )
 
-const (
-	ownerOnly   = 0o600
-	othersBits  = 0o077
-	tempPattern = ".ucn-key-*" // os.CreateTemp makes it with mode 0600
-)
+const othersBits = 0o077
 
 // Create writes the text of a key to a new file with mode 0600, durably: when it returns nil the
 // file survives a power failure; when it fails, or the process dies, there is no file at path. It
 // fails with fs.ErrExist if there is one already, whatever it holds. The folder must exist.
-func Create(path string, text []byte) error {
-	return write(path, text, os.Link)
-}
+func Create(path string, text []byte) error { return write(path, text, durable.Create) }
 
 // Replace is Create for a file that may exist: path holds the old key or the new one, never less.
-func Replace(path string, text []byte) error {
-	return write(path, text, os.Rename)
-}
+func Replace(path string, text []byte) error { return write(path, text, durable.Replace) }
 
-func write(path string, text []byte, place func(from, to string) error) error {
+func write(path string, text []byte, how func(string, []byte, fs.FileMode) error) error {
 	if _, err := Parse(text); err != nil {
 		return fmt.Errorf("write key %s: %w", path, err)
 	}
-	dir := filepath.Dir(path)
-	temp, err := os.CreateTemp(dir, tempPattern)
-	if err != nil {
-		return fmt.Errorf("write key: %w", err)
-	}
-	_, err = temp.Write(text)
-	err = errors.Join(err, temp.Chmod(ownerOnly), temp.Sync(), temp.Close())
-	if err == nil {
-		err = place(temp.Name(), path)
-	}
-	if removed := os.Remove(temp.Name()); !errors.Is(removed, fs.ErrNotExist) {
-		err = errors.Join(err, removed)
-	}
-	if err == nil {
-		err = syncDir(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("write key %s: %w", path, err)
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return how(path, text, durable.Private)
 }
 
 // Read reads a key file. A plain key that others may read is refused: they may have taken it.

@@ -199,6 +199,7 @@ func publisher(
 	}
 	return event.NewPublisher(event.PublisherConfig{
 		Queue: outbox, Signer: signer, JetStream: js, Clock: i.Now, Log: i.Telemetry.Log,
+		Epoch: i.Epoch,
 	})
 }
 

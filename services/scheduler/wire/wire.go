@@ -225,6 +225,7 @@ func (s *Scheduler) publisher(
 	}
 	return event.NewPublisher(event.PublisherConfig{
 		Queue: outbox, Signer: signer, JetStream: js, Clock: i.Now, Log: i.Telemetry.Log,
+		Epoch: i.Epoch,
 	})
 }
 
