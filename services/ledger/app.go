@@ -83,6 +83,7 @@ func (c *Chain) take(s *step, waiting []*entry[*candidate]) {
 		}
 		if err != nil {
 			c.dropWith(e, err)
+			c.unpaid(p, err)
 			continue
 		}
 		s.entries = append(s.entries, e)

@@ -68,6 +68,7 @@ type Chain struct {
 	pool    *pool[*candidate]
 	ingress *ingress
 	recent  *recent
+	waste   *debts
 
 	// Of the orderer's goroutine alone: the block that was built and not committed, the list of
 	// header hashes with and without the head, and transactions since the last snapshot.
@@ -114,7 +115,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Chain, error) {
 		config: config, deps: deps, genesis: deps.Genesis, name: deps.Genesis.Chain,
 		anchor: deps.Genesis.Anchor(), clock: deps.Clock, log: deps.Log,
 		pool: newPool[*candidate](config.Pool), ingress: newIngress(config.CachedKeys),
-		recent: newRecent(), changed: make(chan struct{}), moved: make(chan struct{}),
+		recent: newRecent(), waste: newDebts(), changed: make(chan struct{}), moved: make(chan struct{}),
 		snapping: make(chan struct{}, 1),
 	}
 	if c.clock == nil {

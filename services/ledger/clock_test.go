@@ -26,13 +26,13 @@ type market struct {
 	jump   atomic.Int64 // how far the proposer's wall clock is off, ns
 	c      *ledger.Chain
 	stop   func() error
-	nonces [4]uint64
+	nonces [8]uint64
 	escrow tx.EscrowID
 	leases []tx.LeaseID
 }
 
 func newMarket(t *testing.T) *market {
-	m := &market{t: t, n: network(t, 1, 4)}
+	m := &market{t: t, n: network(t, 1, 8)}
 	m.start()
 	m.open()
 	return m
@@ -94,9 +94,15 @@ const perSecond tx.Grains = 1000
 // place places a lease of an hour, as by the clock of a scheduler elsewhere.
 func (m *market) place() {
 	m.t.Helper()
+	m.placeWith(2, 3)
+}
+
+// placeWith places a lease with a host and its agent.
+func (m *market) placeWith(host, agent int) {
+	m.t.Helper()
 	l := tx.Lease{
 		Escrow: m.escrow, Subject: make([]byte, 32), Slot: uint32(len(m.leases)), Epoch: 1,
-		Payee: m.n.Accounts[2], AgentKey: m.n.Keys[3].Public(),
+		Payee: m.n.Accounts[host], AgentKey: m.n.Keys[agent].Public(),
 		Rate: tx.GrainsPerHour(perSecond * 3600), Budget: 4000 * perSecond, Trust: 60 * perSecond,
 		AckKeys:     []sig.PublicKey{m.n.Keys[0].Public()},
 		ClaimWindow: 24 * 3_600_000, PriceHash: tx.Hash{1}, OfferHash: tx.Hash{2},
@@ -104,7 +110,7 @@ func (m *market) place() {
 		Until:   tx.Millis(time.Now().Add(time.Hour).UnixMilli()),
 	}
 	m.leases = append(m.leases, l.ID(m.n.Anchor))
-	m.do(1, &tx.PlaceLease{Lease: l, Signature: m.n.Keys[3].Sign(l.Preimage(m.n.Anchor))})
+	m.do(1, &tx.PlaceLease{Lease: l, Signature: m.n.Keys[agent].Sign(l.Preimage(m.n.Anchor))})
 }
 
 // charge charges for so much use of a lease so far and returns what was paid now.

@@ -26,18 +26,23 @@ type claim struct {
 	key       sig.PublicKey
 	preimage  []byte
 	signature sig.Signature
-	good      bool
+	// judged is false where those before it in the submission were too often bad.
+	judged, good bool
 }
 
 // job is up to verifyBatch claims of one submitter.
 type job struct {
 	claims []claim
 	all    *verdicts
+	// skipped says that its submitter's claims before it cost too much already.
+	skipped bool
 }
 
 // verdicts tells a submitter when all its jobs are judged.
 type verdicts struct {
 	left atomic.Int32
+	// lone is how many claims were verified one by one, because a bad one was among them.
+	lone atomic.Int64
 	done chan struct{}
 }
 
@@ -52,6 +57,7 @@ func (v *verdicts) one() {
 type ingress struct {
 	verifier *sig.Verifier
 	queue    chan job
+	suspects chan job      // of submitters whose signatures were bad of late
 	ended    chan struct{} // closed when nobody verifies any more
 }
 
@@ -59,7 +65,8 @@ type ingress struct {
 func newIngress(cachedKeys int) *ingress {
 	return &ingress{
 		verifier: sig.NewVerifier(cachedKeys), queue: make(chan job, verifyQueue),
-		ended: make(chan struct{}),
+		suspects: make(chan job, verifyQueue),
+		ended:    make(chan struct{}),
 	}
 }
 
@@ -84,6 +91,10 @@ func (i *ingress) work(ctx context.Context) {
 			jobs = i.gather(append(jobs[:0], first))
 			judge(batch, jobs)
 			clear(jobs)
+		case alone := <-i.suspects: // a bad one makes no other submitter's batch slow
+			jobs = append(jobs[:0], alone)
+			judge(batch, jobs)
+			clear(jobs)
 		}
 	}
 }
@@ -106,46 +117,63 @@ func (i *ingress) gather(jobs []job) []job {
 // judge verifies the claims of all jobs together.
 func judge(batch *sig.Batch, jobs []job) {
 	batch.Reset()
-	for _, j := range jobs {
+	for n := range jobs {
+		j := &jobs[n]
+		j.skipped = j.all.lone.Load() >= wasteRoom
+		if j.skipped {
+			continue
+		}
 		for _, c := range j.claims {
 			batch.Add(c.key, c.preimage, c.signature)
 		}
 	}
 	verdicts := batch.Verify()
 	for _, j := range jobs {
-		for n := range j.claims {
-			j.claims[n].good = verdicts[n]
+		bad := false
+		if !j.skipped {
+			for n := range j.claims {
+				j.claims[n].judged, j.claims[n].good = true, verdicts[n]
+				bad = bad || !verdicts[n]
+			}
+			verdicts = verdicts[len(j.claims):]
 		}
-		verdicts = verdicts[len(j.claims):]
+		if bad {
+			j.all.lone.Add(int64(len(j.claims)))
+		}
 		j.all.one()
 	}
 }
 
-// verify judges all claims. When it fails they are not judged, and must not be used again.
-func (i *ingress) verify(ctx context.Context, claims []claim) error {
+// verify judges all claims, those of a suspect apart from others', and returns how many it had to
+// verify one by one. When it fails they are not judged, and must not be used again.
+func (i *ingress) verify(ctx context.Context, claims []claim, suspect bool) (lone int, err error) {
 	all := &verdicts{done: make(chan struct{})}
 	jobs := (len(claims) + verifyBatch - 1) / verifyBatch
 	if jobs == 0 {
-		return nil
+		return 0, nil
+	}
+	queue := i.queue
+	if suspect {
+		queue = i.suspects
 	}
 	all.left.Store(int32(jobs))
 	for len(claims) > 0 {
 		n := min(len(claims), verifyBatch)
 		select {
-		case i.queue <- job{claims[:n], all}:
+		case queue <- job{claims: claims[:n], all: all}:
 		case <-i.ended:
-			return errEnded
+			return 0, errEnded
 		case <-ctx.Done():
-			return ctx.Err()
+			return 0, ctx.Err()
 		}
 		claims = claims[n:]
 	}
 	select {
 	case <-all.done:
-		return nil
+		return int(all.lone.Load()), nil
 	case <-i.ended:
-		return errEnded
+		return 0, errEnded
 	case <-ctx.Done():
-		return ctx.Err()
+		return 0, ctx.Err()
 	}
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"time"
 
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/state"
@@ -14,9 +15,11 @@ import (
 type preparation struct {
 	chain  *Chain
 	time   tx.Millis
+	now    time.Time
 	offers []*offer[*candidate]
 	claims []claim
 	owners []owner // of the claims
+	peer   *debtor // who submits; nil for this process
 	// sets are the key sets in force after the transactions so far, where these change them.
 	sets map[sig.AccountID]sig.KeySet
 }
@@ -34,7 +37,7 @@ const notPrepared = -1
 
 func newPreparation(c *Chain, n int) *preparation {
 	return &preparation{
-		chain: c, time: c.Now(),
+		chain: c, time: c.Now(), now: c.clock(),
 		offers: make([]*offer[*candidate], n),
 		claims: make([]claim, 0, n), owners: make([]owner, 0, n),
 	}
@@ -57,6 +60,7 @@ func (p *preparation) prepare(i int, raw []byte) {
 	keys := p.keysOf(t)
 	prepared, err := p.chain.state.Prepare(t)
 	c := newCandidate(prepared, raw)
+	c.peer = p.peer
 	o.entry = &entry[*candidate]{
 		id: Hash(prepared.ID), from: signerOf(t), nonce: t.Nonce,
 		operations: len(t.Operations), bytes: len(raw), payload: c,
@@ -73,7 +77,9 @@ func (p *preparation) prepare(i int, raw []byte) {
 			return
 		}
 	}
-	o.refusal = p.sign(o, keys, err)
+	if o.refusal = p.chain.onTrust(t, p.now); o.refusal == nil {
+		o.refusal = p.sign(o, keys, err)
+	}
 }
 
 func signerOf(t *tx.Transaction) signer { return signer{Hash(t.Account), t.Signer} }
@@ -94,12 +100,17 @@ func (p *preparation) sign(o *offer[*candidate], keys inForce, unfit error) *fau
 			return badSignature(p.chain.name, err)
 		}
 		p.claimAnew(o, set)
+		c.lone += len(t.Signature.Signatures)
 	}
+	c.lone += unverified(c)
 	for n := range c.prepared.Claims {
 		// The account's own come first, and only if the committed state could judge.
 		account := unfit == nil && n < len(t.Signature.Signatures)
 		if account && !known {
 			continue
+		}
+		if !account {
+			c.lone--
 		}
 		one := &c.prepared.Claims[n]
 		p.claims = append(p.claims, claim{
@@ -177,6 +188,12 @@ func (p *preparation) follow(c *candidate, set sig.KeySet) {
 func (p *preparation) judge() {
 	for n, w := range p.owners {
 		good := p.claims[n].good
+		if !p.claims[n].judged && w.offer.refusal == nil {
+			w.offer.refusal = wasteful("this submission", wastePause)
+		}
+		if !w.account && !good {
+			w.offer.entry.payload.lone++
+		}
 		if w.claim != notPrepared {
 			w.offer.entry.payload.prepared.Claims[w.claim].OK = good
 		}

@@ -53,6 +53,9 @@ const (
 	// ReasonDiskFull: the chain takes nothing because its disk is full; it goes on by itself once
 	// there is room.
 	ReasonDiskFull fault.Reason = "DISK_FULL"
+	// ReasonWaste: the account, the peer or many accounts together caused too much work that came to
+	// nothing: bad signatures, and charges that pay nothing.
+	ReasonWaste fault.Reason = "WASTE_LIMIT"
 	// ReasonNotFound: no such transaction, block, escrow or lease.
 	ReasonNotFound fault.Reason = "LEDGER_NOT_FOUND"
 	// ReasonNoIndex: this ledger keeps no index, so it cannot list histories.

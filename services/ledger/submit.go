@@ -21,6 +21,10 @@ type candidate struct {
 	raw      []byte
 	// leaf is its place in the Merkle list of its block.
 	leaf tx.Hash
+	// lone is how many signatures the execution has to verify one by one.
+	lone int
+	// peer is who submitted it; nil for this process.
+	peer *debtor
 	// after is the account's key set once it has run, as far as can be known beforehand.
 	after sig.KeySet
 }
@@ -89,16 +93,9 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 		return nil, err
 	}
 	p := newPreparation(c, len(raw))
-	for i, bytes := range raw {
-		p.prepare(i, bytes)
-	}
-	if err := c.ingress.verify(ctx, p.claims); err != nil {
-		if errors.Is(err, errEnded) {
-			return nil, stopped(err)
-		}
+	if err := p.verified(ctx, raw); err != nil {
 		return nil, err
 	}
-	p.judge()
 	s.verify = c.clock()
 	for i, o := range p.offers {
 		o.at, o.acceptedOnly = place{s.ticket, i}, wait == Accepted
@@ -119,6 +116,35 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 		return nil, err
 	}
 	return s, nil
+}
+
+// verified decodes the transactions and judges all their signatures. Faults: ReasonWaste,
+// ReasonChainStopped.
+func (p *preparation) verified(ctx context.Context, raw [][]byte) error {
+	suspect := false
+	if peer, known := p.chain.peer(ctx); known {
+		var wait time.Duration
+		if suspect, wait = p.chain.waste.owes(peer, p.chain.clock()); wait > 0 {
+			return wasteful("this caller", wait)
+		}
+		p.peer = &peer
+	}
+	for i, bytes := range raw {
+		p.prepare(i, bytes)
+	}
+	lone, err := p.chain.ingress.verify(ctx, p.claims, suspect)
+	if errors.Is(err, errEnded) {
+		return stopped(err)
+	}
+	if err != nil {
+		return err
+	}
+	if p.peer != nil {
+		p.chain.waste.add(*p.peer, lone, p.chain.clock())
+	}
+	p.judge()
+	p.limit()
+	return nil
 }
 
 // nonce returns a signer's next nonce in the committed state.

@@ -22,11 +22,20 @@ func (s *Server) Submit(ctx context.Context, r *ledgerv1.SubmitRequest) (
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.submit(ctx, c, r.GetTransaction(), waitFor(r.GetWait()))
+	result, err := s.submit(withPeer(ctx), c, r.GetTransaction(), waitFor(r.GetWait()))
 	if err != nil {
 		return nil, err
 	}
 	return &ledgerv1.SubmitResponse{Result: result}, nil
+}
+
+// withPeer names the caller to the chain.
+func withPeer(ctx context.Context) context.Context {
+	caller, ok := rpc.CallerFrom(ctx)
+	if !ok {
+		return ctx
+	}
+	return ledger.WithPeer(ctx, caller.Account)
 }
 
 // submit sends one transaction to a chain and waits for what becomes of it.
@@ -119,7 +128,7 @@ func (s *Server) enqueue(ctx context.Context, r *ledgerv1.SubmitStreamRequest) (
 			"%d bytes of transactions in one message; it takes %d", size, MaxBatchBytes)
 	}
 	ctx, span := s.telemetry.submitting(ctx, c.Name(), len(r.GetTransactions()))
-	submission, err := c.Enqueue(ctx, r.GetTransactions(), waitFor(r.GetWait()))
+	submission, err := c.Enqueue(withPeer(ctx), r.GetTransactions(), waitFor(r.GetWait()))
 	if err != nil {
 		s.telemetry.submitted(ctx, span, ledger.Timing{}, err)
 		span.End()

@@ -1,0 +1,220 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/services/ledger"
+)
+
+// wasteBound is how many signatures, or operations, an account may waste at once: a limit of 2048
+// and the transaction that reaches it.
+const wasteBound = 2048 + wasteful
+
+// wasteful is how many operations each of the attackers' transactions has.
+const wasteful = 500
+
+// charges are so many charges of a lease that pay nothing.
+func (m *market) charges(lease, agent int, good bool) []tx.Operation {
+	note := tx.Note{Lease: m.leases[lease], Revision: tx.Hash{3}, Upto: 1, UsageHash: tx.Hash{4}}
+	signature := m.n.Keys[agent].Sign(note.Preimage(m.n.Anchor))
+	if !good {
+		signature[3]++
+	}
+	all := make([]tx.Operation, wasteful)
+	for i := range all {
+		all[i] = &tx.Charge{Note: note, Signature: signature}
+	}
+	return all
+}
+
+// attack submits an account's operations as often as it is let, and returns how many operations
+// came through to the execution.
+func (m *market) attack(ctx context.Context, from int, operations []tx.Operation) (through int) {
+	m.t.Helper()
+	for range 20 {
+		raw := m.n.Sign(from, m.n.Body(from, m.nonces[from], operations...))
+		results, _, err := m.c.Submit(ctx, [][]byte{raw}, ledger.Committed)
+		switch {
+		case errors.Is(err, ledger.ReasonWaste):
+			return through
+		case err != nil:
+			m.t.Fatal(err)
+		case results[0].Err == nil:
+			m.nonces[from]++
+			through += len(operations)
+		case results[0].Err.Reason() == ledger.ReasonCannotPay:
+			through += len(operations)
+		case results[0].Err.Reason() == ledger.ReasonWaste:
+			return through
+		default:
+			m.t.Fatal(results[0].Err)
+		}
+	}
+	m.t.Errorf("account %d was let in 20 times with %d operations for nothing", from,
+		len(operations))
+	return through
+}
+
+// empty gives all that an account has to another.
+func (m *market) empty(from, to int) {
+	m.t.Helper()
+	account, _ := m.c.State().Account(m.n.Accounts[from])
+	for account.Balance > m.n.Fee {
+		m.do(from, &tx.Transfer{To: m.n.Accounts[to], Amount: account.Balance - m.n.Fee})
+		before := account.Balance
+		account, _ = m.c.State().Account(m.n.Accounts[from])
+		if account.Balance == before {
+			break
+		}
+	}
+	// What is left is less than the fee cap; a fee's worth of it goes with a last transfer.
+	for {
+		raw := m.n.Sign(from, m.n.Body(from, m.nonces[from],
+			&tx.Transfer{To: m.n.Accounts[to], Amount: account.Balance - account.Balance/8}))
+		results, _, err := m.c.Submit(m.t.Context(), [][]byte{raw}, ledger.Committed)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if results[0].Err != nil {
+			return
+		}
+		m.nonces[from]++
+		account, _ = m.c.State().Account(m.n.Accounts[from])
+	}
+}
+
+// TestBadSignaturesInsideOperationsAreLimited: the execution verifies them one by one, and the fee
+// is that of good ones. An honest host beside the attacker is not touched, nor what else the
+// attacker does.
+func TestBadSignaturesInsideOperationsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		m.place()
+		m.placeWith(4, 5)
+		time.Sleep(2 * time.Minute)
+		bad := m.charges(1, 5, false)
+		if n := m.attack(t.Context(), 4, bad); n == 0 || n > wasteBound {
+			t.Errorf("%d bad signatures came to the execution, the bound is %d", n, wasteBound)
+		}
+		if got := m.charge(0, time.Minute); got != 60*perSecond {
+			t.Errorf("%d paid to the honest host for a minute", got)
+		}
+		m.do(4, &tx.Transfer{To: m.n.Accounts[1], Amount: 5})
+		time.Sleep(10 * time.Second)
+		if n := m.attack(t.Context(), 4, bad); n > 1000+wasteful {
+			t.Errorf("%d bad signatures came to the execution in the 10 s after", n)
+		}
+		time.Sleep(time.Minute)
+		if n := m.attack(t.Context(), 4, bad); n == 0 {
+			t.Error("a debt never passes")
+		}
+	})
+}
+
+// TestChargesThatPayNothingAreLimited: an account without money may charge on trust, since the
+// charge may pay the fee. One that never does keeps the executor busy for nothing.
+func TestChargesThatPayNothingAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		m.place()
+		m.placeWith(4, 5)
+		time.Sleep(2 * time.Minute)
+		m.empty(4, 1)
+		m.empty(2, 1) // the honest host has no money either
+		nothing := m.charges(1, 5, true)
+		for range 3 {
+			if n := m.attack(t.Context(), 4, nothing); n > wasteBound {
+				t.Errorf("%d operations were executed for nothing, the bound is %d", n, wasteBound)
+			}
+		}
+		if n := m.attack(t.Context(), 4, nothing); n != 0 {
+			t.Errorf("%d operations more were executed for nothing at once", n)
+		}
+		if got := m.charge(0, time.Minute); got != 60*perSecond {
+			t.Errorf("%d paid to the honest host for a minute", got)
+		}
+	})
+}
+
+// spoilt are transfers by account 6, none of which it signed.
+func (m *market) spoilt(n int) [][]byte {
+	m.t.Helper()
+	all := make([][]byte, n)
+	for i := range all {
+		t, err := tx.Decode(m.n.Transfer(6, 1, uint64(i), 5))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		t.Signature.Signatures[0].Signature[3]++
+		all[i] = t.Append(nil)
+	}
+	return all
+}
+
+// TestPeersAnswerForBadSignatures: whoever submits others' bad signatures is refused before any
+// of them is looked at, whatever accounts they name. The accounts that were named do not suffer.
+func TestPeersAnswerForBadSignatures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		spoilt := m.spoilt(ledger.MaxSubmit)
+		attacker := ledger.WithPeer(t.Context(), ledger.Hash(m.n.Accounts[5]))
+		judged := 0
+		for range 3 {
+			results, _, err := m.c.Submit(attacker, spoilt, ledger.Committed)
+			if errors.Is(err, ledger.ReasonWaste) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range results {
+				if r.Err == nil {
+					t.Fatal("a bad signature was taken")
+				}
+				if r.Err.Reason() == ledger.ReasonBadSignature {
+					judged++
+				}
+			}
+		}
+		// Each worker may have a batch in hand when the limit comes.
+		if most := 2048 + 16*256; judged == 0 || judged > most {
+			t.Errorf("%d bad signatures were judged, the bound is %d", judged, most)
+		}
+		good := [][]byte{m.n.Transfer(6, 1, 0, 5)}
+		if _, _, err := m.c.Submit(attacker, good, ledger.Committed); !errors.Is(err,
+			ledger.ReasonWaste) {
+			t.Errorf("the peer is answered %v", err)
+		}
+		honest := ledger.WithPeer(t.Context(), ledger.Hash(m.n.Accounts[6]))
+		results, _, err := m.c.Submit(honest, good, ledger.Committed)
+		if err != nil || results[0].Err != nil {
+			t.Errorf("the account that was named: %v, %v", results, err)
+		}
+		time.Sleep(time.Minute)
+		results, _, err = m.c.Submit(attacker, [][]byte{m.n.Transfer(5, 1, 0, 5)}, ledger.Committed)
+		if err != nil || results[0].Err != nil {
+			t.Errorf("after a minute: %v, %v", results, err)
+		}
+	})
+}
+
+// TestStrangersWasteTogether: a peer without an account on the chain costs nothing to make, so a
+// new one for each call gains nothing.
+func TestStrangersWasteTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		spoilt := m.spoilt(1024)
+		for i := range 4 {
+			peer := ledger.WithPeer(t.Context(), ledger.Hash{1, byte(i)})
+			_, _, err := m.c.Submit(peer, spoilt, ledger.Committed)
+			if refused := errors.Is(err, ledger.ReasonWaste); refused != (i == 3) {
+				t.Errorf("stranger %d is answered %v", i, err)
+			}
+		}
+	})
+}
