@@ -17,6 +17,7 @@ const (
 	stopping     = "stop"
 	looking      = "look after a silent host"
 	expiring     = "end what waited too long"
+	settling     = "settle leases"
 )
 
 // later runs fn after a wait, unless the engine goes down first; what was left undone is taken up

@@ -391,16 +391,18 @@ func (e *Engine) changed(
 	if err != nil {
 		return nil, nil, err
 	}
+	live := j.unclaimed()
 	kind, changed := fn(j)
 	if changed == nil {
 		return j, nil, nil
 	}
+	claims := e.claims(j, live)
 	told := e.event(kind, j, changed)
 	tasks, err := e.advance(ctx, j)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := e.save(ctx, Change{Job: j, Tasks: tasks, Event: told}); err != nil {
+	if err := e.save(ctx, Change{Job: j, Tasks: tasks, Claims: claims, Event: told}); err != nil {
 		return nil, nil, err
 	}
 	return j, changed, nil

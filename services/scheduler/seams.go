@@ -23,6 +23,9 @@ type Ledger interface {
 	PlaceLease(ctx context.Context, l SignedLease) error
 	// EndLease returns once the end is committed. A lease that has ended is success.
 	EndLease(ctx context.Context, id tx.LeaseID) error
+	// Settle returns once the leases' settlement is committed, 1 to MaxClaims of them. What it does
+	// to each is the chain's affair: nothing for one that is not on it.
+	Settle(ctx context.Context, leases []tx.LeaseID) error
 }
 
 // Escrow is what the scheduler looks at in an escrow.
@@ -48,6 +51,10 @@ type Escrow struct {
 type LeaseState struct {
 	Until time.Time
 	Ended time.Time
+	// Settled: its host charged it for the last time, or its claim window is over.
+	Settled bool
+	// Claimable is until when it may be charged, by the chain's time at the earliest.
+	Claimable time.Time
 }
 
 // Ask is the question to a host.

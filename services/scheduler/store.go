@@ -29,6 +29,10 @@ type Store interface {
 	Save(ctx context.Context, c Change) error
 	// Tasks returns a chunk of an array's tasks, TasksPerChunk bytes; nil when none of it ended.
 	Tasks(ctx context.Context, id job.ID, chunk uint32) ([]byte, error)
+	// Claims lists leases that must be looked after by a time, soonest first, at most limit.
+	Claims(ctx context.Context, by time.Time, limit int) ([]Claim, error)
+	// Claimed makes durable that claims were looked after, and which are to be again.
+	Claimed(ctx context.Context, done, again []Claim) error
 	Lister
 }
 
@@ -91,6 +95,8 @@ type Change struct {
 	Job *Job
 	// Tasks replaces chunks of an array's tasks.
 	Tasks map[uint32][]byte
+	// Claims are of attempts that ended with this change.
+	Claims []Claim
 	// Event is published after the change is durable; nil = none.
 	Event *Event
 	// Look is when somebody must look after the job; zero = never.

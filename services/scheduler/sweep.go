@@ -122,6 +122,7 @@ func (e *Engine) sweep(ctx context.Context) {
 	e.swept = now
 	e.book.Sweep(now, e.policy.LostAfter)
 	e.notes.sweep(now)
+	e.once(AttemptID{}, settling, e.settleClaims)
 	for range duePages {
 		due, err := e.deps.Store.Due(ctx, e.dueFrom, now, duePage)
 		if err != nil {

@@ -71,10 +71,13 @@ func (l *Ledger) Lease(ctx context.Context, id tx.LeaseID) (scheduler.LeaseState
 	} else if err != nil {
 		return scheduler.LeaseState{}, fmt.Errorf("read lease: %w", err)
 	}
-	state := scheduler.LeaseState{Until: timeOf(r.GetLease().GetUntil())}
-	if end := r.GetLease().GetEnd(); end != 0 {
-		state.Ended = timeOf(end)
+	held := r.GetLease()
+	state := scheduler.LeaseState{Until: timeOf(held.GetUntil()), Settled: held.GetSettled()}
+	end := held.GetUntil()
+	if at := held.GetEnd(); at != 0 {
+		state.Ended, end = timeOf(at), min(at, end)
 	}
+	state.Claimable = timeOf(min(end, maxTime) + min(held.GetLease().GetClaimWindow(), maxTime))
 	return state, nil
 }
 
@@ -115,6 +118,14 @@ func (l *Ledger) EndLease(ctx context.Context, id tx.LeaseID) error {
 	}
 	if err != nil {
 		return fmt.Errorf("end lease: %w", err)
+	}
+	return nil
+}
+
+// Settle implements scheduler.Ledger.
+func (l *Ledger) Settle(ctx context.Context, leases []tx.LeaseID) error {
+	if _, err := l.sender.Send(ctx, &tx.Settle{Leases: leases}); err != nil {
+		return fmt.Errorf("settle leases: %w", err)
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ const (
 	tableDue      = 0xb4 // when to look, job id
 	tableLive     = 0xb5 // job id
 	tableTasks    = 0xb6 // job id, number of the chunk -> one byte per task of an array
+	tableClaims   = 0xb7 // when to look, lease id
 )
 
 // Sizes of keys and of their parts, bytes.
@@ -32,6 +33,7 @@ const (
 	ownerSize  = 1 + idSize + timeSize + idSize
 	queueSize  = ownerSize + runSize
 	dueSize    = 1 + timeSize + idSize
+	claimSize  = dueSize
 	valueSize  = timeSize + 8 + 4 + 1
 	queueOrder = 1 + idSize
 )
@@ -105,6 +107,11 @@ func parseRef(key, value []byte) (r scheduler.Ref, err error) {
 func dueKey(at scheduler.Cursor) []byte {
 	key := binary.BigEndian.AppendUint64([]byte{tableDue}, ordinal(at.Time))
 	return append(key, at.Job[:]...)
+}
+
+func claimKey(c scheduler.Claim) []byte {
+	key := binary.BigEndian.AppendUint64([]byte{tableClaims}, ordinal(c.Due))
+	return append(key, c.Lease[:]...)
 }
 
 // next is the smallest key behind key.

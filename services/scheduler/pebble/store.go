@@ -127,10 +127,8 @@ func (s *Store) Tasks(_ context.Context, id job.ID, chunk uint32) ([]byte, error
 
 // Save implements scheduler.Store.
 func (s *Store) Save(ctx context.Context, c scheduler.Change) error {
-	if s.room != nil {
-		if err := s.room(); err != nil {
-			return fmt.Errorf("write job: %w", err)
-		}
+	if err := s.checkRoom(); err != nil {
+		return fmt.Errorf("write job: %w", err)
 	}
 	if err := s.counts.load(s); err != nil {
 		return err
@@ -192,6 +190,11 @@ func put(b *pebble.Batch, c scheduler.Change, value []byte, of [2]held) error {
 	}
 	for chunk, raw := range c.Tasks {
 		if err := b.Set(tasksKey(j.ID, chunk), raw, nil); err != nil {
+			return err
+		}
+	}
+	for _, claim := range c.Claims {
+		if err := b.Set(claimKey(claim), nil, nil); err != nil {
 			return err
 		}
 	}

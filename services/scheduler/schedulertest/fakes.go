@@ -140,10 +140,42 @@ func (l *Ledger) PlaceLease(_ context.Context, s scheduler.SignedLease) error {
 			Escrow: s.Lease.Escrow, Slot: s.Lease.Slot, Epoch: s.Lease.Epoch, From: l.now(),
 		}
 		until := time.UnixMilli(int64(s.Lease.Until))
-		l.leases[s.ID] = scheduler.LeaseState{Until: until}
+		l.leases[s.ID] = scheduler.LeaseState{Until: until, Claimable: until.Add(windowOf(s))}
 		l.placed++
 	}
 	return l.failAfter("PlaceLease")
+}
+
+func windowOf(s scheduler.SignedLease) time.Duration {
+	return time.Duration(s.Lease.ClaimWindow) * time.Millisecond
+}
+
+// Settle implements scheduler.Ledger: it settles what may not be charged any more.
+func (l *Ledger) Settle(_ context.Context, leases []tx.LeaseID) error {
+	if err := l.fail("Settle"); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range leases {
+		if s, ok := l.leases[id]; ok && !l.now().Before(s.Claimable) {
+			s.Settled = true
+			l.leases[id] = s
+		}
+	}
+	return l.failAfter("Settle")
+}
+
+// Unsettled returns how many leases are not settled.
+func (l *Ledger) Unsettled() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.leases {
+		if !s.Settled {
+			n++
+		}
+	}
+	return n
 }
 
 // supersede ends the leases of a lane before the one with a higher epoch begins. The caller holds
@@ -157,6 +189,7 @@ func (l *Ledger) supersede(next *tx.Lease) error {
 			return fmt.Errorf("%w: its epoch is not higher", scheduler.ErrLeaseRefused)
 		}
 		if s := l.leases[id]; s.Ended.IsZero() {
+			s.Claimable = s.Claimable.Add(l.now().Sub(s.Until))
 			s.Ended = l.now()
 			l.leases[id] = s
 		}
@@ -197,6 +230,7 @@ func (l *Ledger) EndLease(_ context.Context, id tx.LeaseID) error {
 		return scheduler.ErrNotFound
 	}
 	if s.Ended.IsZero() {
+		s.Claimable = s.Claimable.Add(l.now().Sub(s.Until))
 		s.Ended = l.now()
 	}
 	l.leases[id] = s

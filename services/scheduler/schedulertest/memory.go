@@ -12,6 +12,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/scheduler"
 )
 
@@ -26,6 +27,7 @@ type Memory struct {
 	jobs   map[job.ID][]byte
 	looks  map[job.ID]time.Time
 	tasks  map[chunk][]byte
+	claims map[tx.LeaseID]time.Time
 	events []string
 }
 
@@ -81,6 +83,7 @@ func (m *Memory) Save(_ context.Context, c scheduler.Change) error {
 		m.jobs, m.looks = map[job.ID][]byte{}, map[job.ID]time.Time{}
 		m.tasks = map[chunk][]byte{}
 	}
+	m.claim(c.Claims)
 	m.jobs[c.Job.ID], m.looks[c.Job.ID] = raw, c.Look
 	for number, raw := range c.Tasks {
 		m.tasks[chunk{c.Job.ID, number}] = slices.Clone(raw)
@@ -89,6 +92,43 @@ func (m *Memory) Save(_ context.Context, c scheduler.Change) error {
 		m.events = append(m.events, c.Event.Type)
 	}
 	return failure
+}
+
+func (m *Memory) claim(claims []scheduler.Claim) {
+	for _, c := range claims {
+		if m.claims == nil {
+			m.claims = map[tx.LeaseID]time.Time{}
+		}
+		m.claims[c.Lease] = c.Due
+	}
+}
+
+// Claims implements scheduler.Store.
+func (m *Memory) Claims(
+	_ context.Context, by time.Time, limit int,
+) (due []scheduler.Claim, _ error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for lease, at := range m.claims {
+		if !at.After(by) {
+			due = append(due, scheduler.Claim{Lease: lease, Due: at})
+		}
+	}
+	slices.SortFunc(due, func(a, b scheduler.Claim) int {
+		return cmp.Or(a.Due.Compare(b.Due), bytes.Compare(a.Lease[:], b.Lease[:]))
+	})
+	return due[:min(len(due), limit)], nil
+}
+
+// Claimed implements scheduler.Store.
+func (m *Memory) Claimed(_ context.Context, done, again []scheduler.Claim) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range done {
+		delete(m.claims, c.Lease)
+	}
+	m.claim(again)
+	return nil
 }
 
 // SetFail makes each Save fail with err until it is nil; nothing is kept meanwhile.

@@ -13,6 +13,7 @@ import (
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/scheduler"
 )
 
@@ -21,7 +22,7 @@ import (
 func TestStore(t *testing.T, open func(t *testing.T) scheduler.Store) {
 	for name, test := range map[string]func(*testing.T, scheduler.Store){
 		"job": testJob, "listing": testListing, "queue": testQueue, "skip": testSkip,
-		"due": testDue, "live": testLive,
+		"due": testDue, "live": testLive, "claims": testClaims,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -296,4 +297,35 @@ func testLive(t *testing.T, s scheduler.Store) {
 	save(t, s, jobs[0])
 	check(job.ID{}, jobs[1].ID)
 	checkCounts(t, s, map[sig.AccountID]int{{1}: 2})
+}
+
+func testClaims(t *testing.T, s scheduler.Store) {
+	ctx := context.Background()
+	at := func(n int) scheduler.Claim {
+		return scheduler.Claim{
+			Lease: tx.LeaseID{byte(9 - n)}, Due: Start().Add(time.Duration(n) * time.Hour),
+		}
+	}
+	claims := []scheduler.Claim{at(3), at(1), at(2)}
+	err := s.Save(ctx, scheduler.Change{Job: NewJob(1, 1), Claims: claims})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(by, limit int, want ...scheduler.Claim) {
+		t.Helper()
+		got, err := s.Claims(ctx, Start().Add(time.Duration(by)*time.Hour), limit)
+		if err != nil || !slices.EqualFunc(got, want, func(a, b scheduler.Claim) bool {
+			return a.Lease == b.Lease && a.Due.Equal(b.Due)
+		}) {
+			t.Errorf("claims by %d h: %v, %v, want %v", by, got, err, want)
+		}
+	}
+	check(0, 9)
+	check(2, 9, at(1), at(2))
+	check(9, 2, at(1), at(2))
+	later := scheduler.Claim{Lease: at(1).Lease, Due: at(5).Due}
+	if err := s.Claimed(ctx, []scheduler.Claim{at(1), at(2)}, []scheduler.Claim{later}); err != nil {
+		t.Fatal(err)
+	}
+	check(9, 9, at(3), later)
 }
