@@ -31,6 +31,7 @@ const (
 	roleAccount role = iota
 	roleAgent
 	roleAck
+	roleRecovery
 )
 
 // Prepared is a transaction with its id and the signatures it rests on, those of its account
@@ -87,6 +88,9 @@ func (s *State) prepareOperation(p *Prepared, i int, operation tx.Operation) {
 		if l, ok := s.Lease(o.Lease); ok {
 			p.addAck(i, &l, o.Countersignature, tx.RejectPreimage(anchor, o.Lease, o.Evidence))
 		}
+	case *tx.Recover:
+		signers, _ := s.Signers(o.Intent.Account)
+		p.addRecovery(i, o, signers.Recovery.Keys, anchor)
 	}
 }
 
@@ -98,9 +102,21 @@ func (p *Prepared) addAck(i int, l *tx.LeaseState, c tx.Countersignature, preima
 		Preimage: preimage, operation: i, role: roleAck})
 }
 
+func (p *Prepared) addRecovery(i int, o *tx.Recover, by sig.KeySet, anchor sig.Anchor) {
+	preimage := o.Intent.Preimage(anchor)
+	for _, one := range o.Signatures {
+		if int64(one.Index) < int64(len(by.Keys)) {
+			p.Claims = append(p.Claims, Claim{Key: by.Keys[one.Index], Signature: one.Signature,
+				Preimage: preimage, operation: i, role: roleRecovery})
+		}
+	}
+}
+
 // verify judges a signature of the operation in hand: by a claim that was verified and is about
-// this key, else here. Claims about one operation never share a role, and their preimage and
-// signature come from the transaction alone, so the key is all that can differ.
+// this key and signature, else here. The preimage comes from the operation and the role alone.
+// A recovery has several signatures, and which key one is about depends on the set in force: a
+// verdict must not pass from one to another, or ledgers that verified at other times would
+// disagree.
 func (x *Execution) verify(r role, key sig.PublicKey, signature sig.Signature,
 	preimage func() []byte) bool {
 	for x.claims < len(x.prepared.Claims) && x.prepared.Claims[x.claims].operation < x.index {
@@ -111,7 +127,7 @@ func (x *Execution) verify(r role, key sig.PublicKey, signature sig.Signature,
 		if c.operation != x.index {
 			break
 		}
-		if c.role == r && c.OK && c.Key == key {
+		if c.role == r && c.OK && c.Key == key && c.Signature == signature {
 			return true
 		}
 	}

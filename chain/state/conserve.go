@@ -51,7 +51,7 @@ func (s *State) recount() error {
 		sum.accounts += a.Balance
 		sum.locks += a.Lock
 	}
-	if err := s.recountSigners(); err != nil {
+	if err := s.recountSigners(waits); err != nil {
 		return err
 	}
 	perEscrow := s.recountLeases(&count)
@@ -81,14 +81,18 @@ func (s *State) recount() error {
 }
 
 // recountSigners wants every leaf of signers to be of an account and to hold at most MaxDelegates,
-// ascending and of numbers that were given out.
-func (s *State) recountSigners() error {
+// ascending and of numbers that were given out, and adds when pending recoveries are due.
+func (s *State) recountSigners(waits map[tx.Millis]int) error {
 	for id, a := range s.signers.base {
+		if due := a.Recovery.Due; due > s.head.Accrual {
+			waits[due]++
+		}
 		last, ok := uint32(0), len(a.Delegates) <= tx.MaxDelegates
 		for _, d := range a.Delegates {
 			ok = ok && d.Number > last && d.Number <= a.Last
 			last = d.Number
 		}
+		ok = ok && (a.Recovery.Due == 0) == a.Recovery.Pending.IsZero()
 		if _, live := s.accounts.base[id]; !ok || !live {
 			return fmt.Errorf("state: signers of account %x are %+v", id, a)
 		}

@@ -272,6 +272,10 @@ func (x *Execution) settleSums() {
 		count.unsettled += btoi(u.cell.live && !u.cell.val.Settled) -
 			btoi(u.live && !u.val.Settled)
 	}
+	for i := range x.s.signers.journal {
+		u := &x.s.signers.journal[i]
+		x.changeDue(u.val.Recovery.Due, u.cell.val.Recovery.Due)
+	}
 	x.s.accounts.seal()
 	x.s.signers.seal()
 	x.s.escrows.seal()

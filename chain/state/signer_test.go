@@ -145,6 +145,8 @@ func TestDelegateNotIncludable(t *testing.T) {
 	for _, o := range []tx.Operation{
 		&tx.SetKeys{Keys: deputy().set}, &tx.RemoveDelegate{Number: 1},
 		&tx.SetDelegate{Number: 1, Key: deputy().key.Public(), Bounds: bounds(1 << 60)},
+		&tx.SetRecovery{}, &tx.CancelRecovery{}, &tx.FinishRecovery{Account: owner().id},
+		w.intent(deputy().set, 0),
 	} {
 		excluded(fmt.Sprintf("%T", o), state.ErrNotAllowed, w.as(1, deputy(), o))
 	}

@@ -293,7 +293,10 @@ func (s *State) restoreLeaf(kind byte, id, value []byte) (err error) {
 	case kindAccount:
 		s.accounts.base[sig.AccountID(id)], err = tx.DecodeAccount(value)
 	case kindSigners:
-		s.signers.base[sig.AccountID(id)], err = tx.DecodeSigners(value)
+		var a tx.AccountSigners
+		a, err = tx.DecodeSigners(value)
+		s.dues.change(dueChange{a.Recovery.Due, 1}, s.head.Accrual)
+		s.signers.base[sig.AccountID(id)] = a
 	case kindEscrow:
 		var e tx.Escrow
 		e, err = tx.DecodeEscrow(value)

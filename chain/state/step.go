@@ -218,6 +218,14 @@ func (x *Execution) operate(operation tx.Operation, out *tx.Outcome) chainv1.Rea
 		return x.setDelegate(o, out)
 	case *tx.RemoveDelegate:
 		return x.removeDelegate(o)
+	case *tx.SetRecovery:
+		return x.setRecovery(o)
+	case *tx.Recover:
+		return x.recover(o)
+	case *tx.FinishRecovery:
+		return x.finishRecovery(o)
+	case *tx.CancelRecovery:
+		return x.cancelRecovery()
 	case *tx.OpenEscrow:
 		return x.openEscrow(o, out)
 	case *tx.TopUp:

@@ -63,6 +63,8 @@ func messageOf(t *testing.T, v appender) proto.Message {
 		return v.PB()
 	case *tx.AccountSigners:
 		return v.PB()
+	case *tx.RecoveryIntent:
+		return v.PB()
 	case *tx.Escrow:
 		return v.PB()
 	case *tx.LeaseState:
@@ -119,6 +121,10 @@ var kinds = []struct {
 	{
 		&chainv1.AccountSigners{}, pointer[tx.AccountSigners](tx.DecodeSigners),
 		func(s sampler) appender { v := s.signers(); return &v },
+	},
+	{
+		&chainv1.RecoveryIntent{}, pointer[tx.RecoveryIntent](tx.DecodeIntent),
+		func(s sampler) appender { v := s.intent(); return &v },
 	},
 	{
 		&chainv1.Escrow{}, pointer[tx.Escrow](tx.DecodeEscrow),

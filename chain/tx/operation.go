@@ -27,6 +27,10 @@ const (
 	KindNotice         Kind = 15
 	KindSetDelegate    Kind = 16
 	KindRemoveDelegate Kind = 17
+	KindSetRecovery    Kind = 18
+	KindRecover        Kind = 19
+	KindFinishRecovery Kind = 20
+	KindCancelRecovery Kind = 21
 )
 
 // Operation is one change: a pointer to one of the structs below.

@@ -79,6 +79,14 @@ func newKeyOperation(kind Kind) (o readable, name string) {
 		return &SetDelegate{}, "set_delegate"
 	case KindRemoveDelegate:
 		return &RemoveDelegate{}, "remove_delegate"
+	case KindSetRecovery:
+		return &SetRecovery{}, "set_recovery"
+	case KindRecover:
+		return &Recover{}, "recover"
+	case KindFinishRecovery:
+		return &FinishRecovery{}, "finish_recovery"
+	case KindCancelRecovery:
+		return &CancelRecovery{}, "cancel_recovery"
 	}
 	return nil, ""
 }

@@ -65,6 +65,16 @@ func NoteFromPB(m *chainv1.Note) (Note, error) { return parse(m, DecodeNote) }
 // AccountFromPB reads the message form.
 func AccountFromPB(m *chainv1.Account) (Account, error) { return parse(m, DecodeAccount) }
 
+// PB returns the message form.
+func (r *RecoveryIntent) PB() *chainv1.RecoveryIntent {
+	return message(r, &chainv1.RecoveryIntent{})
+}
+
+// IntentFromPB reads the message form.
+func IntentFromPB(m *chainv1.RecoveryIntent) (RecoveryIntent, error) {
+	return parse(m, DecodeIntent)
+}
+
 // SignersFromPB reads the message form.
 func SignersFromPB(m *chainv1.AccountSigners) (AccountSigners, error) {
 	return parse(m, DecodeSigners)

@@ -140,6 +140,14 @@ func (s sampler) operation(kind tx.Kind) tx.Operation {
 		return &tx.SetDelegate{Number: uint32(s.number()), Key: s.bytes32(), Bounds: s.bounds()}
 	case tx.KindRemoveDelegate:
 		return &tx.RemoveDelegate{Number: uint32(s.number())}
+	case tx.KindSetRecovery:
+		return &tx.SetRecovery{Keys: s.keySet(), Delay: tx.Millis(s.number())}
+	case tx.KindRecover:
+		return &tx.Recover{Intent: s.intent(), Signatures: s.signatures()}
+	case tx.KindFinishRecovery:
+		return &tx.FinishRecovery{Account: s.bytes32()}
+	case tx.KindCancelRecovery:
+		return &tx.CancelRecovery{}
 	case tx.KindAccept:
 		return &tx.Accept{Lease: s.bytes32(), Countersignature: s.countersignature()}
 	}
@@ -155,18 +163,26 @@ func (s sampler) transaction(count int) (tx.Body, sig.AccountSignature) {
 		Fee: tx.Grains(s.number()), ValidUntil: tx.Millis(s.number()), Memo: s.subject(),
 	}
 	for range count {
-		kind := tx.Kind(1 + s.IntN(int(tx.KindRemoveDelegate)))
+		kind := tx.Kind(1 + s.IntN(int(tx.KindCancelRecovery)))
 		body.Operations = append(body.Operations, s.operation(kind))
 	}
 	var signature sig.AccountSignature
 	if s.some() {
 		signature.Keys = s.keySet()
 	}
-	for i := range 1 + s.IntN(3) {
-		signature.Signatures = append(signature.Signatures,
-			sig.IndexedSignature{Index: uint32(i), Signature: s.signature()})
-	}
+	signature.Signatures = s.signatures()
 	return body, signature
+}
+
+func (s sampler) signatures() (list []sig.IndexedSignature) {
+	for i := range 1 + s.IntN(3) {
+		list = append(list, sig.IndexedSignature{Index: uint32(i), Signature: s.signature()})
+	}
+	return list
+}
+
+func (s sampler) intent() tx.RecoveryIntent {
+	return tx.RecoveryIntent{Account: s.bytes32(), Keys: s.keySet(), Counter: s.number()}
 }
 
 func (s sampler) account() tx.Account {
@@ -190,6 +206,10 @@ func (s sampler) signers() tx.AccountSigners {
 			Number: uint32(s.number()), Key: s.bytes32(), Bounds: s.bounds(), Nonce: s.number(),
 			Window: tx.Millis(s.number()), Spent: tx.Grains(s.number()),
 		})
+	}
+	if s.some() {
+		a.Recovery = tx.Recovery{Keys: s.keySet(), Delay: tx.Millis(s.number()),
+			Counter: s.number(), Pending: s.keySet(), Due: tx.Millis(s.number())}
 	}
 	return a
 }

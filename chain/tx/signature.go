@@ -35,11 +35,15 @@ func Attach(body Body, signature sig.AccountSignature) (*Transaction, error) {
 // appendSignature appends the canonical bytes of an AccountSignature.
 func appendSignature(dst []byte, s *sig.AccountSignature) []byte {
 	dst = appendKeySet(dst, 1, s.Keys)
-	for i := range s.Signatures {
+	return appendIndexed(dst, 2, s.Signatures)
+}
+
+func appendIndexed(dst []byte, field int, list []sig.IndexedSignature) []byte {
+	for i := range list {
 		var mark canon.Mark
-		dst, mark = canon.Begin(dst, 2)
-		dst = canon.AppendUint(dst, 1, uint64(s.Signatures[i].Index))
-		dst = appendSig(dst, 2, s.Signatures[i].Signature)
+		dst, mark = canon.Begin(dst, field)
+		dst = canon.AppendUint(dst, 1, uint64(list[i].Index))
+		dst = appendSig(dst, 2, list[i].Signature)
 		dst = canon.EndElement(dst, mark)
 	}
 	return dst

@@ -18,6 +18,7 @@ type AccountSigners struct {
 	Last uint32
 	// Ascending by number, at most MaxDelegates.
 	Delegates []Delegate
+	Recovery  Recovery
 }
 
 // Bounds are what holds a delegate.
@@ -90,6 +91,10 @@ func DecodeSigners(raw []byte) (AccountSigners, error) {
 			frame := r.OpenElement("delegates")
 			a.Delegates = append(a.Delegates, readDelegate(&r))
 			r.Close(frame)
+		case 3:
+			frame := r.Open("recovery")
+			a.Recovery.readFrom(&r)
+			r.Close(frame)
 		default:
 			r.Unknown()
 		}
@@ -108,7 +113,8 @@ func (a *AccountSigners) Append(dst []byte) []byte {
 		dst, mark = canon.Begin(dst, 2)
 		dst = canon.EndElement(a.Delegates[i].appendTo(dst), mark)
 	}
-	return dst
+	dst, mark := canon.Begin(dst, 3)
+	return canon.End(a.Recovery.appendTo(dst), mark)
 }
 
 func readDelegate(r *canon.Reader) (d Delegate) {

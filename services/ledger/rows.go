@@ -150,6 +150,10 @@ func (r *rowing) operation(operation tx.Operation, out *tx.Outcome) error {
 		r.name(o.To)
 	case *tx.SetDelegate:
 		r.name(sig.AccountOfKey(o.Key))
+	case *tx.Recover:
+		r.name(o.Intent.Account)
+	case *tx.FinishRecovery:
+		r.name(o.Account)
 	case *tx.OpenEscrow:
 		r.opened(o, Hash(out.Created))
 	case *tx.TopUp:

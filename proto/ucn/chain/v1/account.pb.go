@@ -323,7 +323,9 @@ type AccountSigners struct {
 	// Number of the delegate that was set last; the next one's is higher by 1.
 	Last uint32 `protobuf:"varint,1,opt,name=last,proto3" json:"last,omitempty"`
 	// Live delegates, ascending by number, at most 16.
-	Delegates     []*Delegate `protobuf:"bytes,2,rep,name=delegates,proto3" json:"delegates,omitempty"`
+	Delegates []*Delegate `protobuf:"bytes,2,rep,name=delegates,proto3" json:"delegates,omitempty"`
+	// Absent until one was set.
+	Recovery      *Recovery `protobuf:"bytes,3,opt,name=recovery,proto3" json:"recovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -368,6 +370,13 @@ func (x *AccountSigners) GetLast() uint32 {
 func (x *AccountSigners) GetDelegates() []*Delegate {
 	if x != nil {
 		return x.Delegates
+	}
+	return nil
+}
+
+func (x *AccountSigners) GetRecovery() *Recovery {
+	if x != nil {
+		return x.Recovery
 	}
 	return nil
 }
@@ -489,6 +498,89 @@ func (x *Delegate) GetSpent() uint64 {
 	return 0
 }
 
+// Recovery is who may replace an account's key set after a delay, and what is under way (see
+// SetRecovery).
+type Recovery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent = nobody, or nobody any more.
+	Keys *KeySet `protobuf:"bytes,1,opt,name=keys,proto3" json:"keys,omitempty"`
+	// Accrual ms between an intent and its effect.
+	Delay uint64 `protobuf:"varint,2,opt,name=delay,proto3" json:"delay,omitempty"`
+	// What the next intent must name; it never falls.
+	Counter uint64 `protobuf:"varint,3,opt,name=counter,proto3" json:"counter,omitempty"`
+	// The set that a pending intent will put in force; absent = none is pending.
+	Pending *KeySet `protobuf:"bytes,4,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Accrual ms from which the pending one can be finished.
+	Due           uint64 `protobuf:"varint,5,opt,name=due,proto3" json:"due,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovery) Reset() {
+	*x = Recovery{}
+	mi := &file_ucn_chain_v1_account_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovery) ProtoMessage() {}
+
+func (x *Recovery) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_account_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
+func (*Recovery) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_account_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Recovery) GetKeys() *KeySet {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Recovery) GetDelay() uint64 {
+	if x != nil {
+		return x.Delay
+	}
+	return 0
+}
+
+func (x *Recovery) GetCounter() uint64 {
+	if x != nil {
+		return x.Counter
+	}
+	return 0
+}
+
+func (x *Recovery) GetPending() *KeySet {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+func (x *Recovery) GetDue() uint64 {
+	if x != nil {
+		return x.Due
+	}
+	return 0
+}
+
 var File_ucn_chain_v1_account_proto protoreflect.FileDescriptor
 
 const file_ucn_chain_v1_account_proto_rawDesc = "" +
@@ -512,10 +604,11 @@ const file_ucn_chain_v1_account_proto_rawDesc = "" +
 	"\abalance\x18\x01 \x01(\x04R\abalance\x12\x12\n" +
 	"\x04lock\x18\x02 \x01(\x04R\x04lock\x12\x14\n" +
 	"\x05nonce\x18\x03 \x01(\x04R\x05nonce\x12(\n" +
-	"\x04keys\x18\x04 \x01(\v2\x14.ucn.chain.v1.KeySetR\x04keys\"Z\n" +
+	"\x04keys\x18\x04 \x01(\v2\x14.ucn.chain.v1.KeySetR\x04keys\"\x8e\x01\n" +
 	"\x0eAccountSigners\x12\x12\n" +
 	"\x04last\x18\x01 \x01(\rR\x04last\x124\n" +
-	"\tdelegates\x18\x02 \x03(\v2\x16.ucn.chain.v1.DelegateR\tdelegates\"\xef\x01\n" +
+	"\tdelegates\x18\x02 \x03(\v2\x16.ucn.chain.v1.DelegateR\tdelegates\x122\n" +
+	"\brecovery\x18\x03 \x01(\v2\x16.ucn.chain.v1.RecoveryR\brecovery\"\xef\x01\n" +
 	"\bDelegate\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12#\n" +
 	"\x03key\x18\x02 \x01(\v2\x11.ucn.chain.v1.KeyR\x03key\x12\x1e\n" +
@@ -527,7 +620,13 @@ const file_ucn_chain_v1_account_proto_rawDesc = "" +
 	"\x05until\x18\x06 \x01(\x04R\x05until\x12\x14\n" +
 	"\x05nonce\x18\a \x01(\x04R\x05nonce\x12\x16\n" +
 	"\x06window\x18\b \x01(\x04R\x06window\x12\x14\n" +
-	"\x05spent\x18\t \x01(\x04R\x05spentB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x05spent\x18\t \x01(\x04R\x05spent\"\xa6\x01\n" +
+	"\bRecovery\x12(\n" +
+	"\x04keys\x18\x01 \x01(\v2\x14.ucn.chain.v1.KeySetR\x04keys\x12\x14\n" +
+	"\x05delay\x18\x02 \x01(\x04R\x05delay\x12\x18\n" +
+	"\acounter\x18\x03 \x01(\x04R\acounter\x12.\n" +
+	"\apending\x18\x04 \x01(\v2\x14.ucn.chain.v1.KeySetR\apending\x12\x10\n" +
+	"\x03due\x18\x05 \x01(\x04R\x03dueB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_account_proto_rawDescOnce sync.Once
@@ -541,7 +640,7 @@ func file_ucn_chain_v1_account_proto_rawDescGZIP() []byte {
 	return file_ucn_chain_v1_account_proto_rawDescData
 }
 
-var file_ucn_chain_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_ucn_chain_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_ucn_chain_v1_account_proto_goTypes = []any{
 	(*Key)(nil),              // 0: ucn.chain.v1.Key
 	(*KeySet)(nil),           // 1: ucn.chain.v1.KeySet
@@ -550,6 +649,7 @@ var file_ucn_chain_v1_account_proto_goTypes = []any{
 	(*Account)(nil),          // 4: ucn.chain.v1.Account
 	(*AccountSigners)(nil),   // 5: ucn.chain.v1.AccountSigners
 	(*Delegate)(nil),         // 6: ucn.chain.v1.Delegate
+	(*Recovery)(nil),         // 7: ucn.chain.v1.Recovery
 }
 var file_ucn_chain_v1_account_proto_depIdxs = []int32{
 	0, // 0: ucn.chain.v1.KeySet.keys:type_name -> ucn.chain.v1.Key
@@ -557,12 +657,15 @@ var file_ucn_chain_v1_account_proto_depIdxs = []int32{
 	2, // 2: ucn.chain.v1.AccountSignature.signatures:type_name -> ucn.chain.v1.Signature
 	1, // 3: ucn.chain.v1.Account.keys:type_name -> ucn.chain.v1.KeySet
 	6, // 4: ucn.chain.v1.AccountSigners.delegates:type_name -> ucn.chain.v1.Delegate
-	0, // 5: ucn.chain.v1.Delegate.key:type_name -> ucn.chain.v1.Key
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	7, // 5: ucn.chain.v1.AccountSigners.recovery:type_name -> ucn.chain.v1.Recovery
+	0, // 6: ucn.chain.v1.Delegate.key:type_name -> ucn.chain.v1.Key
+	1, // 7: ucn.chain.v1.Recovery.keys:type_name -> ucn.chain.v1.KeySet
+	1, // 8: ucn.chain.v1.Recovery.pending:type_name -> ucn.chain.v1.KeySet
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_ucn_chain_v1_account_proto_init() }
@@ -576,7 +679,7 @@ func file_ucn_chain_v1_account_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_chain_v1_account_proto_rawDesc), len(file_ucn_chain_v1_account_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

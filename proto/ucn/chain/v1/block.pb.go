@@ -215,6 +215,17 @@ const (
 	Reason_REASON_TOO_MANY_DELEGATES Reason = 47
 	// More would leave the account than the delegate's limit allows in this period.
 	Reason_REASON_DELEGATE_LIMIT Reason = 48
+	// The delay of a recovery is below 1 day or above 366, or there is one without keys.
+	Reason_REASON_RECOVERY_INVALID Reason = 49
+	// The account has no recovery set, or none is pending.
+	Reason_REASON_RECOVERY_NONE Reason = 50
+	// The intent names another counter than the account's: it is old, or was cancelled.
+	Reason_REASON_RECOVERY_COUNTER Reason = 51
+	// Another recovery is pending: it must be finished or cancelled first.
+	Reason_REASON_RECOVERY_PENDING Reason = 52
+	Reason_REASON_RECOVERY_NOT_DUE Reason = 53
+	// Not signed by the recovery set.
+	Reason_REASON_RECOVERY_SIGNATURE Reason = 54
 )
 
 // Enum value maps for Reason.
@@ -269,6 +280,12 @@ var (
 		46: "REASON_DELEGATE_UNKNOWN",
 		47: "REASON_TOO_MANY_DELEGATES",
 		48: "REASON_DELEGATE_LIMIT",
+		49: "REASON_RECOVERY_INVALID",
+		50: "REASON_RECOVERY_NONE",
+		51: "REASON_RECOVERY_COUNTER",
+		52: "REASON_RECOVERY_PENDING",
+		53: "REASON_RECOVERY_NOT_DUE",
+		54: "REASON_RECOVERY_SIGNATURE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -320,6 +337,12 @@ var (
 		"REASON_DELEGATE_UNKNOWN":     46,
 		"REASON_TOO_MANY_DELEGATES":   47,
 		"REASON_DELEGATE_LIMIT":       48,
+		"REASON_RECOVERY_INVALID":     49,
+		"REASON_RECOVERY_NONE":        50,
+		"REASON_RECOVERY_COUNTER":     51,
+		"REASON_RECOVERY_PENDING":     52,
+		"REASON_RECOVERY_NOT_DUE":     53,
+		"REASON_RECOVERY_SIGNATURE":   54,
 	}
 )
 
@@ -2125,8 +2148,7 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\rBOUND_SETTLED\x10\b\x12\x13\n" +
 	"\x0fBOUND_SIGNATURE\x10\t\x12\x16\n" +
 	"\x12BOUND_ALREADY_PAID\x10\n" +
-	"*\x95\n" +
-	"\n" +
+	"*\xc2\v\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_BALANCE_TOO_LOW\x10\x01\x12\x16\n" +
@@ -2177,7 +2199,13 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\x17REASON_DELEGATE_INVALID\x10-\x12\x1b\n" +
 	"\x17REASON_DELEGATE_UNKNOWN\x10.\x12\x1d\n" +
 	"\x19REASON_TOO_MANY_DELEGATES\x10/\x12\x19\n" +
-	"\x15REASON_DELEGATE_LIMIT\x100B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x15REASON_DELEGATE_LIMIT\x100\x12\x1b\n" +
+	"\x17REASON_RECOVERY_INVALID\x101\x12\x18\n" +
+	"\x14REASON_RECOVERY_NONE\x102\x12\x1b\n" +
+	"\x17REASON_RECOVERY_COUNTER\x103\x12\x1b\n" +
+	"\x17REASON_RECOVERY_PENDING\x104\x12\x1b\n" +
+	"\x17REASON_RECOVERY_NOT_DUE\x105\x12\x1d\n" +
+	"\x19REASON_RECOVERY_SIGNATURE\x106B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_block_proto_rawDescOnce sync.Once

@@ -208,6 +208,10 @@ type Operation struct {
 	//	*Operation_Notice
 	//	*Operation_SetDelegate
 	//	*Operation_RemoveDelegate
+	//	*Operation_SetRecovery
+	//	*Operation_Recover
+	//	*Operation_FinishRecovery
+	//	*Operation_CancelRecovery
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -403,6 +407,42 @@ func (x *Operation) GetRemoveDelegate() *RemoveDelegate {
 	return nil
 }
 
+func (x *Operation) GetSetRecovery() *SetRecovery {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_SetRecovery); ok {
+			return x.SetRecovery
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetRecover() *Recover {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_Recover); ok {
+			return x.Recover
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetFinishRecovery() *FinishRecovery {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_FinishRecovery); ok {
+			return x.FinishRecovery
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetCancelRecovery() *CancelRecovery {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_CancelRecovery); ok {
+			return x.CancelRecovery
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -475,6 +515,22 @@ type Operation_RemoveDelegate struct {
 	RemoveDelegate *RemoveDelegate `protobuf:"bytes,17,opt,name=remove_delegate,json=removeDelegate,proto3,oneof"`
 }
 
+type Operation_SetRecovery struct {
+	SetRecovery *SetRecovery `protobuf:"bytes,18,opt,name=set_recovery,json=setRecovery,proto3,oneof"`
+}
+
+type Operation_Recover struct {
+	Recover *Recover `protobuf:"bytes,19,opt,name=recover,proto3,oneof"`
+}
+
+type Operation_FinishRecovery struct {
+	FinishRecovery *FinishRecovery `protobuf:"bytes,20,opt,name=finish_recovery,json=finishRecovery,proto3,oneof"`
+}
+
+type Operation_CancelRecovery struct {
+	CancelRecovery *CancelRecovery `protobuf:"bytes,21,opt,name=cancel_recovery,json=cancelRecovery,proto3,oneof"`
+}
+
 func (*Operation_Transfer) isOperation_Kind() {}
 
 func (*Operation_SetKeys) isOperation_Kind() {}
@@ -508,6 +564,14 @@ func (*Operation_Notice) isOperation_Kind() {}
 func (*Operation_SetDelegate) isOperation_Kind() {}
 
 func (*Operation_RemoveDelegate) isOperation_Kind() {}
+
+func (*Operation_SetRecovery) isOperation_Kind() {}
+
+func (*Operation_Recover) isOperation_Kind() {}
+
+func (*Operation_FinishRecovery) isOperation_Kind() {}
+
+func (*Operation_CancelRecovery) isOperation_Kind() {}
 
 // Transfer moves grains; a receiver that does not exist is created and pays its lock out of it.
 type Transfer struct {
@@ -1380,8 +1444,8 @@ type SetDelegate struct {
 	// stays: nonce and what was spent go on.
 	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	Key    *Key   `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// Bit n allows the operation of field n of Operation. At least one, and none of set_keys,
-	// set_delegate and remove_delegate, nor what else is about keys.
+	// Bit n allows the operation of field n of Operation. At least one, and none that is about keys,
+	// delegates or recovery.
 	Operations uint64 `protobuf:"varint,3,opt,name=operations,proto3" json:"operations,omitempty"`
 	// The most grains that may leave the account within a period, fees and locks included; at least 1.
 	Limit uint64 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -1510,6 +1574,266 @@ func (x *RemoveDelegate) GetNumber() uint32 {
 	return 0
 }
 
+// SetRecovery names the set that may replace the sender's key set after a delay, replaces it, or
+// without keys ends it. It raises the counter and takes back a pending recovery: no earlier intent
+// is good any more. Of the key set only. Reasons: KEY_SET_INVALID, RECOVERY_INVALID, RECOVERY_NONE.
+type SetRecovery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  *KeySet                `protobuf:"bytes,1,opt,name=keys,proto3" json:"keys,omitempty"`
+	// Accrual ms, 1 to 366 days; 0 exactly without keys.
+	Delay         uint64 `protobuf:"varint,2,opt,name=delay,proto3" json:"delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRecovery) Reset() {
+	*x = SetRecovery{}
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRecovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRecovery) ProtoMessage() {}
+
+func (x *SetRecovery) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRecovery.ProtoReflect.Descriptor instead.
+func (*SetRecovery) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SetRecovery) GetKeys() *KeySet {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *SetRecovery) GetDelay() uint64 {
+	if x != nil {
+		return x.Delay
+	}
+	return 0
+}
+
+// RecoveryIntent is what a recovery set signs under "ucn/recovery/v1" and the chain's anchor.
+type RecoveryIntent struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Account []byte                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// The key set that shall be in force.
+	Keys *KeySet `protobuf:"bytes,2,opt,name=keys,proto3" json:"keys,omitempty"`
+	// The counter of the account's Recovery.
+	Counter       uint64 `protobuf:"varint,3,opt,name=counter,proto3" json:"counter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoveryIntent) Reset() {
+	*x = RecoveryIntent{}
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoveryIntent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoveryIntent) ProtoMessage() {}
+
+func (x *RecoveryIntent) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoveryIntent.ProtoReflect.Descriptor instead.
+func (*RecoveryIntent) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RecoveryIntent) GetAccount() []byte {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *RecoveryIntent) GetKeys() *KeySet {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *RecoveryIntent) GetCounter() uint64 {
+	if x != nil {
+		return x.Counter
+	}
+	return 0
+}
+
+// Recover begins a recovery: after the recovery's delay it can be finished, until then and after it
+// the key set may cancel it. Anyone may submit it. Reasons: RECOVERY_NONE, RECOVERY_COUNTER,
+// RECOVERY_PENDING, KEY_SET_INVALID, RECOVERY_SIGNATURE.
+type Recover struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Intent *RecoveryIntent        `protobuf:"bytes,1,opt,name=intent,proto3" json:"intent,omitempty"`
+	// Exactly threshold signatures of the recovery set, ascending by index.
+	Signatures    []*Signature `protobuf:"bytes,2,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recover) Reset() {
+	*x = Recover{}
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recover) ProtoMessage() {}
+
+func (x *Recover) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recover.ProtoReflect.Descriptor instead.
+func (*Recover) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Recover) GetIntent() *RecoveryIntent {
+	if x != nil {
+		return x.Intent
+	}
+	return nil
+}
+
+func (x *Recover) GetSignatures() []*Signature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+// FinishRecovery puts the pending key set of an account in force, ends all its delegates and raises
+// the counter; the recovery set stays. Anyone may, once the delay is over. Reasons: RECOVERY_NONE,
+// RECOVERY_NOT_DUE.
+type FinishRecovery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       []byte                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishRecovery) Reset() {
+	*x = FinishRecovery{}
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishRecovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishRecovery) ProtoMessage() {}
+
+func (x *FinishRecovery) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishRecovery.ProtoReflect.Descriptor instead.
+func (*FinishRecovery) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *FinishRecovery) GetAccount() []byte {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+// CancelRecovery takes the sender's pending recovery back and raises the counter. Of the key set
+// only. Reason: RECOVERY_NONE.
+type CancelRecovery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelRecovery) Reset() {
+	*x = CancelRecovery{}
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelRecovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelRecovery) ProtoMessage() {}
+
+func (x *CancelRecovery) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelRecovery.ProtoReflect.Descriptor instead.
+func (*CancelRecovery) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{24}
+}
+
 var File_ucn_chain_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
@@ -1529,7 +1853,7 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\a \x03(\v2\x17.ucn.chain.v1.OperationR\n" +
 	"operations\x12\x12\n" +
-	"\x04memo\x18\b \x01(\fR\x04memo\"\xa2\a\n" +
+	"\x04memo\x18\b \x01(\fR\x04memo\"\xa7\t\n" +
 	"\tOperation\x124\n" +
 	"\btransfer\x18\x01 \x01(\v2\x16.ucn.chain.v1.TransferH\x00R\btransfer\x122\n" +
 	"\bset_keys\x18\x02 \x01(\v2\x15.ucn.chain.v1.SetKeysH\x00R\asetKeys\x12;\n" +
@@ -1550,7 +1874,11 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\x06reject\x18\x0e \x01(\v2\x14.ucn.chain.v1.RejectH\x00R\x06reject\x12.\n" +
 	"\x06notice\x18\x0f \x01(\v2\x14.ucn.chain.v1.NoticeH\x00R\x06notice\x12>\n" +
 	"\fset_delegate\x18\x10 \x01(\v2\x19.ucn.chain.v1.SetDelegateH\x00R\vsetDelegate\x12G\n" +
-	"\x0fremove_delegate\x18\x11 \x01(\v2\x1c.ucn.chain.v1.RemoveDelegateH\x00R\x0eremoveDelegateB\x06\n" +
+	"\x0fremove_delegate\x18\x11 \x01(\v2\x1c.ucn.chain.v1.RemoveDelegateH\x00R\x0eremoveDelegate\x12>\n" +
+	"\fset_recovery\x18\x12 \x01(\v2\x19.ucn.chain.v1.SetRecoveryH\x00R\vsetRecovery\x121\n" +
+	"\arecover\x18\x13 \x01(\v2\x15.ucn.chain.v1.RecoverH\x00R\arecover\x12G\n" +
+	"\x0ffinish_recovery\x18\x14 \x01(\v2\x1c.ucn.chain.v1.FinishRecoveryH\x00R\x0efinishRecovery\x12G\n" +
+	"\x0fcancel_recovery\x18\x15 \x01(\v2\x1c.ucn.chain.v1.CancelRecoveryH\x00R\x0ecancelRecoveryB\x06\n" +
 	"\x04kind\"2\n" +
 	"\bTransfer\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\fR\x02to\x12\x16\n" +
@@ -1617,7 +1945,22 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\x06period\x18\x05 \x01(\x04R\x06period\x12\x14\n" +
 	"\x05until\x18\x06 \x01(\x04R\x05until\"(\n" +
 	"\x0eRemoveDelegate\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\rR\x06numberB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x06number\x18\x01 \x01(\rR\x06number\"M\n" +
+	"\vSetRecovery\x12(\n" +
+	"\x04keys\x18\x01 \x01(\v2\x14.ucn.chain.v1.KeySetR\x04keys\x12\x14\n" +
+	"\x05delay\x18\x02 \x01(\x04R\x05delay\"n\n" +
+	"\x0eRecoveryIntent\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\fR\aaccount\x12(\n" +
+	"\x04keys\x18\x02 \x01(\v2\x14.ucn.chain.v1.KeySetR\x04keys\x12\x18\n" +
+	"\acounter\x18\x03 \x01(\x04R\acounter\"x\n" +
+	"\aRecover\x124\n" +
+	"\x06intent\x18\x01 \x01(\v2\x1c.ucn.chain.v1.RecoveryIntentR\x06intent\x127\n" +
+	"\n" +
+	"signatures\x18\x02 \x03(\v2\x17.ucn.chain.v1.SignatureR\n" +
+	"signatures\"*\n" +
+	"\x0eFinishRecovery\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\fR\aaccount\"\x10\n" +
+	"\x0eCancelRecoveryB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_transaction_proto_rawDescOnce sync.Once
@@ -1631,7 +1974,7 @@ func file_ucn_chain_v1_transaction_proto_rawDescGZIP() []byte {
 	return file_ucn_chain_v1_transaction_proto_rawDescData
 }
 
-var file_ucn_chain_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_ucn_chain_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_ucn_chain_v1_transaction_proto_goTypes = []any{
 	(*Transaction)(nil),      // 0: ucn.chain.v1.Transaction
 	(*TransactionBody)(nil),  // 1: ucn.chain.v1.TransactionBody
@@ -1653,18 +1996,24 @@ var file_ucn_chain_v1_transaction_proto_goTypes = []any{
 	(*Notice)(nil),           // 17: ucn.chain.v1.Notice
 	(*SetDelegate)(nil),      // 18: ucn.chain.v1.SetDelegate
 	(*RemoveDelegate)(nil),   // 19: ucn.chain.v1.RemoveDelegate
-	(*AccountSignature)(nil), // 20: ucn.chain.v1.AccountSignature
-	(*KeySet)(nil),           // 21: ucn.chain.v1.KeySet
-	(Purpose)(0),             // 22: ucn.chain.v1.Purpose
-	(*Terms)(nil),            // 23: ucn.chain.v1.Terms
-	(*Lease)(nil),            // 24: ucn.chain.v1.Lease
-	(*Note)(nil),             // 25: ucn.chain.v1.Note
-	(*Countersignature)(nil), // 26: ucn.chain.v1.Countersignature
-	(*Key)(nil),              // 27: ucn.chain.v1.Key
+	(*SetRecovery)(nil),      // 20: ucn.chain.v1.SetRecovery
+	(*RecoveryIntent)(nil),   // 21: ucn.chain.v1.RecoveryIntent
+	(*Recover)(nil),          // 22: ucn.chain.v1.Recover
+	(*FinishRecovery)(nil),   // 23: ucn.chain.v1.FinishRecovery
+	(*CancelRecovery)(nil),   // 24: ucn.chain.v1.CancelRecovery
+	(*AccountSignature)(nil), // 25: ucn.chain.v1.AccountSignature
+	(*KeySet)(nil),           // 26: ucn.chain.v1.KeySet
+	(Purpose)(0),             // 27: ucn.chain.v1.Purpose
+	(*Terms)(nil),            // 28: ucn.chain.v1.Terms
+	(*Lease)(nil),            // 29: ucn.chain.v1.Lease
+	(*Note)(nil),             // 30: ucn.chain.v1.Note
+	(*Countersignature)(nil), // 31: ucn.chain.v1.Countersignature
+	(*Key)(nil),              // 32: ucn.chain.v1.Key
+	(*Signature)(nil),        // 33: ucn.chain.v1.Signature
 }
 var file_ucn_chain_v1_transaction_proto_depIdxs = []int32{
 	1,  // 0: ucn.chain.v1.Transaction.body:type_name -> ucn.chain.v1.TransactionBody
-	20, // 1: ucn.chain.v1.Transaction.signature:type_name -> ucn.chain.v1.AccountSignature
+	25, // 1: ucn.chain.v1.Transaction.signature:type_name -> ucn.chain.v1.AccountSignature
 	2,  // 2: ucn.chain.v1.TransactionBody.operations:type_name -> ucn.chain.v1.Operation
 	3,  // 3: ucn.chain.v1.Operation.transfer:type_name -> ucn.chain.v1.Transfer
 	4,  // 4: ucn.chain.v1.Operation.set_keys:type_name -> ucn.chain.v1.SetKeys
@@ -1683,21 +2032,29 @@ var file_ucn_chain_v1_transaction_proto_depIdxs = []int32{
 	17, // 17: ucn.chain.v1.Operation.notice:type_name -> ucn.chain.v1.Notice
 	18, // 18: ucn.chain.v1.Operation.set_delegate:type_name -> ucn.chain.v1.SetDelegate
 	19, // 19: ucn.chain.v1.Operation.remove_delegate:type_name -> ucn.chain.v1.RemoveDelegate
-	21, // 20: ucn.chain.v1.SetKeys.keys:type_name -> ucn.chain.v1.KeySet
-	22, // 21: ucn.chain.v1.OpenEscrow.purpose:type_name -> ucn.chain.v1.Purpose
-	23, // 22: ucn.chain.v1.OpenEscrow.terms:type_name -> ucn.chain.v1.Terms
-	23, // 23: ucn.chain.v1.SetTerms.terms:type_name -> ucn.chain.v1.Terms
-	24, // 24: ucn.chain.v1.PlaceLease.lease:type_name -> ucn.chain.v1.Lease
-	25, // 25: ucn.chain.v1.Charge.note:type_name -> ucn.chain.v1.Note
-	26, // 26: ucn.chain.v1.Charge.countersignature:type_name -> ucn.chain.v1.Countersignature
-	26, // 27: ucn.chain.v1.Accept.countersignature:type_name -> ucn.chain.v1.Countersignature
-	26, // 28: ucn.chain.v1.Reject.countersignature:type_name -> ucn.chain.v1.Countersignature
-	27, // 29: ucn.chain.v1.SetDelegate.key:type_name -> ucn.chain.v1.Key
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	20, // 20: ucn.chain.v1.Operation.set_recovery:type_name -> ucn.chain.v1.SetRecovery
+	22, // 21: ucn.chain.v1.Operation.recover:type_name -> ucn.chain.v1.Recover
+	23, // 22: ucn.chain.v1.Operation.finish_recovery:type_name -> ucn.chain.v1.FinishRecovery
+	24, // 23: ucn.chain.v1.Operation.cancel_recovery:type_name -> ucn.chain.v1.CancelRecovery
+	26, // 24: ucn.chain.v1.SetKeys.keys:type_name -> ucn.chain.v1.KeySet
+	27, // 25: ucn.chain.v1.OpenEscrow.purpose:type_name -> ucn.chain.v1.Purpose
+	28, // 26: ucn.chain.v1.OpenEscrow.terms:type_name -> ucn.chain.v1.Terms
+	28, // 27: ucn.chain.v1.SetTerms.terms:type_name -> ucn.chain.v1.Terms
+	29, // 28: ucn.chain.v1.PlaceLease.lease:type_name -> ucn.chain.v1.Lease
+	30, // 29: ucn.chain.v1.Charge.note:type_name -> ucn.chain.v1.Note
+	31, // 30: ucn.chain.v1.Charge.countersignature:type_name -> ucn.chain.v1.Countersignature
+	31, // 31: ucn.chain.v1.Accept.countersignature:type_name -> ucn.chain.v1.Countersignature
+	31, // 32: ucn.chain.v1.Reject.countersignature:type_name -> ucn.chain.v1.Countersignature
+	32, // 33: ucn.chain.v1.SetDelegate.key:type_name -> ucn.chain.v1.Key
+	26, // 34: ucn.chain.v1.SetRecovery.keys:type_name -> ucn.chain.v1.KeySet
+	26, // 35: ucn.chain.v1.RecoveryIntent.keys:type_name -> ucn.chain.v1.KeySet
+	21, // 36: ucn.chain.v1.Recover.intent:type_name -> ucn.chain.v1.RecoveryIntent
+	33, // 37: ucn.chain.v1.Recover.signatures:type_name -> ucn.chain.v1.Signature
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_ucn_chain_v1_transaction_proto_init() }
@@ -1725,6 +2082,10 @@ func file_ucn_chain_v1_transaction_proto_init() {
 		(*Operation_Notice)(nil),
 		(*Operation_SetDelegate)(nil),
 		(*Operation_RemoveDelegate)(nil),
+		(*Operation_SetRecovery)(nil),
+		(*Operation_Recover)(nil),
+		(*Operation_FinishRecovery)(nil),
+		(*Operation_CancelRecovery)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1732,7 +2093,7 @@ func file_ucn_chain_v1_transaction_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_chain_v1_transaction_proto_rawDesc), len(file_ucn_chain_v1_transaction_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

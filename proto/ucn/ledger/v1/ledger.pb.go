@@ -200,6 +200,10 @@ const (
 	OperationKind_OPERATION_KIND_NOTICE          OperationKind = 15
 	OperationKind_OPERATION_KIND_SET_DELEGATE    OperationKind = 16
 	OperationKind_OPERATION_KIND_REMOVE_DELEGATE OperationKind = 17
+	OperationKind_OPERATION_KIND_SET_RECOVERY    OperationKind = 18
+	OperationKind_OPERATION_KIND_RECOVER         OperationKind = 19
+	OperationKind_OPERATION_KIND_FINISH_RECOVERY OperationKind = 20
+	OperationKind_OPERATION_KIND_CANCEL_RECOVERY OperationKind = 21
 )
 
 // Enum value maps for OperationKind.
@@ -223,6 +227,10 @@ var (
 		15: "OPERATION_KIND_NOTICE",
 		16: "OPERATION_KIND_SET_DELEGATE",
 		17: "OPERATION_KIND_REMOVE_DELEGATE",
+		18: "OPERATION_KIND_SET_RECOVERY",
+		19: "OPERATION_KIND_RECOVER",
+		20: "OPERATION_KIND_FINISH_RECOVERY",
+		21: "OPERATION_KIND_CANCEL_RECOVERY",
 	}
 	OperationKind_value = map[string]int32{
 		"OPERATION_KIND_UNSPECIFIED":     0,
@@ -243,6 +251,10 @@ var (
 		"OPERATION_KIND_NOTICE":          15,
 		"OPERATION_KIND_SET_DELEGATE":    16,
 		"OPERATION_KIND_REMOVE_DELEGATE": 17,
+		"OPERATION_KIND_SET_RECOVERY":    18,
+		"OPERATION_KIND_RECOVER":         19,
+		"OPERATION_KIND_FINISH_RECOVERY": 20,
+		"OPERATION_KIND_CANCEL_RECOVERY": 21,
 	}
 )
 
@@ -4020,7 +4032,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDIRECTION_SENT\x10\x01\x12\x16\n" +
-	"\x12DIRECTION_RECEIVED\x10\x02*\x9f\x04\n" +
+	"\x12DIRECTION_RECEIVED\x10\x02*\xa4\x05\n" +
 	"\rOperationKind\x12\x1e\n" +
 	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17OPERATION_KIND_TRANSFER\x10\x01\x12\x1b\n" +
@@ -4040,7 +4052,11 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x15OPERATION_KIND_REJECT\x10\x0e\x12\x19\n" +
 	"\x15OPERATION_KIND_NOTICE\x10\x0f\x12\x1f\n" +
 	"\x1bOPERATION_KIND_SET_DELEGATE\x10\x10\x12\"\n" +
-	"\x1eOPERATION_KIND_REMOVE_DELEGATE\x10\x11*L\n" +
+	"\x1eOPERATION_KIND_REMOVE_DELEGATE\x10\x11\x12\x1f\n" +
+	"\x1bOPERATION_KIND_SET_RECOVERY\x10\x12\x12\x1a\n" +
+	"\x16OPERATION_KIND_RECOVER\x10\x13\x12\"\n" +
+	"\x1eOPERATION_KIND_FINISH_RECOVERY\x10\x14\x12\"\n" +
+	"\x1eOPERATION_KIND_CANCEL_RECOVERY\x10\x15*L\n" +
 	"\bOpenness\x12\x18\n" +
 	"\x14OPENNESS_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rOPENNESS_OPEN\x10\x01\x12\x13\n" +
