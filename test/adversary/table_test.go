@@ -20,7 +20,9 @@ type attack struct {
 func TestAdversaries(t *testing.T) {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "attack\tgained\tbound\tnamed by")
-	for _, list := range [][]attack{byHosts, bySchedulers, byOwners, byReplay, againstTheClient} {
+	for _, list := range [][]attack{
+		byHosts, bySchedulers, byOwners, byReplay, byThieves, againstTheClient,
+	} {
 		for _, a := range list {
 			t.Run(a.name, func(t *testing.T) {
 				gained, bound := a.play(newWorld(t))
