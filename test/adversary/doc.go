@@ -9,4 +9,7 @@
 // and the owner's checks; only the engine of containers is in memory. Gained counts money alone
 // that moved to the attacker or stayed with it against what was earned; fees that it paid are left
 // out.
+//
+// Where nobody cheats, refund_test.go plays each way in which a run ends, with the real scheduler
+// too: what its owner paid, what its host got, and that the rest came back.
 package adversary

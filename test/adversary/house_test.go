@@ -66,6 +66,8 @@ type house struct {
 	disk    ledgertest.Disk
 	pipe    rpc.Pipe
 	down    []func() // ends the ledger
+	lose    func()   // ends the executor, for good
+	fees    [people]tx.Grains
 	closed  []func() // ends everything else
 
 	mu     sync.Mutex // guards what the owner signed, and whether it does
@@ -79,6 +81,9 @@ type cheat struct {
 	ledger func(*house, executor.Ledger) executor.Ledger
 	// away takes ledger and owner away for an hour of a job of 90 minutes.
 	away bool
+	// config changes the executor's, terms those of the escrow.
+	config func(*executor.Config)
+	terms  func(*tx.Terms)
 	// repeats makes everything that the owner signed reach the executor again, oldest last.
 	repeats bool
 }
@@ -92,7 +97,7 @@ func newHouse(t *testing.T, c cheat) *house {
 	}
 	h.openLedger()
 	h.dial()
-	h.openEscrow(c.trust())
+	h.openEscrow(c)
 	h.openAgent(c)
 	return h
 }
@@ -186,17 +191,23 @@ func (h *house) do(from int, o tx.Operation) tx.Receipt {
 	if err != nil || receipt.Status != chainv1.Status_STATUS_OK {
 		h.t.Fatalf("%T: %+v, %v", o, receipt, err)
 	}
+	h.fees[from] += receipt.Fee
 	return receipt
 }
 
-func (h *house) openEscrow(trust tx.Grains) {
+const escrowAmount = 2 * block.UCN
+
+func (h *house) openEscrow(c cheat) {
+	terms := tx.Terms{
+		MaxRate: tx.GrainsPerHour(10 * block.UCN), MaxTotal: escrowAmount, Trust: c.trust(),
+		AckKeys: []sig.PublicKey{h.n.Keys[owner].Public()}, Assigner: h.n.Accounts[assigner],
+		Expires: tx.Millis(time.Now().Add(60 * 24 * time.Hour).UnixMilli()),
+	}
+	if c.terms != nil {
+		c.terms(&terms)
+	}
 	r := h.do(owner, &tx.OpenEscrow{
-		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: subject[:], Amount: 2 * block.UCN,
-		Terms: tx.Terms{
-			MaxRate: tx.GrainsPerHour(10 * block.UCN), MaxTotal: 2 * block.UCN, Trust: trust,
-			AckKeys: []sig.PublicKey{h.n.Keys[owner].Public()}, Assigner: h.n.Accounts[assigner],
-			Expires: tx.Millis(time.Now().Add(60 * 24 * time.Hour).UnixMilli()),
-		},
+		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: subject[:], Amount: escrowAmount, Terms: terms,
 	})
 	h.escrow = tx.EscrowID(r.Outcomes[0].Created)
 }
@@ -218,7 +229,11 @@ func (h *house) openAgent(c cheat) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.agent, err = executor.New(executor.DefaultConfig(), executor.Identity{
+	config := executor.DefaultConfig()
+	if c.config != nil {
+		c.config(&config)
+	}
+	h.agent, err = executor.New(config, executor.Identity{
 		Key: h.n.Keys[agentKey], Operator: h.n.Accounts[host], Payee: h.n.Accounts[host],
 		Anchors: map[string]sig.Anchor{block.Main: h.n.Anchor},
 	}, executor.Deps{
@@ -229,7 +244,8 @@ func (h *house) openAgent(c cheat) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.closed = append(h.closed, h.run(h.agent.Run))
+	h.lose = sync.OnceFunc(h.run(h.agent.Run))
+	h.closed = append(h.closed, h.lose)
 	synctest.Wait() // it has posted its offer
 }
 
@@ -316,13 +332,20 @@ func (h *house) setAbsent(absent bool) {
 // attend is the owner's client: it delivers the task and signs what its own checks let pass.
 func (h *house) attend(ask executor.Ask) {
 	h.t.Helper()
+	if err := h.watch(ask); err != nil {
+		h.t.Errorf("task: %v", err)
+	}
+}
+
+// watch is attend for an executor that may go away, or take no signature for what it refuses.
+func (h *house) watch(ask executor.Ask) error {
 	held, _ := h.chain.State().Lease(tx.LeaseID(h.lease.ID))
 	var checker *ack.Checker
 	task := executor.Task{
 		From: executor.Peer{Account: h.n.Accounts[owner]}, Job: ask.Job, Revision: ask.Revision,
 		Run: ask.Run, Attempt: ask.Attempt, Lease: h.lease.ID, StorageToken: "token",
 	}
-	err := h.agent.Task(h.t.Context(), task, func(u executor.Update) error {
+	return h.agent.Task(h.t.Context(), task, func(u executor.Update) error {
 		if u.Note == nil {
 			return nil
 		}
@@ -339,9 +362,6 @@ func (h *house) attend(ask executor.Ask) {
 		}
 		return h.sign(checker, u.Note)
 	})
-	if err != nil {
-		h.t.Errorf("task: %v", err)
-	}
 }
 
 func (h *house) sign(checker *ack.Checker, n *executor.NoteAsk) error {
