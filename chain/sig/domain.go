@@ -18,6 +18,7 @@ const (
 	DomainNoteAck     Domain = "ucn/note-ack/v1"    // anchored; ack key's countersignature
 	DomainAccept      Domain = "ucn/accept/v1"      // anchored; lease id
 	DomainReject      Domain = "ucn/reject/v1"      // anchored; lease id and evidence
+	DomainSpend       Domain = "ucn/spend/v1"       // anchored; a session key's order
 	DomainRecovery    Domain = "ucn/recovery/v1"    // anchored; a recovery set's intent
 
 	DomainBody             Domain = "ucn/body/v1"              // body hash

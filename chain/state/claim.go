@@ -32,6 +32,7 @@ const (
 	roleAgent
 	roleAck
 	roleRecovery
+	roleSession
 )
 
 // Prepared is a transaction with its id and the signatures it rests on, those of its account
@@ -87,6 +88,11 @@ func (s *State) prepareOperation(p *Prepared, i int, operation tx.Operation) {
 	case *tx.Reject:
 		if l, ok := s.Lease(o.Lease); ok {
 			p.addAck(i, &l, o.Countersignature, tx.RejectPreimage(anchor, o.Lease, o.Evidence))
+		}
+	case *tx.Spend:
+		if l, ok := s.Lease(o.Order.Lease); ok {
+			p.Claims = append(p.Claims, Claim{Key: l.Lease.SessionKey, Signature: o.Signature,
+				Preimage: o.Order.Preimage(anchor), operation: i, role: roleSession})
 		}
 	case *tx.Recover:
 		signers, _ := s.Signers(o.Intent.Account)

@@ -76,6 +76,8 @@ func (x *Execution) checkOpen(o *tx.OpenEscrow) chainv1.Reason {
 	switch {
 	case isBond(o.Purpose):
 		return checkBond(o)
+	case o.Purpose == chainv1.Purpose_PURPOSE_BUDGET:
+		return x.checkBudgetEscrow(o)
 	case o.Purpose != chainv1.Purpose_PURPOSE_JOB:
 		return chainv1.Reason_REASON_PURPOSE_NOT_BUILT
 	case o.PayeeRoot != tx.Hash{} || o.Unbond != 0:
@@ -99,6 +101,13 @@ func ascending(payees []sig.AccountID) bool {
 		}
 	}
 	return len(payees) <= maxPayees
+}
+
+func (x *Execution) termsValidFor(p chainv1.Purpose, t *tx.Terms) bool {
+	if p == chainv1.Purpose_PURPOSE_BUDGET {
+		return x.budgetTermsValid(t)
+	}
+	return x.termsValid(t)
 }
 
 // termsValid wants 1 to 4 distinct valid ack keys and an expiry that has not come.
@@ -171,7 +180,7 @@ func (x *Execution) setTerms(o *tx.SetTerms) chainv1.Reason {
 		return chainv1.Reason_REASON_NOT_OWNER
 	case isBond(c.val.Purpose):
 		return chainv1.Reason_REASON_PURPOSE_DIFFERS
-	case !x.termsValid(&o.Terms):
+	case !x.termsValidFor(c.val.Purpose, &o.Terms):
 		return chainv1.Reason_REASON_TERMS_INVALID
 	}
 	x.s.escrows.edit(c).Terms = o.Terms

@@ -218,7 +218,7 @@ func (x *Execution) leaseValid(l *tx.Lease) bool {
 		l.Until > x.ctx.Time && l.PlaceBy-x.ctx.Time <= maxPlaceAhead &&
 		l.ClaimWindow >= minClaimWindow && l.ClaimWindow <= maxClaimWindow &&
 		l.PriceHash != tx.Hash{} && l.OfferHash != tx.Hash{} &&
-		indexOf(l.AckKeys, l.AgentKey) < 0
+		indexOf(l.AckKeys, l.AgentKey) < 0 && sessionValid(l)
 }
 
 // checkRoom checks that the escrow can promise the lease.

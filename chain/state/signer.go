@@ -19,7 +19,7 @@ const (
 const delegable = 1<<tx.KindTransfer | 1<<tx.KindOpenEscrow | 1<<tx.KindTopUp |
 	1<<tx.KindWithdraw | 1<<tx.KindSetTerms | 1<<tx.KindCloseEscrow | 1<<tx.KindPlaceLease |
 	1<<tx.KindExtend | 1<<tx.KindCharge | 1<<tx.KindEnd | 1<<tx.KindSettle | 1<<tx.KindAccept |
-	1<<tx.KindReject | 1<<tx.KindNotice
+	1<<tx.KindReject | 1<<tx.KindNotice | 1<<tx.KindSpend
 
 type signersCell = cell[sig.AccountID, tx.AccountSigners]
 

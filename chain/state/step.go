@@ -226,6 +226,8 @@ func (x *Execution) operate(operation tx.Operation, out *tx.Outcome) chainv1.Rea
 		return x.finishRecovery(o)
 	case *tx.CancelRecovery:
 		return x.cancelRecovery()
+	case *tx.Spend:
+		return x.spend(o, out)
 	case *tx.OpenEscrow:
 		return x.openEscrow(o, out)
 	case *tx.TopUp:

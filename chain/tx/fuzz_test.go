@@ -65,6 +65,8 @@ func messageOf(t *testing.T, v appender) proto.Message {
 		return v.PB()
 	case *tx.RecoveryIntent:
 		return v.PB()
+	case *tx.SpendOrder:
+		return v.PB()
 	case *tx.Escrow:
 		return v.PB()
 	case *tx.LeaseState:
@@ -125,6 +127,10 @@ var kinds = []struct {
 	{
 		&chainv1.RecoveryIntent{}, pointer[tx.RecoveryIntent](tx.DecodeIntent),
 		func(s sampler) appender { v := s.intent(); return &v },
+	},
+	{
+		&chainv1.SpendOrder{}, pointer[tx.SpendOrder](tx.DecodeOrder),
+		func(s sampler) appender { v := s.order(); return &v },
 	},
 	{
 		&chainv1.Escrow{}, pointer[tx.Escrow](tx.DecodeEscrow),

@@ -70,6 +70,8 @@ type LeaseState struct {
 	Settled       bool
 	Holdback      chainv1.Holdback
 	Withheld      Grains
+	// Orders that its session key signed and that were paid.
+	Spends uint64
 }
 
 // LaneState is the state leaf of one (escrow, slot).
@@ -252,6 +254,8 @@ func (l *LeaseState) readField(r *canon.Reader) {
 		l.Holdback = chainv1.Holdback(r.Enum(int32(chainv1.Holdback_HOLDBACK_REJECTED)))
 	case 14:
 		l.Withheld = Grains(r.Uint64())
+	case 15:
+		l.Spends = r.Uint64()
 	default:
 		r.Unknown()
 	}
@@ -273,7 +277,8 @@ func (l *LeaseState) Append(dst []byte) []byte {
 	dst = canon.AppendBool(dst, 11, l.RateFreed)
 	dst = canon.AppendBool(dst, 12, l.Settled)
 	dst = canon.AppendUint(dst, 13, uint64(l.Holdback))
-	return canon.AppendUint(dst, 14, uint64(l.Withheld))
+	dst = canon.AppendUint(dst, 14, uint64(l.Withheld))
+	return canon.AppendUint(dst, 15, l.Spends)
 }
 
 // DecodeLaneState reads the canonical bytes of a LaneState leaf.

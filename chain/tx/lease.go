@@ -33,6 +33,8 @@ type Lease struct {
 	// Block times.
 	PlaceBy Millis
 	Until   Millis
+	// May spend the job's budgets while the lease lives; zero = none.
+	SessionKey sig.PublicKey
 }
 
 // Note is signed usage, cumulative.
@@ -128,7 +130,8 @@ func (l *Lease) Append(dst []byte) []byte {
 	dst = appendID(dst, 15, l.PriceHash)
 	dst = appendID(dst, 16, l.OfferHash)
 	dst = canon.AppendUint(dst, 17, uint64(l.PlaceBy))
-	return canon.AppendUint(dst, 18, uint64(l.Until))
+	dst = canon.AppendUint(dst, 18, uint64(l.Until))
+	return appendID(dst, 19, l.SessionKey)
 }
 
 // Append appends the canonical bytes of the note.
@@ -190,6 +193,8 @@ func (l *Lease) readRest(r *canon.Reader) {
 		l.PlaceBy = Millis(r.Uint64())
 	case 18:
 		l.Until = Millis(r.Uint64())
+	case 19:
+		l.SessionKey = readID[sig.PublicKey](r)
 	default:
 		r.Unknown()
 	}

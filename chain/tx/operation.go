@@ -31,6 +31,7 @@ const (
 	KindRecover        Kind = 19
 	KindFinishRecovery Kind = 20
 	KindCancelRecovery Kind = 21
+	KindSpend          Kind = 22
 )
 
 // Operation is one change: a pointer to one of the structs below.

@@ -69,11 +69,11 @@ func newOperation(kind Kind, room *Transfer) (o readable, name string) {
 	case KindNotice:
 		return &Notice{}, "notice"
 	}
-	return newKeyOperation(kind)
+	return newLaterOperation(kind)
 }
 
-// newKeyOperation is newOperation for what is about who may sign.
-func newKeyOperation(kind Kind) (o readable, name string) {
+// newLaterOperation is newOperation for recovery, delegates and budgets.
+func newLaterOperation(kind Kind) (o readable, name string) {
 	switch kind {
 	case KindSetDelegate:
 		return &SetDelegate{}, "set_delegate"
@@ -87,6 +87,8 @@ func newKeyOperation(kind Kind) (o readable, name string) {
 		return &FinishRecovery{}, "finish_recovery"
 	case KindCancelRecovery:
 		return &CancelRecovery{}, "cancel_recovery"
+	case KindSpend:
+		return &Spend{}, "spend"
 	}
 	return nil, ""
 }

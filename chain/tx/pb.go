@@ -75,6 +75,9 @@ func IntentFromPB(m *chainv1.RecoveryIntent) (RecoveryIntent, error) {
 	return parse(m, DecodeIntent)
 }
 
+// PB returns the message form.
+func (o *SpendOrder) PB() *chainv1.SpendOrder { return message(o, &chainv1.SpendOrder{}) }
+
 // SignersFromPB reads the message form.
 func SignersFromPB(m *chainv1.AccountSigners) (AccountSigners, error) {
 	return parse(m, DecodeSigners)

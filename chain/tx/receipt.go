@@ -41,7 +41,7 @@ type SettleOutcome struct {
 // largest known values of the enums of a receipt.
 const (
 	maxStatus = int32(chainv1.Status_STATUS_FAILED)
-	maxReason = int32(chainv1.Reason_REASON_RECOVERY_SIGNATURE)
+	maxReason = int32(chainv1.Reason_REASON_SPEND_SIGNATURE)
 	maxBound  = int32(chainv1.Bound_BOUND_ALREADY_PAID)
 )
 

@@ -80,7 +80,7 @@ func (s sampler) lease() tx.Lease {
 		Trust: tx.Grains(s.number()), Holdback: tx.Grains(s.number()),
 		Notice: tx.Millis(s.number()), AckKeys: list[sig.PublicKey](s, 0),
 		ClaimWindow: tx.Millis(s.number()), PriceHash: s.maybe(), OfferHash: s.maybe(),
-		PlaceBy: tx.Millis(s.number()), Until: tx.Millis(s.number()),
+		PlaceBy: tx.Millis(s.number()), Until: tx.Millis(s.number()), SessionKey: s.maybe(),
 	}
 }
 
@@ -148,6 +148,8 @@ func (s sampler) operation(kind tx.Kind) tx.Operation {
 		return &tx.FinishRecovery{Account: s.bytes32()}
 	case tx.KindCancelRecovery:
 		return &tx.CancelRecovery{}
+	case tx.KindSpend:
+		return &tx.Spend{Order: s.order(), Signature: s.signature()}
 	case tx.KindAccept:
 		return &tx.Accept{Lease: s.bytes32(), Countersignature: s.countersignature()}
 	}
@@ -163,7 +165,7 @@ func (s sampler) transaction(count int) (tx.Body, sig.AccountSignature) {
 		Fee: tx.Grains(s.number()), ValidUntil: tx.Millis(s.number()), Memo: s.subject(),
 	}
 	for range count {
-		kind := tx.Kind(1 + s.IntN(int(tx.KindCancelRecovery)))
+		kind := tx.Kind(1 + s.IntN(int(tx.KindSpend)))
 		body.Operations = append(body.Operations, s.operation(kind))
 	}
 	var signature sig.AccountSignature
@@ -179,6 +181,11 @@ func (s sampler) signatures() (list []sig.IndexedSignature) {
 		list = append(list, sig.IndexedSignature{Index: uint32(i), Signature: s.signature()})
 	}
 	return list
+}
+
+func (s sampler) order() tx.SpendOrder {
+	return tx.SpendOrder{Escrow: s.bytes32(), Lease: s.bytes32(), To: s.bytes32(),
+		Amount: tx.Grains(s.number()), Sequence: s.number()}
 }
 
 func (s sampler) intent() tx.RecoveryIntent {
@@ -235,7 +242,7 @@ func (s sampler) leaseState() tx.LeaseState {
 		End: tx.Millis(s.number()), NoticeDue: tx.Grains(s.number()),
 		Paid: tx.Grains(s.number()), Countersigned: tx.Grains(s.number()),
 		Upto: tx.Millis(s.number()), RateFreed: s.some(), Settled: s.some(),
-		Holdback: chainv1.Holdback(s.IntN(3)), Withheld: tx.Grains(s.number()),
+		Holdback: chainv1.Holdback(s.IntN(3)), Withheld: tx.Grains(s.number()), Spends: s.number(),
 	}
 }
 

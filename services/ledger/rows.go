@@ -150,6 +150,9 @@ func (r *rowing) operation(operation tx.Operation, out *tx.Outcome) error {
 		r.name(o.To)
 	case *tx.SetDelegate:
 		r.name(sig.AccountOfKey(o.Key))
+	case *tx.Spend:
+		r.name(o.Order.To)
+		return r.ofEscrow(Hash(o.Order.Escrow))
 	case *tx.Recover:
 		r.name(o.Intent.Account)
 	case *tx.FinishRecovery:

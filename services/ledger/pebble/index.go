@@ -45,7 +45,7 @@ const (
 
 // version is of what this package writes; an index of another one is built anew. Version 1, which
 // had neither lists nor a version, ends there too.
-const version = 4
+const version = 5
 
 // minFree is the space in bytes below which nothing is put: Pebble ends the whole process when a
 // disk runs full under it, and a ledger must not die of its index. Memory tables, their flushing

@@ -226,6 +226,14 @@ const (
 	Reason_REASON_RECOVERY_NOT_DUE Reason = 53
 	// Not signed by the recovery set.
 	Reason_REASON_RECOVERY_SIGNATURE Reason = 54
+	// The escrow's expires has passed.
+	Reason_REASON_ESCROW_EXPIRED Reason = 55
+	// More than max_rate allows for the time since the budget was opened and one hour.
+	Reason_REASON_SPEND_TOO_FAST Reason = 56
+	// The order's sequence is not the lease's next: it is old, or an earlier one is missing.
+	Reason_REASON_SPEND_SEQUENCE Reason = 57
+	// Not signed by the lease's session key, or it has none.
+	Reason_REASON_SPEND_SIGNATURE Reason = 58
 )
 
 // Enum value maps for Reason.
@@ -286,6 +294,10 @@ var (
 		52: "REASON_RECOVERY_PENDING",
 		53: "REASON_RECOVERY_NOT_DUE",
 		54: "REASON_RECOVERY_SIGNATURE",
+		55: "REASON_ESCROW_EXPIRED",
+		56: "REASON_SPEND_TOO_FAST",
+		57: "REASON_SPEND_SEQUENCE",
+		58: "REASON_SPEND_SIGNATURE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -343,6 +355,10 @@ var (
 		"REASON_RECOVERY_PENDING":     52,
 		"REASON_RECOVERY_NOT_DUE":     53,
 		"REASON_RECOVERY_SIGNATURE":   54,
+		"REASON_ESCROW_EXPIRED":       55,
+		"REASON_SPEND_TOO_FAST":       56,
+		"REASON_SPEND_SEQUENCE":       57,
+		"REASON_SPEND_SIGNATURE":      58,
 	}
 )
 
@@ -2148,7 +2164,7 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\rBOUND_SETTLED\x10\b\x12\x13\n" +
 	"\x0fBOUND_SIGNATURE\x10\t\x12\x16\n" +
 	"\x12BOUND_ALREADY_PAID\x10\n" +
-	"*\xc2\v\n" +
+	"*\xaf\f\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_BALANCE_TOO_LOW\x10\x01\x12\x16\n" +
@@ -2205,7 +2221,11 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\x17REASON_RECOVERY_COUNTER\x103\x12\x1b\n" +
 	"\x17REASON_RECOVERY_PENDING\x104\x12\x1b\n" +
 	"\x17REASON_RECOVERY_NOT_DUE\x105\x12\x1d\n" +
-	"\x19REASON_RECOVERY_SIGNATURE\x106B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x19REASON_RECOVERY_SIGNATURE\x106\x12\x19\n" +
+	"\x15REASON_ESCROW_EXPIRED\x107\x12\x19\n" +
+	"\x15REASON_SPEND_TOO_FAST\x108\x12\x19\n" +
+	"\x15REASON_SPEND_SEQUENCE\x109\x12\x1a\n" +
+	"\x16REASON_SPEND_SIGNATURE\x10:B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_block_proto_rawDescOnce sync.Once

@@ -31,7 +31,8 @@ const (
 	Purpose_PURPOSE_FILE        Purpose = 3
 	Purpose_PURPOSE_BOND        Purpose = 4
 	Purpose_PURPOSE_GUARANTEE   Purpose = 5
-	Purpose_PURPOSE_BUDGET      Purpose = 6
+	// What a running job may spend (see Spend).
+	Purpose_PURPOSE_BUDGET Purpose = 6
 )
 
 // Enum value maps for Purpose.
@@ -494,7 +495,10 @@ type Lease struct {
 	// Block time in ms by which it must be placed, at most 10 min ahead.
 	PlaceBy uint64 `protobuf:"varint,17,opt,name=place_by,json=placeBy,proto3" json:"place_by,omitempty"`
 	// Block time in ms at which it ends by itself.
-	Until         uint64 `protobuf:"varint,18,opt,name=until,proto3" json:"until,omitempty"`
+	Until uint64 `protobuf:"varint,18,opt,name=until,proto3" json:"until,omitempty"`
+	// ed25519 key (32 bytes) that may spend the job's budgets while the lease lives, another than the
+	// agent key and the ack keys; empty = none.
+	SessionKey    []byte `protobuf:"bytes,19,opt,name=session_key,json=sessionKey,proto3" json:"session_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -655,6 +659,13 @@ func (x *Lease) GetUntil() uint64 {
 	return 0
 }
 
+func (x *Lease) GetSessionKey() []byte {
+	if x != nil {
+		return x.SessionKey
+	}
+	return nil
+}
+
 // LeaseState is the state leaf of a lease, keyed by the lease id.
 type LeaseState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -683,7 +694,9 @@ type LeaseState struct {
 	// What became of the holdback.
 	Holdback Holdback `protobuf:"varint,13,opt,name=holdback,proto3,enum=ucn.chain.v1.Holdback" json:"holdback,omitempty"`
 	// Grains of holdback withheld so far, still reserved.
-	Withheld      uint64 `protobuf:"varint,14,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	Withheld uint64 `protobuf:"varint,14,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	// Number of Spends that its session key signed: the sequence of the next.
+	Spends        uint64 `protobuf:"varint,15,opt,name=spends,proto3" json:"spends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -812,6 +825,13 @@ func (x *LeaseState) GetHoldback() Holdback {
 func (x *LeaseState) GetWithheld() uint64 {
 	if x != nil {
 		return x.Withheld
+	}
+	return 0
+}
+
+func (x *LeaseState) GetSpends() uint64 {
+	if x != nil {
+		return x.Spends
 	}
 	return 0
 }
@@ -1006,6 +1026,87 @@ func (x *Countersignature) GetSignature() []byte {
 	return nil
 }
 
+// SpendOrder is what a session key signs under "ucn/spend/v1" and the chain's anchor.
+type SpendOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An escrow of purpose budget.
+	Escrow []byte `protobuf:"bytes,1,opt,name=escrow,proto3" json:"escrow,omitempty"`
+	// The lease whose session key signs: live, of an escrow of the same owner and subject.
+	Lease []byte `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Account that is paid.
+	To     []byte `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Amount uint64 `protobuf:"varint,4,opt,name=amount,proto3" json:"amount,omitempty"`
+	// The lease's spends so far, so that each order counts once.
+	Sequence      uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpendOrder) Reset() {
+	*x = SpendOrder{}
+	mi := &file_ucn_chain_v1_escrow_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpendOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpendOrder) ProtoMessage() {}
+
+func (x *SpendOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_escrow_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpendOrder.ProtoReflect.Descriptor instead.
+func (*SpendOrder) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_escrow_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SpendOrder) GetEscrow() []byte {
+	if x != nil {
+		return x.Escrow
+	}
+	return nil
+}
+
+func (x *SpendOrder) GetLease() []byte {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *SpendOrder) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *SpendOrder) GetAmount() uint64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *SpendOrder) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 var File_ucn_chain_v1_escrow_proto protoreflect.FileDescriptor
 
 const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
@@ -1043,7 +1144,7 @@ const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
 	"\x04paid\x18\x13 \x01(\x04R\x04paid\x12\x18\n" +
 	"\anoticed\x18\x14 \x01(\x04R\anoticed\x12\x1d\n" +
 	"\n" +
-	"notice_due\x18\x15 \x01(\x04R\tnoticeDue\"\xd3\x03\n" +
+	"notice_due\x18\x15 \x01(\x04R\tnoticeDue\"\xf4\x03\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06escrow\x18\x01 \x01(\fR\x06escrow\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\fR\asubject\x12\x12\n" +
@@ -1065,7 +1166,9 @@ const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
 	"\n" +
 	"offer_hash\x18\x10 \x01(\fR\tofferHash\x12\x19\n" +
 	"\bplace_by\x18\x11 \x01(\x04R\aplaceBy\x12\x14\n" +
-	"\x05until\x18\x12 \x01(\x04R\x05until\"\xa4\x03\n" +
+	"\x05until\x18\x12 \x01(\x04R\x05until\x12\x1f\n" +
+	"\vsession_key\x18\x13 \x01(\fR\n" +
+	"sessionKey\"\xbc\x03\n" +
 	"\n" +
 	"LeaseState\x12)\n" +
 	"\x05lease\x18\x01 \x01(\v2\x13.ucn.chain.v1.LeaseR\x05lease\x12\x12\n" +
@@ -1084,7 +1187,8 @@ const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
 	"rate_freed\x18\v \x01(\bR\trateFreed\x12\x18\n" +
 	"\asettled\x18\f \x01(\bR\asettled\x122\n" +
 	"\bholdback\x18\r \x01(\x0e2\x16.ucn.chain.v1.HoldbackR\bholdback\x12\x1a\n" +
-	"\bwithheld\x18\x0e \x01(\x04R\bwithheld\"7\n" +
+	"\bwithheld\x18\x0e \x01(\x04R\bwithheld\x12\x16\n" +
+	"\x06spends\x18\x0f \x01(\x04R\x06spends\"7\n" +
 	"\tLaneState\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\fR\x05lease\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x8b\x01\n" +
@@ -1099,7 +1203,14 @@ const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
 	"usage_hash\x18\x05 \x01(\fR\tusageHash\"F\n" +
 	"\x10Countersignature\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature*\x94\x01\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"~\n" +
+	"\n" +
+	"SpendOrder\x12\x16\n" +
+	"\x06escrow\x18\x01 \x01(\fR\x06escrow\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\fR\x05lease\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\fR\x02to\x12\x16\n" +
+	"\x06amount\x18\x04 \x01(\x04R\x06amount\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence*\x94\x01\n" +
 	"\aPurpose\x12\x17\n" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vPURPOSE_JOB\x10\x01\x12\x10\n" +
@@ -1126,7 +1237,7 @@ func file_ucn_chain_v1_escrow_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_chain_v1_escrow_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ucn_chain_v1_escrow_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_ucn_chain_v1_escrow_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_ucn_chain_v1_escrow_proto_goTypes = []any{
 	(Purpose)(0),             // 0: ucn.chain.v1.Purpose
 	(Holdback)(0),            // 1: ucn.chain.v1.Holdback
@@ -1137,6 +1248,7 @@ var file_ucn_chain_v1_escrow_proto_goTypes = []any{
 	(*LaneState)(nil),        // 6: ucn.chain.v1.LaneState
 	(*Note)(nil),             // 7: ucn.chain.v1.Note
 	(*Countersignature)(nil), // 8: ucn.chain.v1.Countersignature
+	(*SpendOrder)(nil),       // 9: ucn.chain.v1.SpendOrder
 }
 var file_ucn_chain_v1_escrow_proto_depIdxs = []int32{
 	0, // 0: ucn.chain.v1.Escrow.purpose:type_name -> ucn.chain.v1.Purpose
@@ -1161,7 +1273,7 @@ func file_ucn_chain_v1_escrow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_chain_v1_escrow_proto_rawDesc), len(file_ucn_chain_v1_escrow_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -212,6 +212,7 @@ type Operation struct {
 	//	*Operation_Recover
 	//	*Operation_FinishRecovery
 	//	*Operation_CancelRecovery
+	//	*Operation_Spend
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -443,6 +444,15 @@ func (x *Operation) GetCancelRecovery() *CancelRecovery {
 	return nil
 }
 
+func (x *Operation) GetSpend() *Spend {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_Spend); ok {
+			return x.Spend
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -531,6 +541,10 @@ type Operation_CancelRecovery struct {
 	CancelRecovery *CancelRecovery `protobuf:"bytes,21,opt,name=cancel_recovery,json=cancelRecovery,proto3,oneof"`
 }
 
+type Operation_Spend struct {
+	Spend *Spend `protobuf:"bytes,22,opt,name=spend,proto3,oneof"`
+}
+
 func (*Operation_Transfer) isOperation_Kind() {}
 
 func (*Operation_SetKeys) isOperation_Kind() {}
@@ -572,6 +586,8 @@ func (*Operation_Recover) isOperation_Kind() {}
 func (*Operation_FinishRecovery) isOperation_Kind() {}
 
 func (*Operation_CancelRecovery) isOperation_Kind() {}
+
+func (*Operation_Spend) isOperation_Kind() {}
 
 // Transfer moves grains; a receiver that does not exist is created and pays its lock out of it.
 type Transfer struct {
@@ -1834,6 +1850,65 @@ func (*CancelRecovery) Descriptor() ([]byte, []int) {
 	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{24}
 }
 
+// Spend pays from a budget by an order of a live lease's session key; anyone may submit it, and
+// pays the fee. All that was ever spent is at most max_rate for the accrual time since the escrow
+// was opened and one hour more, at most max_total, and nothing is spent below floor. Reasons:
+// ESCROW_UNKNOWN, PURPOSE_DIFFERS, LEASE_UNKNOWN, SUBJECT_DIFFERS, LEASE_ENDED, SPEND_SEQUENCE,
+// AMOUNT_ZERO, PAYEE_NOT_ALLOWED, ESCROW_EXPIRED, SPEND_TOO_FAST, MAX_TOTAL, BELOW_FLOOR,
+// UNRESERVED_TOO_LOW, SPEND_SIGNATURE, BELOW_LOCK.
+type Spend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Order *SpendOrder            `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	// The session key's signature of the order.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spend) Reset() {
+	*x = Spend{}
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spend) ProtoMessage() {}
+
+func (x *Spend) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_chain_v1_transaction_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spend.ProtoReflect.Descriptor instead.
+func (*Spend) Descriptor() ([]byte, []int) {
+	return file_ucn_chain_v1_transaction_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Spend) GetOrder() *SpendOrder {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *Spend) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 var File_ucn_chain_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
@@ -1853,7 +1928,7 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\a \x03(\v2\x17.ucn.chain.v1.OperationR\n" +
 	"operations\x12\x12\n" +
-	"\x04memo\x18\b \x01(\fR\x04memo\"\xa7\t\n" +
+	"\x04memo\x18\b \x01(\fR\x04memo\"\xd4\t\n" +
 	"\tOperation\x124\n" +
 	"\btransfer\x18\x01 \x01(\v2\x16.ucn.chain.v1.TransferH\x00R\btransfer\x122\n" +
 	"\bset_keys\x18\x02 \x01(\v2\x15.ucn.chain.v1.SetKeysH\x00R\asetKeys\x12;\n" +
@@ -1878,7 +1953,8 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\fset_recovery\x18\x12 \x01(\v2\x19.ucn.chain.v1.SetRecoveryH\x00R\vsetRecovery\x121\n" +
 	"\arecover\x18\x13 \x01(\v2\x15.ucn.chain.v1.RecoverH\x00R\arecover\x12G\n" +
 	"\x0ffinish_recovery\x18\x14 \x01(\v2\x1c.ucn.chain.v1.FinishRecoveryH\x00R\x0efinishRecovery\x12G\n" +
-	"\x0fcancel_recovery\x18\x15 \x01(\v2\x1c.ucn.chain.v1.CancelRecoveryH\x00R\x0ecancelRecoveryB\x06\n" +
+	"\x0fcancel_recovery\x18\x15 \x01(\v2\x1c.ucn.chain.v1.CancelRecoveryH\x00R\x0ecancelRecovery\x12+\n" +
+	"\x05spend\x18\x16 \x01(\v2\x13.ucn.chain.v1.SpendH\x00R\x05spendB\x06\n" +
 	"\x04kind\"2\n" +
 	"\bTransfer\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\fR\x02to\x12\x16\n" +
@@ -1960,7 +2036,10 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"signatures\"*\n" +
 	"\x0eFinishRecovery\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\fR\aaccount\"\x10\n" +
-	"\x0eCancelRecoveryB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x0eCancelRecovery\"U\n" +
+	"\x05Spend\x12.\n" +
+	"\x05order\x18\x01 \x01(\v2\x18.ucn.chain.v1.SpendOrderR\x05order\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignatureB=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_transaction_proto_rawDescOnce sync.Once
@@ -1974,7 +2053,7 @@ func file_ucn_chain_v1_transaction_proto_rawDescGZIP() []byte {
 	return file_ucn_chain_v1_transaction_proto_rawDescData
 }
 
-var file_ucn_chain_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_ucn_chain_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_ucn_chain_v1_transaction_proto_goTypes = []any{
 	(*Transaction)(nil),      // 0: ucn.chain.v1.Transaction
 	(*TransactionBody)(nil),  // 1: ucn.chain.v1.TransactionBody
@@ -2001,19 +2080,21 @@ var file_ucn_chain_v1_transaction_proto_goTypes = []any{
 	(*Recover)(nil),          // 22: ucn.chain.v1.Recover
 	(*FinishRecovery)(nil),   // 23: ucn.chain.v1.FinishRecovery
 	(*CancelRecovery)(nil),   // 24: ucn.chain.v1.CancelRecovery
-	(*AccountSignature)(nil), // 25: ucn.chain.v1.AccountSignature
-	(*KeySet)(nil),           // 26: ucn.chain.v1.KeySet
-	(Purpose)(0),             // 27: ucn.chain.v1.Purpose
-	(*Terms)(nil),            // 28: ucn.chain.v1.Terms
-	(*Lease)(nil),            // 29: ucn.chain.v1.Lease
-	(*Note)(nil),             // 30: ucn.chain.v1.Note
-	(*Countersignature)(nil), // 31: ucn.chain.v1.Countersignature
-	(*Key)(nil),              // 32: ucn.chain.v1.Key
-	(*Signature)(nil),        // 33: ucn.chain.v1.Signature
+	(*Spend)(nil),            // 25: ucn.chain.v1.Spend
+	(*AccountSignature)(nil), // 26: ucn.chain.v1.AccountSignature
+	(*KeySet)(nil),           // 27: ucn.chain.v1.KeySet
+	(Purpose)(0),             // 28: ucn.chain.v1.Purpose
+	(*Terms)(nil),            // 29: ucn.chain.v1.Terms
+	(*Lease)(nil),            // 30: ucn.chain.v1.Lease
+	(*Note)(nil),             // 31: ucn.chain.v1.Note
+	(*Countersignature)(nil), // 32: ucn.chain.v1.Countersignature
+	(*Key)(nil),              // 33: ucn.chain.v1.Key
+	(*Signature)(nil),        // 34: ucn.chain.v1.Signature
+	(*SpendOrder)(nil),       // 35: ucn.chain.v1.SpendOrder
 }
 var file_ucn_chain_v1_transaction_proto_depIdxs = []int32{
 	1,  // 0: ucn.chain.v1.Transaction.body:type_name -> ucn.chain.v1.TransactionBody
-	25, // 1: ucn.chain.v1.Transaction.signature:type_name -> ucn.chain.v1.AccountSignature
+	26, // 1: ucn.chain.v1.Transaction.signature:type_name -> ucn.chain.v1.AccountSignature
 	2,  // 2: ucn.chain.v1.TransactionBody.operations:type_name -> ucn.chain.v1.Operation
 	3,  // 3: ucn.chain.v1.Operation.transfer:type_name -> ucn.chain.v1.Transfer
 	4,  // 4: ucn.chain.v1.Operation.set_keys:type_name -> ucn.chain.v1.SetKeys
@@ -2036,25 +2117,27 @@ var file_ucn_chain_v1_transaction_proto_depIdxs = []int32{
 	22, // 21: ucn.chain.v1.Operation.recover:type_name -> ucn.chain.v1.Recover
 	23, // 22: ucn.chain.v1.Operation.finish_recovery:type_name -> ucn.chain.v1.FinishRecovery
 	24, // 23: ucn.chain.v1.Operation.cancel_recovery:type_name -> ucn.chain.v1.CancelRecovery
-	26, // 24: ucn.chain.v1.SetKeys.keys:type_name -> ucn.chain.v1.KeySet
-	27, // 25: ucn.chain.v1.OpenEscrow.purpose:type_name -> ucn.chain.v1.Purpose
-	28, // 26: ucn.chain.v1.OpenEscrow.terms:type_name -> ucn.chain.v1.Terms
-	28, // 27: ucn.chain.v1.SetTerms.terms:type_name -> ucn.chain.v1.Terms
-	29, // 28: ucn.chain.v1.PlaceLease.lease:type_name -> ucn.chain.v1.Lease
-	30, // 29: ucn.chain.v1.Charge.note:type_name -> ucn.chain.v1.Note
-	31, // 30: ucn.chain.v1.Charge.countersignature:type_name -> ucn.chain.v1.Countersignature
-	31, // 31: ucn.chain.v1.Accept.countersignature:type_name -> ucn.chain.v1.Countersignature
-	31, // 32: ucn.chain.v1.Reject.countersignature:type_name -> ucn.chain.v1.Countersignature
-	32, // 33: ucn.chain.v1.SetDelegate.key:type_name -> ucn.chain.v1.Key
-	26, // 34: ucn.chain.v1.SetRecovery.keys:type_name -> ucn.chain.v1.KeySet
-	26, // 35: ucn.chain.v1.RecoveryIntent.keys:type_name -> ucn.chain.v1.KeySet
-	21, // 36: ucn.chain.v1.Recover.intent:type_name -> ucn.chain.v1.RecoveryIntent
-	33, // 37: ucn.chain.v1.Recover.signatures:type_name -> ucn.chain.v1.Signature
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	25, // 24: ucn.chain.v1.Operation.spend:type_name -> ucn.chain.v1.Spend
+	27, // 25: ucn.chain.v1.SetKeys.keys:type_name -> ucn.chain.v1.KeySet
+	28, // 26: ucn.chain.v1.OpenEscrow.purpose:type_name -> ucn.chain.v1.Purpose
+	29, // 27: ucn.chain.v1.OpenEscrow.terms:type_name -> ucn.chain.v1.Terms
+	29, // 28: ucn.chain.v1.SetTerms.terms:type_name -> ucn.chain.v1.Terms
+	30, // 29: ucn.chain.v1.PlaceLease.lease:type_name -> ucn.chain.v1.Lease
+	31, // 30: ucn.chain.v1.Charge.note:type_name -> ucn.chain.v1.Note
+	32, // 31: ucn.chain.v1.Charge.countersignature:type_name -> ucn.chain.v1.Countersignature
+	32, // 32: ucn.chain.v1.Accept.countersignature:type_name -> ucn.chain.v1.Countersignature
+	32, // 33: ucn.chain.v1.Reject.countersignature:type_name -> ucn.chain.v1.Countersignature
+	33, // 34: ucn.chain.v1.SetDelegate.key:type_name -> ucn.chain.v1.Key
+	27, // 35: ucn.chain.v1.SetRecovery.keys:type_name -> ucn.chain.v1.KeySet
+	27, // 36: ucn.chain.v1.RecoveryIntent.keys:type_name -> ucn.chain.v1.KeySet
+	21, // 37: ucn.chain.v1.Recover.intent:type_name -> ucn.chain.v1.RecoveryIntent
+	34, // 38: ucn.chain.v1.Recover.signatures:type_name -> ucn.chain.v1.Signature
+	35, // 39: ucn.chain.v1.Spend.order:type_name -> ucn.chain.v1.SpendOrder
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_ucn_chain_v1_transaction_proto_init() }
@@ -2086,6 +2169,7 @@ func file_ucn_chain_v1_transaction_proto_init() {
 		(*Operation_Recover)(nil),
 		(*Operation_FinishRecovery)(nil),
 		(*Operation_CancelRecovery)(nil),
+		(*Operation_Spend)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2093,7 +2177,7 @@ func file_ucn_chain_v1_transaction_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_chain_v1_transaction_proto_rawDesc), len(file_ucn_chain_v1_transaction_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

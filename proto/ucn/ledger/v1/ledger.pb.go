@@ -204,6 +204,7 @@ const (
 	OperationKind_OPERATION_KIND_RECOVER         OperationKind = 19
 	OperationKind_OPERATION_KIND_FINISH_RECOVERY OperationKind = 20
 	OperationKind_OPERATION_KIND_CANCEL_RECOVERY OperationKind = 21
+	OperationKind_OPERATION_KIND_SPEND           OperationKind = 22
 )
 
 // Enum value maps for OperationKind.
@@ -231,6 +232,7 @@ var (
 		19: "OPERATION_KIND_RECOVER",
 		20: "OPERATION_KIND_FINISH_RECOVERY",
 		21: "OPERATION_KIND_CANCEL_RECOVERY",
+		22: "OPERATION_KIND_SPEND",
 	}
 	OperationKind_value = map[string]int32{
 		"OPERATION_KIND_UNSPECIFIED":     0,
@@ -255,6 +257,7 @@ var (
 		"OPERATION_KIND_RECOVER":         19,
 		"OPERATION_KIND_FINISH_RECOVERY": 20,
 		"OPERATION_KIND_CANCEL_RECOVERY": 21,
+		"OPERATION_KIND_SPEND":           22,
 	}
 )
 
@@ -4032,7 +4035,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDIRECTION_SENT\x10\x01\x12\x16\n" +
-	"\x12DIRECTION_RECEIVED\x10\x02*\xa4\x05\n" +
+	"\x12DIRECTION_RECEIVED\x10\x02*\xbe\x05\n" +
 	"\rOperationKind\x12\x1e\n" +
 	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17OPERATION_KIND_TRANSFER\x10\x01\x12\x1b\n" +
@@ -4056,7 +4059,8 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x1bOPERATION_KIND_SET_RECOVERY\x10\x12\x12\x1a\n" +
 	"\x16OPERATION_KIND_RECOVER\x10\x13\x12\"\n" +
 	"\x1eOPERATION_KIND_FINISH_RECOVERY\x10\x14\x12\"\n" +
-	"\x1eOPERATION_KIND_CANCEL_RECOVERY\x10\x15*L\n" +
+	"\x1eOPERATION_KIND_CANCEL_RECOVERY\x10\x15\x12\x18\n" +
+	"\x14OPERATION_KIND_SPEND\x10\x16*L\n" +
 	"\bOpenness\x12\x18\n" +
 	"\x14OPENNESS_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rOPENNESS_OPEN\x10\x01\x12\x13\n" +
