@@ -91,7 +91,8 @@ Begin with a network on this machine:
 	root.AddCommand(
 		a.walletCommand(), a.transferCommand(), a.jobCommand(), a.fileCommand(), a.imageCommand(),
 		a.txCommand(), a.authCommand(), a.verifyCommand(), a.accountCommand(), a.escrowCommand(),
-		a.chainCommand(), a.marketCommand(), a.eventCommand(), a.doctorCommand(), a.manCommand(),
+		a.chainCommand(), a.marketCommand(), a.hostCommand(), a.eventCommand(), a.doctorCommand(),
+		a.manCommand(),
 	)
 	return root
 }

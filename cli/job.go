@@ -19,6 +19,7 @@ func (a *app) jobCommand() *cobra.Command {
 	return group("job", "Jobs: run, watch, cancel",
 		a.jobRun(), a.jobList(), completes(a.jobGet(), all), completes(a.jobRuns(), all),
 		completes(a.jobTasks(), all), completes(a.jobLogs(), all), completes(a.jobWait(), active),
+		completes(a.jobTop(), active),
 		completes(a.jobBill(), all), completes(a.jobAccept(), all), completes(a.jobReject(), all),
 		completes(a.jobCancel(), active),
 		completes(a.jobAttach(), active), a.jobResume())

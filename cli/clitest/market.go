@@ -84,7 +84,7 @@ func (m *Market) ListOffers(context.Context, *schedulerv1.ListOffersRequest) (
 		Hash: make([]byte, 32),
 		Offer: &marketv1.Offer{
 			Executor: key[:], Operator: operator[:], Payee: operator[:], Prices: Prices().PB(),
-			Host: Host, Platforms: []string{"linux/amd64"},
+			Host: Host, Platforms: []string{"linux/amd64"}, Certificate: certificateOf(m.n.executor),
 			Free:      &jobv1.Resources{CpuMilli: 2000, Memory: 1 << 30},
 			Isolation: []jobv1.Isolation{jobv1.Isolation_ISOLATION_STANDARD},
 		},

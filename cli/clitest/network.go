@@ -35,6 +35,7 @@ import (
 type Network struct {
 	Ledger  *Ledger
 	Market  *Market
+	Desk    *Desk
 	Storage *Storage
 
 	operator            sig.PrivateKey
@@ -48,6 +49,7 @@ type Network struct {
 func Start(t testing.TB, owner sig.PrivateKey, script Script) *Network {
 	t.Helper()
 	n := &Network{operator: sig.FromSeed([32]byte{100}), pipe: &rpc.Pipe{}, Storage: &Storage{}}
+	n.Desk = &Desk{n: n}
 	n.scheduler = n.instance(t, 101, "scheduler")
 	n.executor = n.instance(t, 102, "executor")
 	var err error
@@ -70,6 +72,9 @@ func Start(t testing.TB, owner sig.PrivateKey, script Script) *Network {
 	n.connectExecutor(t, tokens)
 	return n
 }
+
+// OperatorKey is the one operator's.
+func (n *Network) OperatorKey() sig.PrivateKey { return n.operator }
 
 // Operator is the one operator's account.
 func (n *Network) Operator() sig.AccountID { return sig.AccountOfKey(n.operator.Public()) }
@@ -145,6 +150,7 @@ func (n *Network) connectExecutor(t testing.TB, tokens rpc.Authenticator) {
 	}
 	bus.ServerStream(server, "executor.v1/Task", n.Market.task)
 	bus.Unary(server, "executor.v1/Acknowledge", n.Market.acknowledge)
+	n.Desk.serve(server)
 	kittest.Run(t, server)
 }
 

@@ -9,7 +9,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/cli/session"
 	"github.com/united-containers/ucn/kit/blob"
 	"github.com/united-containers/ucn/kit/bus"
@@ -104,15 +103,7 @@ func (l *Logs) stored(ctx context.Context, name string) error {
 func (l *Logs) fromHost(
 	ctx context.Context, job []byte, a *schedulerv1.Attempt, follow bool,
 ) error {
-	raw, err := canon.Marshal(a.GetExecutor())
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrHost, err)
-	}
-	c, _, err := l.Session.Judge().Verify(ctx, raw)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrHost, err)
-	}
-	target, err := bus.TargetOf(c, "executor")
+	target, err := l.Session.Host(ctx, a.GetExecutor())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrHost, err)
 	}

@@ -87,6 +87,7 @@ type Session struct {
 
 	tokens *token.Source
 	hosts  *token.Source // for executors
+	admin  *token.Source // for the wallet's own executors; nil before its first use
 	conns  []*grpc.ClientConn
 	nats   *nats.Conn
 }
@@ -213,6 +214,13 @@ func (s *Session) Bus() (*bus.Client, error) {
 	if s.tokens == nil {
 		return nil, ErrNoKey
 	}
+	return s.client(s.hosts.TokenFor)
+}
+
+// client returns a client for the bus whose requests carry the tokens given.
+func (s *Session) client(
+	tokenFor func(ctx context.Context, operator sig.AccountID) (string, error),
+) (*bus.Client, error) {
 	if s.nats == nil {
 		login := bus.TokenLogin(func() string {
 			text, err := s.tokens.TokenFor(context.Background(), s.Operator)
@@ -227,7 +235,7 @@ func (s *Session) Bus() (*bus.Client, error) {
 		}
 		s.nats = conn
 	}
-	return bus.NewClient(s.nats, bus.TokenProof(s.hosts.TokenFor), bus.ClientOptions{
+	return bus.NewClient(s.nats, bus.TokenProof(tokenFor), bus.ClientOptions{
 		Tracer: s.Tracer(), Clock: s.cfg.Now,
 	}), nil
 }

@@ -58,3 +58,6 @@ func (p *Policy) check(spec *JobSpec) *Decline {
 	}
 	return nil
 }
+
+// Policy returns what the configuration says.
+func (a *Agent) Policy() Policy { return a.cfg.Policy }

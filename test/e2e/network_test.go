@@ -12,7 +12,7 @@ func bodies() map[string]func(*testing.T, *scene) {
 		"CommandLine": commandLine, "ClientDisappears": clientDisappears, "Detached": detached,
 		"ArrayByCommand": arrayByCommand, "HoldbackByCommand": holdbackByCommand,
 		"ReplicasByCommand": replicasByCommand,
-		"FoldersByCommand":  foldersByCommand,
+		"FoldersByCommand":  foldersByCommand, "EvictedByCommand": evictedByCommand,
 	}
 }
 

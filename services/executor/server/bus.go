@@ -57,6 +57,15 @@ func RegisterBus(s *bus.Server, agent *executor.Agent, sets keys.Sets) {
 	bus.Unary(s, MethodStats, b.stats)
 }
 
+// RegisterOperator registers the operator's calls on the bus as well: hosts need no open port.
+func RegisterOperator(s *bus.Server, o *Server) {
+	bus.Unary(s, "executor.v1/GetHost", o.GetHost)
+	bus.Unary(s, "executor.v1/ListAttempts", o.ListAttempts)
+	bus.Unary(s, "executor.v1/Drain", o.Drain)
+	bus.Unary(s, "executor.v1/Undrain", o.Undrain)
+	bus.Unary(s, "executor.v1/Evict", o.Evict)
+}
+
 // peer tells who asks: an account whose token allows jobs, or a certified scheduler.
 func peer(ctx context.Context) (executor.Peer, error) {
 	if c, ok := bus.InstanceFrom(ctx); ok {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/fault"
@@ -20,7 +21,8 @@ const (
 	scopeAdmin  = "admin" // of the operator's token, for the gRPC service
 	defaultPage = 100
 	maxPage     = 1000
-	maxPageByte = 3 << 20 // of one page; the rest comes with the next token
+	maxPageByte = 256 << 10 // of one page; the rest comes with the next token
+	maxListed   = 1000      // entries of one list of a policy
 )
 
 // ReasonNotOperator says that somebody else than the host's operator asks.
@@ -69,7 +71,8 @@ func (s *Server) GetHost(
 	offer, state := s.deps.Agent.Offer(), s.deps.Agent.State()
 	return &executorv1.GetHostResponse{
 		Offer: s.deps.Encoder.offerPB(&offer), Abilities: abilities(s.deps.Agent.Abilities()),
-		Draining: state.Draining, EvictAt: millis(state.EvictAt),
+		Draining: state.Draining, EvictAt: millis(state.EvictAt), Reason: state.Reason,
+		Policy: policyPB(s.deps.Agent.Policy()),
 	}, nil
 }
 
@@ -136,6 +139,15 @@ func (s *Server) Undrain(
 	return &executorv1.UndrainResponse{}, nil
 }
 
+func policyPB(p executor.Policy) *executorv1.HostPolicy {
+	cut := func(list []string) []string { return list[:min(len(list), maxListed)] }
+	return &executorv1.HostPolicy{
+		AllowOwners: cut(p.AllowOwners), DenyOwners: cut(p.DenyOwners), DenyImages: cut(p.DenyImages),
+		MaxRunTimeMs: uint64(p.MaxRunTime.Milliseconds()),
+		Entries:      uint32(len(p.AllowOwners) + len(p.DenyOwners) + len(p.DenyImages)),
+	}
+}
+
 func abilities(a executor.Abilities) []*executorv1.Ability {
 	list := []*executorv1.Ability{
 		{Name: "engine", Present: a.Engine != "", Detail: a.Engine},
@@ -196,13 +208,11 @@ func page(records []executor.Record, size int) (*executorv1.ListAttemptsResponse
 		if err != nil {
 			return nil, err
 		}
-		out.Attempts = append(out.Attempts, m)
 		if o := r.Outcome; o != nil {
-			m.Reason = o.Message
-			for _, f := range o.Outputs {
-				bytes += len(f.Path) + len(f.CID)
-			}
+			m.Reason, m.Outcome.Outputs = o.Message, nil
 		}
+		bytes += proto.Size(m)
+		out.Attempts = append(out.Attempts, m)
 		if i == size-1 || bytes > maxPageByte {
 			out.NextPageToken = pageToken(r.Asked)
 			break

@@ -134,6 +134,7 @@ func (e *Executor) build(ctx context.Context, c Config, i *instance.Instance, p 
 		return err
 	}
 	server.RegisterBus(e.bus, e.agent, ledger)
+	server.RegisterOperator(e.bus, e.server)
 	refetch.Serve(e.bus, p.said)
 	return nil
 }

@@ -1566,7 +1566,10 @@ type GetHostResponse struct {
 	Abilities []*Ability             `protobuf:"bytes,2,rep,name=abilities,proto3" json:"abilities,omitempty"`
 	Draining  bool                   `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"`
 	// ms since 1970 at which what still runs is evicted; 0 = never.
-	EvictAt       uint64 `protobuf:"varint,4,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
+	EvictAt uint64 `protobuf:"varint,4,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
+	// What the owners are told of the draining.
+	Reason        string      `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Policy        *HostPolicy `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1629,6 +1632,101 @@ func (x *GetHostResponse) GetEvictAt() uint64 {
 	return 0
 }
 
+func (x *GetHostResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GetHostResponse) GetPolicy() *HostPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+// HostPolicy is whom and what a host does not want, as its configuration says (agent.policy).
+type HostPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The only owners, as account ids in text; empty = any. Lists are cut at 1,000 entries each.
+	AllowOwners []string `protobuf:"bytes,1,rep,name=allow_owners,json=allowOwners,proto3" json:"allow_owners,omitempty"`
+	DenyOwners  []string `protobuf:"bytes,2,rep,name=deny_owners,json=denyOwners,proto3" json:"deny_owners,omitempty"`
+	// CIDs or "sha256:..." digests.
+	DenyImages []string `protobuf:"bytes,3,rep,name=deny_images,json=denyImages,proto3" json:"deny_images,omitempty"`
+	// The longest limits.run_time_ms that is taken; 0 = any.
+	MaxRunTimeMs uint64 `protobuf:"varint,4,opt,name=max_run_time_ms,json=maxRunTimeMs,proto3" json:"max_run_time_ms,omitempty"`
+	// Entries that the three lists have in truth.
+	Entries       uint32 `protobuf:"varint,5,opt,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostPolicy) Reset() {
+	*x = HostPolicy{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostPolicy) ProtoMessage() {}
+
+func (x *HostPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostPolicy.ProtoReflect.Descriptor instead.
+func (*HostPolicy) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *HostPolicy) GetAllowOwners() []string {
+	if x != nil {
+		return x.AllowOwners
+	}
+	return nil
+}
+
+func (x *HostPolicy) GetDenyOwners() []string {
+	if x != nil {
+		return x.DenyOwners
+	}
+	return nil
+}
+
+func (x *HostPolicy) GetDenyImages() []string {
+	if x != nil {
+		return x.DenyImages
+	}
+	return nil
+}
+
+func (x *HostPolicy) GetMaxRunTimeMs() uint64 {
+	if x != nil {
+		return x.MaxRunTimeMs
+	}
+	return 0
+}
+
+func (x *HostPolicy) GetEntries() uint32 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
 // Ability is something a host can or cannot do.
 type Ability struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1642,7 +1740,7 @@ type Ability struct {
 
 func (x *Ability) Reset() {
 	*x = Ability{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1752,7 @@ func (x *Ability) String() string {
 func (*Ability) ProtoMessage() {}
 
 func (x *Ability) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1765,7 @@ func (x *Ability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ability.ProtoReflect.Descriptor instead.
 func (*Ability) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{24}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ability) GetName() string {
@@ -1702,7 +1800,7 @@ type ListAttemptsRequest struct {
 
 func (x *ListAttemptsRequest) Reset() {
 	*x = ListAttemptsRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1812,7 @@ func (x *ListAttemptsRequest) String() string {
 func (*ListAttemptsRequest) ProtoMessage() {}
 
 func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1825,7 @@ func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{25}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAttemptsRequest) GetPageSize() uint32 {
@@ -1745,16 +1843,17 @@ func (x *ListAttemptsRequest) GetPageToken() string {
 }
 
 type ListAttemptsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Attempts      []*v1.AttemptStatus    `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
-	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Outputs are left out: they are their owners' affair.
+	Attempts      []*v1.AttemptStatus `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	NextPageToken string              `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAttemptsResponse) Reset() {
 	*x = ListAttemptsResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1865,7 @@ func (x *ListAttemptsResponse) String() string {
 func (*ListAttemptsResponse) ProtoMessage() {}
 
 func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1878,7 @@ func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{26}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAttemptsResponse) GetAttempts() []*v1.AttemptStatus {
@@ -1901,12 +2000,23 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"*\n" +
 	"\rEvictResponse\x12\x19\n" +
 	"\bevict_at\x18\x01 \x01(\x04R\aevictAt\"\x10\n" +
-	"\x0eGetHostRequest\"\xac\x01\n" +
+	"\x0eGetHostRequest\"\xf9\x01\n" +
 	"\x0fGetHostResponse\x12*\n" +
 	"\x05offer\x18\x01 \x01(\v2\x14.ucn.market.v1.OfferR\x05offer\x126\n" +
 	"\tabilities\x18\x02 \x03(\v2\x18.ucn.executor.v1.AbilityR\tabilities\x12\x1a\n" +
 	"\bdraining\x18\x03 \x01(\bR\bdraining\x12\x19\n" +
-	"\bevict_at\x18\x04 \x01(\x04R\aevictAt\"O\n" +
+	"\bevict_at\x18\x04 \x01(\x04R\aevictAt\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x123\n" +
+	"\x06policy\x18\x06 \x01(\v2\x1b.ucn.executor.v1.HostPolicyR\x06policy\"\xb2\x01\n" +
+	"\n" +
+	"HostPolicy\x12!\n" +
+	"\fallow_owners\x18\x01 \x03(\tR\vallowOwners\x12\x1f\n" +
+	"\vdeny_owners\x18\x02 \x03(\tR\n" +
+	"denyOwners\x12\x1f\n" +
+	"\vdeny_images\x18\x03 \x03(\tR\n" +
+	"denyImages\x12%\n" +
+	"\x0fmax_run_time_ms\x18\x04 \x01(\x04R\fmaxRunTimeMs\x12\x18\n" +
+	"\aentries\x18\x05 \x01(\rR\aentries\"O\n" +
 	"\aAbility\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apresent\x18\x02 \x01(\bR\apresent\x12\x16\n" +
@@ -1942,7 +2052,7 @@ func file_ucn_executor_v1_executor_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_executor_v1_executor_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ucn_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_ucn_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_ucn_executor_v1_executor_proto_goTypes = []any{
 	(Stream)(0),                  // 0: ucn.executor.v1.Stream
 	(*AskRequest)(nil),           // 1: ucn.executor.v1.AskRequest
@@ -1969,57 +2079,59 @@ var file_ucn_executor_v1_executor_proto_goTypes = []any{
 	(*EvictResponse)(nil),        // 22: ucn.executor.v1.EvictResponse
 	(*GetHostRequest)(nil),       // 23: ucn.executor.v1.GetHostRequest
 	(*GetHostResponse)(nil),      // 24: ucn.executor.v1.GetHostResponse
-	(*Ability)(nil),              // 25: ucn.executor.v1.Ability
-	(*ListAttemptsRequest)(nil),  // 26: ucn.executor.v1.ListAttemptsRequest
-	(*ListAttemptsResponse)(nil), // 27: ucn.executor.v1.ListAttemptsResponse
-	(*v1.SignedRevision)(nil),    // 28: ucn.job.v1.SignedRevision
-	(*v11.LeaseTerms)(nil),       // 29: ucn.market.v1.LeaseTerms
-	(*v11.SignedLease)(nil),      // 30: ucn.market.v1.SignedLease
-	(*v1.AttemptStatus)(nil),     // 31: ucn.job.v1.AttemptStatus
-	(*v1.SignedNote)(nil),        // 32: ucn.job.v1.SignedNote
-	(*v12.Note)(nil),             // 33: ucn.chain.v1.Note
-	(*v12.Countersignature)(nil), // 34: ucn.chain.v1.Countersignature
-	(v1.State)(0),                // 35: ucn.job.v1.State
-	(*v1.Usage)(nil),             // 36: ucn.job.v1.Usage
-	(*v1.Resources)(nil),         // 37: ucn.job.v1.Resources
-	(*v11.Offer)(nil),            // 38: ucn.market.v1.Offer
+	(*HostPolicy)(nil),           // 25: ucn.executor.v1.HostPolicy
+	(*Ability)(nil),              // 26: ucn.executor.v1.Ability
+	(*ListAttemptsRequest)(nil),  // 27: ucn.executor.v1.ListAttemptsRequest
+	(*ListAttemptsResponse)(nil), // 28: ucn.executor.v1.ListAttemptsResponse
+	(*v1.SignedRevision)(nil),    // 29: ucn.job.v1.SignedRevision
+	(*v11.LeaseTerms)(nil),       // 30: ucn.market.v1.LeaseTerms
+	(*v11.SignedLease)(nil),      // 31: ucn.market.v1.SignedLease
+	(*v1.AttemptStatus)(nil),     // 32: ucn.job.v1.AttemptStatus
+	(*v1.SignedNote)(nil),        // 33: ucn.job.v1.SignedNote
+	(*v12.Note)(nil),             // 34: ucn.chain.v1.Note
+	(*v12.Countersignature)(nil), // 35: ucn.chain.v1.Countersignature
+	(v1.State)(0),                // 36: ucn.job.v1.State
+	(*v1.Usage)(nil),             // 37: ucn.job.v1.Usage
+	(*v1.Resources)(nil),         // 38: ucn.job.v1.Resources
+	(*v11.Offer)(nil),            // 39: ucn.market.v1.Offer
 }
 var file_ucn_executor_v1_executor_proto_depIdxs = []int32{
-	28, // 0: ucn.executor.v1.AskRequest.revision:type_name -> ucn.job.v1.SignedRevision
-	29, // 1: ucn.executor.v1.AskRequest.terms:type_name -> ucn.market.v1.LeaseTerms
-	30, // 2: ucn.executor.v1.AskResponse.lease:type_name -> ucn.market.v1.SignedLease
+	29, // 0: ucn.executor.v1.AskRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	30, // 1: ucn.executor.v1.AskRequest.terms:type_name -> ucn.market.v1.LeaseTerms
+	31, // 2: ucn.executor.v1.AskResponse.lease:type_name -> ucn.market.v1.SignedLease
 	3,  // 3: ucn.executor.v1.AskResponse.declined:type_name -> ucn.executor.v1.Decline
-	28, // 4: ucn.executor.v1.TaskRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	29, // 4: ucn.executor.v1.TaskRequest.revision:type_name -> ucn.job.v1.SignedRevision
 	6,  // 5: ucn.executor.v1.TaskRequest.secrets:type_name -> ucn.executor.v1.Secret
 	5,  // 6: ucn.executor.v1.TaskRequest.registry_credentials:type_name -> ucn.executor.v1.RegistryCredential
-	31, // 7: ucn.executor.v1.TaskUpdate.status:type_name -> ucn.job.v1.AttemptStatus
+	32, // 7: ucn.executor.v1.TaskUpdate.status:type_name -> ucn.job.v1.AttemptStatus
 	8,  // 8: ucn.executor.v1.TaskUpdate.log:type_name -> ucn.executor.v1.LogChunk
-	32, // 9: ucn.executor.v1.TaskUpdate.note:type_name -> ucn.job.v1.SignedNote
+	33, // 9: ucn.executor.v1.TaskUpdate.note:type_name -> ucn.job.v1.SignedNote
 	9,  // 10: ucn.executor.v1.LogChunk.lines:type_name -> ucn.executor.v1.LogLine
 	0,  // 11: ucn.executor.v1.LogLine.stream:type_name -> ucn.executor.v1.Stream
-	33, // 12: ucn.executor.v1.AcknowledgeRequest.note:type_name -> ucn.chain.v1.Note
-	34, // 13: ucn.executor.v1.AcknowledgeRequest.countersignature:type_name -> ucn.chain.v1.Countersignature
-	35, // 14: ucn.executor.v1.StatsResponse.state:type_name -> ucn.job.v1.State
-	36, // 15: ucn.executor.v1.StatsResponse.usage:type_name -> ucn.job.v1.Usage
-	37, // 16: ucn.executor.v1.StatsResponse.reserved:type_name -> ucn.job.v1.Resources
-	38, // 17: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
-	25, // 18: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
-	31, // 19: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
-	23, // 20: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
-	26, // 21: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
-	17, // 22: ucn.executor.v1.ExecutorService.Drain:input_type -> ucn.executor.v1.DrainRequest
-	19, // 23: ucn.executor.v1.ExecutorService.Undrain:input_type -> ucn.executor.v1.UndrainRequest
-	21, // 24: ucn.executor.v1.ExecutorService.Evict:input_type -> ucn.executor.v1.EvictRequest
-	24, // 25: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
-	27, // 26: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
-	18, // 27: ucn.executor.v1.ExecutorService.Drain:output_type -> ucn.executor.v1.DrainResponse
-	20, // 28: ucn.executor.v1.ExecutorService.Undrain:output_type -> ucn.executor.v1.UndrainResponse
-	22, // 29: ucn.executor.v1.ExecutorService.Evict:output_type -> ucn.executor.v1.EvictResponse
-	25, // [25:30] is the sub-list for method output_type
-	20, // [20:25] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	34, // 12: ucn.executor.v1.AcknowledgeRequest.note:type_name -> ucn.chain.v1.Note
+	35, // 13: ucn.executor.v1.AcknowledgeRequest.countersignature:type_name -> ucn.chain.v1.Countersignature
+	36, // 14: ucn.executor.v1.StatsResponse.state:type_name -> ucn.job.v1.State
+	37, // 15: ucn.executor.v1.StatsResponse.usage:type_name -> ucn.job.v1.Usage
+	38, // 16: ucn.executor.v1.StatsResponse.reserved:type_name -> ucn.job.v1.Resources
+	39, // 17: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
+	26, // 18: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
+	25, // 19: ucn.executor.v1.GetHostResponse.policy:type_name -> ucn.executor.v1.HostPolicy
+	32, // 20: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
+	23, // 21: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
+	27, // 22: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
+	17, // 23: ucn.executor.v1.ExecutorService.Drain:input_type -> ucn.executor.v1.DrainRequest
+	19, // 24: ucn.executor.v1.ExecutorService.Undrain:input_type -> ucn.executor.v1.UndrainRequest
+	21, // 25: ucn.executor.v1.ExecutorService.Evict:input_type -> ucn.executor.v1.EvictRequest
+	24, // 26: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
+	28, // 27: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
+	18, // 28: ucn.executor.v1.ExecutorService.Drain:output_type -> ucn.executor.v1.DrainResponse
+	20, // 29: ucn.executor.v1.ExecutorService.Undrain:output_type -> ucn.executor.v1.UndrainResponse
+	22, // 30: ucn.executor.v1.ExecutorService.Evict:output_type -> ucn.executor.v1.EvictResponse
+	26, // [26:31] is the sub-list for method output_type
+	21, // [21:26] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_ucn_executor_v1_executor_proto_init() }
@@ -2038,7 +2150,7 @@ func file_ucn_executor_v1_executor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_executor_v1_executor_proto_rawDesc), len(file_ucn_executor_v1_executor_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,7 +30,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ExecutorService is the host operator's view of one executor.
+// ExecutorService is the host operator's view of one executor. Hosts need no open port: the same
+// calls are on the bus under "executor.v1/GetHost" and so on, with a token of scope "admin".
 type ExecutorServiceClient interface {
 	// GetHost tells what the host can and cannot do and what it has free.
 	GetHost(ctx context.Context, in *GetHostRequest, opts ...grpc.CallOption) (*GetHostResponse, error)
@@ -108,7 +109,8 @@ func (c *executorServiceClient) Evict(ctx context.Context, in *EvictRequest, opt
 // All implementations must embed UnimplementedExecutorServiceServer
 // for forward compatibility.
 //
-// ExecutorService is the host operator's view of one executor.
+// ExecutorService is the host operator's view of one executor. Hosts need no open port: the same
+// calls are on the bus under "executor.v1/GetHost" and so on, with a token of scope "admin".
 type ExecutorServiceServer interface {
 	// GetHost tells what the host can and cannot do and what it has free.
 	GetHost(context.Context, *GetHostRequest) (*GetHostResponse, error)

@@ -1,0 +1,115 @@
+package clitest
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/bus"
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/rpc"
+	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
+	marketv1 "github.com/united-containers/ucn/proto/ucn/market/v1"
+)
+
+// Desk is what the one executor tells its operator and the owners of what runs.
+type Desk struct {
+	n *Network
+
+	mu       sync.Mutex // guards what follows
+	host     *executorv1.GetHostResponse
+	attempts []*executorv1.ListAttemptsResponse
+	stats    *executorv1.StatsResponse
+	heard    []proto.Message
+}
+
+// Tell sets what the executor answers.
+func (d *Desk) Tell(
+	host *executorv1.GetHostResponse, stats *executorv1.StatsResponse,
+	pages ...*executorv1.ListAttemptsResponse,
+) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.host, d.stats, d.attempts = host, stats, pages
+}
+
+// Heard returns what the operator and the owners asked.
+func (d *Desk) Heard() []proto.Message {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]proto.Message(nil), d.heard...)
+}
+
+func (d *Desk) serve(server *bus.Server) {
+	bus.Unary(server, "executor.v1/Stats", d.askStats)
+	bus.Unary(server, "executor.v1/GetHost", operated(d, d.getHost))
+	bus.Unary(server, "executor.v1/ListAttempts", operated(d, d.listAttempts))
+	bus.Unary(server, "executor.v1/Drain", operated(d, func(m *executorv1.DrainRequest) (
+		*executorv1.DrainResponse, error,
+	) {
+		return &executorv1.DrainResponse{Attempts: 2, EvictAt: m.GetEvictAfterMs()}, nil
+	}))
+	bus.Unary(server, "executor.v1/Undrain", operated(d, func(*executorv1.UndrainRequest) (
+		*executorv1.UndrainResponse, error,
+	) {
+		return &executorv1.UndrainResponse{}, nil
+	}))
+	bus.Unary(server, "executor.v1/Evict", operated(d, func(m *executorv1.EvictRequest) (
+		*executorv1.EvictResponse, error,
+	) {
+		return &executorv1.EvictResponse{EvictAt: m.GetNoticeMs()}, nil
+	}))
+}
+
+// operated lets the operator alone through, and keeps what was asked.
+func operated[In, Out proto.Message](
+	d *Desk, answer func(In) (Out, error),
+) func(context.Context, In) (Out, error) {
+	return func(ctx context.Context, in In) (out Out, err error) {
+		c, _ := rpc.CallerFrom(ctx)
+		if err := rpc.RequireScope(ctx, "admin"); err != nil {
+			return out, err
+		}
+		if sig.AccountID(c.Account) != d.n.Operator() {
+			return out, fault.New(fault.PermissionDenied, "NOT_OPERATOR", "not the operator")
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.heard = append(d.heard, in)
+		return answer(in)
+	}
+}
+
+func (d *Desk) getHost(*executorv1.GetHostRequest) (*executorv1.GetHostResponse, error) {
+	if d.host == nil {
+		return &executorv1.GetHostResponse{Offer: &marketv1.Offer{Host: Host}}, nil
+	}
+	return d.host, nil
+}
+
+func (d *Desk) listAttempts(m *executorv1.ListAttemptsRequest) (
+	*executorv1.ListAttemptsResponse, error,
+) {
+	at := len(m.GetPageToken()) // a token is as long as its page's number
+	if at >= len(d.attempts) {
+		return &executorv1.ListAttemptsResponse{}, nil
+	}
+	return d.attempts[at], nil
+}
+
+func (d *Desk) askStats(ctx context.Context, m *executorv1.StatsRequest) (
+	*executorv1.StatsResponse, error,
+) {
+	if err := rpc.RequireScope(ctx, "job"); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.heard = append(d.heard, m)
+	if d.stats == nil {
+		return nil, fault.New(fault.NotFound, "NO_ATTEMPT", "no such attempt")
+	}
+	return d.stats, nil
+}
