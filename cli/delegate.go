@@ -26,7 +26,7 @@ type delegateFlag struct {
 
 // String implements pflag.Value.
 func (d *delegateFlag) String() string {
-	if d.number == 0 {
+	if d.account.IsZero() {
 		return ""
 	}
 	return fmt.Sprintf("%s:%d", accountText(d.account), d.number)
@@ -39,8 +39,8 @@ func (d *delegateFlag) Type() string { return "ACCOUNT:NUMBER" }
 func (d *delegateFlag) Set(text string) error {
 	account, number, _ := strings.Cut(text, ":")
 	n, err := strconv.ParseUint(number, 10, 32)
-	if err != nil || n == 0 {
-		return fmt.Errorf("%q is not ACCOUNT:NUMBER, the number being 1 or more", text)
+	if err != nil {
+		return fmt.Errorf("%q is not ACCOUNT:NUMBER", text)
 	}
 	if d.account, err = parseAccount(account); err != nil {
 		return err
@@ -52,7 +52,8 @@ func (d *delegateFlag) Set(text string) error {
 // byDelegate lets a command act as a delegate.
 func (a *app) byDelegate(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().Var(&a.flags.asDelegate, "as-delegate", "act for another account, as its delegate "+
-		"of that number (see ucn wallet delegate)")
+		"of that number (see ucn wallet delegate), or with number 0 by its key set, if that is "+
+		"the wallet's key by now")
 	return cmd
 }
 

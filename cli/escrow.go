@@ -41,7 +41,7 @@ func (a *app) escrowCommand() *cobra.Command {
 	return group("escrow", "Money that is promised for jobs", a.escrowList(),
 		completes(a.escrowGet(), open), completes(a.escrowStory(), open),
 		completes(a.escrowTopUp(), open), completes(a.escrowWithdraw(), open),
-		completes(a.escrowClose(), open))
+		completes(a.escrowClose(), open), a.escrowBudget())
 }
 
 func readEscrow(ctx context.Context, l *link, text string) (

@@ -30,6 +30,7 @@ func (a *app) walletCommand() *cobra.Command {
 	return group("wallet", "Keys that hold your money",
 		a.walletNew(), a.walletList(), a.walletShow(), a.walletBalance(), a.walletExport(),
 		a.walletImport(), a.walletFaucet(), a.delegateCommand(),
+		a.recoveryCommand(),
 		a.history("history", "  ucn wallet history\n  ucn wallet history --received --since 24h"))
 }
 
