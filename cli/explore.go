@@ -408,60 +408,6 @@ func hitOf(hit *ledgerv1.Hit) hitResult {
 	return hitResult{Kind: "unknown"}
 }
 
-func (a *app) chainWatch() *cobra.Command {
-	from, count := int64(-1), 0
-	cmd := &cobra.Command{
-		Use: "watch", Short: "Print every block as it is made",
-		Long: `Print blocks as they are made, until Ctrl-C. With --from it begins at an earlier height,
-so that a program can go on where it stopped without missing one.`,
-		Example: "  ucn chain watch\n  ucn chain watch --from 0 --json", Args: args(cobra.NoArgs),
-		RunE: a.following(withoutKey, func(ctx context.Context, l *link, _ []string) error {
-			r := &ledgerv1.WatchBlocksRequest{Chain: l.Chain, AfterHead: from < 0}
-			r.From = uint64(max(from, 0))
-			stream, err := l.Ledger.WatchBlocks(ctx, r)
-			for n := 0; err == nil && (count == 0 || n < count); n++ {
-				var answer *ledgerv1.WatchBlocksResponse
-				if answer, err = stream.Recv(); err == nil {
-					err = a.watched(answer)
-				}
-			}
-			if ctx.Err() != nil {
-				return nil // the user has seen enough
-			}
-			return err
-		}),
-	}
-	cmd.Flags().Int64Var(&from, "from", -1, "height to begin at (default: the next block)")
-	cmd.Flags().IntVar(&count, "count", 0, "stop after so many blocks; 0 is never")
-	return cmd
-}
-
-type watchedBlock struct {
-	Height     uint64 `json:"height"`
-	Hash       string `json:"hash"`
-	Time       uint64 `json:"time_ms"`
-	Operations uint64 `json:"operations"`
-	Bytes      uint64 `json:"body_bytes"`
-	StateRoot  string `json:"state_root"`
-	Signatures int    `json:"signatures"`
-}
-
-func (a *app) watched(answer *ledgerv1.WatchBlocksResponse) error {
-	h := answer.GetBlock().GetHeader()
-	b := watchedBlock{
-		Height: h.GetHeight(), Hash: hex.EncodeToString(answer.GetHash()), Time: h.GetTime(),
-		Operations: h.GetOperationCount(), Bytes: h.GetBodyLength(),
-		StateRoot:  hex.EncodeToString(h.GetStateRoot()),
-		Signatures: len(answer.GetBlock().GetCertificate().GetSignatures()),
-	}
-	if a.flags.json {
-		return json.NewEncoder(a.Out).Encode(b) // a line per block
-	}
-	_, err := fmt.Fprintf(a.Out, "%s  block %d  %4d operations  %7d bytes  %s\n", stamp(b.Time),
-		b.Height, b.Operations, b.Bytes, b.Hash)
-	return err
-}
-
 // escrowEventText words what an operation did to an escrow.
 func escrowEventText(e *ledgerv1.EscrowEvent) string {
 	sum := amount.Text(amount.Amount(e.GetOutcome().GetAmount()))

@@ -173,6 +173,8 @@ func queryIDs(of string) map[string]string {
 	switch of {
 	case collectBlocks:
 		return map[string]string{"hash": ""}
+	case watchBlocks:
+		return map[string]string{"account": id.Account, "escrow": id.Escrow}
 	case collectEscrows:
 		return map[string]string{"owner": id.Account, "subject": id.Job}
 	}

@@ -62,8 +62,10 @@ const (
 	ReasonNoIndex fault.Reason = "NO_INDEX"
 	// ReasonBadPageToken: the page token is damaged, or of another query.
 	ReasonBadPageToken fault.Reason = "BAD_PAGE_TOKEN"
-	// ReasonTooManyWatchers: too many streams of blocks are open.
+	// ReasonTooManyWatchers: too many streams of blocks are open, altogether or of this address.
 	ReasonTooManyWatchers fault.Reason = "TOO_MANY_WATCHERS"
+	// ReasonStalled: the reader of a stream of blocks took nothing for too long.
+	ReasonStalled fault.Reason = "WATCH_STALLED"
 	// ReasonBadRequest: an id of the wrong length, or an argument that makes no sense.
 	ReasonBadRequest fault.Reason = "BAD_LEDGER_REQUEST"
 	// ReasonNoFaucet: this chain or ledger has no faucet.

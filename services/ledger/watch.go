@@ -11,8 +11,7 @@ import (
 // block at a time. Fault: ReasonBadRequest when from is beyond the next block.
 func (c *Chain) Watch(ctx context.Context, from uint64, visit func(*Found) error) error {
 	if next := c.Head().Height + 1; from > next {
-		return fault.New(fault.InvalidArgument, ReasonBadRequest,
-			"block %d is far off: the next one is %d", from, next)
+		return tooFar(from, next)
 	}
 	for height := from; ; height++ {
 		if err := c.awaitHead(ctx, height); err != nil {
@@ -26,6 +25,96 @@ func (c *Chain) Watch(ctx context.Context, from uint64, visit func(*Found) error
 			return err
 		}
 	}
+}
+
+// WatchList is Watch for the blocks alone that a list has rows of, with the places in the block of
+// the transactions that the rows are of, ascending. Blocks come once they are indexed. Faults:
+// ReasonNoIndex, ReasonBadRequest.
+func (c *Chain) WatchList(ctx context.Context, of ListID, from uint64,
+	visit func(*Found, []uint32) error,
+) error {
+	if c.deps.Index == nil {
+		return noIndex()
+	}
+	if next := c.Head().Height + 1; from > next {
+		return tooFar(from, next)
+	}
+	for {
+		indexed, err := c.awaitIndexed(ctx, from)
+		if err != nil {
+			return err
+		}
+		for from <= indexed {
+			var meant []listed
+			meant, from, err = c.blocksOf(of, from, indexed)
+			if err != nil {
+				return err
+			}
+			for _, m := range meant {
+				found, err := c.Block(ctx, m.height)
+				if err != nil {
+					return err
+				}
+				if err := visit(found, m.transactions); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// listed is a block that a list has rows of.
+type listed struct {
+	height       uint64
+	transactions []uint32
+}
+
+// watchRows is how many rows are read at once, less those of the last block.
+const watchRows = 1000
+
+// blocksOf reads the blocks of a list's rows from a height to another, both included, and returns
+// from where to read on.
+func (c *Chain) blocksOf(of ListID, from, to uint64) (meant []listed, next uint64, err error) {
+	next = to + 1
+	rows := 0
+	span := Span{From: Place{Height: from}, To: Place{Height: to + 1}}
+	err = c.deps.Index.List(of, span, func(row Row) bool {
+		last := len(meant) - 1
+		switch {
+		case last < 0 || meant[last].height != row.At.Height:
+			if rows >= watchRows {
+				next = row.At.Height
+				return false
+			}
+			meant = append(meant, listed{row.At.Height, []uint32{row.At.Index}})
+		case meant[last].transactions[len(meant[last].transactions)-1] != row.At.Index:
+			meant[last].transactions = append(meant[last].transactions, row.At.Index)
+		}
+		rows++
+		return true
+	})
+	return meant, next, err
+}
+
+// awaitIndexed waits until the index has a height, and returns how far it is.
+func (c *Chain) awaitIndexed(ctx context.Context, height uint64) (uint64, error) {
+	for {
+		further := c.recent.further()
+		indexed, found, err := c.indexed()
+		if err != nil || found && indexed >= height {
+			return indexed, err
+		}
+		select {
+		case <-further:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+func tooFar(from, next uint64) *fault.Error {
+	return fault.New(fault.InvalidArgument, ReasonBadRequest,
+		"block %d is far off: the next one is %d", from, next)
 }
 
 // awaitHead waits until the head is at a height or beyond.

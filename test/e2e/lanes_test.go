@@ -102,6 +102,10 @@ func (u *user) explore(job, escrow, lease string) {
 	if text := watched; strings.Count(text, "block") != 2 {
 		u.t.Errorf("watched %q", text)
 	}
+	about := u.must("chain", "watch", "--from", "0", "--count", "3", "--escrow", escrow, "--json")
+	if strings.Count(about, `"transactions":[`) != 3 {
+		u.t.Errorf("watched of the escrow %q", about)
+	}
 	u.must("chain", "supply")
 	u.must("chain", "fees", "--operations", "10")
 }

@@ -3,11 +3,13 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -40,7 +42,7 @@ func wantsEvents(r *http.Request) bool {
 func (s *Server) watchEvents(w http.ResponseWriter, r *http.Request, route gateway.Route) error {
 	source := s.jobEvents(route.Job, r.Header.Get("Last-Event-ID"))
 	if route.Name == gateway.WatchBlocks {
-		ask, err := blocksAsked(r)
+		ask, err := blocksAsked(r, route.Query)
 		if err != nil {
 			return err
 		}
@@ -95,8 +97,7 @@ func (s *Server) jobEvents(job [32]byte, seen string) produce {
 }
 
 // blocksAsked reads which blocks are wanted.
-func blocksAsked(r *http.Request) (*ledgerv1.WatchBlocksRequest, error) {
-	query := r.URL.Query()
+func blocksAsked(r *http.Request, query url.Values) (*ledgerv1.WatchBlocksRequest, error) {
 	ask := &ledgerv1.WatchBlocksRequest{Chain: query.Get("chain")}
 	bad := func(name string) error {
 		return fault.New(fault.InvalidArgument, gateway.ReasonRequest, "%s cannot be read", name)
@@ -107,6 +108,12 @@ func blocksAsked(r *http.Request) (*ledgerv1.WatchBlocksRequest, error) {
 			if *into, err = strconv.ParseBool(text); err != nil {
 				return nil, bad(name)
 			}
+		}
+	}
+	for name, into := range map[string]*[]byte{"account": &ask.Account, "escrow": &ask.Escrow} {
+		// The route made base64 of the text.
+		if *into, err = base64.URLEncoding.DecodeString(query.Get(name)); err != nil {
+			return nil, bad(name)
 		}
 	}
 	if text := query.Get("from"); text != "" {

@@ -402,9 +402,20 @@ func TestWatchedBlocks(t *testing.T) {
 			t.Errorf("line %d is %s: %v", i, line, err)
 		}
 	}
+	raw := anID()
+	of := "&account=" + id.Bech32(id.Account, raw)
+	w.do(t, request{method: "GET", path: "/v1/blocks:watch?from=5" + of})
+	w.heard(t, "/v1/blocks:watch?from=5&escrow="+id.Bech32(id.Escrow, raw), "", 1)
 	asked := w.calls.take()
-	want := &ledgerv1.WatchBlocksRequest{From: 5, Bodies: true}
-	if len(asked) != 1 || !proto.Equal(asked[0].request, want) {
-		t.Errorf("became %v", asked)
+	want := []*ledgerv1.WatchBlocksRequest{{From: 5, Bodies: true}, {From: 5, Account: raw[:]},
+		{From: 5, Escrow: raw[:]}}
+	for i := range want {
+		if len(asked) != len(want) || !proto.Equal(asked[i].request, want[i]) {
+			t.Fatalf("became %v", asked)
+		}
+	}
+	got, body = w.do(t, request{method: "GET", path: "/v1/blocks:watch?account=x"})
+	if got.StatusCode != 400 || failureOf(t, body).Reason != "ID_INVALID" {
+		t.Errorf("a bad account: status %d, %s", got.StatusCode, body)
 	}
 }

@@ -100,6 +100,14 @@ func TestListsRefuse(t *testing.T) {
 			{"1,001 operations", operations, ledger.ReasonBadRequest},
 			{"unknown chain", chain, ledger.ReasonChainUnknown},
 			{"watch far ahead", watch, ledger.ReasonBadRequest},
+			{"watch an account far ahead", a.WatchBlocks(&ledgerv1.WatchBlocksRequest{
+				From: 1 << 40, Account: account}, &blocks{ctx: t.Context()}), ledger.ReasonBadRequest},
+			{"watch a short account", a.WatchBlocks(&ledgerv1.WatchBlocksRequest{
+				Account: account[1:]}, &blocks{ctx: t.Context()}), ledger.ReasonBadRequest},
+			{"watch a short escrow", a.WatchBlocks(&ledgerv1.WatchBlocksRequest{
+				Escrow: escrow[1:]}, &blocks{ctx: t.Context()}), ledger.ReasonBadRequest},
+			{"watch both", a.WatchBlocks(&ledgerv1.WatchBlocksRequest{
+				Account: account, Escrow: escrow}, &blocks{ctx: t.Context()}), ledger.ReasonBadRequest},
 		}
 		for _, tt := range tests {
 			if !errors.Is(tt.err, tt.want) {

@@ -10,7 +10,6 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/state"
 	"github.com/united-containers/ucn/chain/tx"
-	"github.com/united-containers/ucn/kit/fault"
 	textid "github.com/united-containers/ucn/kit/id"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -253,36 +252,6 @@ func (s *Server) GetHistoryProof(ctx context.Context, r *ledgerv1.GetHistoryProo
 		},
 		Validators: c.Genesis().Validators.PB(),
 	}, nil
-}
-
-// maxWatchers is how many streams of blocks are open at once.
-const maxWatchers = 256
-
-// WatchBlocks implements the service.
-func (s *Server) WatchBlocks(r *ledgerv1.WatchBlocksRequest,
-	stream ledgerv1.LedgerService_WatchBlocksServer) error {
-	c, err := s.chain(r.GetChain())
-	if err != nil {
-		return err
-	}
-	select {
-	case s.watchers <- struct{}{}:
-		defer func() { <-s.watchers }()
-	default:
-		return fault.New(fault.ResourceExhausted, ledger.ReasonTooManyWatchers,
-			"%d streams of blocks are open, no more are served; try again later", maxWatchers)
-	}
-	from := r.GetFrom()
-	if r.GetAfterHead() {
-		from = c.Head().Height + 1
-	}
-	return c.Watch(stream.Context(), from, func(found *ledger.Found) error {
-		m, err := blockMessage(found, r.GetBodies() && len(found.Raw) <= maxBlock)
-		if err != nil {
-			return err
-		}
-		return stream.Send(&ledgerv1.WatchBlocksResponse{Hash: found.Hash[:], Block: m})
-	})
 }
 
 func blockMessage(found *ledger.Found, body bool) (*chainv1.Block, error) {

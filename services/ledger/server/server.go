@@ -26,8 +26,8 @@ type Server struct {
 	log       *slog.Logger
 	telemetry *telemetry
 	chains    map[string]*ledger.Chain
-	watchers  chan struct{} // holds a token per open stream of blocks
-	faucet    sync.Mutex    // one request of the faucet at a time: its account has one nonce line
+	watchers  watchers
+	faucet    sync.Mutex // one request of the faucet at a time: its account has one nonce line
 
 	health sync.Mutex // guards failed, and keeps what is told in order
 	failed int        // chains that take nothing
@@ -39,7 +39,7 @@ func New(_ Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("ledger server: %w", err)
 	}
 	s := &Server{deps: deps, log: deps.Log, chains: map[string]*ledger.Chain{},
-		watchers: make(chan struct{}, maxWatchers)}
+		watchers: watchers{from: map[string]int{}}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -2897,7 +2897,13 @@ type WatchBlocksRequest struct {
 	From      uint64 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
 	AfterHead bool   `protobuf:"varint,3,opt,name=after_head,json=afterHead,proto3" json:"after_head,omitempty"`
 	// Send bodies too.
-	Bodies        bool `protobuf:"varint,4,opt,name=bodies,proto3" json:"bodies,omitempty"`
+	Bodies bool `protobuf:"varint,4,opt,name=bodies,proto3" json:"bodies,omitempty"`
+	// Only blocks with a transaction that this account sent or is named in: 32 bytes, or empty. Needs
+	// the ledger's index (FAILED_PRECONDITION, NO_INDEX). Not together with escrow.
+	Account []byte `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
+	// Only blocks with an operation that succeeded on this escrow or a lease under it, also before it
+	// was opened and after it was closed: 32 bytes, or empty.
+	Escrow        []byte `protobuf:"bytes,6,opt,name=escrow,proto3" json:"escrow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2960,11 +2966,27 @@ func (x *WatchBlocksRequest) GetBodies() bool {
 	return false
 }
 
+func (x *WatchBlocksRequest) GetAccount() []byte {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *WatchBlocksRequest) GetEscrow() []byte {
+	if x != nil {
+		return x.Escrow
+	}
+	return nil
+}
+
 type WatchBlocksResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Hash  []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
 	// Without body unless asked for; a body beyond 60 MiB is left out and to be read in parts.
-	Block         *v1.Block `protobuf:"bytes,2,opt,name=block,proto3" json:"block,omitempty"`
+	Block *v1.Block `protobuf:"bytes,2,opt,name=block,proto3" json:"block,omitempty"`
+	// With account or escrow: the places in the block of the transactions that are meant, ascending.
+	Transactions  []uint32 `protobuf:"varint,3,rep,packed,name=transactions,proto3" json:"transactions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3009,6 +3031,13 @@ func (x *WatchBlocksResponse) GetHash() []byte {
 func (x *WatchBlocksResponse) GetBlock() *v1.Block {
 	if x != nil {
 		return x.Block
+	}
+	return nil
+}
+
+func (x *WatchBlocksResponse) GetTransactions() []uint32 {
+	if x != nil {
+		return x.Transactions
 	}
 	return nil
 }
@@ -3960,16 +3989,19 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x04paid\x18\t \x01(\x04R\x04paid\x12\x16\n" +
 	"\x06unpaid\x18\n" +
 	" \x01(\x04R\x06unpaid\x12)\n" +
-	"\x05bound\x18\v \x01(\x0e2\x13.ucn.chain.v1.BoundR\x05bound\"u\n" +
+	"\x05bound\x18\v \x01(\x0e2\x13.ucn.chain.v1.BoundR\x05bound\"\xa7\x01\n" +
 	"\x12WatchBlocksRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x1d\n" +
 	"\n" +
 	"after_head\x18\x03 \x01(\bR\tafterHead\x12\x16\n" +
-	"\x06bodies\x18\x04 \x01(\bR\x06bodies\"T\n" +
+	"\x06bodies\x18\x04 \x01(\bR\x06bodies\x12\x18\n" +
+	"\aaccount\x18\x05 \x01(\fR\aaccount\x12\x16\n" +
+	"\x06escrow\x18\x06 \x01(\fR\x06escrow\"x\n" +
 	"\x13WatchBlocksResponse\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12)\n" +
-	"\x05block\x18\x02 \x01(\v2\x13.ucn.chain.v1.BlockR\x05block\";\n" +
+	"\x05block\x18\x02 \x01(\v2\x13.ucn.chain.v1.BlockR\x05block\x12\"\n" +
+	"\ftransactions\x18\x03 \x03(\rR\ftransactions\";\n" +
 	"\rSearchRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
 	"\x05query\x18\x02 \x01(\tR\x05query\"8\n" +

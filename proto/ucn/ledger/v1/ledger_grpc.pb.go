@@ -69,7 +69,10 @@ type LedgerServiceClient interface {
 	// ListCharges lists the charges of a lease.
 	ListCharges(ctx context.Context, in *ListChargesRequest, opts ...grpc.CallOption) (*ListChargesResponse, error)
 	// WatchBlocks sends every block from a height on, in order and without gaps, and then each new
-	// one. Blocks are read from the log at the reader's own pace: a slow one holds up nobody.
+	// one. Blocks are read from the log at the reader's own pace: a slow one holds up nobody. One that
+	// takes nothing for 30 s and more is ended: RESOURCE_EXHAUSTED, WATCH_STALLED, with the metadata
+	// "resume" naming the height to go on from. Of one address 128 streams are served, 256 in all:
+	// RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
 	WatchBlocks(ctx context.Context, in *WatchBlocksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBlocksResponse], error)
 	// Search says what an id, a height or the first digits of an id stand for.
 	Search(ctx context.Context, in *SearchRequest, opts ...grpc.CallOption) (*SearchResponse, error)
@@ -322,7 +325,10 @@ type LedgerServiceServer interface {
 	// ListCharges lists the charges of a lease.
 	ListCharges(context.Context, *ListChargesRequest) (*ListChargesResponse, error)
 	// WatchBlocks sends every block from a height on, in order and without gaps, and then each new
-	// one. Blocks are read from the log at the reader's own pace: a slow one holds up nobody.
+	// one. Blocks are read from the log at the reader's own pace: a slow one holds up nobody. One that
+	// takes nothing for 30 s and more is ended: RESOURCE_EXHAUSTED, WATCH_STALLED, with the metadata
+	// "resume" naming the height to go on from. Of one address 128 streams are served, 256 in all:
+	// RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
 	WatchBlocks(*WatchBlocksRequest, grpc.ServerStreamingServer[WatchBlocksResponse]) error
 	// Search says what an id, a height or the first digits of an id stand for.
 	Search(context.Context, *SearchRequest) (*SearchResponse, error)
