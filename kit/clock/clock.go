@@ -51,7 +51,7 @@ type Steady struct {
 	mu     sync.Mutex
 	told   time.Time
 	seen   time.Duration
-	given  time.Duration // given up to wait for the wall clock
+	given  time.Duration // given up to wait for the wall clock, and not made good yet
 	jumped bool          // the wall clock is away, and the log knows
 }
 
@@ -91,8 +91,8 @@ func (s *Steady) Now() time.Time {
 	switch {
 	case away > MaxJump+s.given:
 		s.told = s.told.Add(passed)
-	case away >= 0: // also when it comes back after it was behind
-		s.told, s.given = wall, 0
+	case away >= 0: // also when it comes back after it was behind: at once, or after they met
+		s.told, s.given = wall, max(0, s.given-away)
 	default:
 		slow := s.told.Add(passed - passed/slew)
 		s.told = later(wall, slow)

@@ -106,6 +106,34 @@ func TestAJumpThatIsTakenBackLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestTimeGivenUpIsMadeGood: the wall clock was behind for so long that time waited for it until
+// they met; its readings jitter, as they do. Then it was set right.
+func TestTimeGivenUpIsMadeGood(t *testing.T) {
+	h := newHands()
+	s := h.steady()
+	h.wall = h.wall.Add(-10 * time.Minute)
+	for i := range 150 * 60 {
+		h.pass(time.Second)
+		jitter := time.Duration(i%200) * time.Millisecond
+		h.wall = h.wall.Add(jitter)
+		s.Now()
+		h.wall = h.wall.Add(-jitter)
+	}
+	if off := h.wall.Sub(s.Now()).Abs(); off > time.Second {
+		t.Fatalf("after 150 minutes they are %v apart", off)
+	}
+	h.wall = h.wall.Add(10 * time.Minute)
+	h.pass(time.Second)
+	if off := h.wall.Sub(s.Now()); off != 0 {
+		t.Errorf("the wall clock is right again, time is %v behind it", off)
+	}
+	h.wall = h.wall.Add(10 * time.Minute) // nothing is owed any more: this is a jump
+	h.pass(time.Second)
+	if off := h.wall.Sub(s.Now()); off < 9*time.Minute {
+		t.Errorf("a jump after it was followed up to %v", off)
+	}
+}
+
 // TestNeverGoesBack: whatever the wall clock does, and never much faster than time.
 func TestNeverGoesBack(t *testing.T) {
 	const seed = 7 // go test ./kit/clock -run TestNeverGoesBack
