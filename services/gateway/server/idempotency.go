@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"container/list"
+	"context"
 	"crypto/sha256"
 	"io"
 	"net/http"
@@ -22,6 +23,9 @@ const (
 	maxRemember  = 128 << 20 // bytes of all together
 	rememberTime = 24 * time.Hour
 )
+
+// statusClientClosed is what a cancelled call is answered with; net/http has no name for it.
+const statusClientClosed = 499
 
 const keyHeader = "Idempotency-Key"
 
@@ -88,9 +92,7 @@ func (a *answers) begin(who, key string, request [32]byte, now time.Time) (*answ
 func (a *answers) end(one *answer, got *recorded) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	lasting := got.code >= 200 && got.code < 500 && got.code != http.StatusTooManyRequests &&
-		got.code != http.StatusRequestTimeout && got.code != http.StatusUnauthorized
-	if !lasting || got.large || a.bytes+got.body.Len() > maxRemember {
+	if !got.lasting() || got.large || a.bytes+got.body.Len() > maxRemember {
 		a.drop(one)
 		return
 	}
@@ -124,6 +126,21 @@ type recorded struct {
 	code  int
 	body  bytes.Buffer
 	large bool
+	whole bool // the call came to its own end
+}
+
+// lasting reports whether the same request will be answered the same: it succeeded, or was refused
+// for what it is. What asks to try again, says so, or was cut off is no answer to repeat.
+func (r *recorded) lasting() bool {
+	switch {
+	case !r.whole || r.code < 200 || r.code >= 500 || r.Header().Get("Retry-After") != "":
+		return false
+	case r.code == http.StatusUnauthorized || r.code == http.StatusRequestTimeout ||
+		r.code == http.StatusTooManyRequests || r.code == http.StatusConflict ||
+		r.code == statusClientClosed:
+		return false
+	}
+	return true
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -148,7 +165,9 @@ func (r *recorded) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController find the connection.
 func (r *recorded) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// once serves a request that may have been answered before. The body was read into memory.
+// once serves a request that may have been answered before. The body was read into memory. A call
+// with a key goes on when its client leaves, within the time of a call: the client comes back with
+// the key to hear what became of it.
 func (s *Server) once(w http.ResponseWriter, r *http.Request, who string, serve func(
 	http.ResponseWriter, *http.Request)) error {
 	key := r.Header.Get(keyHeader)
@@ -184,6 +203,20 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, who string, serve 
 	}
 	got := &recorded{ResponseWriter: w}
 	defer func() { s.answers.end(one, got) }() // also when the stubs panic: it is forgotten then
-	serve(got, r)
+	ctx, cancel := s.detached(r.Context())
+	defer cancel()
+	serve(got, r.WithContext(ctx))
+	got.whole = ctx.Err() == nil
 	return nil
+}
+
+// detached returns a context that outlives the client, but neither the time of a call nor the
+// gateway.
+func (s *Server) detached(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), s.cfg.MaxTime)
+	stop := context.AfterFunc(s.alive, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }

@@ -85,6 +85,8 @@ type Server struct {
 
 	draining context.Context // ends when streams must end
 	drain    context.CancelCauseFunc
+	alive    context.Context // ends when whatever is still under way is cut off
+	cutOff   context.CancelFunc
 
 	mu   sync.Mutex // guards addr
 	addr net.Addr
@@ -108,6 +110,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		s.limit = rpc.NewRateLimiter(cfg.RatePerSecond, cfg.RateBurst)
 	}
 	s.draining, s.drain = context.WithCancelCause(context.Background())
+	s.alive, s.cutOff = context.WithCancel(context.Background())
 	var err error
 	if s.openAPI, err = mergeOpenAPI(deps.OpenAPI); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -163,6 +166,7 @@ func (s *Server) URL() string {
 // SERVER_DRAINING, calls and files may finish within the drain time, and what is left is cut off.
 // It returns nil after a drain.
 func (s *Server) Run(ctx context.Context, ready func()) error {
+	defer s.cutOff()
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", s.cfg.Addr)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -28,6 +29,27 @@ type calls struct {
 	mu  sync.Mutex // guards all
 	all []called
 	err error // what every later call fails with
+
+	called chan struct{} // closed by the next call of the faucet, which then takes slowTime
+}
+
+// slowTime is long enough for a gateway to see that its client has left.
+const slowTime = 300 * time.Millisecond
+
+// slowNext makes the next call of the faucet slow and returns what it closes when it has begun.
+func (c *calls) slowNext() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.called = make(chan struct{})
+	return c.called
+}
+
+func (c *calls) slow() chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	called := c.called
+	c.called = nil
+	return called
 }
 
 type called struct {
@@ -111,7 +133,16 @@ func (f *fakeLedger) GetBlock(
 func (f *fakeLedger) RequestFaucet(
 	ctx context.Context, m *ledgerv1.RequestFaucetRequest,
 ) (*ledgerv1.RequestFaucetResponse, error) {
-	return &ledgerv1.RequestFaucetResponse{}, f.calls.note(ctx, "RequestFaucet", m)
+	err := f.calls.note(ctx, "RequestFaucet", m)
+	if called := f.calls.slow(); called != nil {
+		close(called)
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-time.After(slowTime):
+		}
+	}
+	return &ledgerv1.RequestFaucetResponse{}, err
 }
 
 // fakeScheduler has one job, which the test changes.
