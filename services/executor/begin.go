@@ -258,7 +258,7 @@ func (t *attempt) fetch(ctx context.Context, v *view) ([]string, error) {
 	for i, in := range t.ask.Spec.Inputs {
 		group.Go(func() error {
 			path, err := t.agent.deps.Files.FetchInput(ctx, as, FetchInput{
-				Attempt: t.id, Index: i, CID: in.CID, Max: t.maxInput(),
+				Attempt: t.id, Index: i, CID: in.CID, Max: t.maxInputs(),
 			})
 			sources[i] = path
 			if err != nil {
@@ -274,9 +274,9 @@ func (t *attempt) fetch(ctx context.Context, v *view) ([]string, error) {
 	return sources, nil
 }
 
-// maxInput bounds one input by what the host has left for anyone: inputs are not part of the
-// job's own disk.
-func (t *attempt) maxInput() uint64 { return t.agent.Abilities().DiskBytes / 2 }
+// maxInputs bounds the inputs together by what the host has left for anyone: they are not part of
+// the job's own disk.
+func (t *attempt) maxInputs() uint64 { return t.agent.Abilities().DiskBytes / 2 }
 
 func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error {
 	id := t.ask.Spec.Image

@@ -65,6 +65,8 @@ type Config struct {
 	// ImageBytes of disk hold images for later jobs; beyond it the longest unused go. Zero is a
 	// quarter of the disk.
 	ImageBytes uint64 `yaml:"image_bytes"`
+	// ImageBytesLow is what is left of them then. Zero is half of ImageBytes.
+	ImageBytesLow uint64 `yaml:"image_bytes_low"`
 	// PIDs is the most processes and threads of one program.
 	PIDs uint64 `yaml:"pids"`
 	// Policy is whom and what this host does not want.
@@ -130,6 +132,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("max_holdback_percent is %d, at most 100", c.MaxHoldbackPercent)
 	case c.LogBytes < 64<<10:
 		return fmt.Errorf("log_bytes is %d, at least 64 KiB", c.LogBytes)
+	case c.ImageBytes != 0 && c.ImageBytesLow > c.ImageBytes:
+		return fmt.Errorf("image_bytes_low is %d, more than image_bytes", c.ImageBytesLow)
 	case c.PIDs < 1:
 		return fmt.Errorf("pids is 0, at least 1")
 	case c.KeepClosed < 0:

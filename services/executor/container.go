@@ -34,6 +34,8 @@ type Image struct {
 	ID     ImageID
 	Config string // digest of the config blob, "sha256:..."
 	Bytes  uint64 // on disk; layers that images share are counted in each
+	// Used is when HasImage or LoadImage asked for it last, over restarts. Set by ListImages.
+	Used time.Time
 }
 
 // Isolation is the class of walls around a container.

@@ -37,7 +37,8 @@ type FetchInput struct {
 	Attempt AttemptID
 	Index   int
 	CID     string
-	Max     uint64 // bytes; more is refused with ErrFileTooBig
+	// Max is the bytes of all inputs of the attempt together; more is refused with ErrFileTooBig.
+	Max uint64
 }
 
 // StoredFile names a file that storage keeps.

@@ -23,8 +23,8 @@ func (a *Agent) wanted(id ImageID) {
 }
 
 // evict removes images that no attempt here needs, those first that were not wanted for longest,
-// until they take no more than half of what is configured: anybody may bring images, and the next
-// one needs room, too.
+// when they take more than the high mark, until they take no more than the low one: anybody may
+// bring images, and the next one needs room, too.
 func (a *Agent) evict(ctx context.Context) error {
 	list, err := a.deps.Driver.ListImages(ctx)
 	if err != nil {
@@ -34,11 +34,12 @@ func (a *Agent) evict(ctx context.Context) error {
 	for _, image := range list {
 		sum = add(sum, image.Bytes)
 	}
-	if sum <= a.imageBytes() {
+	high, low := a.imageMarks()
+	if sum <= high {
 		return nil
 	}
 	for _, image := range a.idle(list) {
-		if sum <= a.imageBytes()/2 {
+		if sum <= low {
 			return nil
 		}
 		err := a.deps.Driver.RemoveImage(ctx, image.ID)
@@ -53,11 +54,16 @@ func (a *Agent) evict(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) imageBytes() uint64 {
-	if a.cfg.ImageBytes != 0 {
-		return a.cfg.ImageBytes
+// imageMarks returns how many bytes images may take before some go, and how many are left then.
+func (a *Agent) imageMarks() (high, low uint64) {
+	high, low = a.cfg.ImageBytes, a.cfg.ImageBytesLow
+	if high == 0 {
+		high = a.Abilities().DiskBytes / 4
 	}
-	return a.Abilities().DiskBytes / 4
+	if low == 0 {
+		low = high / 2
+	}
+	return high, min(low, high)
 }
 
 // idle returns the images that no attempt here runs or is about to run, longest unwanted first.
@@ -69,6 +75,15 @@ func (a *Agent) idle(list []Image) []Image {
 		needed[t.ask.Spec.Image] = true
 	}
 	list = slices.DeleteFunc(slices.Clone(list), func(i Image) bool { return needed[i.ID] })
-	slices.SortFunc(list, func(x, y Image) int { return a.images.at[x.ID].Compare(a.images.at[y.ID]) })
+	slices.SortFunc(list, func(x, y Image) int { return a.lastWanted(x).Compare(a.lastWanted(y)) })
 	return list
+}
+
+// lastWanted is when an image was wanted last, by this life or an earlier one. The caller holds the
+// agent's mutex.
+func (a *Agent) lastWanted(i Image) time.Time {
+	if at := a.images.at[i.ID]; at.After(i.Used) {
+		return at
+	}
+	return i.Used
 }

@@ -4,8 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/services/executor"
@@ -76,4 +78,55 @@ func TestImagesAreEvicted(t *testing.T) {
 		}
 		long()
 	})
+}
+
+// TestImagesGoByAge: beyond the high mark those go that were not wanted for longest, until the low
+// mark, and a restart forgets nobody's age.
+func TestImagesGoByAge(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.host = fake.NewHost(fake.Options{Hook: w.driverHook})
+		w.cfg.ImageBytes, w.cfg.ImageBytesLow = 4000, 3000
+		agent := w.start()
+		n := byte(0)
+		run := func(image executor.ImageID) {
+			n++
+			ask := w.ask(n, "exit", "0")
+			ask.Spec.Image = image
+			lease := w.lease(agent, ask)
+			if o := (&client{w: w}).run(w.task(ask, lease.ID)); o.Reason != executor.EndCompleted {
+				t.Errorf("outcome %+v", o)
+			}
+			w.closed(ask.Attempt)
+			pass(time.Minute)
+		}
+		var list []executor.ImageID
+		for i := byte(1); i <= 5; i++ {
+			list = append(list, w.addImage(i, 1000))
+			run(list[i-1])
+		}
+		run(list[0]) // the oldest is wanted again
+		w.stop()
+		agent = w.start()
+		last := w.addImage(6, 1000)
+		run(last)
+		held := []executor.ImageID{}
+		images, err := w.host.Driver("e").ListImages(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, image := range images {
+			held = append(held, image.ID)
+		}
+		slices.Sort(held)
+		want := []executor.ImageID{list[0], list[3], list[4], last}
+		slices.Sort(want)
+		if !slices.Equal(held, want) {
+			t.Errorf("held %v, want %v", held, want)
+		}
+	})
+	cfg := executor.DefaultConfig()
+	cfg.ImageBytes, cfg.ImageBytesLow = 10, 11
+	if err := cfg.Validate(); err == nil {
+		t.Error("a low mark above the high one is taken")
+	}
 }

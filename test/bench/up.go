@@ -19,7 +19,7 @@ import (
 const (
 	upWithin = 60 * time.Second
 	upPoll   = 2 * time.Millisecond
-	idleFor  = 20 * time.Second
+	idleFor  = time.Minute
 	mib      = 1 << 20
 )
 

@@ -70,7 +70,7 @@ func testImageLoadsOnce(t *testing.T, b *bench) {
 	check(t, err)
 	list, err := b.ListImages(b.ctx)
 	check(t, err)
-	if len(list) != 1 || list[0].ID != b.img.ID || list[0].Bytes == 0 {
+	if len(list) != 1 || list[0].ID != b.img.ID || list[0].Bytes == 0 || list[0].Used.IsZero() {
 		t.Errorf("images held: %+v", list)
 	}
 }

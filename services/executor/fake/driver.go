@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/united-containers/ucn/services/executor"
 )
@@ -56,7 +57,11 @@ func (d *Driver) HasImage(ctx context.Context, id executor.ImageID) (held bool, 
 	err = d.call(ctx, "HasImage", "", func() error {
 		d.h.mu.Lock()
 		defer d.h.mu.Unlock()
-		_, held = d.h.images[id]
+		var img executor.Image
+		if img, held = d.h.images[id]; held {
+			img.Used = time.Now()
+			d.h.images[id] = img
+		}
 		held = held || d.h.opts.AnyImage
 		return nil
 	})
@@ -94,6 +99,7 @@ func (d *Driver) load(ctx context.Context, id executor.ImageID, open executor.Op
 	}
 	d.h.mu.Lock()
 	defer d.h.mu.Unlock()
+	img.Used = time.Now()
 	d.h.images[id] = img
 	return img, nil
 }

@@ -11,10 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,16 +45,26 @@ type Files struct {
 	storage  storagev1.StorageServiceClient
 	registry *registry.Client
 	dir      string
+
+	reserving sync.Mutex // held while disk is taken for an input
 }
 
 var _ executor.Files = (*Files)(nil)
 
 // New returns storage reached through client, and registries through reg, with inputs under dir,
 // which it makes. Every folder above dir must let others pass: containers read inputs as nobody.
+// Inputs that an earlier life did not fetch whole are removed: nobody else may use dir.
 func New(client storagev1.StorageServiceClient, reg *registry.Client, dir string,
 ) (*Files, error) {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, fmt.Errorf("make the folder of inputs: %w", err)
+	}
+	parts, err := fs.Glob(os.DirFS(dir), "*/"+partPrefix+"*")
+	for _, part := range parts {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, part)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("remove inputs that are not whole: %w", err)
 	}
 	return &Files{storage: client, registry: reg, dir: dir}, nil
 }
@@ -238,17 +250,56 @@ func (f *Files) FetchInput(
 		return "", err
 	}
 	defer func() { _ = body.Close() }() // only read
-	if size > want.Max {
-		return "", executor.ErrFileTooBig
-	}
-	if err := roomFor(f.dir, size); err != nil {
+	part, err := f.reserve(&want, size)
+	if err != nil {
 		return "", err
 	}
 	verified := cid.NewReader(io.LimitReader(body, int64(size)+1), c, int64(size))
-	if err := write(path, verified, int64(size)); err != nil {
+	if err := write(part, path, verified); err != nil {
 		return "", told(err)
 	}
 	return path, nil
+}
+
+// partPrefix begins the names of inputs that are not whole.
+const partPrefix = "part-"
+
+// reserve takes the disk for an input at once, so that inputs that are fetched side by side see
+// each other, and together keep to the bound.
+func (f *Files) reserve(want *executor.FetchInput, size uint64) (part *os.File, err error) {
+	f.reserving.Lock()
+	defer f.reserving.Unlock()
+	list, err := os.ReadDir(f.folder(want.Attempt))
+	if err != nil {
+		return nil, fmt.Errorf("look at the inputs: %w", err)
+	}
+	sum := size
+	for _, e := range list {
+		if info, err := e.Info(); err == nil { // else it failed meanwhile
+			sum += uint64(max(info.Size(), 0))
+		}
+	}
+	if sum > want.Max || sum < size {
+		return nil, executor.ErrFileTooBig
+	}
+	if err := roomFor(f.dir, size); err != nil {
+		return nil, err
+	}
+	part, err = os.CreateTemp(f.folder(want.Attempt), partPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("create input: %w", err)
+	}
+	if size > 0 {
+		err = unix.Fallocate(int(part.Fd()), 0, 0, int64(size))
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			err = part.Truncate(int64(size)) // counted, if not taken
+		}
+	}
+	if err != nil {
+		err = errors.Join(err, part.Close(), os.Remove(part.Name()))
+		return nil, fmt.Errorf("take disk for the input: %w", err)
+	}
+	return part, nil
 }
 
 // roomFor refuses what would fill the disk that everybody here lives on.
@@ -264,24 +315,13 @@ func roomFor(dir string, size uint64) error {
 	return nil
 }
 
-// write makes the file appear whole or not at all. Its size is taken from the disk at once, so that
-// inputs that are fetched side by side see each other.
-func write(path string, body io.Reader, size int64) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(path), "part-")
-	if err != nil {
-		return fmt.Errorf("create input: %w", err)
-	}
+// write makes the file appear at path whole or not at all.
+func write(file *os.File, path string, body io.Reader) (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.Remove(file.Name()))
 		}
 	}()
-	if size > 0 {
-		err = unix.Fallocate(int(file.Fd()), 0, 0, size)
-		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-			return fmt.Errorf("take disk for the input: %w", errors.Join(err, file.Close()))
-		}
-	}
 	_, err = io.Copy(file, body)
 	err = errors.Join(err, file.Chmod(inputMode), file.Sync(), file.Close())
 	if err != nil {

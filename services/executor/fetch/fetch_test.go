@@ -233,6 +233,46 @@ func TestFetchInputRefuses(t *testing.T) {
 	}
 }
 
+// TestInputsAreBoundedTogether: one job's inputs share one bound, and what an earlier life left
+// unfinished counts for nobody.
+func TestInputsAreBoundedTogether(t *testing.T) {
+	s, files, dir := rig(t)
+	const size, most = 1000, 2500
+	get := func(files *fetch.Files, attempt executor.AttemptID, n int) error {
+		_, err := files.FetchInput(t.Context(), good, executor.FetchInput{
+			Attempt: attempt, Index: n, CID: s.add(cid.File, bytes.Repeat([]byte{byte(n)}, size)),
+			Max: most,
+		})
+		return err
+	}
+	for n := range 3 {
+		if err := get(files, "0d", n); n < 2 && err != nil ||
+			n == 2 && !errors.Is(err, executor.ErrFileTooBig) {
+			t.Errorf("input %d: %v", n, err)
+		}
+	}
+	if err := get(files, "0d", 1); err != nil {
+		t.Errorf("an input that is here: %v", err)
+	}
+	if err := get(files, "0e", 3); err != nil {
+		t.Errorf("another's input: %v", err)
+	}
+	part := filepath.Join(dir, "0e", "part-1")
+	if err := os.WriteFile(part, make([]byte, most), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := fetch.New(nil, nil, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(part); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what is not whole stays: %v", err)
+	}
+	if err := get(again, "0e", 3); err != nil {
+		t.Errorf("an input that is here after a restart: %v", err)
+	}
+}
+
 func TestPut(t *testing.T) {
 	s, files, _ := rig(t)
 	body := bytes.Repeat([]byte("0123456789abcdef"), 50_000)

@@ -16,7 +16,7 @@ import (
 // attempt is the directory of one attempt, which holds what outlives the executor:
 //
 //	attempt.json  record: written first, before anything is made
-//	started       id of the boot it was started in: written before the start
+//	started       id of the boot it was started in: on disk before the start
 //	stop          there if Stop or Kill was asked: written before the first signal
 //	exit.json     executor.Exit: written once it is known
 //	log/          conmon's log, and which turn of it is which
@@ -69,6 +69,27 @@ func (a attempt) write(name string, v any) error {
 		return fmt.Errorf("writing %s of the attempt: %w", name, err)
 	}
 	return nil
+}
+
+// writeSynced is write that outlives a loss of power: what is done next must not be done again.
+func (a attempt) writeSynced(name string, v any) error {
+	if err := a.write(name, v); err != nil {
+		return err
+	}
+	for _, path := range []string{a.path(name), a.path()} {
+		if err := syncPath(path); err != nil {
+			return fmt.Errorf("writing %s of the attempt: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // mark writes the marker if it is not there yet.

@@ -51,8 +51,11 @@ type request struct {
 	query        url.Values
 }
 
-// maxIdleConns is how many connections to the service are kept.
-const maxIdleConns = 8
+// Connections to the service that are kept, and for how long: an open one keeps the service awake.
+const (
+	maxIdleConns = 8
+	idleConn     = 10 * time.Second
+)
 
 // newClient makes a client of the socket. ensure must be set before the first call.
 func newClient(socket string) *client {
@@ -63,7 +66,7 @@ func newClient(socket string) *client {
 		},
 		MaxIdleConns:        maxIdleConns,
 		MaxIdleConnsPerHost: maxIdleConns,
-		IdleConnTimeout:     time.Minute,
+		IdleConnTimeout:     idleConn,
 		DisableCompression:  true,
 	}}}
 }

@@ -41,9 +41,10 @@ type container struct {
 	meter    *cgroup.Meter
 	diskAt   time.Time
 	disk     uint64
-	kills    uint64    // OOM kills seen
-	emptyAt  time.Time // since when it has no process although the engine says that it runs
-	removing bool      // from the first deletion on: nothing is written to dir any more
+	diskTook time.Duration // to measure it
+	kills    uint64        // OOM kills seen
+	emptyAt  time.Time     // since when it has no process although the engine says that it runs
+	removing bool          // from the first deletion on: nothing is written to dir any more
 }
 
 // load reads the record, if it was not read yet, and tells whether there is one.
@@ -200,7 +201,7 @@ func (c *container) Start(ctx context.Context) error {
 		if err != nil || !notStarted(in.State.Status) {
 			return err
 		}
-	} else if err := c.dir.write("started", c.i.bootID); err != nil {
+	} else if err := c.dir.writeSynced("started", c.i.bootID); err != nil {
 		return err
 	}
 	err := c.i.api.call(ctx, request{http.MethodPost, "/containers/" + c.name + "/start", nil}, nil, nil)

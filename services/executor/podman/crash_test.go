@@ -86,7 +86,8 @@ func TestQuestionsOutliveTheService(t *testing.T) {
 			req, err := http.ReadRequest(bufio.NewReader(conn))
 			asked++
 			if err == nil && req.Method == http.MethodGet && asked%2 == 0 {
-				_, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+				_, err = io.WriteString(conn,
+					"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
 			}
 			if err := errors.Join(err, conn.Close()); err != nil {
 				t.Error(err)

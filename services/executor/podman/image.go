@@ -37,10 +37,10 @@ type engineImage struct {
 // config returns the config digest of an image that is held, else executor.ErrNoImage.
 func (i *Instance) config(ctx context.Context, id executor.ImageID) (string, error) {
 	i.mu.Lock()
-	config, ok := i.configs[id]
+	held, ok := i.held[id]
 	i.mu.Unlock()
 	if ok {
-		return config, nil
+		return held.Config, nil
 	}
 	img, err := i.lookUp(ctx, id)
 	return img.Config, err
@@ -70,10 +70,15 @@ func (i *Instance) lookUp(ctx context.Context, id executor.ImageID) (executor.Im
 	if err != nil {
 		return executor.Image{}, err
 	}
+	return i.keep(executor.Image{ID: id, Config: held.Config, Bytes: img.Size}), nil
+}
+
+// keep remembers an image that the engine holds, so that listing needs no engine.
+func (i *Instance) keep(img executor.Image) executor.Image {
 	i.mu.Lock()
-	i.configs[id] = held.Config
-	i.mu.Unlock()
-	return executor.Image{ID: id, Config: held.Config, Bytes: img.Size}, nil
+	defer i.mu.Unlock()
+	i.held[img.ID] = img
+	return img
 }
 
 func (i *Instance) record(digest string) string {
@@ -92,11 +97,27 @@ func (i *Instance) inspectImage(ctx context.Context, config string) (engineImage
 
 // hasImage implements executor.Images.
 func (i *Instance) hasImage(ctx context.Context, id executor.ImageID) (bool, error) {
-	_, err := i.lookUp(ctx, id)
+	img, err := i.lookUp(ctx, id)
 	if errors.Is(err, executor.ErrNoImage) {
 		return false, nil
 	}
-	return err == nil, err
+	if err != nil {
+		return false, err
+	}
+	return true, i.touch(img.ID)
+}
+
+// touch dates the record of an image: it is wanted now. That outlives the executor.
+func (i *Instance) touch(id executor.ImageID) error {
+	digest, err := id.Digest()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if err := os.Chtimes(i.record(digest), now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("dating the image record: %w", err)
+	}
+	return nil
 }
 
 // loadImage implements executor.Images. The load itself is bound to no caller, as others wait
@@ -116,7 +137,10 @@ func (i *Instance) loadImage(ctx context.Context, id executor.ImageID, open exec
 		defer cancel()
 		defer context.AfterFunc(i.closing, cancel)()
 		img, err := i.lookUp(work, id)
-		if !errors.Is(err, executor.ErrNoImage) {
+		switch {
+		case err == nil:
+			return img, i.touch(id)
+		case !errors.Is(err, executor.ErrNoImage):
 			return img, err
 		}
 		return i.load(work, id, open)
@@ -241,10 +265,11 @@ func (i *Instance) admit(ctx context.Context, id executor.ImageID, digest, confi
 	if err := writeWhole(i.record(digest), b, 0o600); err != nil {
 		return executor.Image{}, fmt.Errorf("recording image %s: %w", id, err)
 	}
-	return executor.Image{ID: id, Config: config, Bytes: img.Size}, nil
+	return i.keep(executor.Image{ID: id, Config: config, Bytes: img.Size}), nil
 }
 
-// listImages implements executor.Images.
+// listImages implements executor.Images. It asks the engine only for images that this life has not
+// asked for yet: offers list them again and again, and the engine's service may sleep.
 func (i *Instance) listImages(ctx context.Context) ([]executor.Image, error) {
 	entries, err := os.ReadDir(i.path("images"))
 	if err != nil {
@@ -257,12 +282,20 @@ func (i *Instance) listImages(ctx context.Context) ([]executor.Image, error) {
 		if err != nil || json.Unmarshal(b, &held) != nil {
 			continue // removed meanwhile, or a temporary file
 		}
-		img, err := i.lookUp(ctx, held.ID)
+		i.mu.Lock()
+		img, known := i.held[held.ID]
+		i.mu.Unlock()
+		if !known {
+			img, err = i.lookUp(ctx, held.ID)
+		}
 		if errors.Is(err, executor.ErrNoImage) {
 			continue
 		}
 		if err != nil {
 			return nil, err
+		}
+		if info, err := e.Info(); err == nil { // else it was removed meanwhile
+			img.Used = info.ModTime()
 		}
 		list = append(list, img)
 	}
@@ -276,7 +309,7 @@ func (i *Instance) removeImage(ctx context.Context, id executor.ImageID) error {
 		return err
 	}
 	i.mu.Lock()
-	delete(i.configs, id)
+	delete(i.held, id)
 	i.mu.Unlock()
 	name := repository + ":" + strings.TrimPrefix(digest, "sha256:")
 	err = i.api.call(ctx, request{http.MethodDelete, "/images/" + name, nil}, nil, nil)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
@@ -39,8 +40,10 @@ type Instance struct {
 	closing context.Context // ends with Close; for work that is bound to no caller
 	cancel  context.CancelFunc
 
-	mu      sync.Mutex // guards what follows
-	configs map[executor.ImageID]string
+	metered atomic.Int64 // containers whose counters are open
+
+	mu      sync.Mutex                          // guards what follows
+	held    map[executor.ImageID]executor.Image // what the engine was found to hold
 	drivers map[string]*Driver
 	closed  bool
 }
@@ -99,7 +102,7 @@ func open(cfg Config, found tools) (*Instance, error) {
 		cfg: cfg, tools: found, bootID: strings.TrimSpace(string(boot)), groups: groups, ids: ranges,
 		name:    fmt.Sprintf("%x", sha256.Sum256([]byte(cfg.Dir)))[:12],
 		reserve: diskReserve,
-		configs: make(map[executor.ImageID]string), drivers: make(map[string]*Driver),
+		held:    make(map[executor.ImageID]executor.Image), drivers: make(map[string]*Driver),
 	}
 	i.closing, i.cancel = context.WithCancel(context.Background())
 	i.socket = i.runPath("api.sock")

@@ -85,6 +85,7 @@ func (s *service) start() (<-chan struct{}, error) {
 	if err := os.Remove(i.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("clearing podman's socket: %w", err)
 	}
+	s.sweep()
 	seconds := strconv.Itoa(max(1, int(i.cfg.IdleStop/time.Second)))
 	cmd := exec.Command(i.tools.podman, "--root", i.path("root"), "--runroot", i.runPath("run"),
 		"--tmpdir", i.runPath("tmp"), "--network-config-dir", i.path("networks"),
@@ -178,6 +179,11 @@ func (s *service) abort() {
 		return // it ends by itself, or an earlier life's: its caller is gone, which ends the call
 	}
 	<-done
+	s.sweep()
+}
+
+// sweep removes what a service that is no more has not finished, such as images half loaded.
+func (s *service) sweep() {
 	left, err := os.ReadDir(s.i.path("scratch"))
 	for _, e := range left {
 		err = errors.Join(err, os.RemoveAll(s.i.path("scratch", e.Name())))

@@ -14,8 +14,18 @@ import (
 	"github.com/united-containers/ucn/services/executor"
 )
 
-// diskEvery is how old the measure of a container's disk use may be.
-const diskEvery = 3 * time.Second
+// How old the measure of a container's disk use may be: at least diskEvery, and as much longer as
+// keeps the measuring of all containers within a diskShare of one core, at most diskLate.
+const (
+	diskEvery = 3 * time.Second
+	diskLate  = time.Minute
+	diskShare = 20
+)
+
+// diskAge is that for a measure that took so long, on a host with so many containers.
+func diskAge(took time.Duration, containers int) time.Duration {
+	return min(max(diskEvery, took*diskShare*time.Duration(max(containers, 1))), diskLate)
+}
 
 // Usage implements executor.Container.
 func (c *container) Usage(ctx context.Context) (executor.Usage, error) {
@@ -82,7 +92,9 @@ func (c *container) openMeter() error {
 		}
 		m, err = c.i.groups.Meter(c.group, c.i.bootID)
 	}
-	c.meter = m
+	if c.meter = m; m != nil {
+		c.i.metered.Add(1)
+	}
 	return err
 }
 
@@ -94,6 +106,7 @@ func (c *container) closeMeter() error {
 	}
 	m := c.meter
 	c.meter = nil
+	c.i.metered.Add(-1)
 	return m.Close()
 }
 
@@ -101,11 +114,12 @@ func (c *container) closeMeter() error {
 // when the program made more than can be measured.
 func (c *container) diskUse(ctx context.Context, r *record) (uint64, error) {
 	c.mu.Lock()
-	upper, at, last := c.upper, c.diskAt, c.disk
+	upper, at, last, took := c.upper, c.diskAt, c.disk, c.diskTook
 	c.mu.Unlock()
-	if !at.IsZero() && time.Since(at) < diskEvery {
+	if !at.IsZero() && time.Since(at) < diskAge(took, int(c.i.metered.Load())) {
 		return last, nil
 	}
+	began := time.Now()
 	if upper == "" {
 		if _, err := c.inspect(ctx); err != nil {
 			return 0, err
@@ -118,9 +132,17 @@ func (c *container) diskUse(ctx context.Context, r *record) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	used += c.dir.volumeUse(&r.Spec)
+	pids, err := c.i.groups.Procs(c.group)
+	if err != nil {
+		return 0, err
+	}
+	deleted, err := unlinkedBytes("/proc", pids, unix.OVERLAYFS_SUPER_MAGIC)
+	if err != nil {
+		return 0, err
+	}
+	used += deleted + c.dir.volumeUse(&r.Spec)
 	c.mu.Lock()
-	c.diskAt, c.disk = time.Now(), used
+	c.diskAt, c.disk, c.diskTook = time.Now(), used, time.Since(began)
 	c.mu.Unlock()
 	return used, nil
 }

@@ -12,12 +12,14 @@
 //	read PATH              print a file
 //	write PATH TEXT        write a file, print the error if there is one
 //	fill PATH MIB          write zeros, print how the last write ended
+//	hide PATH MIB          the same, delete the file, and keep it open
 //	link TARGET PATH       make a symbolic link
 //	fork N                 start N processes that sleep, print how many came up
 //	mount | unshare        try to mount a tmpfs on /tmp, to make a user namespace; print the error
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -60,6 +62,7 @@ var ops = map[string]op{
 	"read":    {1, read},
 	"write":   {2, func(a []string) { report("write", os.WriteFile(a[0], []byte(a[1]), 0o644)) }},
 	"fill":    {2, fill},
+	"hide":    {2, hide},
 	"link":    {2, func(a []string) { report("link", os.Symlink(a[0], a[1])) }},
 	"fork":    {1, fork},
 	"mount":   {0, func([]string) { report("mount", syscall.Mount("x", "/tmp", "tmpfs", 0, "")) }},
@@ -167,6 +170,22 @@ func fill(a []string) {
 		err = f.Close()
 	}
 	report("fill", err)
+}
+
+func hide(a []string) {
+	f, err := os.Create(a[0])
+	if err != nil {
+		report("hide", err)
+		return
+	}
+	chunk := make([]byte, 1<<20)
+	for range number(a[1]) {
+		if _, err = f.Write(chunk); err != nil {
+			break
+		}
+	}
+	_, dup := syscall.Dup(int(f.Fd())) // never closed
+	report("hide", errors.Join(err, dup, os.Remove(a[0]), f.Close()))
 }
 
 func fork(a []string) {
