@@ -165,7 +165,7 @@ func (e *Engine) skips(r *Run, now time.Time) func(*Offer) bool {
 			if a.Silent && a.State != Ended && a.Host.Executor == o.Host.Executor {
 				return true
 			}
-			hostsFault := a.End != Failed && a.End != Completed
+			hostsFault := a.End != Failed && a.End != Completed && a.End != Cancelled
 			return hostsFault && a.Host.Executor == o.Host.Executor && now.Sub(a.Ended) < avoidFor
 		})
 	}

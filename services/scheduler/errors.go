@@ -6,6 +6,10 @@ import "errors"
 var (
 	// ErrNotFound: there is no such job, or it belongs to somebody else.
 	ErrNotFound = errors.New("no such job")
+	// ErrOvertaken: another revision came first.
+	ErrOvertaken = errors.New("another revision of the job came first")
+	// ErrOver: the job has ended or is being cancelled.
+	ErrOver = errors.New("the job has ended or is being cancelled")
 	// ErrEscrow: the escrow does not pay for this job.
 	ErrEscrow = errors.New("the escrow does not pay for this job")
 	// ErrConflict: the job exists with another escrow.

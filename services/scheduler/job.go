@@ -128,11 +128,14 @@ const (
 
 // Job is a job as the scheduler remembers it.
 type Job struct {
-	ID           job.ID
-	Owner        sig.AccountID
-	Escrow       tx.EscrowID
-	Revision     []byte // canonical SignedRevision
-	Spec         Spec
+	ID       job.ID
+	Owner    sig.AccountID
+	Escrow   tx.EscrowID
+	Revision []byte // canonical SignedRevision, the first
+	Spec     Spec
+	// Update is the newest signed revision when that is not the first, Updated when it came.
+	Update       []byte
+	Updated      time.Time
 	StorageToken string
 	Delivery     Delivery
 	Submitted    time.Time
@@ -180,6 +183,8 @@ type Run struct {
 	// Task is the index of an array's task; Counted tells that its end is counted.
 	Task    uint32
 	Counted bool
+	// Surplus: an update left this lane over.
+	Surplus bool
 	// Tries counts attempts, also those that are not remembered; Streak those that ended soon, one
 	// after the other; HostFailures those since the program last ran that ended for reasons of hosts.
 	Tries        uint32
@@ -235,7 +240,7 @@ type Host struct {
 }
 
 // Clone returns a copy that may be changed by itself. What is only ever replaced as a whole is
-// shared: the revision, the lists of the specification, and of attempts the reports, certificates
+// shared: the revisions, the lists of the specification, and of attempts the reports, certificates
 // and ack keys.
 func (j *Job) Clone() *Job {
 	out := *j

@@ -170,7 +170,7 @@ func (j *Job) progress(n [Ended + 1]uint32) string {
 	if j.CancelReason != "" {
 		return "being cancelled: " + j.CancelReason
 	}
-	text := fmt.Sprintf("%d of %d replicas run", n[Running], len(j.Runs))
+	text := fmt.Sprintf("%d of %d replicas run", n[Running], j.wanted())
 	if j.Spec.Tasks > 0 {
 		text = fmt.Sprintf("%d of %d tasks completed, %d failed, %d run", j.Array.Completed,
 			j.Spec.Tasks, j.Array.Failed, n[Running])
@@ -192,7 +192,7 @@ func (j *Job) ending() (EndReason, string) {
 		return Failed, fmt.Sprintf("%d of %d tasks failed", j.Array.Failed, j.Spec.Tasks)
 	}
 	for i := range j.Runs {
-		if r := &j.Runs[i]; r.End != Completed {
+		if r := &j.Runs[i]; r.End != Completed && !r.Surplus {
 			return r.End, r.Reason
 		}
 	}

@@ -23,6 +23,7 @@ type market struct {
 	engine *scheduler.Engine
 	stop   func()
 	now    func() time.Time // the scheduler's clock
+	lives  byte
 }
 
 func newMarket(t *testing.T) *market {
@@ -36,10 +37,11 @@ func newMarket(t *testing.T) *market {
 
 // start begins a new life of the engine over the same store.
 func (m *market) start() {
+	m.lives++ // no two lives draw the same ids
 	m.engine = scheduler.New(scheduler.DefaultPolicy(), scheduler.Deps{
 		Store: m.store, Ledger: m.ledger, Hosts: m.hosts, Assigner: schedulertest.Assigner(),
 		VerifyLease: schedulertest.VerifyLease, Now: func() time.Time { return m.now() },
-		Random: rand.NewChaCha8([32]byte{1}), Log: slog.New(slog.DiscardHandler),
+		Random: rand.NewChaCha8([32]byte{m.lives}), Log: slog.New(slog.DiscardHandler),
 		Trace: func(ctx context.Context, _, _ string) (context.Context, func(error)) {
 			return ctx, func(error) {}
 		},

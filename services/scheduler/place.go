@@ -207,7 +207,7 @@ func (e *Engine) commit(ctx context.Context, id job.ID, run RunID, attempt Attem
 	waits := false
 	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
 		r := j.Run(run)
-		waits = r != nil && r.Waits() && j.CancelReason == "" &&
+		waits = r != nil && r.Waits() && j.CancelReason == "" && !r.Surplus &&
 			r.Epoch < attempt.Lease.Lease.Epoch && (j.Spec.Always || len(r.Attempts) < MaxAttempts)
 		if !waits {
 			return "", nil
@@ -249,8 +249,8 @@ func (e *Engine) withdraw(ctx context.Context, id job.ID, attempt AttemptID, cau
 		}
 		r.Attempts = r.Attempts[:len(r.Attempts)-1]
 		r.Tries--
-		if j.CancelReason != "" {
-			r.finish(Cancelled, j.CancelReason, e.deps.Now())
+		if why, _ := j.stops(r); why != "" {
+			r.finish(Cancelled, why, e.deps.Now())
 			return "job.ended", r
 		}
 		r.NotBefore, r.Reason = e.deps.Now().Add(withdrawn), shorten("waiting: "+cause.Error())
@@ -275,7 +275,8 @@ func (e *Engine) leased(ctx context.Context, id job.ID, attempt AttemptID) error
 			a.State, a.Reason = Leased, "leased to "+a.Host.Name
 			r.State, r.Reason = Leased, a.Reason
 		}
-		cancelled = j.CancelReason != "" && a.State != Ended
+		why, _ := j.stops(r)
+		cancelled = why != "" && a.State != Ended
 		return "attempt.leased", r
 	})
 	if err != nil {

@@ -63,7 +63,7 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 			return // a silent host is back while another is asked: it ends when that one is leased
 		}
 		r.State = rep.State
-		if j.CancelReason == "" {
+		if why, _ := j.stops(r); why == "" {
 			r.Reason = a.Reason
 		}
 		return
@@ -93,8 +93,8 @@ func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
 	now := e.deps.Now()
 	r.streak(a)
 	again := e.again(j, r, a)
-	if again && j.CancelReason != "" {
-		r.finish(Cancelled, j.CancelReason, now)
+	if why, _ := j.stops(r); again && why != "" {
+		r.finish(Cancelled, why, now)
 		return
 	}
 	if !again || !j.Spec.Always && len(r.Attempts) >= MaxAttempts {
@@ -117,6 +117,9 @@ func (e *Engine) again(j *Job, r *Run, a *Attempt) bool {
 		return restarts || r.Failures <= r.Retries
 	case a.End == Expired && a.Began:
 		return j.Spec.Always
+	case a.End == Cancelled:
+		// It was told to stop by an update that a later one took back.
+		return j.Spec.Always && !j.Updated.IsZero() && !a.Created.After(j.Updated)
 	case a.End == Refused, a.End == Evicted, a.End == HostLost, a.End == Expired:
 		if a.Began && j.Spec.Always {
 			r.HostFailures = 0
@@ -212,8 +215,8 @@ func (e *Engine) endAttempt(
 		if a == nil || a.State == Ended {
 			return "", nil
 		}
-		if j.CancelReason != "" {
-			end, reason = Cancelled, j.CancelReason
+		if why, _ := j.stops(r); why != "" {
+			end, reason = Cancelled, why
 		}
 		a.finish(end, shorten(reason), e.deps.Now())
 		e.settleRun(j, r, a)
@@ -264,12 +267,13 @@ const stopGrace = 10 * time.Second
 // stop asks the host to end an attempt; when it does not answer, the chain ends the lease
 // and so the pay.
 func (e *Engine) stop(j *Job, attempt AttemptID) {
-	_, a := j.Attempt(attempt)
+	r, a := j.Attempt(attempt)
 	if a == nil || a.State == Ended || !a.Placed {
 		return // not placed: leased() or the sweep will stop it
 	}
 	id, host := j.ID, a.Host
-	s := Stop{Job: j.ID, Attempt: a.ID, Reason: j.CancelReason, Grace: stopGrace}
+	why, _ := j.stops(r)
+	s := Stop{Job: j.ID, Attempt: a.ID, Reason: why, Grace: stopGrace}
 	lease, delivered := a.Lease.ID, a.Delivered
 	e.once(a.ID, stopping, func(ctx context.Context) {
 		stopCtx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)

@@ -37,11 +37,12 @@ func (e *Engine) resume(ctx context.Context) error {
 
 // takeUp goes on with live attempts from where their record stands.
 func (e *Engine) takeUp(j *Job) {
-	for a := range j.open() {
+	for r, a := range j.open() {
+		why, _ := j.stops(r)
 		switch {
 		case !a.Placed:
 			e.findLease(j.ID, a.ID)
-		case j.CancelReason != "":
+		case why != "":
 			e.stop(j, a.ID)
 		case !a.Delivered:
 			e.deliver(j, a.ID)
@@ -50,11 +51,11 @@ func (e *Engine) takeUp(j *Job) {
 }
 
 // open goes over the attempts of the job that have not ended.
-func (j *Job) open() iter.Seq[*Attempt] {
-	return func(yield func(*Attempt) bool) {
+func (j *Job) open() iter.Seq2[*Run, *Attempt] {
+	return func(yield func(*Run, *Attempt) bool) {
 		for i := range j.Runs {
 			for k := range j.Runs[i].Attempts {
-				if a := &j.Runs[i].Attempts[k]; a.State != Ended && !yield(a) {
+				if a := &j.Runs[i].Attempts[k]; a.State != Ended && !yield(&j.Runs[i], a) {
 					return
 				}
 			}
@@ -84,7 +85,8 @@ func (e *Engine) findLease(id job.ID, attempt AttemptID) {
 		}
 		_, err = e.deps.Ledger.Lease(ctx, a.Lease.ID)
 		if errors.Is(err, ErrNotFound) {
-			err = e.placeAgain(ctx, j, a)
+			why, _ := j.stops(r)
+			err = e.placeAgain(ctx, a, why != "")
 		}
 		switch {
 		case err == nil:
@@ -101,12 +103,12 @@ func (e *Engine) findLease(id job.ID, attempt AttemptID) {
 
 // placeAgain sends a lease once more that is not on the chain. For a job that was cancelled it
 // waits until the lease cannot come any more.
-func (e *Engine) placeAgain(ctx context.Context, j *Job, a *Attempt) error {
+func (e *Engine) placeAgain(ctx context.Context, a *Attempt, stops bool) error {
 	now, placeBy := e.deps.Now(), time.UnixMilli(int64(a.Lease.Lease.PlaceBy))
 	switch {
 	case now.After(placeBy.Add(placeSlack)):
 		return fmt.Errorf("%w: its time to be placed is over", ErrLeaseRefused)
-	case now.After(placeBy), j.CancelReason != "":
+	case now.After(placeBy), stops:
 		return errDoubt
 	}
 	return e.deps.Ledger.PlaceLease(ctx, a.Lease)
@@ -162,12 +164,13 @@ func (e *Engine) lookAt(j *Job) time.Time {
 			at(j.Expires)
 		}
 	}
-	for a := range j.open() {
+	for r, a := range j.open() {
+		why, since := j.stops(r)
 		switch {
 		case !a.Placed:
 			at(a.Created.Add(2 * e.policy.AskTimeout))
-		case j.CancelReason != "":
-			at(j.Cancelled.Add(2 * stopGrace))
+		case why != "":
+			at(since.Add(2 * stopGrace))
 		case a.Reported.IsZero():
 			at(a.Created.Add(min(e.policy.StartWithin, e.lostAfter(j))))
 		default:
@@ -215,8 +218,25 @@ const cancelWithin = time.Minute
 // look decides about what of a job waits or lives.
 func (e *Engine) look(j *Job, now time.Time) {
 	e.overdue(j, now)
-	for a := range j.open() {
+	for r, a := range j.open() {
+		if why, since := j.stops(r); why != "" && a.Placed {
+			e.lookAtStopped(j, a, why, now.Sub(latest(since, e.began)))
+			continue
+		}
 		e.lookAtOne(j, a, now)
+	}
+}
+
+// lookAtStopped sees to it that an attempt that was told to stop so long ago does.
+func (e *Engine) lookAtStopped(j *Job, a *Attempt, why string, ago time.Duration) {
+	id, attempt := j.ID, *a
+	switch {
+	case ago > cancelWithin:
+		e.once(a.ID, looking, func(ctx context.Context) {
+			e.giveUp(ctx, id, &attempt, Cancelled, why)
+		})
+	case ago > 2*stopGrace:
+		e.stop(j, a.ID)
 	}
 }
 
@@ -224,18 +244,11 @@ func (e *Engine) look(j *Job, now time.Time) {
 // running is held against nobody.
 func (e *Engine) lookAtOne(j *Job, a *Attempt, now time.Time) {
 	id, attempt := j.ID, *a
-	cancelled := now.Sub(latest(j.Cancelled, e.began))
 	switch {
 	case !a.Placed:
 		if now.Sub(a.Created) > 2*e.policy.AskTimeout {
 			e.findLease(id, a.ID)
 		}
-	case j.CancelReason != "" && cancelled > cancelWithin:
-		e.once(a.ID, looking, func(ctx context.Context) {
-			e.giveUp(ctx, id, &attempt, Cancelled, j.CancelReason)
-		})
-	case j.CancelReason != "" && cancelled > 2*stopGrace:
-		e.stop(j, a.ID)
 	case a.Reported.IsZero() && now.Sub(latest(a.Created, e.began)) > e.policy.StartWithin:
 		e.once(a.ID, looking, func(ctx context.Context) {
 			e.giveUp(ctx, id, &attempt, Refused, a.Host.Name+" did not begin in time")
@@ -305,7 +318,10 @@ func (e *Engine) lost(ctx context.Context, j *Job, a *Attempt) {
 	}
 	_, err := e.change(ctx, j.ID, func(j *Job) (string, *Run) {
 		r, a := j.Attempt(a.ID)
-		if a == nil || a.State == Ended || a.Silent || a != r.Current() || j.CancelReason != "" {
+		if a == nil || a.State == Ended || a.Silent || a != r.Current() {
+			return "", nil
+		}
+		if why, _ := j.stops(r); why != "" {
 			return "", nil
 		}
 		if j.Spec.Keep == KeepOriginal {

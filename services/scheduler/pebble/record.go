@@ -53,6 +53,7 @@ func jobFields(j *scheduler.Job) []field {
 		text(10, &j.CancelReason), moment(11, &j.Cancelled), moment(12, &j.Expires),
 		list(13, &j.Runs, runFields), unsigned(14, &j.Array.Next),
 		unsigned(15, &j.Array.Completed), unsigned(16, &j.Array.Failed), truth(17, &j.Array.Closed),
+		blob(18, &j.Update), moment(19, &j.Updated),
 	}
 }
 
@@ -77,7 +78,7 @@ func runFields(r *scheduler.Run) []field {
 		unsigned(8, &r.Retries), signed(9, &r.Backoff), unsigned(10, &r.Failures),
 		list(11, &r.Attempts, attemptFields), unsigned(12, &r.Slot), unsigned(13, &r.Epoch),
 		unsigned(14, &r.Task), truth(15, &r.Counted), unsigned(16, &r.Tries),
-		unsigned(17, &r.Streak), unsigned(18, &r.HostFailures),
+		unsigned(17, &r.Streak), unsigned(18, &r.HostFailures), truth(19, &r.Surplus),
 	}
 }
 

@@ -176,6 +176,12 @@ func jobPB(j *scheduler.Job) (*schedulerv1.Job, error) {
 	if err := canon.Unmarshal(j.Revision, out.Revision); err != nil {
 		return nil, fmt.Errorf("decode a stored revision: %w", err)
 	}
+	if j.Update != nil {
+		out.Update = &jobv1.SignedRevision{}
+		if err := canon.Unmarshal(j.Update, out.Update); err != nil {
+			return nil, fmt.Errorf("decode a stored revision: %w", err)
+		}
+	}
 	return out, tellAttempts(out.Runs, inline(j))
 }
 

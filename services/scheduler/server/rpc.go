@@ -44,6 +44,7 @@ const (
 	ReasonEscrow     fault.Reason = "ESCROW_UNFIT"
 	ReasonConflict   fault.Reason = "JOB_CONFLICT"
 	ReasonNotFound   fault.Reason = "JOB_NOT_FOUND"
+	ReasonOver       fault.Reason = "JOB_OVER"
 	ReasonFull       fault.Reason = "TOO_MANY"
 	ReasonQueueFull  fault.Reason = "QUEUE_FULL"
 	ReasonOwnerFull  fault.Reason = "TOO_MANY_PENDING"
@@ -304,7 +305,9 @@ func translate(err error) error {
 		return fault.New(fault.InvalidArgument, ReasonSignature, "%v", err)
 	case errors.Is(err, scheduler.ErrEscrow):
 		return fault.New(fault.FailedPrecondition, ReasonEscrow, "%v", err)
-	case errors.Is(err, scheduler.ErrConflict):
+	case errors.Is(err, scheduler.ErrOver):
+		return fault.New(fault.FailedPrecondition, ReasonOver, "%v", err)
+	case errors.Is(err, scheduler.ErrConflict), errors.Is(err, scheduler.ErrOvertaken):
 		return fault.New(fault.AlreadyExists, ReasonConflict, "%v", err)
 	case errors.Is(err, scheduler.ErrNotFound):
 		return fault.New(fault.NotFound, ReasonNotFound, "there is no such job of this account")

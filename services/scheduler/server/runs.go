@@ -19,14 +19,6 @@ const (
 	maxTasks     = 10_000
 )
 
-// UpdateJob implements SchedulerServiceServer.
-func (s *Server) UpdateJob(
-	context.Context, *schedulerv1.UpdateJobRequest,
-) (*schedulerv1.UpdateJobResponse, error) {
-	return nil, fault.New(fault.Unimplemented, ReasonNotBuilt,
-		"a job's first revision is the only one that is served by this network yet")
-}
-
 // ListRuns implements SchedulerServiceServer.
 func (s *Server) ListRuns(
 	ctx context.Context, r *schedulerv1.ListRunsRequest,

@@ -506,7 +506,10 @@ type Job struct {
 	// How many runs there are in each state.
 	Counts *RunCounts `protobuf:"bytes,10,opt,name=counts,proto3" json:"counts,omitempty"`
 	// Of an array.
-	Array         *ArrayProgress `protobuf:"bytes,11,opt,name=array,proto3" json:"array,omitempty"`
+	Array *ArrayProgress `protobuf:"bytes,11,opt,name=array,proto3" json:"array,omitempty"`
+	// The revision in force when UpdateJob took one: the next must follow it. Hosts are given the first
+	// one, and notes name that. Not in ListJobs.
+	Update        *v11.SignedRevision `protobuf:"bytes,12,opt,name=update,proto3" json:"update,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -614,6 +617,13 @@ func (x *Job) GetCounts() *RunCounts {
 func (x *Job) GetArray() *ArrayProgress {
 	if x != nil {
 		return x.Array
+	}
+	return nil
+}
+
+func (x *Job) GetUpdate() *v11.SignedRevision {
+	if x != nil {
+		return x.Update
 	}
 	return nil
 }
@@ -1319,7 +1329,7 @@ func (x *CancelJobResponse) GetJob() *Job {
 type UpdateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Job   []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
-	// The revision that follows the one in force, signed by the owner.
+	// The revision that follows the one in force, signed by the owner; at most 64 KiB.
 	Revision      *v11.SignedRevision `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2383,7 +2393,7 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\rGetJobRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\"9\n" +
 	"\x0eGetJobResponse\x12'\n" +
-	"\x03job\x18\x01 \x01(\v2\x15.ucn.scheduler.v1.JobR\x03job\"\xac\x03\n" +
+	"\x03job\x18\x01 \x01(\v2\x15.ucn.scheduler.v1.JobR\x03job\"\xe0\x03\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x126\n" +
 	"\brevision\x18\x02 \x01(\v2\x1a.ucn.job.v1.SignedRevisionR\brevision\x12\x16\n" +
@@ -2397,7 +2407,8 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\btrace_id\x18\t \x01(\tR\atraceId\x123\n" +
 	"\x06counts\x18\n" +
 	" \x01(\v2\x1b.ucn.scheduler.v1.RunCountsR\x06counts\x125\n" +
-	"\x05array\x18\v \x01(\v2\x1f.ucn.scheduler.v1.ArrayProgressR\x05array\"\xa1\x01\n" +
+	"\x05array\x18\v \x01(\v2\x1f.ucn.scheduler.v1.ArrayProgressR\x05array\x122\n" +
+	"\x06update\x18\f \x01(\v2\x1a.ucn.job.v1.SignedRevisionR\x06update\"\xa1\x01\n" +
 	"\tRunCounts\x12\x18\n" +
 	"\apending\x18\x01 \x01(\rR\apending\x12\x16\n" +
 	"\x06leased\x18\x02 \x01(\rR\x06leased\x12\x1a\n" +
@@ -2633,65 +2644,66 @@ var file_ucn_scheduler_v1_scheduler_proto_depIdxs = []int32{
 	12, // 7: ucn.scheduler.v1.Job.runs:type_name -> ucn.scheduler.v1.Run
 	10, // 8: ucn.scheduler.v1.Job.counts:type_name -> ucn.scheduler.v1.RunCounts
 	11, // 9: ucn.scheduler.v1.Job.array:type_name -> ucn.scheduler.v1.ArrayProgress
-	37, // 10: ucn.scheduler.v1.Run.state:type_name -> ucn.job.v1.State
-	38, // 11: ucn.scheduler.v1.Run.end_reason:type_name -> ucn.job.v1.EndReason
-	13, // 12: ucn.scheduler.v1.Run.attempts:type_name -> ucn.scheduler.v1.Attempt
-	37, // 13: ucn.scheduler.v1.Attempt.state:type_name -> ucn.job.v1.State
-	39, // 14: ucn.scheduler.v1.Attempt.signed_lease:type_name -> ucn.market.v1.SignedLease
-	40, // 15: ucn.scheduler.v1.Attempt.prices:type_name -> ucn.job.v1.Prices
-	35, // 16: ucn.scheduler.v1.Attempt.executor:type_name -> ucn.identity.v1.Certificate
-	41, // 17: ucn.scheduler.v1.Attempt.status:type_name -> ucn.job.v1.AttemptStatus
-	37, // 18: ucn.scheduler.v1.ListJobsRequest.state:type_name -> ucn.job.v1.State
-	37, // 19: ucn.scheduler.v1.ListJobsRequest.states:type_name -> ucn.job.v1.State
-	38, // 20: ucn.scheduler.v1.ListJobsRequest.end_reasons:type_name -> ucn.job.v1.EndReason
-	1,  // 21: ucn.scheduler.v1.ListJobsRequest.trigger:type_name -> ucn.scheduler.v1.TriggerKind
-	2,  // 22: ucn.scheduler.v1.ListJobsRequest.order:type_name -> ucn.scheduler.v1.Order
-	9,  // 23: ucn.scheduler.v1.ListJobsResponse.jobs:type_name -> ucn.scheduler.v1.Job
-	9,  // 24: ucn.scheduler.v1.CancelJobResponse.job:type_name -> ucn.scheduler.v1.Job
-	36, // 25: ucn.scheduler.v1.UpdateJobRequest.revision:type_name -> ucn.job.v1.SignedRevision
-	9,  // 26: ucn.scheduler.v1.UpdateJobResponse.job:type_name -> ucn.scheduler.v1.Job
-	12, // 27: ucn.scheduler.v1.ListRunsResponse.runs:type_name -> ucn.scheduler.v1.Run
-	24, // 28: ucn.scheduler.v1.ListTasksResponse.tasks:type_name -> ucn.scheduler.v1.EndedTask
-	38, // 29: ucn.scheduler.v1.EndedTask.end_reason:type_name -> ucn.job.v1.EndReason
-	9,  // 30: ucn.scheduler.v1.WatchJobResponse.job:type_name -> ucn.scheduler.v1.Job
-	29, // 31: ucn.scheduler.v1.ListOffersResponse.offers:type_name -> ucn.scheduler.v1.PostedOffer
-	42, // 32: ucn.scheduler.v1.PostedOffer.offer:type_name -> ucn.market.v1.Offer
-	32, // 33: ucn.scheduler.v1.GetMarketResponse.free:type_name -> ucn.scheduler.v1.Capacity
-	32, // 34: ucn.scheduler.v1.GetMarketResponse.total:type_name -> ucn.scheduler.v1.Capacity
-	33, // 35: ucn.scheduler.v1.GetMarketResponse.platforms:type_name -> ucn.scheduler.v1.PlatformMarket
-	34, // 36: ucn.scheduler.v1.GetMarketResponse.settled:type_name -> ucn.scheduler.v1.Settled
-	32, // 37: ucn.scheduler.v1.PlatformMarket.free:type_name -> ucn.scheduler.v1.Capacity
-	32, // 38: ucn.scheduler.v1.PlatformMarket.total:type_name -> ucn.scheduler.v1.Capacity
-	40, // 39: ucn.scheduler.v1.PlatformMarket.best:type_name -> ucn.job.v1.Prices
-	40, // 40: ucn.scheduler.v1.PlatformMarket.median:type_name -> ucn.job.v1.Prices
-	34, // 41: ucn.scheduler.v1.PlatformMarket.settled:type_name -> ucn.scheduler.v1.Settled
-	3,  // 42: ucn.scheduler.v1.SchedulerService.GetScheduler:input_type -> ucn.scheduler.v1.GetSchedulerRequest
-	5,  // 43: ucn.scheduler.v1.SchedulerService.SubmitJob:input_type -> ucn.scheduler.v1.SubmitJobRequest
-	7,  // 44: ucn.scheduler.v1.SchedulerService.GetJob:input_type -> ucn.scheduler.v1.GetJobRequest
-	14, // 45: ucn.scheduler.v1.SchedulerService.ListJobs:input_type -> ucn.scheduler.v1.ListJobsRequest
-	16, // 46: ucn.scheduler.v1.SchedulerService.CancelJob:input_type -> ucn.scheduler.v1.CancelJobRequest
-	18, // 47: ucn.scheduler.v1.SchedulerService.UpdateJob:input_type -> ucn.scheduler.v1.UpdateJobRequest
-	20, // 48: ucn.scheduler.v1.SchedulerService.ListRuns:input_type -> ucn.scheduler.v1.ListRunsRequest
-	22, // 49: ucn.scheduler.v1.SchedulerService.ListTasks:input_type -> ucn.scheduler.v1.ListTasksRequest
-	25, // 50: ucn.scheduler.v1.SchedulerService.WatchJob:input_type -> ucn.scheduler.v1.WatchJobRequest
-	27, // 51: ucn.scheduler.v1.SchedulerService.ListOffers:input_type -> ucn.scheduler.v1.ListOffersRequest
-	30, // 52: ucn.scheduler.v1.SchedulerService.GetMarket:input_type -> ucn.scheduler.v1.GetMarketRequest
-	4,  // 53: ucn.scheduler.v1.SchedulerService.GetScheduler:output_type -> ucn.scheduler.v1.GetSchedulerResponse
-	6,  // 54: ucn.scheduler.v1.SchedulerService.SubmitJob:output_type -> ucn.scheduler.v1.SubmitJobResponse
-	8,  // 55: ucn.scheduler.v1.SchedulerService.GetJob:output_type -> ucn.scheduler.v1.GetJobResponse
-	15, // 56: ucn.scheduler.v1.SchedulerService.ListJobs:output_type -> ucn.scheduler.v1.ListJobsResponse
-	17, // 57: ucn.scheduler.v1.SchedulerService.CancelJob:output_type -> ucn.scheduler.v1.CancelJobResponse
-	19, // 58: ucn.scheduler.v1.SchedulerService.UpdateJob:output_type -> ucn.scheduler.v1.UpdateJobResponse
-	21, // 59: ucn.scheduler.v1.SchedulerService.ListRuns:output_type -> ucn.scheduler.v1.ListRunsResponse
-	23, // 60: ucn.scheduler.v1.SchedulerService.ListTasks:output_type -> ucn.scheduler.v1.ListTasksResponse
-	26, // 61: ucn.scheduler.v1.SchedulerService.WatchJob:output_type -> ucn.scheduler.v1.WatchJobResponse
-	28, // 62: ucn.scheduler.v1.SchedulerService.ListOffers:output_type -> ucn.scheduler.v1.ListOffersResponse
-	31, // 63: ucn.scheduler.v1.SchedulerService.GetMarket:output_type -> ucn.scheduler.v1.GetMarketResponse
-	53, // [53:64] is the sub-list for method output_type
-	42, // [42:53] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	36, // 10: ucn.scheduler.v1.Job.update:type_name -> ucn.job.v1.SignedRevision
+	37, // 11: ucn.scheduler.v1.Run.state:type_name -> ucn.job.v1.State
+	38, // 12: ucn.scheduler.v1.Run.end_reason:type_name -> ucn.job.v1.EndReason
+	13, // 13: ucn.scheduler.v1.Run.attempts:type_name -> ucn.scheduler.v1.Attempt
+	37, // 14: ucn.scheduler.v1.Attempt.state:type_name -> ucn.job.v1.State
+	39, // 15: ucn.scheduler.v1.Attempt.signed_lease:type_name -> ucn.market.v1.SignedLease
+	40, // 16: ucn.scheduler.v1.Attempt.prices:type_name -> ucn.job.v1.Prices
+	35, // 17: ucn.scheduler.v1.Attempt.executor:type_name -> ucn.identity.v1.Certificate
+	41, // 18: ucn.scheduler.v1.Attempt.status:type_name -> ucn.job.v1.AttemptStatus
+	37, // 19: ucn.scheduler.v1.ListJobsRequest.state:type_name -> ucn.job.v1.State
+	37, // 20: ucn.scheduler.v1.ListJobsRequest.states:type_name -> ucn.job.v1.State
+	38, // 21: ucn.scheduler.v1.ListJobsRequest.end_reasons:type_name -> ucn.job.v1.EndReason
+	1,  // 22: ucn.scheduler.v1.ListJobsRequest.trigger:type_name -> ucn.scheduler.v1.TriggerKind
+	2,  // 23: ucn.scheduler.v1.ListJobsRequest.order:type_name -> ucn.scheduler.v1.Order
+	9,  // 24: ucn.scheduler.v1.ListJobsResponse.jobs:type_name -> ucn.scheduler.v1.Job
+	9,  // 25: ucn.scheduler.v1.CancelJobResponse.job:type_name -> ucn.scheduler.v1.Job
+	36, // 26: ucn.scheduler.v1.UpdateJobRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	9,  // 27: ucn.scheduler.v1.UpdateJobResponse.job:type_name -> ucn.scheduler.v1.Job
+	12, // 28: ucn.scheduler.v1.ListRunsResponse.runs:type_name -> ucn.scheduler.v1.Run
+	24, // 29: ucn.scheduler.v1.ListTasksResponse.tasks:type_name -> ucn.scheduler.v1.EndedTask
+	38, // 30: ucn.scheduler.v1.EndedTask.end_reason:type_name -> ucn.job.v1.EndReason
+	9,  // 31: ucn.scheduler.v1.WatchJobResponse.job:type_name -> ucn.scheduler.v1.Job
+	29, // 32: ucn.scheduler.v1.ListOffersResponse.offers:type_name -> ucn.scheduler.v1.PostedOffer
+	42, // 33: ucn.scheduler.v1.PostedOffer.offer:type_name -> ucn.market.v1.Offer
+	32, // 34: ucn.scheduler.v1.GetMarketResponse.free:type_name -> ucn.scheduler.v1.Capacity
+	32, // 35: ucn.scheduler.v1.GetMarketResponse.total:type_name -> ucn.scheduler.v1.Capacity
+	33, // 36: ucn.scheduler.v1.GetMarketResponse.platforms:type_name -> ucn.scheduler.v1.PlatformMarket
+	34, // 37: ucn.scheduler.v1.GetMarketResponse.settled:type_name -> ucn.scheduler.v1.Settled
+	32, // 38: ucn.scheduler.v1.PlatformMarket.free:type_name -> ucn.scheduler.v1.Capacity
+	32, // 39: ucn.scheduler.v1.PlatformMarket.total:type_name -> ucn.scheduler.v1.Capacity
+	40, // 40: ucn.scheduler.v1.PlatformMarket.best:type_name -> ucn.job.v1.Prices
+	40, // 41: ucn.scheduler.v1.PlatformMarket.median:type_name -> ucn.job.v1.Prices
+	34, // 42: ucn.scheduler.v1.PlatformMarket.settled:type_name -> ucn.scheduler.v1.Settled
+	3,  // 43: ucn.scheduler.v1.SchedulerService.GetScheduler:input_type -> ucn.scheduler.v1.GetSchedulerRequest
+	5,  // 44: ucn.scheduler.v1.SchedulerService.SubmitJob:input_type -> ucn.scheduler.v1.SubmitJobRequest
+	7,  // 45: ucn.scheduler.v1.SchedulerService.GetJob:input_type -> ucn.scheduler.v1.GetJobRequest
+	14, // 46: ucn.scheduler.v1.SchedulerService.ListJobs:input_type -> ucn.scheduler.v1.ListJobsRequest
+	16, // 47: ucn.scheduler.v1.SchedulerService.CancelJob:input_type -> ucn.scheduler.v1.CancelJobRequest
+	18, // 48: ucn.scheduler.v1.SchedulerService.UpdateJob:input_type -> ucn.scheduler.v1.UpdateJobRequest
+	20, // 49: ucn.scheduler.v1.SchedulerService.ListRuns:input_type -> ucn.scheduler.v1.ListRunsRequest
+	22, // 50: ucn.scheduler.v1.SchedulerService.ListTasks:input_type -> ucn.scheduler.v1.ListTasksRequest
+	25, // 51: ucn.scheduler.v1.SchedulerService.WatchJob:input_type -> ucn.scheduler.v1.WatchJobRequest
+	27, // 52: ucn.scheduler.v1.SchedulerService.ListOffers:input_type -> ucn.scheduler.v1.ListOffersRequest
+	30, // 53: ucn.scheduler.v1.SchedulerService.GetMarket:input_type -> ucn.scheduler.v1.GetMarketRequest
+	4,  // 54: ucn.scheduler.v1.SchedulerService.GetScheduler:output_type -> ucn.scheduler.v1.GetSchedulerResponse
+	6,  // 55: ucn.scheduler.v1.SchedulerService.SubmitJob:output_type -> ucn.scheduler.v1.SubmitJobResponse
+	8,  // 56: ucn.scheduler.v1.SchedulerService.GetJob:output_type -> ucn.scheduler.v1.GetJobResponse
+	15, // 57: ucn.scheduler.v1.SchedulerService.ListJobs:output_type -> ucn.scheduler.v1.ListJobsResponse
+	17, // 58: ucn.scheduler.v1.SchedulerService.CancelJob:output_type -> ucn.scheduler.v1.CancelJobResponse
+	19, // 59: ucn.scheduler.v1.SchedulerService.UpdateJob:output_type -> ucn.scheduler.v1.UpdateJobResponse
+	21, // 60: ucn.scheduler.v1.SchedulerService.ListRuns:output_type -> ucn.scheduler.v1.ListRunsResponse
+	23, // 61: ucn.scheduler.v1.SchedulerService.ListTasks:output_type -> ucn.scheduler.v1.ListTasksResponse
+	26, // 62: ucn.scheduler.v1.SchedulerService.WatchJob:output_type -> ucn.scheduler.v1.WatchJobResponse
+	28, // 63: ucn.scheduler.v1.SchedulerService.ListOffers:output_type -> ucn.scheduler.v1.ListOffersResponse
+	31, // 64: ucn.scheduler.v1.SchedulerService.GetMarket:output_type -> ucn.scheduler.v1.GetMarketResponse
+	54, // [54:65] is the sub-list for method output_type
+	43, // [43:54] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_ucn_scheduler_v1_scheduler_proto_init() }

@@ -48,7 +48,10 @@ type SchedulerServiceClient interface {
 	// CancelJob ends what runs and what waits. Repeating it is harmless.
 	CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*CancelJobResponse, error)
 	// UpdateJob takes a further revision of an always job, which may change the number of replicas,
-	// and retries and backoff. What runs goes on. Repeating it is harmless.
+	// and retries and backoff. What runs goes on; lanes beyond the replicas are stopped. Repeating it
+	// is harmless. Errors: JOB_FIELD_NOT_BUILT (not an always job), JOB_SPEC_INVALID (another field
+	// changed), JOB_SIGNATURE (not signed by the owner, or it does not follow the revision in force),
+	// JOB_CONFLICT (another update came first), JOB_OVER.
 	UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*UpdateJobResponse, error)
 	// ListRuns lists the runs of a job, live ones and the newest of each lane, by slot.
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
@@ -205,7 +208,10 @@ type SchedulerServiceServer interface {
 	// CancelJob ends what runs and what waits. Repeating it is harmless.
 	CancelJob(context.Context, *CancelJobRequest) (*CancelJobResponse, error)
 	// UpdateJob takes a further revision of an always job, which may change the number of replicas,
-	// and retries and backoff. What runs goes on. Repeating it is harmless.
+	// and retries and backoff. What runs goes on; lanes beyond the replicas are stopped. Repeating it
+	// is harmless. Errors: JOB_FIELD_NOT_BUILT (not an always job), JOB_SPEC_INVALID (another field
+	// changed), JOB_SIGNATURE (not signed by the owner, or it does not follow the revision in force),
+	// JOB_CONFLICT (another update came first), JOB_OVER.
 	UpdateJob(context.Context, *UpdateJobRequest) (*UpdateJobResponse, error)
 	// ListRuns lists the runs of a job, live ones and the newest of each lane, by slot.
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
