@@ -11,7 +11,15 @@ import (
 
 // transaction draws a transaction whose own signature and nonce are good.
 func (d *duel) transaction() (*tx.Transaction, []mOperation) {
+	if len(d.next) > 0 {
+		from, o := d.next[0]()
+		d.next = d.next[1:]
+		return d.signed(from, 1_000_000, []mOperation{o})
+	}
 	from := pick(d.t, "sender", d.people...)
+	if d.focus && rapid.Bool().Draw(d.t, "the owner") {
+		from = owner() // of what furnish opened
+	}
 	ops := make([]mOperation, 0, 3)
 	charging := len(d.leases) > 0 && rapid.IntRange(0, 3).Draw(d.t, "charging") == 0
 	if charging {
@@ -24,14 +32,28 @@ func (d *duel) transaction() (*tx.Transaction, []mOperation) {
 			ops = append(ops, d.operation())
 		}
 	}
+	most := pick(d.t, "cap", tx.Grains(1_000_000), 1_000_000, 1_000_000, 100)
+	return d.signed(from, most, ops)
+}
+
+// signed signs operations as one of the sender's signers.
+func (d *duel) signed(from person, most tx.Grains, ops []mOperation) (
+	*tx.Transaction, []mOperation,
+) {
 	account := d.model.accounts[from.id]
-	body := tx.Body{Chain: block.Main, Account: from.id, Nonce: account.nonce,
-		Fee:        pick(d.t, "cap", tx.Grains(1_000_000), 1_000_000, 1_000_000, 100),
+	number, nonce := d.signerOf(from.id)
+	body := tx.Body{Chain: block.Main, Account: from.id, Signer: number, Nonce: nonce,
+		Fee:        most,
 		ValidUntil: d.ctx.Time + hour}
 	for _, o := range ops {
 		body.Operations = append(body.Operations, o.Operation)
 	}
-	t, err := tx.Sign(body, d.g.Anchor(), from.set, !account.signed, from.key)
+	set, key := from.set, from.key
+	if number != 0 {
+		key = delegateKey()
+		set = sig.SingleKey(key.Public())
+	}
+	t, err := tx.Sign(body, d.g.Anchor(), set, number == 0 && !account.signed, key)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -43,9 +65,13 @@ func (d *duel) operation() mOperation {
 		d.sweep = false
 		return mOperation{Operation: &tx.Settle{Leases: d.leases}}
 	}
-	kind := rapid.IntRange(0, 24).Draw(d.t, "kind")
+	kind := rapid.IntRange(0, 30).Draw(d.t, "kind")
 	amount := pick(d.t, "amount", tx.Grains(0), 1, lock-1, lock, 5_000, 100_000, 1<<64-1)
 	switch {
+	case kind > 27 || d.focus && kind > 10:
+		return d.signerOperation()
+	case kind > 24 || d.focus && kind > 3:
+		return d.purposeOperation(amount)
 	case kind < 2:
 		return mOperation{Operation: &tx.Transfer{To: d.someone().id, Amount: amount}}
 	case kind < 4 || len(d.escrows) == 0:
@@ -144,6 +170,8 @@ func (d *duel) place() mOperation {
 		PriceHash:   tx.Hash{1}, OfferHash: tx.Hash{2},
 		PlaceBy: now + usually(d.t, "place by", minute, 0, ago(second)),
 		Until:   now + usually(d.t, "until", hour, minute, 3*hour, 0),
+
+		SessionKey: session().key.Public(),
 	}
 	by, good := d.signer("agent", agent())
 	s := by.key.Sign(l.Preimage(d.g.Anchor()))

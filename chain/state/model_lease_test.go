@@ -22,6 +22,8 @@ func (r *run) place(o *tx.PlaceLease, signed bool, out *tx.Outcome) chainv1.Reas
 	switch {
 	case r.sender != e.owner && r.sender != e.terms.Assigner:
 		return chainv1.Reason_REASON_NOT_ASSIGNER
+	case e.open.Purpose != chainv1.Purpose_PURPOSE_JOB:
+		return chainv1.Reason_REASON_PURPOSE_DIFFERS
 	case !bytes.Equal(l.Subject, e.open.Subject):
 		return chainv1.Reason_REASON_SUBJECT_DIFFERS
 	case !slices.Equal(l.AckKeys, e.terms.AckKeys):

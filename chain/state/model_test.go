@@ -44,6 +44,7 @@ type mAccount struct {
 	balance, lock *big.Int
 	nonce         uint64
 	signed        bool
+	signers       mSigners
 }
 
 type mEscrow struct {
@@ -54,6 +55,8 @@ type mEscrow struct {
 	opened        *big.Int
 	burned, paid  *big.Int
 	riskOfDeleted *big.Int
+	// Of a bond.
+	noticed, noticeDue *big.Int
 }
 
 type mLease struct {
@@ -67,6 +70,7 @@ type mLease struct {
 	settled                bool
 	verdict                chainv1.Holdback
 	withheld               *big.Int
+	spends                 uint64
 }
 
 type model struct {
@@ -128,6 +132,7 @@ type run struct {
 	*model
 	id       tx.ID
 	sender   sig.AccountID
+	signer   uint32
 	index    int
 	proceeds []mProceed
 }
@@ -142,16 +147,16 @@ func (m *model) apply(id tx.ID, t *tx.Transaction, ops []mOperation) mResult {
 	fee := add(new(big.Int).Mul(m.operation, num(len(ops))),
 		new(big.Int).Mul(m.bytes, num(len(t.BodyBytes()))))
 	sender, exists := m.accounts[t.Account]
-	if less(num(t.Fee), fee) {
+	if less(num(t.Fee), fee) || !m.mayAct(t, ops, fee) {
 		return mResult{}
 	}
 	if !exists || less(sender.balance, fee) {
 		return m.applyPoor(id, t, ops, fee)
 	}
-	sender.balance, sender.signed = sub(sender.balance, fee), true
-	sender.nonce++
+	sender.balance = sub(sender.balance, fee)
 	m.accounts[t.Account] = sender
-	r := &run{model: m.clone(), id: id, sender: t.Account}
+	m.spendNonce(t.Account, t.Signer, fee)
+	r := &run{model: m.clone(), id: id, sender: t.Account, signer: t.Signer}
 	outcomes, failed, reason := r.operate(ops)
 	if failed < 0 {
 		*m = *r.model
@@ -173,9 +178,9 @@ func (m *model) applyPoor(id tx.ID, t *tx.Transaction, ops []mOperation, fee *bi
 		return mResult{}
 	}
 	lacking := over(fee, sender.balance)
-	sender.balance, sender.signed = over(sender.balance, fee), true
-	sender.nonce++
+	sender.balance = over(sender.balance, fee)
 	r.accounts[t.Account] = sender
+	r.spendNonce(t.Account, t.Signer, fee)
 	for _, p := range r.proceeds {
 		if p.payee != t.Account {
 			payee := r.accounts[p.payee]
@@ -232,9 +237,32 @@ func (r *run) one(o mOperation) (out tx.Outcome, reason chainv1.Reason) {
 	case *tx.Reject:
 		reason = r.reject(op, o.ackSigned)
 	default:
-		panic("the model does not know the operation")
+		reason = r.other(o, &out)
 	}
 	return out, reason
+}
+
+// other is one for bonds, budgets and who may sign.
+func (r *run) other(o mOperation, out *tx.Outcome) chainv1.Reason {
+	switch op := o.Operation.(type) {
+	case *tx.Notice:
+		return r.notice(op)
+	case *tx.Spend:
+		return r.spend(op, o.ackSigned, out)
+	case *tx.SetDelegate:
+		return r.setDelegate(op, out)
+	case *tx.RemoveDelegate:
+		return r.removeDelegate(op)
+	case *tx.SetRecovery:
+		return r.setRecovery(op)
+	case *tx.Recover:
+		return r.recover(op, o.ackSigned)
+	case *tx.FinishRecovery:
+		return r.endRecovery(op.Account, true)
+	case *tx.CancelRecovery:
+		return r.endRecovery(r.sender, false)
+	}
+	panic("the model does not know the operation")
 }
 
 func (r *run) pay(from sig.AccountID, amount *big.Int) bool {
@@ -263,12 +291,13 @@ func (r *run) give(to sig.AccountID, amount *big.Int) bool {
 }
 
 func (r *run) transfer(o *tx.Transfer, out *tx.Outcome) chainv1.Reason {
-	switch {
-	case o.Amount == 0:
+	if o.Amount == 0 {
 		return chainv1.Reason_REASON_AMOUNT_ZERO
-	case !r.pay(r.sender, num(o.Amount)):
-		return chainv1.Reason_REASON_BALANCE_TOO_LOW
-	case !r.give(o.To, num(o.Amount)):
+	}
+	if reason := r.leave(num(o.Amount)); reason != 0 {
+		return reason
+	}
+	if !r.give(o.To, num(o.Amount)) {
 		return chainv1.Reason_REASON_BELOW_LOCK
 	}
 	out.Amount = o.Amount
@@ -277,17 +306,20 @@ func (r *run) transfer(o *tx.Transfer, out *tx.Outcome) chainv1.Reason {
 
 func (r *run) open(o *tx.OpenEscrow, out *tx.Outcome) chainv1.Reason {
 	lock := num(r.params.EscrowLock)
-	switch cost := add(num(o.Amount), lock); {
-	case !r.termsGood(o.Terms):
-		return chainv1.Reason_REASON_TERMS_INVALID
-	case cost.BitLen() > 64:
+	cost := add(num(o.Amount), lock)
+	if reason := r.openGood(o); reason != 0 {
+		return reason
+	}
+	if cost.BitLen() > 64 {
 		return chainv1.Reason_REASON_OVERFLOW
-	case !r.pay(r.sender, cost):
-		return chainv1.Reason_REASON_BALANCE_TOO_LOW
+	}
+	if reason := r.leave(cost); reason != 0 {
+		return reason
 	}
 	id := tx.EscrowIDOf(r.id, uint32(r.index))
 	r.escrows[id] = mEscrow{open: o, owner: r.sender, terms: o.Terms, balance: num(o.Amount),
-		lock: lock, opened: r.accrual, burned: num(0), paid: num(0), riskOfDeleted: num(0)}
+		lock: lock, opened: r.accrual, burned: num(0), paid: num(0), riskOfDeleted: num(0),
+		noticed: num(0), noticeDue: num(0)}
 	out.Created, out.Amount = tx.Hash(id), o.Amount
 	return 0
 }
@@ -390,8 +422,9 @@ func (r *run) topUp(o *tx.TopUp, out *tx.Outcome) chainv1.Reason {
 		return chainv1.Reason_REASON_AMOUNT_ZERO
 	case !ok:
 		return chainv1.Reason_REASON_ESCROW_UNKNOWN
-	case !r.pay(r.sender, num(o.Amount)):
-		return chainv1.Reason_REASON_BALANCE_TOO_LOW
+	}
+	if reason := r.leave(num(o.Amount)); reason != 0 {
+		return reason
 	}
 	e.balance = add(e.balance, num(o.Amount))
 	r.escrows[o.Escrow] = e
@@ -411,7 +444,11 @@ func (r *run) withdraw(o *tx.Withdraw, out *tx.Outcome) chainv1.Reason {
 	case less(sub(e.balance, r.reserved(o.Escrow)), num(o.Amount)):
 		return chainv1.Reason_REASON_UNRESERVED_TOO_LOW
 	}
+	if reason := r.held(e, o.Amount); reason != 0 {
+		return reason
+	}
 	e.balance = sub(e.balance, num(o.Amount))
+	e.noticed = over(e.noticed, num(o.Amount))
 	r.escrows[o.Escrow] = e
 	r.give(r.sender, num(o.Amount))
 	out.Amount = o.Amount
@@ -425,7 +462,9 @@ func (r *run) setTerms(o *tx.SetTerms) chainv1.Reason {
 		return chainv1.Reason_REASON_ESCROW_UNKNOWN
 	case e.owner != r.sender:
 		return chainv1.Reason_REASON_NOT_OWNER
-	case !r.termsGood(o.Terms):
+	case e.bond():
+		return chainv1.Reason_REASON_PURPOSE_DIFFERS
+	case !r.termsGood(o.Terms) || e.open.Purpose == chainv1.Purpose_PURPOSE_BUDGET:
 		return chainv1.Reason_REASON_TERMS_INVALID
 	}
 	e.terms = o.Terms
@@ -438,10 +477,15 @@ func (r *run) close(o *tx.CloseEscrow, out *tx.Outcome) chainv1.Reason {
 	switch {
 	case !ok:
 		return chainv1.Reason_REASON_ESCROW_UNKNOWN
+	case e.owner != r.sender && e.bond():
+		return chainv1.Reason_REASON_NOT_OWNER
 	case e.owner != r.sender && !less(num(e.terms.Expires), r.accrual):
 		return chainv1.Reason_REASON_NOT_EXPIRED
 	case r.live(o.Escrow) > 0:
 		return chainv1.Reason_REASON_LEASES_LIVE
+	}
+	if reason := r.held(e, tx.Grains(e.balance.Uint64())); reason != 0 {
+		return reason
 	}
 	r.give(e.owner, add(e.balance, e.lock))
 	out.Amount = tx.Grains(add(e.balance, e.lock).Uint64())

@@ -29,6 +29,18 @@ func TestAgainstModel(t *testing.T) {
 	})
 }
 
+// TestSignersAgainstModel is TestAgainstModel with more of who may sign, bonds and budgets.
+func TestSignersAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := newDuel(t)
+		d.focus = true
+		d.furnish()
+		for range rapid.IntRange(1, 12).Draw(t, "blocks") {
+			d.block()
+		}
+	})
+}
+
 // duel is a state machine and a model that get the same blocks.
 type duel struct {
 	t      *rapid.T
@@ -41,7 +53,11 @@ type duel struct {
 	leases  []tx.LeaseID
 	ctx     state.Context
 	// sweep asks for a settlement of every lease, after time has passed.
-	sweep  bool
+	sweep bool
+	// focus asks for signers, bonds and budgets most of the time.
+	focus bool
+	// next are transactions that come before any is drawn.
+	next   []func() (person, mOperation)
 	roots  []trie.Hash
 	blocks []playedBlock
 }
@@ -78,8 +94,16 @@ func pick[T any](t *rapid.T, name string, of ...T) T { return rapid.SampledFrom(
 // block plays one block, or a row of empty ones that lets windows pass.
 func (d *duel) block() {
 	step := pick(d.t, "step", second, 30*second, minute, 10*minute, hour)
-	if rapid.IntRange(0, 3).Draw(d.t, "wait") == 0 {
-		for range rapid.IntRange(1, 30).Draw(d.t, "hours") {
+	often := 3
+	if d.focus {
+		often = 1
+	}
+	if rapid.IntRange(0, often).Draw(d.t, "wait") == 0 {
+		hours := rapid.IntRange(1, 30).Draw(d.t, "hours")
+		if rapid.IntRange(0, 2*often).Draw(d.t, "a week and more") == 0 {
+			hours += 170
+		}
+		for range hours {
 			d.play(hour, 0)
 		}
 		d.sweep = true
@@ -239,6 +263,10 @@ func (d *duel) compare() {
 			got.Keys.IsZero() == want.signed {
 			d.t.Fatalf("account %x is %+v, model says %+v", id[:4], got, want)
 		}
+		signers, _ := d.s.Signers(id)
+		if diff := cmp.Diff(want.signers.leaf(), signers, cmpopts.EquateEmpty()); diff != "" {
+			d.t.Fatalf("signers of %x (-model +state):\n%s", id[:4], diff)
+		}
 	}
 	for _, id := range d.escrows {
 		d.compareEscrow(id)
@@ -264,10 +292,12 @@ func (d *duel) compareEscrow(id tx.EscrowID) {
 		return
 	}
 	g := []uint64{uint64(got.Balance), uint64(got.Lock), uint64(got.Burned), uint64(got.Paid),
-		uint64(got.Reserved), uint64(got.Rate), uint64(got.Risk), uint64(got.Live)}
+		uint64(got.Reserved), uint64(got.Rate), uint64(got.Risk), uint64(got.Live),
+		uint64(got.Noticed), uint64(got.NoticeDue)}
 	w := []uint64{want.balance.Uint64(), want.lock.Uint64(), want.burned.Uint64(),
 		want.paid.Uint64(), d.model.reserved(id).Uint64(), d.model.rate(id).Uint64(),
-		d.model.risk(id).Uint64(), uint64(d.model.live(id))}
+		d.model.risk(id).Uint64(), uint64(d.model.live(id)),
+		want.noticed.Uint64(), want.noticeDue.Uint64()}
 	if diff := cmp.Diff(w, g); diff != "" {
 		d.t.Fatalf("escrow %v (-model +state):\n%s", id, diff)
 	}
@@ -289,7 +319,7 @@ func (d *duel) compareLease(id tx.LeaseID) {
 		NoticeDue: tx.Grains(want.noticeDue.Uint64()), Paid: tx.Grains(want.paid.Uint64()),
 		Countersigned: tx.Grains(want.acked.Uint64()), Upto: tx.Millis(want.upto.Uint64()),
 		RateFreed: want.lapsed, Settled: want.settled, Holdback: want.verdict,
-		Withheld: tx.Grains(want.withheld.Uint64())}
+		Withheld: tx.Grains(want.withheld.Uint64()), Spends: want.spends}
 	if diff := cmp.Diff(expected, got); diff != "" {
 		d.t.Fatalf("lease %v (-model +state):\n%s", id, diff)
 	}
