@@ -15,6 +15,8 @@ const (
 	ReasonPlatform fault.Reason = "IMAGE_PLATFORM"
 	// ReasonAmbiguous: an archive with several images and no name that picks one.
 	ReasonAmbiguous fault.Reason = "IMAGE_AMBIGUOUS"
+	// ReasonTooLarge: an image beyond the bounds, packed or unpacked.
+	ReasonTooLarge fault.Reason = "IMAGE_TOO_LARGE"
 	// ReasonNoImage: neither a file nor an image of the local podman or docker.
 	ReasonNoImage fault.Reason = "IMAGE_NOT_FOUND"
 )

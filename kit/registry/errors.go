@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/oci"
 )
 
 const (
@@ -18,7 +19,7 @@ const (
 	// ReasonAddress: an address or scheme that this host does not connect to.
 	ReasonAddress fault.Reason = "REGISTRY_ADDRESS_REFUSED"
 	// ReasonTooLarge: an image beyond the bounds, packed or unpacked.
-	ReasonTooLarge fault.Reason = "IMAGE_TOO_LARGE"
+	ReasonTooLarge = oci.ReasonTooLarge
 	// ReasonMismatch: bytes that are not what their digest and size say.
 	ReasonMismatch fault.Reason = "IMAGE_MISMATCH"
 )

@@ -3,7 +3,6 @@ package registry
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -12,11 +11,9 @@ import (
 	"io"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/united-containers/ucn/kit/cid"
-	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/oci"
 )
 
@@ -24,7 +21,6 @@ const (
 	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	dockerIndex    = "application/vnd.docker.distribution.manifest.list.v2+json"
 	dockerLayer    = "application/vnd.docker.image.rootfs.diff.tar"
-	maxWindow      = 128 << 20 // bytes of memory that a zstd layer may want
 )
 
 func manifestTypes() []string {
@@ -123,7 +119,7 @@ func (p *pull) parts(raw []byte) (v1.Manifest, error) {
 		if _, err := cid.ParseDigest(string(layer.Digest)); err != nil {
 			return m, oci.NotImage("a layer's digest is no sha256")
 		}
-		if unpackerOf(layer.MediaType) == "" {
+		if !layerType(layer.MediaType) {
 			return m, oci.NotImage("layer of media type %.80q", layer.MediaType)
 		}
 		if layer.Size < 0 || layer.Size > left {
@@ -163,75 +159,26 @@ func (p *pull) layer(ctx context.Context, d v1.Descriptor) error {
 	}
 	body := &blob{ctx: ctx, session: p.session, digest: string(d.Digest), size: d.Size}
 	defer body.close()
-	r, w := io.Pipe()
-	counted := make(chan error, 1)
-	go func() {
-		n, err := unpack(r, unpackerOf(d.MediaType), p.unpacked)
-		p.unpacked -= n
-		_ = r.CloseWithError(errors.Join(err, io.ErrClosedPipe)) // always nil
-		counted <- err
-	}()
-	_, err = io.Copy(io.MultiWriter(p.out, w), cid.NewReader(body, c, d.Size))
-	_ = w.CloseWithError(err) // always nil; nil is the end
-	if bad := <-counted; bad != nil && (err == nil || errors.Is(err, io.ErrClosedPipe)) {
-		return bad
+	unpacker := oci.NewUnpacker(p.unpacked)
+	_, err = io.Copy(io.MultiWriter(p.out, unpacker), cid.NewReader(body, c, d.Size))
+	got, bad := unpacker.Close()
+	if err == nil {
+		err = bad
 	}
+	p.unpacked -= got.Size
 	if errors.Is(err, cid.ReasonMismatch) {
 		return refuse(ReasonMismatch, "layer %s is not what its digest and size say", d.Digest)
 	}
 	return err
 }
 
-func unpackerOf(mediaType string) string {
+func layerType(mediaType string) bool {
 	switch mediaType {
-	case v1.MediaTypeImageLayer, dockerLayer:
-		return "tar"
-	case v1.MediaTypeImageLayerGzip, dockerLayer + ".gzip":
-		return "gzip"
-	case v1.MediaTypeImageLayerZstd, dockerLayer + ".zstd":
-		return "zstd"
+	case v1.MediaTypeImageLayer, v1.MediaTypeImageLayerGzip, v1.MediaTypeImageLayerZstd,
+		dockerLayer, dockerLayer + ".gzip", dockerLayer + ".zstd":
+		return true
 	}
-	return ""
-}
-
-// unpack reads r to its end and returns how many bytes it unpacks to; more than most is refused.
-func unpack(r io.Reader, how string, most int64) (int64, error) {
-	from := r
-	switch how {
-	case "gzip":
-		z, err := gzip.NewReader(r)
-		if err != nil {
-			return 0, badLayer(err)
-		}
-		from = z
-	case "zstd":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1),
-			zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return 0, badLayer(err)
-		}
-		defer z.Close()
-		from = z
-	}
-	n, err := io.Copy(io.Discard, io.LimitReader(from, most+1))
-	switch {
-	case n > most:
-		return n, refuse(ReasonTooLarge, "the image unpacks to more bytes than this host allows")
-	case err != nil:
-		return n, badLayer(err)
-	}
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		return n, badLayer(err)
-	}
-	return n, nil
-}
-
-// badLayer refuses a layer; a fault that broke the stream off passes as it is.
-func badLayer(err error) error {
-	if f := fault.From(err); f != nil {
-		return f
-	}
-	return oci.NotImage("a layer cannot be unpacked")
+	return false
 }
 
 // documents are the manifest and the config of one image.

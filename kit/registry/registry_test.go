@@ -193,6 +193,16 @@ func TestRefusals(t *testing.T) {
 	image.Platform = "linux/arm64"
 	small := h.client(t, registry.Options{MaxUnpacked: 1 << 20})
 	want(t, small.WriteLayout(ctx, io.Discard, image), registry.ReasonTooLarge) // 1,000 times smaller
+	packed, err := layerOf(t, make([]byte, 1<<20)).Compressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, err := io.ReadAll(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lying := h.push(t, imageOf(t, "amd64", static.NewLayer(bytes, types.OCIUncompressedLayer)))
+	want(t, small.WriteLayout(ctx, io.Discard, lying), registry.ReasonTooLarge)
 	small = h.client(t, registry.Options{MaxPacked: 100})
 	want(t, small.WriteLayout(ctx, io.Discard, image), registry.ReasonTooLarge)
 	other := image

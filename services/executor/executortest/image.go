@@ -3,14 +3,19 @@ package executortest
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -150,6 +155,91 @@ func layout(img v1.Image) (*Image, error) {
 	}
 	tarred, err := tarLayout(digest, len(manifest), blobs)
 	return &Image{ID: id, Config: name.String(), Layout: tarred}, err
+}
+
+// Swapped returns an image that has the config of i and the layers of other.
+func (i *Image) Swapped(t testing.TB, other *Image) *Image {
+	t.Helper()
+	config, m := i.parts(t)
+	layers, n := other.parts(t)
+	maps.Copy(config, layers)
+	m.Layers = n.Layers
+	return i.assembled(t, m, config)
+}
+
+// Unpacked returns an image that has the config of i, and its layers not packed.
+func (i *Image) Unpacked(t testing.TB) *Image {
+	t.Helper()
+	blobs, m := i.parts(t)
+	for n := range m.Layers {
+		r, err := gzip.NewReader(bytes.NewReader(blobs[m.Layers[n].Digest.Hex]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, size, err := v1.SHA256(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		blobs[sum.Hex] = b
+		m.Layers[n] = v1.Descriptor{MediaType: types.OCIUncompressedLayer, Digest: sum, Size: size}
+	}
+	return i.assembled(t, m, blobs)
+}
+
+// parts reads the layout back.
+func (i *Image) parts(t testing.TB) (map[string][]byte, *v1.Manifest) {
+	t.Helper()
+	blobs := map[string][]byte{}
+	for r := tar.NewReader(bytes.NewReader(i.Layout)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if blobs[path.Base(h.Name)], err = io.ReadAll(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digest, err := i.ID.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := v1.ParseManifest(bytes.NewReader(blobs[strings.TrimPrefix(digest, "sha256:")]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(blobs, "index.json")
+	delete(blobs, "oci-layout")
+	return blobs, m
+}
+
+// assembled makes an image of blobs that m is the manifest of.
+func (i *Image) assembled(t testing.TB, m *v1.Manifest, blobs map[string][]byte) *Image {
+	t.Helper()
+	raw, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, _, err := v1.SHA256(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs[digest.Hex] = raw
+	id, err := imageID(digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tarred, err := tarLayout(digest, len(raw), blobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Image{ID: id, Config: i.Config, Layout: tarred}
 }
 
 func addLayer(blobs map[string][]byte, l v1.Layer) error {

@@ -63,7 +63,8 @@ func (i *Instance) lookUp(ctx context.Context, id executor.ImageID) (executor.Im
 	if err := json.Unmarshal(b, &held); err != nil {
 		return executor.Image{}, fmt.Errorf("reading the image record %s: %w", digest, err)
 	}
-	img, err := i.inspectImage(ctx, held.Config)
+	// By the name that admit gave it: another image can have the same config, and so the same ID.
+	img, err := i.inspectImage(ctx, nameOf(digest), held.Config)
 	if status(err) == http.StatusNotFound {
 		return executor.Image{}, fmt.Errorf("%w: %s", executor.ErrNoImage, id)
 	}
@@ -85,14 +86,19 @@ func (i *Instance) record(digest string) string {
 	return i.path("images", strings.TrimPrefix(digest, "sha256:")+".json")
 }
 
-func (i *Instance) inspectImage(ctx context.Context, config string) (engineImage, error) {
+// inspectImage looks up what the engine calls name, and makes sure that it has this config.
+func (i *Instance) inspectImage(ctx context.Context, name, config string) (engineImage, error) {
 	var img engineImage
-	hex := strings.TrimPrefix(config, "sha256:")
-	err := i.api.call(ctx, request{http.MethodGet, "/images/" + hex + "/json", nil}, nil, &img)
-	if err == nil && img.ID != hex {
+	err := i.api.call(ctx, request{http.MethodGet, "/images/" + name + "/json", nil}, nil, &img)
+	if hex := strings.TrimPrefix(config, "sha256:"); err == nil && img.ID != hex {
 		err = fmt.Errorf("%w: podman answers %s for image %s", executor.ErrImageMismatch, img.ID, hex)
 	}
 	return img, err
+}
+
+// nameOf is what admit calls an image.
+func nameOf(digest string) string {
+	return repository + ":" + strings.TrimPrefix(digest, "sha256:")
 }
 
 // hasImage implements executor.Images.
@@ -246,7 +252,7 @@ func (i *Instance) transfer(ctx context.Context, src io.Reader, digest string) (
 // admit checks what the engine made of the image, names it so that it is kept, and records it.
 func (i *Instance) admit(ctx context.Context, id executor.ImageID, digest, config string,
 ) (executor.Image, error) {
-	img, err := i.inspectImage(ctx, config)
+	img, err := i.inspectImage(ctx, strings.TrimPrefix(config, "sha256:"), config)
 	if status(err) == http.StatusNotFound {
 		return executor.Image{}, fmt.Errorf("%w: podman did not make config %s of it",
 			executor.ErrImageMismatch, config)
@@ -311,8 +317,7 @@ func (i *Instance) removeImage(ctx context.Context, id executor.ImageID) error {
 	i.mu.Lock()
 	delete(i.held, id)
 	i.mu.Unlock()
-	name := repository + ":" + strings.TrimPrefix(digest, "sha256:")
-	err = i.api.call(ctx, request{http.MethodDelete, "/images/" + name, nil}, nil, nil)
+	err = i.api.call(ctx, request{http.MethodDelete, "/images/" + nameOf(digest), nil}, nil, nil)
 	switch {
 	case status(err) == http.StatusConflict:
 		return fmt.Errorf("%w: %s", executor.ErrImageInUse, id)

@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/united-containers/ucn/kit/oci"
 	"github.com/united-containers/ucn/services/executor"
 )
 
@@ -22,19 +23,24 @@ const (
 	maxDocument  = 4 << 20  // bytes of a manifest, index or config
 	maxDocuments = 32 << 20 // bytes of everything in a layout that might be one
 	maxBlobs     = 4096     // entries of a layout
+	maxUnpacked  = 64 << 30 // bytes of an image's layers unpacked, each as often as it is named
 )
 
 // layoutFilter copies an OCI image layout tar and believes nothing of it: every blob must hash to
 // its name, only blobs pass, and the index is written anew to name the one manifest that was asked
 // for. So names, annotations, links and odd paths in the source reach nobody.
+//
+// The engine knows an image by its config alone, so a config must make sure of the layers: each
+// must unpack to what the config's diff_ids say. Else an image with another one's config would
+// block it on this host, or pass for it.
 type layoutFilter struct {
 	want string // digest of the manifest or index asked for
 
 	in        *tar.Reader
 	out       *tar.Writer
-	documents map[string][]byte // by hex digest; what is small enough to be a manifest
-	kept      int               // bytes in documents
-	seen      map[string]bool
+	documents map[string][]byte       // by hex digest; what is small enough to be a manifest
+	kept      int                     // bytes in documents
+	seen      map[string]oci.Unpacked // by hex digest
 }
 
 // filterLayout copies the layout in r to w and returns the digest of the image's config. Bytes that
@@ -42,7 +48,7 @@ type layoutFilter struct {
 func filterLayout(w io.Writer, r io.Reader, want string) (config string, err error) {
 	f := &layoutFilter{
 		want: want, in: tar.NewReader(r), out: tar.NewWriter(w),
-		documents: make(map[string][]byte), seen: make(map[string]bool),
+		documents: make(map[string][]byte), seen: make(map[string]oci.Unpacked),
 	}
 	for range maxBlobs {
 		h, err := f.in.Next()
@@ -63,32 +69,45 @@ func filterLayout(w io.Writer, r io.Reader, want string) (config string, err err
 // entry copies one blob; other entries are dropped.
 func (f *layoutFilter) entry(h *tar.Header) error {
 	sum, ok := strings.CutPrefix(path.Clean(h.Name), "blobs/sha256/")
-	if h.Typeflag != tar.TypeReg || !ok || len(sum) != 64 || f.seen[sum] {
+	if _, again := f.seen[sum]; again || h.Typeflag != tar.TypeReg || !ok || len(sum) != 64 {
 		return nil
 	}
-	f.seen[sum] = true
 	head := &tar.Header{Name: "blobs/sha256/" + sum, Mode: 0o644, Size: h.Size}
 	if err := f.out.WriteHeader(head); err != nil {
 		return fmt.Errorf("writing the image layout: %w", err)
 	}
-	hash := sha256.New()
-	to := io.MultiWriter(f.out, hash)
 	var doc bytes.Buffer
+	var to io.Writer = f.out
 	if h.Size <= maxDocument && f.kept+int(h.Size) <= maxDocuments {
-		to = io.MultiWriter(f.out, hash, &doc)
+		to = io.MultiWriter(f.out, &doc)
 	}
-	if _, err := io.Copy(to, f.in); errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: the layout ends in the midst of blob %s", executor.ErrImageMismatch, sum)
-	} else if err != nil {
-		return fmt.Errorf("copying the image layout: %w", err)
-	}
-	if got := fmt.Sprintf("%x", hash.Sum(nil)); got != sum {
-		return fmt.Errorf("%w: blob %s hashes to %s", executor.ErrImageMismatch, sum, got)
+	if err := f.copy(to, sum); err != nil {
+		return err
 	}
 	if doc.Len() > 0 && doc.Bytes()[0] == '{' {
 		f.documents[sum] = doc.Bytes()
 		f.kept += doc.Len()
 	}
+	return nil
+}
+
+// copy passes the bytes of one blob on, and learns what they are.
+func (f *layoutFilter) copy(to io.Writer, sum string) error {
+	hash, unpacker := sha256.New(), oci.NewUnpacker(maxUnpacked)
+	_, err := io.Copy(io.MultiWriter(to, hash, unpacker), f.in)
+	unpacked, bad := unpacker.Close()
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: the layout ends in the midst of blob %s", executor.ErrImageMismatch, sum)
+	case bad != nil && (err == nil || errors.Is(err, bad)):
+		return fmt.Errorf("%w: blob %s: %w", executor.ErrImageMismatch, sum, bad)
+	case err != nil:
+		return fmt.Errorf("copying the image layout: %w", err)
+	}
+	if got := fmt.Sprintf("%x", hash.Sum(nil)); got != sum {
+		return fmt.Errorf("%w: blob %s hashes to %s", executor.ErrImageMismatch, sum, got)
+	}
+	f.seen[sum] = unpacked
 	return nil
 }
 
@@ -98,11 +117,8 @@ func (f *layoutFilter) finish() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, d := range append(m.Layers, m.Config) {
-		if !f.seen[strings.TrimPrefix(d.Digest.String(), "sha256:")] {
-			return "", fmt.Errorf("%w: blob %.80q of the image is not in the layout",
-				executor.ErrImageMismatch, d.Digest)
-		}
+	if err := f.layers(m); err != nil {
+		return "", err
 	}
 	kind := m.MediaType
 	if kind == "" {
@@ -121,6 +137,39 @@ func (f *layoutFilter) finish() (string, error) {
 		return "", fmt.Errorf("writing the image layout: %w", err)
 	}
 	return m.Config.Digest.String(), nil
+}
+
+// layers checks that the layers are here, and that they are the ones that the config names.
+func (f *layoutFilter) layers(m *v1.Manifest) error {
+	var config struct {
+		RootFS v1.RootFS `json:"rootfs"`
+	}
+	raw, ok := f.documents[strings.TrimPrefix(m.Config.Digest.String(), "sha256:")]
+	if !ok || json.Unmarshal(raw, &config) != nil {
+		return fmt.Errorf("%w: config %.80q of the image is not in the layout, or not to be read",
+			executor.ErrImageMismatch, m.Config.Digest)
+	}
+	if len(config.RootFS.DiffIDs) != len(m.Layers) {
+		return fmt.Errorf("%w: %d layers, and %d in the config", executor.ErrImageMismatch,
+			len(m.Layers), len(config.RootFS.DiffIDs))
+	}
+	left := int64(maxUnpacked)
+	for n, d := range m.Layers {
+		got, ok := f.seen[strings.TrimPrefix(d.Digest.String(), "sha256:")]
+		if !ok {
+			return fmt.Errorf("%w: blob %.80q of the image is not in the layout",
+				executor.ErrImageMismatch, d.Digest)
+		}
+		if want := config.RootFS.DiffIDs[n].String(); got.DiffID != want {
+			return fmt.Errorf("%w: layer %d unpacks to %s, and the config says %.80q",
+				executor.ErrImageMismatch, n, got.DiffID, want)
+		}
+		if left -= got.Size; left < 0 {
+			return fmt.Errorf("%w: the image unpacks to more than %d bytes", executor.ErrUnsupported,
+				int64(maxUnpacked))
+		}
+	}
+	return nil
 }
 
 func (f *layoutFilter) document(name string, b []byte) error {
