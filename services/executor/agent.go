@@ -46,6 +46,7 @@ type Deps struct {
 // same journal and driver goes on where a killed one stopped.
 type Agent struct {
 	cfg      Config
+	rules    rules
 	identity Identity
 	key      sig.PublicKey
 	signer   signer
@@ -79,6 +80,10 @@ func New(cfg Config, identity Identity, deps Deps) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("executor configuration: %w", err)
 	}
+	rules, err := cfg.Policy.rules()
+	if err != nil {
+		return nil, fmt.Errorf("executor configuration: policy: %w", err)
+	}
 	counters, err := newCounters(deps.Meters)
 	if err != nil {
 		return nil, fmt.Errorf("executor metrics: %w", err)
@@ -89,7 +94,7 @@ func New(cfg Config, identity Identity, deps Deps) (*Agent, error) {
 		}
 	}
 	return &Agent{
-		cfg: cfg, identity: identity, key: identity.Key.Public(), deps: deps,
+		cfg: cfg, rules: rules, identity: identity, key: identity.Key.Public(), deps: deps,
 		signer: signer{key: identity.Key, anchors: identity.Anchors}, counters: counters,
 		tracer: deps.Tracers.Tracer("ucn/executor"), nudge: make(chan struct{}, 1),
 		evicting: make(chan struct{}, 1),

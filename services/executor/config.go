@@ -116,7 +116,7 @@ func (c *Config) Validate() error {
 	if err := c.Prices.Rules().Validate(); err != nil {
 		return fmt.Errorf("prices: %w", err)
 	}
-	if err := c.Policy.validate(); err != nil {
+	if _, err := c.Policy.rules(); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
 	switch {

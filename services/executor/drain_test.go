@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/services/executor"
 )
@@ -66,6 +67,8 @@ func TestOperatorPolicy(t *testing.T) {
 		}{
 			"allowed owners": {executor.Policy{AllowOwners: []string{other}}, "owner"},
 			"denied owner":   {executor.Policy{DenyOwners: []string{me}}, "owner"},
+			"shouted owner":  {executor.Policy{DenyOwners: []string{strings.ToUpper(me)}}, "owner"},
+			"shouted me":     {executor.Policy{AllowOwners: []string{strings.ToUpper(me)}}, ""},
 			"denied image":   {executor.Policy{DenyImages: []string{image}}, "image"},
 			"denied digest":  {executor.Policy{DenyImages: []string{digest}}, "image"},
 			"no run time":    {executor.Policy{MaxRunTime: time.Hour}, "limits.run_time_ms"},
@@ -86,9 +89,21 @@ func TestOperatorPolicy(t *testing.T) {
 			}
 			w.stop()
 		}
-		w.cfg.Policy = executor.Policy{DenyOwners: []string{"nobody"}}
-		if err := w.cfg.Validate(); err == nil {
-			t.Error("an owner that is no account is taken")
+		for name, policy := range map[string]executor.Policy{
+			"no account":        {DenyOwners: []string{"nobody"}},
+			"no account either": {AllowOwners: []string{id.Bech32(id.Job, w.owner.Account)}},
+			"no image":          {DenyImages: []string{"nonsense"}},
+			"an odd digest":     {DenyImages: []string{strings.ToUpper(digest)}},
+			"half a digest":     {DenyImages: []string{digest[:20]}},
+			"an odd CID":        {DenyImages: []string{strings.ToUpper(image)}},
+			"a space":           {DenyImages: []string{" " + image}},
+			"a file":            {DenyImages: []string{cid.OfFile([32]byte{}).String()}},
+			"a negative time":   {MaxRunTime: -1},
+		} {
+			w.cfg.Policy = policy
+			if err := w.cfg.Validate(); err == nil {
+				t.Errorf("%s is taken", name)
+			}
 		}
 	})
 }
