@@ -92,14 +92,25 @@ func (p *pull) image(ctx context.Context, image Image) error {
 	if err := p.document(string(m.Config.Digest), chosen.config); err != nil {
 		return err
 	}
-	done := map[string]bool{string(m.Config.Digest): true}
-	for _, layer := range m.Layers {
-		if done[string(layer.Digest)] {
-			continue
+	return p.layers(ctx, m.Layers)
+}
+
+// layers streams each layer once. The engine unpacks it as often as the manifest names it, and as
+// often it counts.
+func (p *pull) layers(ctx context.Context, layers []v1.Descriptor) error {
+	sizes := make(map[string]int64, len(layers))
+	for _, layer := range layers {
+		digest := string(layer.Digest)
+		size, here := sizes[digest]
+		if !here {
+			var err error
+			if size, err = p.layer(ctx, layer); err != nil {
+				return err
+			}
+			sizes[digest] = size
 		}
-		done[string(layer.Digest)] = true
-		if err := p.layer(ctx, layer); err != nil {
-			return err
+		if p.unpacked -= size; p.unpacked < 0 {
+			return refuse(ReasonTooLarge, "the image unpacks to more bytes than this host allows")
 		}
 	}
 	return nil
@@ -148,14 +159,14 @@ func (p *pull) header(digest string, size int64) error {
 	return nil
 }
 
-// layer streams one layer, and counts what it unpacks to on the way.
-func (p *pull) layer(ctx context.Context, d v1.Descriptor) error {
+// layer streams one layer, and tells the bytes that it unpacks to.
+func (p *pull) layer(ctx context.Context, d v1.Descriptor) (int64, error) {
 	c, err := cid.ParseDigest(string(d.Digest))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := p.header(string(d.Digest), d.Size); err != nil {
-		return err
+		return 0, err
 	}
 	body := &blob{ctx: ctx, session: p.session, digest: string(d.Digest), size: d.Size}
 	defer body.close()
@@ -165,11 +176,10 @@ func (p *pull) layer(ctx context.Context, d v1.Descriptor) error {
 	if err == nil {
 		err = bad
 	}
-	p.unpacked -= got.Size
 	if errors.Is(err, cid.ReasonMismatch) {
-		return refuse(ReasonMismatch, "layer %s is not what its digest and size say", d.Digest)
+		return 0, refuse(ReasonMismatch, "layer %s is not what its digest and size say", d.Digest)
 	}
-	return err
+	return got.Size, err
 }
 
 func layerType(mediaType string) bool {

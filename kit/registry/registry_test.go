@@ -222,6 +222,24 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestRepeatedLayersCount: a layer that is named five times travels once, is unpacked five times.
+func TestRepeatedLayersCount(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	l := layerOf(t, make([]byte, 1<<20))
+	image := h.push(t, imageOf(t, "amd64", l, l, l, l, l))
+	small := h.client(t, registry.Options{MaxUnpacked: 5 << 20})
+	want(t, small.WriteLayout(t.Context(), io.Discard, image), registry.ReasonTooLarge)
+	var out bytes.Buffer
+	large := h.client(t, registry.Options{MaxUnpacked: 5<<20 + 5<<12})
+	if err := large.WriteLayout(t.Context(), &out, image); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(blobs(t, out.Bytes())); n != 3 {
+		t.Errorf("the layout has %d blobs, want manifest, config and one layer", n)
+	}
+}
+
 func TestTamperedLayerIsRefused(t *testing.T) {
 	t.Parallel()
 	h := open(t)
