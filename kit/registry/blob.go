@@ -62,9 +62,7 @@ func (b *blob) once(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	watch := time.AfterFunc(stallWait, b.cancel)
-	defer watch.Stop()
-	return b.body.Read(p)
+	return awake{b}.Read(p)
 }
 
 func (b *blob) open() error {
@@ -88,10 +86,20 @@ func (b *blob) open() error {
 			return refuse(ReasonMismatch, "the registry sends another part of a layer than asked for")
 		}
 	}
-	if _, err := io.CopyN(io.Discard, b.body, skip); err != nil {
+	if _, err := io.CopyN(io.Discard, awake{b}, skip); err != nil {
 		return fmt.Errorf("skip what is here: %w", err)
 	}
 	return nil
+}
+
+// awake reads the body of a blob; a registry that says nothing for stallWait ends it.
+type awake struct{ *blob }
+
+// Read implements io.Reader.
+func (a awake) Read(p []byte) (int, error) {
+	watch := time.AfterFunc(stallWait, a.cancel)
+	defer watch.Stop()
+	return a.body.Read(p)
 }
 
 func (b *blob) close() {

@@ -1,0 +1,57 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// mute is a registry that sends a few bytes of a blob, breaks off, ignores what part it is asked
+// for then, and says nothing more.
+type mute struct{ asked int }
+
+func (m *mute) RoundTrip(r *http.Request) (*http.Response, error) {
+	m.asked++
+	body := io.Reader(silence{r.Context()})
+	if m.asked == 1 {
+		body = strings.NewReader("abc")
+	}
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(body)}, nil
+}
+
+type silence struct{ ctx context.Context }
+
+func (s silence) Read([]byte) (int, error) {
+	<-s.ctx.Done()
+	return 0, s.ctx.Err()
+}
+
+// TestStalledRegistryIsGivenUp: also while what is here already is read again.
+func TestStalledRegistryIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		repo, err := name.NewRepository("registry.example/some/image")
+		if err != nil {
+			t.Fatal(err)
+		}
+		away := &mute{}
+		s := &session{repo: repo, scheme: "https", client: &http.Client{Transport: away}}
+		ctx, cancel := context.WithTimeout(t.Context(), pullWait)
+		defer cancel()
+		begun := time.Now()
+		b := &blob{ctx: ctx, session: s, digest: digestOf(nil), size: 10}
+		defer b.close()
+		if _, err := io.ReadAll(b); !errors.Is(err, ReasonUnavailable) {
+			t.Errorf("read: %v", err)
+		}
+		if took := time.Since(begun); took > (maxTries+1)*stallWait {
+			t.Errorf("given up after %v of %d tries", took, away.asked)
+		}
+	})
+}
