@@ -118,6 +118,7 @@ func (a *app) connect(cmd *cobra.Command, needsKey bool) (context.Context, *link
 	if err != nil {
 		return nil, nil, errors.Join(err, t.Shutdown(ctx))
 	}
+	s.Ledger = &warning{LedgerServiceClient: s.Ledger, to: a.Err}
 	ctx, span := s.Tracer().Start(ctx, cmd.CommandPath())
 	return ctx, &link{s, span, t}, nil
 }

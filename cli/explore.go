@@ -250,13 +250,17 @@ type supplyResult struct {
 }
 
 func (a *app) chainSupply() *cobra.Command {
-	return &cobra.Command{
+	height := uint64(0)
+	cmd := &cobra.Command{
 		Use: "supply", Short: "Show where all money of the chain is", Args: args(cobra.NoArgs),
 		Long: `Show how much was given out at the beginning, minted and burned, and where the rest is. The
-state machine checks in every block that it adds up; the sums are part of the certified state.`,
-		Example: "  ucn chain supply --json",
+state machine checks in every block that it adds up; the sums are part of the certified state.
+With --height it is as it was after an earlier block; ledgers keep that for the last 1024 blocks.`,
+		Example: "  ucn chain supply --json\n  ucn chain supply --height 1200",
 		RunE: a.session(withoutKey, func(ctx context.Context, l *link, _ []string) error {
-			answer, err := l.Ledger.GetSupply(ctx, &ledgerv1.GetSupplyRequest{Chain: l.Chain})
+			answer, err := l.Ledger.GetSupply(ctx, &ledgerv1.GetSupplyRequest{
+				Chain: l.Chain, Height: height,
+			})
 			if err != nil {
 				return err
 			}
@@ -272,6 +276,8 @@ state machine checks in every block that it adds up; the sums are part of the ce
 			return a.emit(result, result.print)
 		}),
 	}
+	cmd.Flags().Uint64Var(&height, "height", 0, "after this block (0: the last one)")
+	return cmd
 }
 
 func (r supplyResult) print(w io.Writer) {

@@ -22,6 +22,8 @@ type Ledger struct {
 	ledgerv1.UnimplementedLedgerServiceServer
 
 	Genesis *block.Genesis
+	// Behind is how far lists say that the index is behind; set it while nobody asks.
+	Behind uint64
 	// Lie changes the charges that are listed; set it while nobody asks.
 	Lie func(*ledgerv1.ChargeEntry)
 

@@ -43,7 +43,8 @@ func (l *Ledger) ListEscrows(_ context.Context, r *ledgerv1.ListEscrowsRequest) 
 ) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := &ledgerv1.ListEscrowsResponse{}
+	out := &ledgerv1.ListEscrowsResponse{Head: uint64(len(l.blocks))}
+	out.Indexed = out.Head - l.Behind
 	for height := range l.blocks {
 		s := &l.blocks[height]
 		t := s.transaction()
@@ -77,7 +78,8 @@ func (l *Ledger) ListCharges(_ context.Context, r *ledgerv1.ListChargesRequest) 
 ) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := &ledgerv1.ListChargesResponse{}
+	out := &ledgerv1.ListChargesResponse{Head: uint64(len(l.blocks))}
+	out.Indexed = out.Head - l.Behind
 	for height := range l.blocks {
 		s := &l.blocks[height]
 		for i, o := range s.transaction().Operations {

@@ -314,6 +314,7 @@ func (c *Chain) advance(h block.Header, hash Hash, certificate block.Certificate
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.head = Tip{Header: h, Hash: hash, Certificate: certificate}
+	c.supplies.keep(h.Height, c.state.Chain())
 	c.remember(Fullness{h.Height, uint64(h.Time), h.OperationCount, h.BodyLength})
 	close(c.moved)
 	c.moved = make(chan struct{})

@@ -89,6 +89,7 @@ type Chain struct {
 	// moved is closed, and made anew, when the head moves; fullness is of the last blocks.
 	moved    chan struct{}
 	fullness []Fullness
+	supplies supplies
 }
 
 var _ App = (*Chain)(nil)

@@ -42,8 +42,9 @@ type Listed[T any] struct {
 	Items []T
 	// Next is where the next page goes on, nil when the list ends.
 	Next *Place
-	// Indexed is the last block that the list knows of.
-	Indexed uint64
+	// Indexed is the last block that the list knows of, Head the last one when it was asked for:
+	// what is in the blocks between is missing.
+	Indexed, Head uint64
 }
 
 // listing is a list, the part of it that a query wants, and which rows.
@@ -76,6 +77,7 @@ func (c *Chain) list(ctx context.Context, l listing, page Page) (Listed[Entry], 
 		return out, noIndex()
 	}
 	var err error
+	out.Head = c.Head().Height
 	if out.Indexed, err = c.awaitIndex(ctx); err != nil {
 		return out, err
 	}

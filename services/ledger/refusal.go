@@ -68,6 +68,8 @@ const (
 	ReasonStalled fault.Reason = "WATCH_STALLED"
 	// ReasonBadRequest: an id of the wrong length, or an argument that makes no sense.
 	ReasonBadRequest fault.Reason = "BAD_LEDGER_REQUEST"
+	// ReasonNotKept: what was true after that block is no longer kept, or not proven.
+	ReasonNotKept fault.Reason = "HEIGHT_NOT_KEPT"
 	// ReasonNoFaucet: this chain or ledger has no faucet.
 	ReasonNoFaucet fault.Reason = "NO_FAUCET"
 	// ReasonFaucetUsed: the account has got the faucet's amount before.

@@ -86,6 +86,7 @@ func routes(t *testing.T, file cid.CID) []route {
 		{"GET", "/v1/search?query=abcdef", "", "Search",
 			&ledgerv1.SearchRequest{Query: "abcdef"}},
 		{"GET", "/v1/supply?prove=true", "", "GetSupply", &ledgerv1.GetSupplyRequest{Prove: true}},
+		{"GET", "/v1/supply?height=7", "", "GetSupply", &ledgerv1.GetSupplyRequest{Height: 7}},
 		{"GET", "/v1/fees?operations=3&body_bytes=400&blocks=5", "", "GetFees",
 			&ledgerv1.GetFeesRequest{Operations: 3, BodyBytes: 400, Blocks: 5}},
 		{"POST", "/v1/faucet", `{"chain":"main"}`, "RequestFaucet",

@@ -39,6 +39,7 @@ func (s *Server) ListTransactions(ctx context.Context, r *ledgerv1.ListTransacti
 	}
 	out := &ledgerv1.ListTransactionsResponse{
 		NextPageToken: token(print, listed.Next), Indexed: listed.Indexed,
+		Head: listed.Head,
 	}
 	for i := range listed.Items {
 		e := &listed.Items[i]
@@ -111,6 +112,7 @@ func (s *Server) ListEscrows(ctx context.Context, r *ledgerv1.ListEscrowsRequest
 	}
 	out := &ledgerv1.ListEscrowsResponse{
 		NextPageToken: token(print, listed.Next), Indexed: listed.Indexed,
+		Head: listed.Head,
 	}
 	for i := range listed.Items {
 		m, err := escrowEntry(c, &listed.Items[i])
@@ -197,6 +199,7 @@ func (s *Server) ListEscrowEvents(ctx context.Context, r *ledgerv1.ListEscrowEve
 	}
 	out := &ledgerv1.ListEscrowEventsResponse{
 		NextPageToken: token(print, listed.Next), Indexed: listed.Indexed,
+		Head: listed.Head,
 	}
 	for i := range listed.Items {
 		m, err := escrowEvent(&listed.Items[i])
@@ -255,6 +258,7 @@ func (s *Server) ListLeases(ctx context.Context, r *ledgerv1.ListLeasesRequest) 
 	}
 	out := &ledgerv1.ListLeasesResponse{
 		NextPageToken: token(print, listed.Next), Indexed: listed.Indexed,
+		Head: listed.Head,
 	}
 	for i := range listed.Items {
 		m, err := leaseEntry(c, &listed.Items[i])
@@ -310,6 +314,7 @@ func (s *Server) ListCharges(ctx context.Context, r *ledgerv1.ListChargesRequest
 	}
 	out := &ledgerv1.ListChargesResponse{
 		NextPageToken: token(print, listed.Next), Indexed: listed.Indexed,
+		Head: listed.Head,
 	}
 	for i := range listed.Items {
 		m, err := chargeEntry(&listed.Items[i])

@@ -159,12 +159,19 @@ func (s *Server) GetSupply(ctx context.Context, r *ledgerv1.GetSupplyRequest) (
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := message(proven.State.GetValue(), &chainv1.ChainState{})
+	height, raw := proven.Head.Height, proven.State.GetValue()
+	if asked := r.GetHeight(); asked != 0 && asked != height {
+		if raw, err = earlierSupply(c, asked, r.GetProve()); err != nil {
+			return nil, err
+		}
+		height = asked
+	}
+	leaf, err := message(raw, &chainv1.ChainState{})
 	if err != nil {
 		return nil, err
 	}
 	out := &ledgerv1.GetSupplyResponse{
-		Height: proven.Head.Height, State: leaf,
+		Height: height, State: leaf,
 		// Conservation is asserted by the state machine in every block.
 		Circulating: leaf.GetAccountSum() + leaf.GetEscrowSum() + leaf.GetLockSum() +
 			leaf.GetLockboxSum(),
@@ -173,6 +180,18 @@ func (s *Server) GetSupply(ctx context.Context, r *ledgerv1.GetSupplyRequest) (
 		out.Proof = leafProof(&proven)
 	}
 	return out, nil
+}
+
+// earlierSupply returns the canonical bytes of the chain's leaf after an earlier block.
+func earlierSupply(c *ledger.Chain, height uint64, prove bool) ([]byte, error) {
+	sums, err := c.Supply(height)
+	if err != nil {
+		return nil, err
+	}
+	if prove {
+		return nil, c.NotProven(height)
+	}
+	return sums.Append(nil), nil
 }
 
 func leafProof(p *ledger.Proven) *chainv1.AccountProof {

@@ -1729,6 +1729,7 @@ type ListTransactionsResponse struct {
 	Transactions  []*TransactionEntry    `protobuf:"bytes,1,rep,name=transactions,proto3" json:"transactions,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
+	Head          uint64                 `protobuf:"varint,4,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1780,6 +1781,13 @@ func (x *ListTransactionsResponse) GetNextPageToken() string {
 func (x *ListTransactionsResponse) GetIndexed() uint64 {
 	if x != nil {
 		return x.Indexed
+	}
+	return 0
+}
+
+func (x *ListTransactionsResponse) GetHead() uint64 {
+	if x != nil {
+		return x.Head
 	}
 	return 0
 }
@@ -1985,6 +1993,7 @@ type ListEscrowsResponse struct {
 	Escrows       []*EscrowEntry         `protobuf:"bytes,1,rep,name=escrows,proto3" json:"escrows,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
+	Head          uint64                 `protobuf:"varint,4,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2036,6 +2045,13 @@ func (x *ListEscrowsResponse) GetNextPageToken() string {
 func (x *ListEscrowsResponse) GetIndexed() uint64 {
 	if x != nil {
 		return x.Indexed
+	}
+	return 0
+}
+
+func (x *ListEscrowsResponse) GetHead() uint64 {
+	if x != nil {
+		return x.Head
 	}
 	return 0
 }
@@ -2234,6 +2250,7 @@ type ListEscrowEventsResponse struct {
 	Events        []*EscrowEvent         `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
+	Head          uint64                 `protobuf:"varint,4,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2285,6 +2302,13 @@ func (x *ListEscrowEventsResponse) GetNextPageToken() string {
 func (x *ListEscrowEventsResponse) GetIndexed() uint64 {
 	if x != nil {
 		return x.Indexed
+	}
+	return 0
+}
+
+func (x *ListEscrowEventsResponse) GetHead() uint64 {
+	if x != nil {
+		return x.Head
 	}
 	return 0
 }
@@ -2493,6 +2517,7 @@ type ListLeasesResponse struct {
 	Leases        []*LeaseEntry          `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
+	Head          uint64                 `protobuf:"varint,4,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2544,6 +2569,13 @@ func (x *ListLeasesResponse) GetNextPageToken() string {
 func (x *ListLeasesResponse) GetIndexed() uint64 {
 	if x != nil {
 		return x.Indexed
+	}
+	return 0
+}
+
+func (x *ListLeasesResponse) GetHead() uint64 {
+	if x != nil {
+		return x.Head
 	}
 	return 0
 }
@@ -2709,6 +2741,7 @@ type ListChargesResponse struct {
 	Charges       []*ChargeEntry         `protobuf:"bytes,1,rep,name=charges,proto3" json:"charges,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	Indexed       uint64                 `protobuf:"varint,3,opt,name=indexed,proto3" json:"indexed,omitempty"`
+	Head          uint64                 `protobuf:"varint,4,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2760,6 +2793,13 @@ func (x *ListChargesResponse) GetNextPageToken() string {
 func (x *ListChargesResponse) GetIndexed() uint64 {
 	if x != nil {
 		return x.Indexed
+	}
+	return 0
+}
+
+func (x *ListChargesResponse) GetHead() uint64 {
+	if x != nil {
+		return x.Head
 	}
 	return 0
 }
@@ -3294,7 +3334,11 @@ type GetSupplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
 	// Answer with a proof of the chain's own leaf.
-	Prove         bool `protobuf:"varint,2,opt,name=prove,proto3" json:"prove,omitempty"`
+	Prove bool `protobuf:"varint,2,opt,name=prove,proto3" json:"prove,omitempty"`
+	// After which block; 0 = the head. The sums of the last 1,024 blocks since the ledger's start are
+	// kept, without proofs but the head's: FAILED_PRECONDITION, HEIGHT_NOT_KEPT, with the metadata
+	// "first" and "last" naming what is kept. NOT_FOUND beyond the head.
+	Height        uint64 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3341,6 +3385,13 @@ func (x *GetSupplyRequest) GetProve() bool {
 		return x.Prove
 	}
 	return false
+}
+
+func (x *GetSupplyRequest) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
 }
 
 // Genesis + minted - burned = accounts + escrows + lockboxes + locks.
@@ -3884,11 +3935,12 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	" \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
 	"\tpage_size\x18\v \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\f \x01(\tR\tpageToken\"\xa1\x01\n" +
+	"page_token\x18\f \x01(\tR\tpageToken\"\xb5\x01\n" +
 	"\x18ListTransactionsResponse\x12C\n" +
 	"\ftransactions\x18\x01 \x03(\v2\x1f.ucn.ledger.v1.TransactionEntryR\ftransactions\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
-	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xdc\x01\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\x12\x12\n" +
+	"\x04head\x18\x04 \x01(\x04R\x04head\"\xdc\x01\n" +
 	"\x10TransactionEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\x04R\x06height\x12\x14\n" +
@@ -3906,11 +3958,12 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x05order\x18\x06 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
 	"\tpage_size\x18\a \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\b \x01(\tR\tpageToken\"\x8d\x01\n" +
+	"page_token\x18\b \x01(\tR\tpageToken\"\xa1\x01\n" +
 	"\x13ListEscrowsResponse\x124\n" +
 	"\aescrows\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.EscrowEntryR\aescrows\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
-	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xaa\x02\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\x12\x12\n" +
+	"\x04head\x18\x04 \x01(\x04R\x04head\"\xaa\x02\n" +
 	"\vEscrowEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\fR\x05owner\x12/\n" +
@@ -3930,11 +3983,12 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\x90\x01\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\xa4\x01\n" +
 	"\x18ListEscrowEventsResponse\x122\n" +
 	"\x06events\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.EscrowEventR\x06events\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
-	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xe4\x02\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\x12\x12\n" +
+	"\x04head\x18\x04 \x01(\x04R\x04head\"\xe4\x02\n" +
 	"\vEscrowEvent\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12'\n" +
@@ -3953,11 +4007,12 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\x89\x01\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x9d\x01\n" +
 	"\x12ListLeasesResponse\x121\n" +
 	"\x06leases\x18\x01 \x03(\v2\x19.ucn.ledger.v1.LeaseEntryR\x06leases\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
-	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xbd\x01\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\x12\x12\n" +
+	"\x04head\x18\x04 \x01(\x04R\x04head\"\xbd\x01\n" +
 	"\n" +
 	"LeaseEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12#\n" +
@@ -3972,11 +4027,12 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x05order\x18\x03 \x01(\x0e2\x14.ucn.ledger.v1.OrderR\x05order\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\x8d\x01\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\xa1\x01\n" +
 	"\x13ListChargesResponse\x124\n" +
 	"\acharges\x18\x01 \x03(\v2\x1a.ucn.ledger.v1.ChargeEntryR\acharges\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
-	"\aindexed\x18\x03 \x01(\x04R\aindexed\"\xd5\x02\n" +
+	"\aindexed\x18\x03 \x01(\x04R\aindexed\x12\x12\n" +
+	"\x04head\x18\x04 \x01(\x04R\x04head\"\xd5\x02\n" +
 	"\vChargeEntry\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12'\n" +
@@ -4014,10 +4070,11 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x06escrow\x18\x04 \x01(\fH\x00R\x06escrow\x12\x16\n" +
 	"\x05lease\x18\x05 \x01(\fH\x00R\x05lease\x12\x12\n" +
 	"\x03job\x18\x06 \x01(\fH\x00R\x03jobB\x06\n" +
-	"\x04kind\">\n" +
+	"\x04kind\"V\n" +
 	"\x10GetSupplyRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
-	"\x05prove\x18\x02 \x01(\bR\x05prove\"\xaf\x01\n" +
+	"\x05prove\x18\x02 \x01(\bR\x05prove\x12\x16\n" +
+	"\x06height\x18\x03 \x01(\x04R\x06height\"\xaf\x01\n" +
 	"\x11GetSupplyResponse\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12.\n" +
 	"\x05state\x18\x02 \x01(\v2\x18.ucn.chain.v1.ChainStateR\x05state\x12 \n" +
