@@ -21,7 +21,7 @@ func (a *app) jobCommand() *cobra.Command {
 		completes(a.jobTasks(), all), completes(a.jobLogs(), all), completes(a.jobWait(), active),
 		completes(a.jobTop(), active),
 		completes(a.jobBill(), all), completes(a.jobAccept(), all), completes(a.jobReject(), all),
-		completes(a.jobCancel(), active),
+		completes(a.jobCancel(), active), completes(a.jobUpdate(), active),
 		completes(a.jobAttach(), active), a.jobResume())
 }
 

@@ -41,6 +41,7 @@ type Market struct {
 	changed chan struct{} // closed and replaced at every change
 	acks    []*executorv1.AcknowledgeRequest
 	stop    chan struct{} // closed when a job is cancelled
+	updated *jobv1.SignedRevision
 }
 
 var _ schedulerv1.SchedulerServiceServer = (*Market)(nil)

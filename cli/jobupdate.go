@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/cli/screen"
+	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
+)
+
+func (a *app) jobUpdate() *cobra.Command {
+	replicas, backoff := uint32(0), time.Duration(0)
+	cmd := &cobra.Command{
+		Use: "update JOB", Short: "Change how many replicas of a job run",
+		Long: `Sign a further revision of a job that runs always (--trigger always). What runs goes on:
+more replicas are placed beside it, as far as the escrow has money that no lease holds; those that
+are too many are stopped, and what they used is billed.
+
+Only replicas and backoff can change. Another program is another job.`,
+		Example: "  ucn job update ucnj1... --replicas 3",
+		Args:    args(cobra.ExactArgs(1)),
+	}
+	cmd.RunE = a.session(withKey, func(ctx context.Context, l *link, list []string) error {
+		more, wait := cmd.Flags().Changed("replicas"), cmd.Flags().Changed("backoff")
+		if !more && !wait {
+			return usagef("say what is to change: --replicas or --backoff")
+		}
+		if more && replicas == 0 {
+			return usagef("--replicas must be 1 or more; job cancel ends a job")
+		}
+		if backoff < 0 {
+			return usagef("--backoff must not be below 0")
+		}
+		return a.updateJob(ctx, l, list[0], func(s *jobv1.JobSpec) {
+			if more {
+				s.Replicas = replicas
+			}
+			if wait && s.Limits == nil {
+				s.Limits = &jobv1.Limits{}
+			}
+			if wait {
+				s.Limits.BackoffMs = uint64(backoff.Milliseconds())
+			}
+		})
+	})
+	cmd.Flags().Uint32Var(&replicas, "replicas", 0, "how many run side by side")
+	cmd.Flags().DurationVar(&backoff, "backoff", 0, "first wait before a restart; it doubles")
+	return cmd
+}
+
+// updateJob signs the revision that follows the one in force, changed, and sends it.
+func (a *app) updateJob(
+	ctx context.Context, l *link, text string, change func(*jobv1.JobSpec),
+) error {
+	id, err := parseJob(text)
+	if err != nil {
+		return err
+	}
+	key, err := l.Key()
+	if err != nil {
+		return err
+	}
+	held, err := l.Scheduler.GetJob(ctx, &schedulerv1.GetJobRequest{Job: id[:]})
+	if err != nil {
+		return fmt.Errorf("read the job: %w", err)
+	}
+	newest := held.GetJob().GetUpdate()
+	if newest == nil {
+		newest = held.GetJob().GetRevision()
+	}
+	spec := proto.CloneOf(newest.GetRevision().GetSpec())
+	if spec == nil {
+		return fmt.Errorf("the scheduler shows no specification of %s", text)
+	}
+	change(spec)
+	revision, err := job.SignNext(key, job.ID(id), newest, spec)
+	if err != nil {
+		return fmt.Errorf("sign the revision: %w", err)
+	}
+	answer, err := l.Scheduler.UpdateJob(ctx, &schedulerv1.UpdateJobRequest{
+		Job: id[:], Revision: revision,
+	})
+	if err != nil {
+		return fmt.Errorf("update %s: %w", text, err)
+	}
+	r := jobOf(answer.GetJob())
+	return a.emit(r, func(w io.Writer) {
+		printf(w, "%s\trevision %d\t%s\t%s\n", r.Job, revision.GetRevision().GetNumber(),
+			first(r.Result, r.State), screen.Clean(r.Reason))
+	})
+}

@@ -1,0 +1,47 @@
+package cli_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestUpdate: revisions follow each other, signed by the wallet; what may not change is refused.
+func TestUpdate(t *testing.T) {
+	u := started(t, honest)
+	run := func(flags ...string) string {
+		return result(t, u.must(append([]string{
+			"job", "run", imageCID, "--detach", "--json", "--max-total", "0.5",
+		}, flags...)...))["job"].(string)
+	}
+	job := run("--trigger", "always")
+	for n, replicas := range []string{"3", "2"} {
+		text := u.must("job", "update", job, "--replicas", replicas, "--backoff", "3s")
+		if want := []string{"revision 2", "revision 3"}[n]; !strings.Contains(text, want) {
+			t.Errorf("updated: %s, want %s", text, want)
+		}
+		got := u.net.Market.Updated()
+		if s := got.GetRevision().GetSpec(); s.GetReplicas() != uint32(3-n) ||
+			s.GetLimits().GetBackoffMs() != 3000 {
+			t.Errorf("the revision says %v", s)
+		}
+	}
+	once := run()
+	for _, bad := range []struct {
+		args []string
+		code int
+		text string
+	}{
+		{[]string{job}, 2, "--replicas or --backoff"},
+		{[]string{job, "--replicas", "0"}, 2, "1 or more"},
+		{[]string{job, "--backoff", "-1s"}, 2, "below 0"},
+		{[]string{job, "--replicas", "101"}, 1, "replicas"},
+		{[]string{once, "--replicas", "2"}, 1, "always"},
+		{[]string{"ucnj1nothing", "--replicas", "2"}, 2, ""},
+	} {
+		_, complaint, code := u.run(append([]string{"job", "update"}, bad.args...)...)
+		if code != bad.code || !strings.Contains(complaint, bad.text) {
+			t.Errorf("job update %v: exit code %d, %s, want %d with %q", bad.args, code, complaint,
+				bad.code, bad.text)
+		}
+	}
+}
