@@ -99,7 +99,7 @@ func scopes() []string {
 
 // hostScopes are all that a host may see a token for: whoever runs it could use the token at its
 // operator's other services.
-func hostScopes() []string { return []string{"job"} }
+func hostScopes() []string { return []string{"job:host", "job:read"} }
 
 // Open prepares a session. It connects to nothing.
 func Open(ctx context.Context, cfg Config) (*Session, error) {

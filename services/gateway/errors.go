@@ -32,6 +32,8 @@ const (
 	ReasonNoLog fault.Reason = "NO_LOG"
 	// ReasonExecutor: the executor that the scheduler names is not certified.
 	ReasonExecutor fault.Reason = "EXECUTOR_NOT_CERTIFIED"
+	// ReasonTokenWide: the token allows more than a host may see.
+	ReasonTokenWide fault.Reason = "TOKEN_TOO_WIDE"
 	// ReasonLogDamaged: the stored log is not what a log is.
 	ReasonLogDamaged fault.Reason = "LOG_DAMAGED"
 

@@ -9,6 +9,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/keys"
 	"github.com/united-containers/ucn/kit/registry"
 	"github.com/united-containers/ucn/kit/rpc"
@@ -30,25 +31,33 @@ const (
 
 const (
 	serviceScheduler = "scheduler" // what an instance that asks must be certified for
-	scopeJob         = "job"       // what a token must allow for all but Ask
+	serviceGateway   = "gateway"   // the same of one that reads a log for somebody
+
+	// What a token must allow: scopeRead with ":<job id>" to read, scopeHost for all else but Ask.
+	// "job" covers both. They open nothing at a scheduler, so that a host cannot use them there.
+	scopeHost = "job:host"
+	scopeRead = "job:read"
 )
 
 // Reasons of faults of this package.
 const (
 	ReasonBadRevision  fault.Reason = "BAD_REVISION"
 	ReasonNotScheduler fault.Reason = "NOT_SCHEDULER"
+	// ReasonNotOwnGateway: only a gateway of the host's operator reads in somebody's name.
+	ReasonNotOwnGateway fault.Reason = "NOT_OWN_GATEWAY"
 )
 
 // busMethods answers on the bus.
 type busMethods struct {
-	agent *executor.Agent
-	sets  keys.Sets
+	agent    *executor.Agent
+	sets     keys.Sets
+	operator sig.AccountID
 }
 
 // RegisterBus registers the executor's methods on the instance's bus server. sets tells the key
-// sets of job owners.
-func RegisterBus(s *bus.Server, agent *executor.Agent, sets keys.Sets) {
-	b := &busMethods{agent: agent, sets: sets}
+// sets of job owners; operator is the host's own, whose gateways are believed.
+func RegisterBus(s *bus.Server, agent *executor.Agent, sets keys.Sets, operator sig.AccountID) {
+	b := &busMethods{agent: agent, sets: sets, operator: operator}
 	bus.Unary(s, MethodAsk, b.ask)
 	bus.ServerStream(s, MethodTask, b.task)
 	bus.Unary(s, MethodAcknowledge, b.acknowledge)
@@ -66,8 +75,33 @@ func RegisterOperator(s *bus.Server, o *Server) {
 	bus.Unary(s, "executor.v1/Evict", o.Evict)
 }
 
-// peer tells who asks: an account whose token allows jobs, or a certified scheduler.
-func peer(ctx context.Context) (executor.Peer, error) {
+// reader is peer for what only reads job.
+func reader(ctx context.Context, job []byte) (executor.Peer, error) {
+	of, err := fixed[executor.JobID]("job", job)
+	if err != nil {
+		return executor.Peer{}, err
+	}
+	return peer(ctx, scopeRead+":"+id.Bech32(id.Job, of))
+}
+
+// logReader is reader, or whom a gateway of this host's operator reads for.
+func (b *busMethods) logReader(
+	ctx context.Context, m *executorv1.LogsRequest,
+) (executor.Peer, error) {
+	if len(m.GetAccount()) == 0 {
+		return reader(ctx, m.GetJob())
+	}
+	c, ok := bus.InstanceFrom(ctx)
+	if !ok || !c.Covers(serviceGateway) || c.Operator != b.operator {
+		return executor.Peer{}, fault.New(fault.PermissionDenied, ReasonNotOwnGateway,
+			"only a gateway of this host's operator reads a log in somebody's name: show a token")
+	}
+	account, err := fixed[sig.AccountID]("account", m.GetAccount())
+	return executor.Peer{Account: account}, err
+}
+
+// peer tells who asks: an account whose token allows the scope, or a certified scheduler.
+func peer(ctx context.Context, scope string) (executor.Peer, error) {
 	if c, ok := bus.InstanceFrom(ctx); ok {
 		if !c.Covers(serviceScheduler) {
 			return executor.Peer{}, fault.New(fault.PermissionDenied, ReasonNotScheduler,
@@ -75,7 +109,7 @@ func peer(ctx context.Context) (executor.Peer, error) {
 		}
 		return executor.Peer{Instance: c.InstanceKey, Operator: c.Operator}, nil
 	}
-	if err := rpc.RequireScope(ctx, scopeJob); err != nil {
+	if err := rpc.RequireScope(ctx, scope); err != nil {
 		return executor.Peer{}, err
 	}
 	caller, _ := rpc.CallerFrom(ctx)
@@ -104,7 +138,7 @@ func (b *busMethods) revision(ctx context.Context, r *jobv1.SignedRevision) (job
 func (b *busMethods) ask(
 	ctx context.Context, m *executorv1.AskRequest,
 ) (*executorv1.AskResponse, error) {
-	from, err := peer(ctx)
+	from, err := peer(ctx, scopeHost)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +190,7 @@ func decline(d *executor.Decline) *executorv1.AskResponse {
 func (b *busMethods) task(
 	ctx context.Context, m *executorv1.TaskRequest, send func(*executorv1.TaskUpdate) error,
 ) error {
-	from, err := peer(ctx)
+	from, err := peer(ctx, scopeHost)
 	if err != nil {
 		return err
 	}
@@ -194,7 +228,7 @@ func (b *busMethods) acknowledge(
 func (b *busMethods) logs(
 	ctx context.Context, m *executorv1.LogsRequest, send func(*executorv1.LogChunk) error,
 ) error {
-	from, err := peer(ctx)
+	from, err := b.logReader(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -208,7 +242,7 @@ func (b *busMethods) logs(
 func (b *busMethods) stop(
 	ctx context.Context, m *executorv1.StopRequest,
 ) (*executorv1.StopResponse, error) {
-	from, err := peer(ctx)
+	from, err := peer(ctx, scopeHost)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +259,7 @@ func (b *busMethods) stop(
 func (b *busMethods) stats(
 	ctx context.Context, m *executorv1.StatsRequest,
 ) (*executorv1.StatsResponse, error) {
-	from, err := peer(ctx)
+	from, err := reader(ctx, m.GetJob())
 	if err != nil {
 		return nil, err
 	}

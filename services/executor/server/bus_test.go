@@ -9,6 +9,7 @@ import (
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/rpc"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	"github.com/united-containers/ucn/services/executor"
@@ -32,14 +33,60 @@ func TestPeer(t *testing.T) {
 		"token for files": {rpc.WithCaller(t.Context(),
 			rpc.Caller{Account: account, Scopes: []string{"file"}}),
 			executor.Peer{}, rpc.ReasonScopeMissing},
+		"token for hosts": {rpc.WithCaller(t.Context(),
+			rpc.Caller{Account: account, Scopes: []string{"job:host"}}),
+			executor.Peer{Account: account}, nil},
+		"token for reading": {rpc.WithCaller(t.Context(),
+			rpc.Caller{Account: account, Scopes: []string{"job:read"}}),
+			executor.Peer{}, rpc.ReasonScopeMissing},
 		"scheduler": {bus.WithInstance(t.Context(), scheduler),
 			executor.Peer{Instance: sig.PublicKey{3}, Operator: sig.AccountID{2}}, nil},
 		"another service": {bus.WithInstance(t.Context(), storage), executor.Peer{}, ReasonNotScheduler},
 	}
 	for name, tt := range tests {
-		got, err := peer(tt.ctx)
+		got, err := peer(tt.ctx, scopeHost)
 		if got != tt.want || !errors.Is(err, tt.err) {
 			t.Errorf("%s: %+v, %v, want %+v, %v", name, got, err, tt.want, tt.err)
+		}
+	}
+}
+
+// TestLogReaders: a log is read with a token for its job, or by a gateway of the host's own
+// operator for somebody. Nobody else is believed to read for another.
+func TestLogReaders(t *testing.T) {
+	owner, of := sig.AccountID{1}, executor.JobID{7}
+	with := func(scope string) context.Context {
+		return rpc.WithCaller(t.Context(), rpc.Caller{Account: owner, Scopes: []string{scope}})
+	}
+	instance := func(operator byte, service string) context.Context {
+		return bus.WithInstance(t.Context(), cert.Certificate{Operator: sig.AccountID{operator},
+			InstanceKey: sig.PublicKey{3}, Services: []string{service}})
+	}
+	tests := map[string]struct {
+		ctx     context.Context
+		account []byte
+		err     error
+	}{
+		"for jobs":    {with("job"), nil, nil},
+		"for reading": {with("job:read"), nil, nil},
+		"for the job": {with("job:read:" + id.Bech32(id.Job, of)), nil, nil},
+		"for another job": {with("job:read:" + id.Bech32(id.Job, [32]byte{8})), nil,
+			rpc.ReasonScopeMissing},
+		"for hosts":          {with("job:host"), nil, rpc.ReasonScopeMissing},
+		"nobody":             {t.Context(), nil, rpc.ReasonTokenMissing},
+		"own gateway":        {instance(9, "gateway"), owner[:], nil},
+		"no account":         {instance(9, "gateway"), owner[:3], fault.InvalidArgument},
+		"gateway for itself": {instance(9, "gateway"), nil, ReasonNotScheduler},
+		"another's gateway":  {instance(8, "gateway"), owner[:], ReasonNotOwnGateway},
+		"own scheduler":      {instance(9, "scheduler"), owner[:], ReasonNotOwnGateway},
+		"an account":         {with("job"), owner[:], ReasonNotOwnGateway},
+		"nobody, for one":    {t.Context(), owner[:], ReasonNotOwnGateway},
+	}
+	b := &busMethods{operator: sig.AccountID{9}}
+	for name, tt := range tests {
+		got, err := b.logReader(tt.ctx, &executorv1.LogsRequest{Job: of[:], Account: tt.account})
+		if !errors.Is(err, tt.err) || err == nil && got != (executor.Peer{Account: owner}) {
+			t.Errorf("%s: %+v, %v, want %v", name, got, err, tt.err)
 		}
 	}
 }

@@ -133,7 +133,7 @@ func (e *Executor) build(ctx context.Context, c Config, i *instance.Instance, p 
 	if err != nil {
 		return err
 	}
-	server.RegisterBus(e.bus, e.agent, ledger)
+	server.RegisterBus(e.bus, e.agent, ledger, i.Operator())
 	server.RegisterOperator(e.bus, e.server)
 	refetch.Serve(e.bus, p.said)
 	return nil

@@ -12,12 +12,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/united-containers/ucn/chain/canon"
-	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/rpc"
-	"github.com/united-containers/ucn/kit/token"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	identityv1 "github.com/united-containers/ucn/proto/ucn/identity/v1"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
@@ -29,8 +27,7 @@ const (
 	executorService = "executor"
 	methodLogs      = "executor.v1/Logs"
 	// executorTokenHeader carries the token for a host whose operator is not the gateway's: tokens
-	// name the operator that they are for. Without it the host sees the ordinary token, if that is
-	// for its operator.
+	// name the operator that they are for. No host ever sees the ordinary token.
 	executorTokenHeader = "Ucn-Executor-Token"
 	// settleTime is how long the outcome of an attempt, with its stored log, may take to reach the
 	// scheduler after the host let go of the log.
@@ -50,7 +47,8 @@ type logAsk struct {
 	attempt []byte // empty: the newest
 	follow  bool
 	cursor  gateway.Cursor
-	token   string // for the executor
+	token   string // the caller's
+	other   string // for a host of another operator
 }
 
 // logs serves GET /v1/jobs/{job}/logs?attempt=&follow=&offset= as events: "log" with lines, "end"
@@ -103,15 +101,13 @@ func (s *Server) logAskOf(r *http.Request, job [32]byte) (*logAsk, error) {
 			return nil, err
 		}
 	}
-	ask.token, err = executorToken(r)
-	return ask, err
-}
-
-func executorToken(r *http.Request) (string, error) {
-	if values := r.Header.Values(executorTokenHeader); len(values) == 1 {
-		return tokenOf([]string{bearer + values[0]})
+	if ask.token, err = bearerToken(r.Header); err != nil {
+		return nil, err
 	}
-	return bearerToken(r.Header)
+	if values := r.Header.Values(executorTokenHeader); len(values) > 0 {
+		ask.other, err = tokenOf([]string{bearer + strings.Join(values, ",")})
+	}
+	return ask, err
 }
 
 // run tells the log: from the host while it has it, else from storage.
@@ -232,7 +228,7 @@ func attemptOf(job *schedulerv1.Job, named []byte) *schedulerv1.Attempt {
 
 func ended(at *schedulerv1.Attempt) bool { return at.GetState() == jobv1.State_STATE_ENDED }
 
-// live reads the log from the executor, over the bus and in the user's name.
+// live reads the log from the executor, over the bus.
 func (a *logAsk) live(
 	ctx context.Context, at *schedulerv1.Attempt, tell func(event) error,
 ) error {
@@ -240,21 +236,24 @@ func (a *logAsk) live(
 	if err != nil {
 		return err
 	}
-	if err := meantFor(a.token, target.Operator); err != nil {
-		return forOtherOperator(err, target)
-	}
-	client := bus.NewClient(a.server.deps.Bus, bus.TokenProof(
-		func(context.Context, sig.AccountID) (string, error) { return a.token, nil },
-	), bus.ClientOptions{Tracer: a.server.deps.Tracers.Tracer(
-		"github.com/united-containers/ucn/kit/bus"), Clock: a.server.deps.Now})
-	replies, err := client.Stream(ctx, target, methodLogs, &executorv1.LogsRequest{
+	request := &executorv1.LogsRequest{
 		Job: a.job[:], Attempt: at.GetId(), Offset: a.cursor.Offset, Follow: a.follow,
-	}, bus.ForJob(a.job))
+	}
+	client, until, err := a.asker(ctx, target, request)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, until, tokenExpired())
+	defer cancel()
+	replies, err := client.Stream(ctx, target, methodLogs, request, bus.ForJob(a.job))
 	if err != nil {
 		return err
 	}
 	defer replies.Close()
 	for chunk, err := range bus.Replies[*executorv1.LogChunk](replies) {
+		if err != nil && errors.Is(context.Cause(ctx), rpc.ReasonTokenExpired) {
+			return context.Cause(ctx)
+		}
 		if err != nil {
 			return forOtherOperator(err, target)
 		}
@@ -262,24 +261,6 @@ func (a *logAsk) live(
 		if err := tell(a.event(linesOf(chunk))); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// meantFor holds back a token that is for another operator: a token is good for whoever has it, so
-// a host must never see one that opens somebody else's doors.
-func meantFor(text string, operator sig.AccountID) error {
-	if text == "" {
-		return nil // the host says that one is missing
-	}
-	claims, err := token.Decode(text)
-	if err != nil {
-		return err
-	}
-	if claims.Audience != operator {
-		return fault.New(fault.Unauthenticated, rpc.ReasonWrongAudience,
-			"the host of this attempt is another operator's: send a token for %s as well",
-			id.Bech32(id.Account, operator))
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/blob"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/fault"
@@ -46,15 +47,19 @@ type Peer struct {
 type Deps struct {
 	// Ledger, Scheduler and Storage are needed.
 	Ledger, Scheduler, Storage Peer
-	// Bus leads to executors, for logs.
-	Bus *nats.Conn
+	// Bus leads to executors, for logs. Own asks those of Operator, whose gateway this is, in the
+	// gateway's name: they see no token.
+	Bus      *nats.Conn
+	Own      *bus.Client
+	Operator sig.AccountID
 	// Executors judges the certificates that the scheduler names.
 	Executors bus.Instances
 	// OpenAPI is the generated document.
 	OpenAPI []byte
 	// Metrics is served under /metrics; nil serves none.
 	Metrics http.Handler
-	// Callers proves whose a token is, for rates and remembered answers; nil goes by addresses.
+	// Callers proves whose a token is, for rates, remembered answers and logs; nil goes by addresses
+	// and reads no log from hosts of Operator.
 	Callers rpc.Authenticator
 	// Limiter decides per client; nil takes the rate of the Config, if it has one.
 	Limiter rpc.Limiter

@@ -13,11 +13,13 @@ import (
 
 	"github.com/united-containers/ucn/kit/broker"
 	"github.com/united-containers/ucn/kit/bus"
+	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/event/eventtest"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/kittest"
 	"github.com/united-containers/ucn/kit/rpc"
+	"github.com/united-containers/ucn/kit/token"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
@@ -426,9 +428,10 @@ type fakeHost struct {
 	logs func(context.Context, *executorv1.LogsRequest, func(*executorv1.LogChunk) error) error
 }
 
-func startHost(t *testing.T, w *world, b *broker.Broker) *fakeHost {
+// startHost starts a host of an operator.
+func startHost(t *testing.T, w *world, b *broker.Broker, of eventtest.Operator) *fakeHost {
 	t.Helper()
-	h := &fakeHost{Instance: w.operator.Instance(t, "executor"), calls: w.calls}
+	h := &fakeHost{Instance: of.Instance(t, "executor"), calls: w.calls}
 	conn, err := b.Connect("executor")
 	if err != nil {
 		t.Fatal(err)
@@ -436,7 +439,8 @@ func startHost(t *testing.T, w *world, b *broker.Broker) *fakeHost {
 	t.Cleanup(conn.Close)
 	told := w.told.MustService(t, "executor")
 	server, err := bus.NewServer(conn, h.Identity, bus.Authenticator{
-		Tokens: w.tokens(), Instances: judges{},
+		Tokens:    &token.Verifier{Audience: h.Cert.Operator, Chains: []string{eventtest.Chain}},
+		Instances: cert.Verifier{Chains: []string{eventtest.Chain}},
 	}, bus.Options{Tracer: told.Tracers.Tracer("test")})
 	if err != nil {
 		t.Fatal(err)

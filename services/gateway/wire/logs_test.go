@@ -10,11 +10,13 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/event/eventtest"
 	"github.com/united-containers/ucn/kit/fault"
@@ -167,8 +169,9 @@ func TestLogFromHostResumesAfterLastEvent(t *testing.T) {
 		t.Error(diff)
 	}
 	asked := w.calls.take()
-	if last := asked[len(asked)-1]; last.method != "Logs" || last.account != w.user.Account {
-		t.Errorf("the host was asked by %x", last.account)
+	if last := asked[len(asked)-1]; last.method != "Logs" ||
+		!bytes.Equal(last.request.(*executorv1.LogsRequest).GetAccount(), w.user.Account[:]) {
+		t.Errorf("the host was asked %+v", last)
 	}
 	for name, r := range map[string]request{
 		"header": {path: logsPath("?follow=true"),
@@ -287,7 +290,7 @@ func TestLogRefusals(t *testing.T) {
 	})
 	stranger := eventtest.NewOperator(9).Instance(t, "scheduler") // certified, but no executor
 	offline := eventtest.NewOperator(2).Instance(t, "executor")
-	for2 := w.token(t, func(c *token.Claims) { c.Audience = offline.Cert.Operator })
+	for2 := w.token(t, readOnly(offline.Cert.Operator))
 	damaged := w.files.add(t, cid.File, []byte("{}\nnonsense\n")).String()
 	own := w.host.Identity.Certificate
 	tests := []struct {
@@ -337,31 +340,142 @@ func TestLogRefusals(t *testing.T) {
 	}
 }
 
-// TestHostOfAnotherOperator sends the host a token that is meant for it.
-func TestHostOfAnotherOperator(t *testing.T) {
+// readOnly makes claims that another operator's host may see.
+func readOnly(audience sig.AccountID, scopes ...string) func(*token.Claims) {
+	if len(scopes) == 0 {
+		scopes = []string{"job:read"}
+	}
+	return func(c *token.Claims) { c.Audience, c.Scopes = audience, scopes }
+}
+
+// logOf is the request for a log that a host saw; nil if it saw none.
+func (w *world) logOf() *called {
+	for _, c := range w.calls.take() {
+		if c.method == "Logs" {
+			return &c
+		}
+	}
+	return nil
+}
+
+// TestOwnHostsSeeNoToken: the gateway reads in its own name for whom it has proven.
+func TestOwnHostsSeeNoToken(t *testing.T) {
 	w := newWorld(t, nil)
 	w.jobs.set(onHost(t, w.host.Identity.Certificate, running, ""))
-	w.host.answer(func(_ context.Context, _ *executorv1.LogsRequest,
+	var instance bool
+	w.host.answer(func(ctx context.Context, _ *executorv1.LogsRequest,
+		send func(*executorv1.LogChunk) error,
+	) error {
+		c, ok := bus.InstanceFrom(ctx)
+		instance = ok && c.Covers("gateway")
+		return send(chunk(0, 1, 10))
+	})
+	get := func(text string) (*http.Response, []byte) {
+		return w.do(t, request{method: "GET", path: logsPath(""), anonymous: true,
+			header: map[string]string{"Authorization": "Bearer " + text}})
+	}
+	_, body := get(w.token(t, nil))
+	seen := w.logOf()
+	if seen == nil || !instance || seen.account != w.audience ||
+		!bytes.Equal(seen.request.(*executorv1.LogsRequest).GetAccount(), w.user.Account[:]) {
+		t.Errorf("the host saw %+v, of an instance: %v", seen, instance)
+	}
+	if events := allEvents(t, body); len(events) != 2 {
+		t.Errorf("events %v", events)
+	}
+	got, body := get(w.token(t, readOnly(w.audience, "file")))
+	if f := failureOf(t, body); got.StatusCode != 403 || f.Reason != "SCOPE_MISSING" ||
+		w.logOf() != nil {
+		t.Errorf("a token for files: status %d, %+v", got.StatusCode, f)
+	}
+	expired := w.token(t, func(c *token.Claims) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	})
+	got, body = get(expired)
+	if f := failureOf(t, body); got.StatusCode != 401 || w.logOf() != nil {
+		t.Errorf("an expired token: status %d, %+v", got.StatusCode, f)
+	}
+}
+
+// TestLogEndsWithItsToken: a follower whose token runs out is told so.
+func TestLogEndsWithItsToken(t *testing.T) {
+	w := newWorld(t, nil)
+	w.jobs.set(onHost(t, w.host.Identity.Certificate, running, ""))
+	w.host.answer(func(ctx context.Context, _ *executorv1.LogsRequest,
+		send func(*executorv1.LogChunk) error,
+	) error {
+		if err := send(chunk(0, 1, 10)); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	short := w.token(t, func(c *token.Claims) {
+		c.NotAfter = time.Now().Add(time.Second - token.Skew)
+	})
+	_, body := w.do(t, request{method: "GET", path: logsPath("?follow=true"), anonymous: true,
+		header: map[string]string{"Authorization": "Bearer " + short}})
+	events := allEvents(t, body)
+	if len(events) != 2 || events[1].name != "error" ||
+		!strings.Contains(events[1].data, "TOKEN_EXPIRED") {
+		t.Errorf("events %v", events)
+	}
+}
+
+// TestHostOfAnotherOperator gets only a token that is made for it and opens nothing else.
+func TestHostOfAnotherOperator(t *testing.T) {
+	w := newWorld(t, nil)
+	host := startHost(t, w, w.broker, eventtest.NewOperator(2))
+	w.jobs.set(onHost(t, host.Identity.Certificate, running, ""))
+	host.answer(func(_ context.Context, _ *executorv1.LogsRequest,
 		send func(*executorv1.LogChunk) error,
 	) error {
 		return send(chunk(0, 1, 10))
 	})
-	other := w.token(t, func(c *token.Claims) { c.Audience = sig.AccountID{4} })
-	got, body := w.do(t, request{method: "GET", path: logsPath(""),
-		header: map[string]string{"Ucn-Executor-Token": other}})
-	f := failureOf(t, body)
-	for _, c := range w.calls.take() {
-		if c.method == "Logs" {
-			t.Error("the host saw a token that is for another operator")
-		}
+	own, job := host.Cert.Operator, id.Bech32(id.Job, anID())
+	long := func(c *token.Claims) {
+		readOnly(own)(c)
+		c.NotAfter = time.Now().Add(2 * time.Hour)
 	}
-	if got.StatusCode != 401 || f.Reason != "TOKEN_WRONG_AUDIENCE" ||
-		f.Metadata["audience"] != id.Bech32(id.Account, w.audience) {
-		t.Errorf("status %d, %+v", got.StatusCode, f)
+	tests := map[string]struct {
+		change func(*token.Claims) // nil sends none
+		status int
+		reason string
+	}{
+		"none":              {nil, 401, "TOKEN_WRONG_AUDIENCE"},
+		"another operator":  {readOnly(sig.AccountID{4}), 401, "TOKEN_WRONG_AUDIENCE"},
+		"the gateway's own": {readOnly(w.audience), 401, "TOKEN_WRONG_AUDIENCE"},
+		"for all of jobs":   {readOnly(own, "job"), 403, "TOKEN_TOO_WIDE"},
+		"for hosts":         {readOnly(own, "job:host"), 403, "TOKEN_TOO_WIDE"},
+		"for files, too":    {readOnly(own, "job:read", "file"), 403, "TOKEN_TOO_WIDE"},
+		"for another job":   {readOnly(own, "job:read:x"), 403, "TOKEN_TOO_WIDE"},
+		"good for long":     {long, 403, "TOKEN_TOO_WIDE"},
+		"for reading":       {readOnly(own), 200, ""},
+		"for reading it":    {readOnly(own, "job:read:"+job), 200, ""},
 	}
-	_, body = w.do(t, request{method: "GET", path: logsPath(""),
-		header: map[string]string{"Ucn-Executor-Token": w.token(t, nil)}})
-	if events := allEvents(t, body); len(events) != 2 {
-		t.Errorf("events %v", events)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			ask := request{method: "GET", path: logsPath("")}
+			if tt.change != nil {
+				ask.header = map[string]string{"Ucn-Executor-Token": w.token(t, tt.change)}
+			}
+			got, body := w.do(t, ask)
+			seen := w.logOf()
+			if got.StatusCode != tt.status || (seen != nil) != (tt.status == 200) {
+				t.Fatalf("status %d, the host saw %+v, %s", got.StatusCode, seen, body)
+			}
+			if tt.status == 200 {
+				if len(seen.request.(*executorv1.LogsRequest).GetAccount()) != 0 {
+					t.Error("a host of another operator was told an account")
+				}
+				return
+			}
+			f := failureOf(t, body)
+			if f.Reason != tt.reason || tt.reason == "TOKEN_WRONG_AUDIENCE" &&
+				(f.Metadata["audience"] != id.Bech32(id.Account, own) ||
+					f.Metadata["header"] != "Ucn-Executor-Token") {
+				t.Errorf("%+v", f)
+			}
+		})
 	}
 }

@@ -106,8 +106,13 @@ func New(ctx context.Context, c Config, i *instance.Instance) (_ *Gateway, err e
 		return nil, fmt.Errorf("connect to the broker: %w", err)
 	}
 	g.ends = append(g.ends, func() error { conn.Close(); return nil })
+	own, err := i.BusClient(conn)
+	if err != nil {
+		return nil, err
+	}
 	deps := server.Deps{
-		Bus: conn, Executors: i.Judge(), OpenAPI: openapi.Document, Metrics: c.Metrics,
+		Bus: conn, Own: own, Operator: i.Operator(), Executors: i.Judge(),
+		OpenAPI: openapi.Document, Metrics: c.Metrics,
 		Tracers: i.Telemetry.Tracers, Meters: i.Telemetry.Meters, Now: i.Now,
 		Log: i.Telemetry.Log,
 		Callers: &token.Verifier{

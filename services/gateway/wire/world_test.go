@@ -14,8 +14,6 @@ import (
 
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/broker"
-	"github.com/united-containers/ucn/kit/bus"
-	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/event/eventtest"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/keys"
@@ -41,6 +39,7 @@ type world struct {
 	user     keys.Signer
 	operator eventtest.Operator
 	audience sig.AccountID
+	broker   *broker.Broker
 }
 
 // newWorld starts everything; change may be nil.
@@ -52,11 +51,12 @@ func newWorld(t *testing.T, change func(*wire.Config)) *world {
 	}
 	w.told = kittest.NewTelemetry(t, kittest.NewLog(t))
 	b := startBroker(t)
+	w.broker = b
 	own := w.operator.Instance(t, "gateway")
 	w.audience = own.Cert.Operator
 	pipe := &rpc.Pipe{}
 	w.serve(t, pipe)
-	w.host = startHost(t, w, b)
+	w.host = startHost(t, w, b, w.operator)
 	told := w.told.MustService(t, "gateway")
 	i := &instance.Instance{
 		Service: "gateway", Identity: own.Identity, Certificate: own.Cert,
@@ -219,12 +219,3 @@ func failureOf(t *testing.T, body []byte) failure {
 	}
 	return f
 }
-
-// judges are the instances that the fake host believes: none.
-type judges struct{}
-
-func (judges) Verify(context.Context, []byte) (cert.Certificate, cert.ID, error) {
-	return cert.Certificate{}, cert.ID{}, cert.ErrMalformed
-}
-
-var _ bus.Instances = judges{}

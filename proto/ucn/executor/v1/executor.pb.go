@@ -817,9 +817,13 @@ type LogsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Job   []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	// Empty = the newest attempt on this host.
-	Attempt       []byte `protobuf:"bytes,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Offset        uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	Follow        bool   `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`
+	Attempt []byte `protobuf:"bytes,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Offset  uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	Follow  bool   `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`
+	// The account that reads, 32 bytes: for a gateway of the host's own operator alone, which has
+	// proven that account's token and keeps it to itself (NOT_OWN_GATEWAY for all others). Whoever
+	// shows a token leaves it empty.
+	Account       []byte `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -880,6 +884,13 @@ func (x *LogsRequest) GetFollow() bool {
 		return x.Follow
 	}
 	return false
+}
+
+func (x *LogsRequest) GetAccount() []byte {
+	if x != nil {
+		return x.Account
+	}
+	return nil
 }
 
 // StopRequest ends an attempt: by the owner, or by the scheduler that asked for it.
@@ -1951,12 +1962,13 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\x05lease\x18\x01 \x01(\fR\x05lease\x12&\n" +
 	"\x04note\x18\x02 \x01(\v2\x12.ucn.chain.v1.NoteR\x04note\x12J\n" +
 	"\x10countersignature\x18\x03 \x01(\v2\x1e.ucn.chain.v1.CountersignatureR\x10countersignature\"\x15\n" +
-	"\x13AcknowledgeResponse\"i\n" +
+	"\x13AcknowledgeResponse\"\x83\x01\n" +
 	"\vLogsRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\fR\aattempt\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x16\n" +
-	"\x06follow\x18\x04 \x01(\bR\x06follow\"l\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06follow\x12\x18\n" +
+	"\aaccount\x18\x05 \x01(\fR\aaccount\"l\n" +
 	"\vStopRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\fR\aattempt\x12\x16\n" +
