@@ -127,8 +127,16 @@ func (f *Files) CheckImage(
 	}
 	ctx, cancel := context.WithTimeout(rpc.WithToken(ctx, as.Token), stallWait)
 	defer cancel()
-	_, err := f.storage.Stat(ctx, &storagev1.StatRequest{Cid: string(want.ID)})
-	return told(err)
+	m, err := f.storage.Stat(ctx, &storagev1.StatRequest{Cid: string(want.ID), Image: true})
+	if err != nil {
+		return told(err)
+	}
+	// A manifest is no secret: whoever knows it can put it. The layers are.
+	if image := m.GetImage(); image == nil || len(image.GetMissing()) > 0 {
+		return fault.New(executor.ErrNoFile.Kind(), executor.ErrNoFile.Reason(),
+			"the account holds the manifest of %s, and not all of its parts", want.ID)
+	}
+	return nil
 }
 
 // layout is a tar that is being written; closing it ends the writer.

@@ -29,6 +29,8 @@ type storage struct {
 	blobs map[string][]byte
 	puts  []*storagev1.PutHeader
 	full  error
+
+	missing []string // of every image
 }
 
 func (s *storage) add(kind cid.Kind, body []byte) string {
@@ -74,7 +76,10 @@ func (s *storage) Stat(ctx context.Context, m *storagev1.StatRequest) (
 	if _, ok := s.blobs[m.GetCid()]; !ok || !caller.HasScope("file:read") {
 		return nil, fault.New(fault.NotFound, "BLOB_NOT_FOUND", "no blob %s here", m.GetCid())
 	}
-	return &storagev1.StatResponse{}, nil
+	if !m.GetImage() {
+		return &storagev1.StatResponse{}, nil
+	}
+	return &storagev1.StatResponse{Image: &storagev1.Image{Missing: s.missing}}, nil
 }
 
 func (s *storage) Put(in storagev1.StorageService_PutServer) error {

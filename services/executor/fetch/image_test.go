@@ -95,4 +95,8 @@ func TestCheckImage(t *testing.T) {
 		executor.ErrFileDenied) {
 		t.Errorf("an expired token: %v", err)
 	}
+	s.missing = []string{strange}
+	if err := files.CheckImage(t.Context(), good, mine); !errors.Is(err, executor.ErrNoFile) {
+		t.Errorf("the bytes of a manifest without its layers: %v", err)
+	}
 }
