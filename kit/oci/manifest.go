@@ -53,45 +53,13 @@ func (m Manifest) Parts() []Part {
 	return parts
 }
 
-// wireManifest is what is read of a manifest: strangers write them, and a few bytes of JSON can
-// stand for many of memory. Members that nobody here needs are passed over.
+// wireManifest is what is read of a manifest: see Document.
 type wireManifest struct {
-	SchemaVersion int            `json:"schemaVersion"`
-	MediaType     string         `json:"mediaType"`
-	ArtifactType  string         `json:"artifactType"`
-	Config        wireDescriptor `json:"config"`
-	Layers        wireLayers     `json:"layers"`
-}
-
-type wireDescriptor struct {
-	MediaType string `json:"mediaType"`
-	Digest    string `json:"digest"`
-	Size      int64  `json:"size"`
-}
-
-// wireLayers stops reading at the first layer too many.
-type wireLayers []wireDescriptor
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (l *wireLayers) UnmarshalJSON(b []byte) error {
-	*l = nil
-	d := json.NewDecoder(bytes.NewReader(b))
-	if start, err := d.Token(); err != nil || start == nil {
-		return err // null is no layers
-	} else if start != json.Delim('[') {
-		return errors.New("layers are no list")
-	}
-	for d.More() {
-		if len(*l) == MaxLayers {
-			return fmt.Errorf("more than %d layers", MaxLayers)
-		}
-		var one wireDescriptor
-		if err := d.Decode(&one); err != nil {
-			return err
-		}
-		*l = append(*l, one)
-	}
-	return nil
+	SchemaVersion int         `json:"schemaVersion"`
+	ArtifactType  string      `json:"artifactType"`
+	MediaType     string      `json:"mediaType"`
+	Config        Descriptor  `json:"config"`
+	Layers        Descriptors `json:"layers"`
 }
 
 // ParseManifest reads an OCI image manifest. What is no such manifest, names another hash than
@@ -103,6 +71,9 @@ func ParseManifest(c cid.CID, b []byte) (Manifest, error) {
 	var raw wireManifest
 	if err := json.Unmarshal(b, &raw); err != nil {
 		return Manifest{}, NotImage("decode JSON: %v", err)
+	}
+	if len(raw.Layers) > MaxLayers {
+		return Manifest{}, NotImage("more than %d layers", MaxLayers)
 	}
 	if raw.SchemaVersion != 2 || raw.MediaType != "" && raw.MediaType != v1.MediaTypeImageManifest {
 		return Manifest{}, NotImage("schema version %d, media type %.80q, not 2 and %q",
@@ -138,7 +109,7 @@ func checkManifest(c cid.CID, size int64, raw wireManifest) (Manifest, error) {
 	return m, nil
 }
 
-func partOf(d wireDescriptor, limit int64) (Part, error) {
+func partOf(d Descriptor, limit int64) (Part, error) {
 	c, err := cid.ParseDigest(d.Digest)
 	if err != nil {
 		return Part{}, err

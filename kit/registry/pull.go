@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -89,7 +88,7 @@ func (p *pull) image(ctx context.Context, image Image) error {
 	if err := p.document(digest, chosen.manifest); err != nil {
 		return err
 	}
-	if err := p.document(string(m.Config.Digest), chosen.config); err != nil {
+	if err := p.document(m.Config.Digest, chosen.config); err != nil {
 		return err
 	}
 	return p.layers(ctx, m.Layers)
@@ -97,10 +96,10 @@ func (p *pull) image(ctx context.Context, image Image) error {
 
 // layers streams each layer once. The engine unpacks it as often as the manifest names it, and as
 // often it counts.
-func (p *pull) layers(ctx context.Context, layers []v1.Descriptor) error {
+func (p *pull) layers(ctx context.Context, layers []oci.Descriptor) error {
 	sizes := make(map[string]int64, len(layers))
 	for _, layer := range layers {
-		digest := string(layer.Digest)
+		digest := layer.Digest
 		size, here := sizes[digest]
 		if !here {
 			var err error
@@ -117,17 +116,17 @@ func (p *pull) layers(ctx context.Context, layers []v1.Descriptor) error {
 }
 
 // parts reads a manifest and checks its bounds.
-func (p *pull) parts(raw []byte) (v1.Manifest, error) {
-	var m v1.Manifest
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return m, oci.NotImage("its JSON cannot be read")
+func (p *pull) parts(raw []byte) (oci.Document, error) {
+	m, err := oci.ReadDocument(raw)
+	if err != nil {
+		return m, err
 	}
 	if len(m.Layers) > MaxLayers {
 		return m, refuse(ReasonTooLarge, "the image has %d layers, at most %d", len(m.Layers), MaxLayers)
 	}
 	left := p.o.MaxPacked
 	for _, layer := range m.Layers {
-		if _, err := cid.ParseDigest(string(layer.Digest)); err != nil {
+		if _, err := cid.ParseDigest(layer.Digest); err != nil {
 			return m, oci.NotImage("a layer's digest is no sha256")
 		}
 		if !layerType(layer.MediaType) {
@@ -160,15 +159,15 @@ func (p *pull) header(digest string, size int64) error {
 }
 
 // layer streams one layer, and tells the bytes that it unpacks to.
-func (p *pull) layer(ctx context.Context, d v1.Descriptor) (int64, error) {
-	c, err := cid.ParseDigest(string(d.Digest))
+func (p *pull) layer(ctx context.Context, d oci.Descriptor) (int64, error) {
+	c, err := cid.ParseDigest(d.Digest)
 	if err != nil {
 		return 0, err
 	}
-	if err := p.header(string(d.Digest), d.Size); err != nil {
+	if err := p.header(d.Digest, d.Size); err != nil {
 		return 0, err
 	}
-	body := &blob{ctx: ctx, session: p.session, digest: string(d.Digest), size: d.Size}
+	body := &blob{ctx: ctx, session: p.session, digest: d.Digest, size: d.Size}
 	defer body.close()
 	unpacker := oci.NewUnpacker(p.unpacked)
 	_, err = io.Copy(io.MultiWriter(p.out, unpacker), cid.NewReader(body, c, d.Size))
@@ -198,12 +197,12 @@ type documents struct{ manifest, config []byte }
 // config says so.
 func (s *session) choose(ctx context.Context, digest string, raw []byte, platform string,
 ) (string, documents, error) {
-	var list v1.Index
-	if err := json.Unmarshal(raw, &list); err != nil {
-		return "", documents{}, oci.NotImage("its JSON cannot be read")
+	m, err := oci.ReadDocument(raw)
+	if err != nil {
+		return "", documents{}, err
 	}
-	if len(list.Manifests) > 0 {
-		found := find(list.Manifests, platform)
+	if len(m.Manifests) > 0 {
+		found := find(m.Manifests, platform)
 		if found == "" {
 			return "", documents{}, wrongPlatform(platform)
 		}
@@ -214,19 +213,21 @@ func (s *session) choose(ctx context.Context, digest string, raw []byte, platfor
 		if err != nil {
 			return "", documents{}, err
 		}
+		if m, err = oci.ReadDocument(inner); err != nil {
+			return "", documents{}, err
+		}
 		digest, raw = found, inner
 	}
-	var m v1.Manifest
-	if err := json.Unmarshal(raw, &m); err != nil || m.Config.Digest == "" {
+	if m.Config.Digest == "" {
 		return "", documents{}, oci.NotImage("it has no config")
 	}
 	config, err := s.config(ctx, m.Config)
 	if err != nil {
 		return "", documents{}, err
 	}
-	var is v1.Image
-	if err := json.Unmarshal(config, &is); err != nil {
-		return "", documents{}, oci.NotImage("the JSON of its config cannot be read")
+	is, err := oci.ReadConfig(config)
+	if err != nil {
+		return "", documents{}, err
 	}
 	if !fits(&is.Platform, platform) {
 		return "", documents{}, wrongPlatform(platform)
@@ -238,18 +239,18 @@ func wrongPlatform(platform string) error {
 	return refuse(oci.ReasonPlatform, "the reference has no image for %.60s", platform)
 }
 
-func find(list []v1.Descriptor, platform string) string {
+func find(list []oci.Descriptor, platform string) string {
 	for _, d := range list {
 		image := d.MediaType == v1.MediaTypeImageManifest || d.MediaType == dockerManifest
 		if image && d.Platform != nil && fits(d.Platform, platform) {
-			return string(d.Digest)
+			return d.Digest
 		}
 	}
 	return ""
 }
 
 // fits tells whether an image for p runs on platform. A variant counts where both name one.
-func fits(p *v1.Platform, platform string) bool {
+func fits(p *oci.Platform, platform string) bool {
 	want := strings.Split(platform, "/")
 	if len(want) < 2 || p.OS != want[0] || p.Architecture != want[1] {
 		return false
@@ -257,15 +258,15 @@ func fits(p *v1.Platform, platform string) bool {
 	return len(want) < 3 || p.Variant == "" || p.Variant == want[2]
 }
 
-func (s *session) config(ctx context.Context, d v1.Descriptor) ([]byte, error) {
-	c, err := cid.ParseDigest(string(d.Digest))
+func (s *session) config(ctx context.Context, d oci.Descriptor) ([]byte, error) {
+	c, err := cid.ParseDigest(d.Digest)
 	if err != nil {
 		return nil, oci.NotImage("its config's digest is no sha256")
 	}
 	if d.Size < 0 || d.Size > MaxManifest {
 		return nil, refuse(ReasonTooLarge, "the config has %d bytes, at most %d", d.Size, MaxManifest)
 	}
-	body := &blob{ctx: ctx, session: s, digest: string(d.Digest), size: d.Size}
+	body := &blob{ctx: ctx, session: s, digest: d.Digest, size: d.Size}
 	defer body.close()
 	var out bytes.Buffer
 	if _, err := io.Copy(&out, cid.NewReader(body, c, d.Size)); err != nil {

@@ -136,18 +136,19 @@ func (f *layoutFilter) finish() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("writing the image layout: %w", err)
 	}
-	return m.Config.Digest.String(), nil
+	return m.Config.Digest, nil
 }
 
 // layers checks that the layers are here, and that they are the ones that the config names.
-func (f *layoutFilter) layers(m *v1.Manifest) error {
-	var config struct {
-		RootFS v1.RootFS `json:"rootfs"`
-	}
-	raw, ok := f.documents[strings.TrimPrefix(m.Config.Digest.String(), "sha256:")]
-	if !ok || json.Unmarshal(raw, &config) != nil {
-		return fmt.Errorf("%w: config %.80q of the image is not in the layout, or not to be read",
+func (f *layoutFilter) layers(m oci.Document) error {
+	raw, ok := f.documents[strings.TrimPrefix(m.Config.Digest, "sha256:")]
+	if !ok {
+		return fmt.Errorf("%w: config %.80q of the image is not in the layout",
 			executor.ErrImageMismatch, m.Config.Digest)
+	}
+	config, err := oci.ReadConfig(raw)
+	if err != nil {
+		return fmt.Errorf("%w: config: %w", executor.ErrImageMismatch, err)
 	}
 	if len(config.RootFS.DiffIDs) != len(m.Layers) {
 		return fmt.Errorf("%w: %d layers, and %d in the config", executor.ErrImageMismatch,
@@ -155,12 +156,12 @@ func (f *layoutFilter) layers(m *v1.Manifest) error {
 	}
 	left := int64(maxUnpacked)
 	for n, d := range m.Layers {
-		got, ok := f.seen[strings.TrimPrefix(d.Digest.String(), "sha256:")]
+		got, ok := f.seen[strings.TrimPrefix(d.Digest, "sha256:")]
 		if !ok {
 			return fmt.Errorf("%w: blob %.80q of the image is not in the layout",
 				executor.ErrImageMismatch, d.Digest)
 		}
-		if want := config.RootFS.DiffIDs[n].String(); got.DiffID != want {
+		if want := config.RootFS.DiffIDs[n]; got.DiffID != want {
 			return fmt.Errorf("%w: layer %d unpacks to %s, and the config says %.80q",
 				executor.ErrImageMismatch, n, got.DiffID, want)
 		}
@@ -182,25 +183,27 @@ func (f *layoutFilter) document(name string, b []byte) error {
 
 // manifest finds the image manifest with the digest, or, if that is an index, the one for this
 // platform in it.
-func (f *layoutFilter) manifest(digest string, index bool) (string, *v1.Manifest, error) {
+func (f *layoutFilter) manifest(digest string, index bool) (string, oci.Document, error) {
 	b, ok := f.documents[strings.TrimPrefix(digest, "sha256:")]
 	if !ok {
-		return "", nil, fmt.Errorf("%w: the layout does not hold %.80q", executor.ErrImageMismatch,
-			digest)
+		return "", oci.Document{}, fmt.Errorf("%w: the layout does not hold %.80q",
+			executor.ErrImageMismatch, digest)
 	}
-	var list v1.Index
-	if err := json.Unmarshal(b, &list); err == nil && index && len(list.Manifests) > 0 {
-		for _, d := range list.Manifests {
+	m, err := oci.ReadDocument(b)
+	if err != nil {
+		return "", m, fmt.Errorf("%w: %.80q: %w", executor.ErrImageMismatch, digest, err)
+	}
+	if index && len(m.Manifests) > 0 {
+		for _, d := range m.Manifests {
 			if p := d.Platform; p != nil && p.OS == runtime.GOOS && p.Architecture == runtime.GOARCH {
-				return f.manifest(d.Digest.String(), false)
+				return f.manifest(d.Digest, false)
 			}
 		}
-		return "", nil, fmt.Errorf("%w: the image has no manifest for %s/%s", executor.ErrUnsupported,
+		return "", m, fmt.Errorf("%w: the image has no manifest for %s/%s", executor.ErrUnsupported,
 			runtime.GOOS, runtime.GOARCH)
 	}
-	var m v1.Manifest
-	if err := json.Unmarshal(b, &m); err != nil || m.Config.Digest == "" {
-		return "", nil, fmt.Errorf("%w: %s is no image manifest", executor.ErrImageMismatch, digest)
+	if m.Config.Digest == "" {
+		return "", m, fmt.Errorf("%w: %s is no image manifest", executor.ErrImageMismatch, digest)
 	}
-	return digest, &m, nil
+	return digest, m, nil
 }
