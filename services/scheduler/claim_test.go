@@ -3,6 +3,7 @@ package scheduler_test
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,20 +34,21 @@ func TestLostLeaseIsSettled(t *testing.T) {
 		}
 		m.stop()
 		time.Sleep(23*time.Hour + 45*time.Minute)
+		var away atomic.Bool
+		m.ledger.Fail = func(method string) error {
+			if away.Load() && method == "Settle" {
+				return errors.New("away")
+			}
+			return nil
+		}
 		m.start()
 		time.Sleep(10 * time.Second)
 		if m.ledger.Unsettled() != 2 {
 			t.Fatal("a lease was settled before its claim window was over")
 		}
-		away := true
-		m.ledger.Fail = func(method string) error {
-			if away && method == "Settle" {
-				return errors.New("away")
-			}
-			return nil
-		}
+		away.Store(true)
 		time.Sleep(30 * time.Minute)
-		away = false
+		away.Store(false)
 		time.Sleep(10 * time.Second)
 		if n := m.ledger.Unsettled(); n != 1 {
 			t.Errorf("%d leases are not settled, want only the one that runs", n)

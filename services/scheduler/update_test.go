@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,9 +50,9 @@ func TestUpdateReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		defer func() { m.stop() }()
-		var stopped []scheduler.Stop
-		m.hosts.OnStop = func(_ scheduler.Host, s scheduler.Stop) error {
-			stopped = append(stopped, s)
+		var stopped atomic.Int32
+		m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error {
+			stopped.Add(1)
 			return nil
 		}
 		m.offer(1, 1000)
@@ -80,8 +81,8 @@ func TestUpdateReplicas(t *testing.T) {
 		if err := m.update(j.ID, "three", func(s *scheduler.Spec) { s.Lanes = 1 }); err != nil {
 			t.Fatal(err)
 		}
-		if len(stopped) != 2 {
-			t.Fatalf("%d attempts were told to stop, want 2", len(stopped))
+		if n := stopped.Load(); n != 2 {
+			t.Fatalf("%d attempts were told to stop, want 2", n)
 		}
 		for slot := 1; slot < 3; slot++ {
 			m.tell(j.ID, slot, scheduler.Ended, scheduler.Cancelled)
