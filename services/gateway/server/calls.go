@@ -88,11 +88,12 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, a asking) error {
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}
-	who := ""
+	var who client
 	if r.Header.Get(keyHeader) != "" {
-		// A token that is not proven here names nobody: then the very same token counts.
-		sum := sha256.Sum256([]byte(a.token))
-		who = s.whose(ctx, a.token, addressOf(r)+string(sum[:]))
+		who.who, who.proven = s.whose(ctx, a.token, addressOf(r))
+		if !who.proven { // its token names nobody: then the very same token counts
+			who.token = sha256.Sum256([]byte(a.token))
+		}
 	}
 	return s.once(w, r, who, s.calls.ServeHTTP)
 }

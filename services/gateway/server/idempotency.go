@@ -18,7 +18,7 @@ import (
 const (
 	maxKey       = 255       // bytes of an Idempotency-Key
 	maxAnswers   = 16_384    // of all clients together
-	maxOfClient  = 1_024     // of one
+	maxOfClient  = 1_024     // of one account, or of all without account at one address
 	maxAnswer    = 64 << 10  // bytes of one that is kept; a larger one is not repeated
 	maxRemember  = 128 << 20 // bytes of all together
 	rememberTime = 24 * time.Hour
@@ -29,22 +29,40 @@ const statusClientClosed = 499
 
 const keyHeader = "Idempotency-Key"
 
+// client is whose a key is. One that proves no account shares what its address may have remembered
+// with all others there, told apart by their tokens: anybody can make up a token.
+type client struct {
+	who    string
+	token  [32]byte // of one that is not proven
+	proven bool
+}
+
 // answers remembers what requests with an Idempotency-Key were answered
 // (draft-ietf-httpapi-idempotency-key-header). It is in memory: after a restart a repeated request
 // runs again, which is safe, because transactions and jobs have ids of their own and are accepted
-// once.
+// once. When it is full, the oldest answer of whoever has most gives way: nobody keeps others out.
 type answers struct {
 	mu    sync.Mutex // guards all; order has every answer, oldest first
 	by    map[[32]byte]*answer
 	order *list.List
-	of    map[string]int // by client
+	of    map[string]*holder
+	most  []*list.List // holders by how many answers they have that can give way
 	bytes int
+}
+
+// holder is a client with answers.
+type holder struct {
+	who   string
+	held  int        // answers, given or on their way
+	given *list.List // the answers that were given, oldest first
+	place *list.Element
 }
 
 // answer is one that was given, or is on its way while done is false.
 type answer struct {
 	key     [32]byte
-	who     string
+	client  client
+	of      *holder
 	request [32]byte
 	until   time.Time
 	done    bool
@@ -53,15 +71,23 @@ type answer struct {
 	link    string
 	body    []byte
 	place   *list.Element
+	given   *list.Element // in holder.given once done
 }
 
 func newAnswers() *answers {
-	return &answers{by: map[[32]byte]*answer{}, order: list.New(), of: map[string]int{}}
+	a := &answers{by: map[[32]byte]*answer{}, order: list.New(), of: map[string]*holder{},
+		most: make([]*list.List, maxOfClient+1)}
+	for i := range a.most {
+		a.most[i] = list.New()
+	}
+	return a
 }
 
 // begin returns the answer that is known for a request, or a new one that end must be called for.
-func (a *answers) begin(who, key string, request [32]byte, now time.Time) (*answer, error) {
-	name := sha256.Sum256([]byte(who + "\x00" + key))
+func (a *answers) begin(
+	c client, key string, request [32]byte, now time.Time,
+) (*answer, error) {
+	name := sha256.Sum256([]byte(c.who + "\x00" + string(c.token[:]) + key))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.expire(now)
@@ -76,37 +102,80 @@ func (a *answers) begin(who, key string, request [32]byte, now time.Time) (*answ
 		}
 		return known, nil
 	}
-	if a.of[who] >= maxOfClient || a.order.Len() >= maxAnswers {
+	of := a.of[c.who]
+	if of != nil && of.held >= maxOfClient || a.order.Len() >= maxAnswers && !a.makeRoom() {
 		return nil, fault.New(fault.ResourceExhausted, gateway.ReasonKeysFull,
 			"too many Idempotency-Keys are remembered for %s: send the request without one",
 			rememberTime).WithRetry(time.Minute)
 	}
-	one := &answer{key: name, who: who, request: request, until: now.Add(rememberTime)}
+	if of = a.of[c.who]; of == nil { // again: room may have been made of its last answer
+		of = &holder{who: c.who, given: list.New()}
+		of.place = a.most[0].PushBack(of)
+		a.of[c.who] = of
+	}
+	one := &answer{key: name, client: c, of: of, request: request, until: now.Add(rememberTime)}
 	one.place = a.order.PushBack(one)
 	a.by[name] = one
-	a.of[who]++
+	of.held++
 	return one, nil
 }
 
-// end keeps an answer. One that may be different next time, or is too large, is forgotten.
+// end keeps an answer. One that may be different next time, or is too large, is forgotten, and so
+// is a failure of a client that is not proven: it costs nothing to make one.
 func (a *answers) end(one *answer, got *recorded) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !got.lasting() || got.large || a.bytes+got.body.Len() > maxRemember {
+	if !got.lasting() || got.large || got.code >= 300 && !one.client.proven {
 		a.drop(one)
 		return
 	}
+	for a.bytes+got.body.Len() > maxRemember {
+		if !a.makeRoom() {
+			a.drop(one)
+			return
+		}
+	}
 	one.done, one.code, one.body = true, got.code, got.body.Bytes()
 	one.kind, one.link = got.Header().Get("Content-Type"), got.Header().Get("Link")
+	one.given = one.of.given.PushBack(one)
+	a.rank(one.of)
 	a.bytes += len(one.body)
+}
+
+// makeRoom forgets the oldest answer of the client that has most. It tells whether there was one.
+func (a *answers) makeRoom() bool {
+	for n := len(a.most) - 1; n > 0; n-- {
+		if first := a.most[n].Front(); first != nil {
+			a.drop(first.Value.(*holder).given.Front().Value.(*answer))
+			return true
+		}
+	}
+	return false
+}
+
+// rank puts a holder where its number of given answers belongs.
+func (a *answers) rank(h *holder) {
+	before := h.given.Len()
+	for _, n := range []int{before - 1, before + 1} {
+		if n >= 0 && n < len(a.most) {
+			a.most[n].Remove(h.place) // does nothing when it is not of this list
+		}
+	}
+	h.place = a.most[before].PushBack(h)
 }
 
 func (a *answers) drop(one *answer) {
 	a.order.Remove(one.place)
 	delete(a.by, one.key)
 	a.bytes -= len(one.body)
-	if a.of[one.who]--; a.of[one.who] == 0 {
-		delete(a.of, one.who)
+	h := one.of
+	if h.held--; one.done {
+		h.given.Remove(one.given)
+		a.rank(h)
+	}
+	if h.held == 0 {
+		a.most[h.given.Len()].Remove(h.place)
+		delete(a.of, h.who)
 	}
 }
 
@@ -168,7 +237,7 @@ func (r *recorded) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // once serves a request that may have been answered before. The body was read into memory. A call
 // with a key goes on when its client leaves, within the time of a call: the client comes back with
 // the key to hear what became of it.
-func (s *Server) once(w http.ResponseWriter, r *http.Request, who string, serve func(
+func (s *Server) once(w http.ResponseWriter, r *http.Request, who client, serve func(
 	http.ResponseWriter, *http.Request)) error {
 	key := r.Header.Get(keyHeader)
 	if key == "" || r.Method == http.MethodGet || r.Method == http.MethodHead {

@@ -148,7 +148,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, token string) err
 	if kind == nil {
 		return nil
 	}
-	return kind.allow(w.Header(), s.whose(r.Context(), token, address), now)
+	who, _ := s.whose(r.Context(), token, address)
+	return kind.allow(w.Header(), who, now)
 }
 
 func addressOf(r *http.Request) string {
@@ -159,15 +160,15 @@ func addressOf(r *http.Request) string {
 	return host
 }
 
-// whose names the client whose bucket a request is from: the account that signed its token, or its
-// address. The token gives no right here; services judge it again.
-func (s *Server) whose(ctx context.Context, token, address string) string {
+// whose names the client whose bucket a request is from: the account that signed its token, which
+// is proven then, or its address. The token gives no right here; services judge it again.
+func (s *Server) whose(ctx context.Context, token, address string) (who string, proven bool) {
 	if token == "" || s.deps.Callers == nil {
-		return "address:" + address
+		return "address:" + address, false
 	}
 	caller, err := s.deps.Callers.Authenticate(ctx, token)
 	if err != nil {
-		return "address:" + address
+		return "address:" + address, false
 	}
-	return "account:" + string(caller.Account[:])
+	return "account:" + string(caller.Account[:]), true
 }

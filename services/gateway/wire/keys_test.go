@@ -2,12 +2,15 @@ package wire_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/services/gateway/server"
+	"github.com/united-containers/ucn/services/gateway/wire"
 )
 
 // faucet asks the faucet under an Idempotency-Key.
@@ -78,4 +81,21 @@ func TestCallOutlivesItsClient(t *testing.T) {
 		return
 	}
 	t.Error("the call never ended")
+}
+
+// TestStrangersDoNotFillTheKeys: failures of made-up tokens are not kept.
+func TestStrangersDoNotFillTheKeys(t *testing.T) {
+	w := newWorld(t, func(c *wire.Config) { c.HTTP.Rates = server.Rates{} })
+	for i := range 1_100 { // more than one address may have
+		header := map[string]string{"Idempotency-Key": "k",
+			"Authorization": fmt.Sprintf("Bearer x%d", i)}
+		got, body := w.do(t, request{method: "POST", path: "/v1/faucet", anonymous: true,
+			body: strings.NewReader("{bad"), header: header})
+		if got.StatusCode == http.StatusTooManyRequests {
+			t.Fatalf("full after %d: %s", i, body)
+		}
+	}
+	if got, body := w.faucet(t, "honest"); got.StatusCode != 200 {
+		t.Errorf("an honest account: status %d, %s", got.StatusCode, body)
+	}
 }

@@ -1,0 +1,87 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/united-containers/ucn/services/gateway"
+)
+
+// said is a whole answer with a status and a body.
+func said(code int, body string) *recorded {
+	got := &recorded{ResponseWriter: httptest.NewRecorder(), code: code, whole: true}
+	_, _ = got.body.WriteString(body)
+	return got
+}
+
+// TestWhoHasMostGivesWay: a full memory of answers takes new ones by forgetting the oldest of the
+// client with most, never one of a client with few.
+func TestWhoHasMostGivesWay(t *testing.T) {
+	a, now := newAnswers(), time.Unix(0, 0)
+	ask := func(who, key string) (*answer, error) {
+		return a.begin(client{who: who, proven: true}, key, [32]byte{}, now)
+	}
+	keep := func(who, key, body string) {
+		t.Helper()
+		one, err := ask(who, key)
+		if err != nil {
+			t.Fatalf("%s %s: %v", who, key, err)
+		}
+		if !one.done {
+			a.end(one, said(200, body))
+		}
+	}
+	keep("honest", "first", "")
+	for n := range maxAnswers { // 16 greedy ones, and one more answer than there is room for
+		keep(fmt.Sprint("greedy", n%16), fmt.Sprint(n), "")
+	}
+	if _, err := ask("greedy1", "one more"); !errors.Is(err, gateway.ReasonKeysFull) {
+		t.Errorf("beyond a client's bound: %v", err)
+	}
+	keep("honest", "second", "")
+	for _, key := range []string{"first", "second"} {
+		if one, err := ask("honest", key); err != nil || !one.done {
+			t.Errorf("%s of the honest one is forgotten: %v", key, err)
+		}
+	}
+	if len(a.by) != maxAnswers || a.order.Len() != maxAnswers {
+		t.Errorf("%d and %d answers", len(a.by), a.order.Len())
+	}
+	keep("honest", "large", string(make([]byte, maxAnswer)))
+	for n := range maxRemember / maxAnswer {
+		keep(fmt.Sprint("wordy", n%4), fmt.Sprint(n), string(make([]byte, maxAnswer)))
+	}
+	if one, err := ask("honest", "large"); err != nil || !one.done || a.bytes > maxRemember {
+		t.Errorf("the large answer is forgotten, %d bytes are kept: %v", a.bytes, err)
+	}
+	now = now.Add(rememberTime)
+	if _, err := ask("late", "k"); err != nil || len(a.by) != 1 || len(a.of) != 1 || a.bytes != 0 {
+		t.Errorf("after their time %d answers of %d clients, %d bytes are left: %v", len(a.by),
+			len(a.of), a.bytes, err)
+	}
+}
+
+// TestUnprovenShareTheirAddress: tokens of strangers do not make clients of their own.
+func TestUnprovenShareTheirAddress(t *testing.T) {
+	a, now := newAnswers(), time.Unix(0, 0)
+	var err error
+	for n := 0; err == nil && n <= maxOfClient; n++ {
+		_, err = a.begin(client{who: "address:x", token: [32]byte{byte(n), byte(n >> 8)}}, "k",
+			[32]byte{}, now)
+	}
+	if !errors.Is(err, gateway.ReasonKeysFull) {
+		t.Errorf("one address has as many keys as it likes: %v", err)
+	}
+	one, err := a.begin(client{who: "address:y"}, "k", [32]byte{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.end(one, said(404, ""))
+	if again, err := a.begin(client{who: "address:y"}, "k", [32]byte{}, now); err != nil ||
+		again.done {
+		t.Errorf("a stranger's failure is kept: %v", err)
+	}
+}
