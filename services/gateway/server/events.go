@@ -41,7 +41,11 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, source prod
 		s.wrote(r, errors.Join(err, <-done))
 		return nil
 	}
-	if err == nil || !out.begun {
+	if err == nil {
+		out.begin() // a stream that had nothing to say is a stream all the same
+		return nil
+	}
+	if !out.begun {
 		return err
 	}
 	f := s.explain(r.Context(), err)

@@ -78,12 +78,11 @@ func (s *Server) jobEvents(job [32]byte, seen string) produce {
 			}
 			sum := sha256.Sum256(raw)
 			place := hex.EncodeToString(sum[:8])
-			if place == seen {
-				continue // it is as the client saw it last
-			}
-			e := event{name: "job", id: place}
-			if e.data, err = data(answer.GetJob()); err == nil {
-				err = tell(e)
+			if place != seen { // else it is as the client saw it last
+				e := event{name: "job", id: place}
+				if e.data, err = data(answer.GetJob()); err == nil {
+					err = tell(e)
+				}
 			}
 			if err == nil && answer.GetJob().GetState() == jobv1.State_STATE_ENDED {
 				return tell(event{name: "end", data: map[string]string{}})

@@ -63,12 +63,18 @@ func (f *fakeLedger) GetHistoryProof(
 	return &ledgerv1.GetHistoryProofResponse{}, f.calls.note(ctx, "GetHistoryProof", m)
 }
 
+// noBlocks is from where there are none.
+const noBlocks = 404
+
 // WatchBlocks sends two blocks and ends.
 func (f *fakeLedger) WatchBlocks(
 	m *ledgerv1.WatchBlocksRequest, s grpc.ServerStreamingServer[ledgerv1.WatchBlocksResponse],
 ) error {
 	if err := f.calls.note(s.Context(), "WatchBlocks", m); err != nil {
 		return err
+	}
+	if m.GetFrom() == noBlocks {
+		return nil
 	}
 	for i := range uint64(2) {
 		header := &chainv1.Header{Height: m.GetFrom() + i}

@@ -223,6 +223,10 @@ func TestWatchesAsEvents(t *testing.T) {
 	if again := w.heard(t, "/v1/blocks:watch?from=7", "8", 1); fmt.Sprint(again) != "[block 9]" {
 		t.Errorf("after block 8: %v", again)
 	}
+	// heard fails on what is no stream of events.
+	if none := w.heard(t, fmt.Sprint("/v1/blocks:watch?from=", noBlocks), "", 1); len(none) != 0 {
+		t.Errorf("without blocks: %v", none)
+	}
 	path := "/v1/jobs/" + id.Bech32(id.Job, anID()) + ":watch"
 	w.jobs.set(&schedulerv1.Job{State: jobv1.State_STATE_RUNNING})
 	first := w.heard(t, path, "", 1)
@@ -234,6 +238,9 @@ func TestWatchesAsEvents(t *testing.T) {
 		t.Errorf("the end: %v", rest)
 	}
 	last := strings.TrimPrefix(w.heard(t, path, "", 1)[0], "job ")
+	if rest := w.heard(t, path, last, 1); fmt.Sprint(rest) != "[end]" {
+		t.Errorf("after the end was seen: %v", rest)
+	}
 	w.jobs.set(&schedulerv1.Job{State: jobv1.State_STATE_ENDED, Reason: "changed"})
 	if rest := w.heard(t, path, last, 2); len(rest) != 2 || rest[0] == "job "+last {
 		t.Errorf("after the last change: %v", rest)
