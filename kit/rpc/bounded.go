@@ -5,9 +5,12 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
 )
 
-// bounded is a listener that lets in only so many connections, and only so many of one address, so
+// bounded is a listener that lets in only so many connections, and only so many of one Origin, so
 // that a stranger cannot make the server keep what it keeps per connection without end. What is too
 // much is closed at once. Loopback addresses and others without a host share the first bound alone:
 // all services of a machine come from there.
@@ -16,15 +19,21 @@ type bounded struct {
 	log            *slog.Logger
 	most, mostOfIP int
 
+	warn    rate.Sometimes
+	refused int64 // since the last warning; one goroutine accepts
+
 	mu   sync.Mutex // guards both
 	open int
 	of   map[string]int
 }
 
+// warnEvery is how often refused connections are logged: strangers make as many as they like.
+const warnEvery = 10 * time.Second
+
 func bound(l net.Listener, cfg ServerConfig, log *slog.Logger) *bounded {
 	return &bounded{
 		Listener: l, log: log, most: cfg.MaxConnections, mostOfIP: cfg.MaxPerAddress,
-		of: map[string]int{},
+		of: map[string]int{}, warn: rate.Sometimes{First: 1, Interval: warnEvery},
 	}
 }
 
@@ -39,8 +48,12 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if b.take(who) {
 			return &counted{Conn: conn, give: sync.OnceFunc(func() { b.give(who) })}, nil
 		}
-		b.log.LogAttrs(context.Background(), slog.LevelWarn, "a connection is too many",
-			slog.String("from", conn.RemoteAddr().String()))
+		b.refused++
+		b.warn.Do(func() {
+			b.log.LogAttrs(context.Background(), slog.LevelWarn, "too many connections",
+				slog.String("from", conn.RemoteAddr().String()), slog.Int64("refused", b.refused))
+			b.refused = 0
+		})
 		_ = conn.Close() // it was never used
 	}
 }
@@ -76,7 +89,7 @@ func hostOf(addr net.Addr) string {
 	if !ok || tcp.IP.IsLoopback() {
 		return ""
 	}
-	return tcp.IP.String()
+	return Origin(tcp.IP.String())
 }
 
 // counted is a connection that gives its place back.

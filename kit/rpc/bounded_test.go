@@ -1,10 +1,14 @@
 package rpc_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -81,12 +85,28 @@ func (c *crowd) Accept() (net.Conn, error) {
 }
 
 func TestConnectionsPerAddress(t *testing.T) {
+	for _, tc := range []struct{ from, want []string }{
+		{
+			[]string{"10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2", "127.0.0.1", "127.0.0.1",
+				"10.0.0.3"},
+			[]string{"10.0.0.1", "10.0.0.1", "10.0.0.2", "127.0.0.1", "127.0.0.1"},
+		},
+		{ // a /64 is one client
+			[]string{"2001:db8:1:2::1", "2001:db8:1:2::2", "2001:db8:1:2:3::", "2001:db8:1:3::1"},
+			[]string{"2001:db8:1:2::1", "2001:db8:1:2::2", "2001:db8:1:3::1"},
+		},
+	} {
+		letIn(t, tc.from, tc.want)
+	}
+}
+
+func letIn(t *testing.T, from, want []string) {
+	t.Helper()
 	cfg := rpc.DefaultServer()
 	cfg.MaxConnections, cfg.MaxPerAddress = 5, 2
 	c := &crowd{from: make(chan net.Addr, 10)}
-	l := rpc.Bound(c, cfg)
-	for _, host := range []string{"10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2", "127.0.0.1",
-		"127.0.0.1", "10.0.0.3"} {
+	l := rpc.Bound(c, cfg, slog.New(slog.DiscardHandler))
+	for _, host := range from {
 		c.from <- &net.TCPAddr{IP: net.ParseIP(host), Port: 1}
 	}
 	close(c.from)
@@ -102,7 +122,6 @@ func TestConnectionsPerAddress(t *testing.T) {
 	for _, conn := range got {
 		hosts = append(hosts, conn.RemoteAddr().(*net.TCPAddr).IP.String())
 	}
-	want := []string{"10.0.0.1", "10.0.0.1", "10.0.0.2", "127.0.0.1", "127.0.0.1"}
 	if len(hosts) != len(want) {
 		t.Fatalf("let in %v", hosts)
 	}
@@ -111,6 +130,33 @@ func TestConnectionsPerAddress(t *testing.T) {
 			t.Errorf("let in %v, want %v", hosts, want)
 		}
 	}
+}
+
+// TestRefusalsDoNotFloodTheLog: strangers do not choose how much is logged.
+func TestRefusalsDoNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := rpc.DefaultServer()
+		cfg.MaxConnections = 0
+		c := &crowd{from: make(chan net.Addr)}
+		var told bytes.Buffer
+		l := rpc.Bound(c, cfg, slog.New(slog.NewTextHandler(&told, nil)))
+		go func() {
+			defer close(c.from)
+			for i := range 101 {
+				if i == 100 {
+					time.Sleep(time.Minute) // of the bubble: takes no time
+				}
+				c.from <- &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: i}
+			}
+		}()
+		if _, err := l.Accept(); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		if lines := strings.Count(told.String(), "\n"); lines != 2 ||
+			!strings.Contains(told.String(), "refused=100") {
+			t.Errorf("logged %d lines: %s", lines, told.String())
+		}
+	})
 }
 
 // TestNoTokenNoMessage: a call without a token is refused before its message is read.

@@ -6,6 +6,6 @@ import (
 )
 
 // Bound is the listener of a server with the configuration, over another.
-func Bound(l net.Listener, cfg ServerConfig) net.Listener {
-	return bound(l, cfg, slog.New(slog.DiscardHandler))
+func Bound(l net.Listener, cfg ServerConfig, log *slog.Logger) net.Listener {
+	return bound(l, cfg, log)
 }

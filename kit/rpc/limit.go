@@ -24,7 +24,7 @@ type Limiter interface {
 	Allow(ctx context.Context, method string) error
 }
 
-// RateLimiter is a token bucket per account, and per IP address for calls without a caller.
+// RateLimiter is a token bucket per account, and per Origin for calls without a caller.
 type RateLimiter struct {
 	limit rate.Limit
 	burst int
@@ -88,7 +88,7 @@ func limitKey(ctx context.Context) string {
 	}
 	if p, ok := peer.FromContext(ctx); ok {
 		if host, _, err := net.SplitHostPort(p.Addr.String()); err == nil {
-			return "host:" + host
+			return "host:" + Origin(host)
 		}
 	}
 	return "local"

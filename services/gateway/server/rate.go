@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -152,13 +151,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, token string) err
 	return kind.allow(w.Header(), who, now)
 }
 
-func addressOf(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
-}
+// addressOf is whose requests without a proven account are counted together.
+func addressOf(r *http.Request) string { return rpc.Origin(r.RemoteAddr) }
 
 // whose names the client whose bucket a request is from: the account that signed its token, which
 // is proven then, or its address. The token gives no right here; services judge it again.

@@ -241,10 +241,7 @@ func newShares(most int) *shares { return &shares{most: most, by: map[string]int
 
 // take takes a place for the client of r, or says that none is free. It never waits.
 func (s *shares) take(r *http.Request, what string) (give func(), err error) {
-	who, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		who = r.RemoteAddr
-	}
+	who := addressOf(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.taken >= s.most || s.by[who] >= max(s.most/shareOfOne, 1) {

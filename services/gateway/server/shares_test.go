@@ -23,6 +23,9 @@ func TestOneClientLeavesRoom(t *testing.T) {
 	if _, err = take("192.0.2.1:3"); !errors.Is(err, gateway.ReasonBusy) {
 		t.Errorf("beyond the half: %v", err)
 	}
+	if _, err = take("[::ffff:192.0.2.1]:4"); !errors.Is(err, gateway.ReasonBusy) {
+		t.Errorf("the same address, mapped: %v", err)
+	}
 	for _, other := range []string{"192.0.2.2:1", "[2001:db8::1]:1"} {
 		if _, err = take(other); err != nil {
 			t.Errorf("%s: %v", other, err)
@@ -34,5 +37,17 @@ func TestOneClientLeavesRoom(t *testing.T) {
 	give()
 	if _, err = take("192.0.2.1:4"); err != nil {
 		t.Errorf("after one was given back: %v", err)
+	}
+}
+
+// TestOneSiteIsOneClient: whoever has a /64 has 2^64 addresses.
+func TestOneSiteIsOneClient(t *testing.T) {
+	s := newShares(4)
+	for i, from := range []string{"[2001:db8:1:2::1]:1", "[2001:db8:1:2:3::1]:1",
+		"[2001:db8:1:2:ffff::]:1", "[2001:db8:1:3::1]:1"} {
+		_, err := s.take(&http.Request{RemoteAddr: from}, "streams")
+		if beyond := i == 2; errors.Is(err, gateway.ReasonBusy) != beyond {
+			t.Errorf("%s: %v", from, err)
+		}
 	}
 }
