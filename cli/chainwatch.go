@@ -24,6 +24,9 @@ only blocks with a transaction about that come, with the numbers of these transa
 			"  ucn chain watch --escrow ucne1... --from 0",
 		Args: args(cobra.NoArgs),
 		RunE: a.following(withoutKey, func(ctx context.Context, l *link, _ []string) error {
+			if count < 0 {
+				return usagef("--count is %d, and must not be negative", count)
+			}
 			r, err := watchAsked(l.Chain, from, account, escrow)
 			if err != nil {
 				return err
@@ -45,7 +48,6 @@ only blocks with a transaction about that come, with the numbers of these transa
 	cmd.Flags().IntVar(&count, "count", 0, "stop after so many blocks; 0 is never")
 	cmd.Flags().StringVar(&account, "account", "", "only blocks that are about this account")
 	cmd.Flags().StringVar(&escrow, "escrow", "", "only blocks that are about this escrow")
-	cmd.MarkFlagsMutuallyExclusive("account", "escrow")
 	return cmd
 }
 
@@ -53,6 +55,9 @@ only blocks with a transaction about that come, with the numbers of these transa
 func watchAsked(chain string, from int64, account, escrow string) (
 	*ledgerv1.WatchBlocksRequest, error,
 ) {
+	if account != "" && escrow != "" {
+		return nil, usagef("--account and --escrow are not watched together")
+	}
 	r := &ledgerv1.WatchBlocksRequest{
 		Chain: chain, From: uint64(max(from, 0)), AfterHead: from < 0,
 	}

@@ -47,6 +47,9 @@ is countersigned while this waits: job attach does that.`,
 					return err
 				}
 			}
+			if limit < 0 {
+				return usagef("--for is %v, and must not be negative", limit)
+			}
 			if limit > 0 {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeoutCause(ctx, limit, errWaited)

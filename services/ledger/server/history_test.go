@@ -41,6 +41,16 @@ type archive struct {
 // tellStory tells a story, and closes the escrow after it.
 func tellStory(t *testing.T, index ledger.Index) *archive {
 	t.Helper()
+	a := newArchive(t, index)
+	for step := range a.story.Steps {
+		a.tell(step)
+	}
+	return a
+}
+
+// newArchive is a chain on which nothing was told yet.
+func newArchive(t *testing.T, index ledger.Index) *archive {
+	t.Helper()
 	n, err := ledgertest.NewNetwork(1, ledgertest.StoryAccounts)
 	if err != nil {
 		t.Fatal(err)
@@ -48,11 +58,14 @@ func tellStory(t *testing.T, index ledger.Index) *archive {
 	a := &archive{t: t, n: n, story: ledgertest.NewStory(n)}
 	a.clock.Store(a.story.Begin.UnixNano())
 	a.start(index)
-	for i, raw := range a.story.Steps {
-		a.clock.Store(a.story.Time(i).UnixNano())
-		a.commit(raw)
-	}
 	return a
+}
+
+// tell commits the next step of the story.
+func (a *archive) tell(step int) {
+	a.t.Helper()
+	a.clock.Store(a.story.Time(step).UnixNano())
+	a.commit(a.story.Steps[step])
 }
 
 func (a *archive) start(index ledger.Index) {
