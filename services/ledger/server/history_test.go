@@ -61,11 +61,15 @@ func newArchive(t *testing.T, index ledger.Index) *archive {
 	return a
 }
 
-// tell commits the next step of the story.
-func (a *archive) tell(step int) {
+// tell commits the next steps of the story, as many as are given, in one block.
+func (a *archive) tell(steps ...int) {
 	a.t.Helper()
-	a.clock.Store(a.story.Time(step).UnixNano())
-	a.commit(a.story.Steps[step])
+	var raw [][]byte
+	for _, step := range steps {
+		a.clock.Store(a.story.Time(step).UnixNano())
+		raw = append(raw, a.story.Steps[step])
+	}
+	a.commit(raw...)
 }
 
 func (a *archive) start(index ledger.Index) {
@@ -86,17 +90,21 @@ func (a *archive) start(index ledger.Index) {
 	}
 }
 
-func (a *archive) commit(raw []byte) *tx.Receipt {
+func (a *archive) commit(raw ...[]byte) {
 	a.t.Helper()
-	results, _, err := a.chain.Submit(a.t.Context(), [][]byte{raw}, ledger.Committed)
-	if err != nil || results[0].Err != nil {
-		a.t.Fatal(err, results)
+	results, _, err := a.chain.Submit(a.t.Context(), raw, ledger.Committed)
+	if err != nil {
+		a.t.Fatal(err)
 	}
-	receipt, err := tx.DecodeReceipt(results[0].Receipt)
-	if err != nil || receipt.Status != chainv1.Status_STATUS_OK {
-		a.t.Fatalf("%+v, %v", receipt, err)
+	for _, r := range results {
+		if r.Err != nil {
+			a.t.Fatal(r.Err)
+		}
+		receipt, err := tx.DecodeReceipt(r.Receipt)
+		if err != nil || receipt.Status != chainv1.Status_STATUS_OK {
+			a.t.Fatalf("%+v, %v", receipt, err)
+		}
 	}
-	return &receipt
 }
 
 // do commits an operation of account 0, which a story leaves at a nonce.

@@ -177,8 +177,14 @@ func pagesAtRandom(t *testing.T, seed uint64) {
 			t.Fatal("a list does not end")
 		}
 		if told < len(a.story.Steps) && random.IntN(3) == 0 {
-			a.tell(told)
-			told++
+			var next []int
+			for range 1 + random.IntN(4) {
+				if told < len(a.story.Steps) {
+					next = append(next, told)
+					told++
+				}
+			}
+			a.tell(next...)
 		}
 		i := random.IntN(len(open))
 		if open[i].next(); open[i].done {
