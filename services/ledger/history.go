@@ -82,6 +82,9 @@ func (c *Chain) list(ctx context.Context, l listing, page Page) (Listed[Entry], 
 		return out, err
 	}
 	rows, next, err := c.rows(l, page)
+	if err == nil {
+		err = c.stillIndexed(out.Indexed)
+	}
 	if err != nil {
 		return out, err
 	}
@@ -223,6 +226,17 @@ func (c *Chain) awaitIndex(ctx context.Context) (uint64, error) {
 			return indexed, ctx.Err()
 		}
 	}
+}
+
+// stillIndexed refuses what was read from an index that was at a height and was lost meanwhile: it
+// may lack what it should hold. Fault: ReasonLag.
+func (c *Chain) stillIndexed(height uint64) error {
+	indexed, found, err := c.indexed()
+	if err == nil && (!found || indexed < height) {
+		err = fault.New(fault.Unavailable, ReasonLag,
+			"the index is being built anew; try again").WithRetry(lagRetry)
+	}
+	return err
 }
 
 // TransactionQuery is which of an account's transactions are wanted.
@@ -375,6 +389,9 @@ func (c *Chain) known(ctx context.Context, births List, l listing, page Page) (
 		return out, err
 	}
 	_, found, err := c.birth(ListID{births, l.of.ID})
+	if err == nil && !found {
+		err = c.stillIndexed(out.Indexed)
+	}
 	if err == nil && !found {
 		err = fault.New(fault.NotFound, ReasonNotFound, "nothing with id %x was on this chain",
 			l.of.ID)

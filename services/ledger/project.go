@@ -137,6 +137,9 @@ func (c *Chain) project(ctx context.Context) {
 
 // projectSome puts the next blocks into the index, and tells whether there were none.
 func (c *Chain) projectSome(ctx context.Context) (caughtUp bool, err error) {
+	if err := c.deps.Index.Mend(ctx); err != nil {
+		return false, err
+	}
 	next, found, err := c.deps.Index.Height()
 	if err != nil {
 		return false, err

@@ -254,13 +254,17 @@ func (c *Chain) Granted(id sig.AccountID) (bool, error) {
 	if granted || c.deps.Index == nil {
 		return granted, nil
 	}
+	// Before and after: an index that is mended in between does not know of what it knew.
+	unknown := fault.New(fault.NotFound, ReasonNotFound, "no grant")
+	before := c.orLag(unknown)
 	granted, err := c.deps.Index.Granted(Hash(id))
 	if err != nil || granted {
 		return granted, err
 	}
-	unknown := fault.New(fault.NotFound, ReasonNotFound, "no grant")
-	if err := c.orLag(unknown); !errors.Is(err, ReasonNotFound) {
-		return false, err
+	for _, err := range []error{before, c.orLag(unknown)} {
+		if !errors.Is(err, ReasonNotFound) {
+			return false, err
+		}
 	}
 	return false, nil
 }

@@ -50,7 +50,8 @@ func (c *Chain) SearchID(ctx context.Context, id Hash) ([]Hit, error) {
 	if c.deps.Index == nil {
 		return hits, nil
 	}
-	if _, err := c.awaitIndex(ctx); err != nil {
+	indexed, err := c.awaitIndex(ctx)
+	if err != nil {
 		return hits, err
 	}
 	for _, of := range []struct {
@@ -65,7 +66,7 @@ func (c *Chain) SearchID(ctx context.Context, id Hash) ([]Hit, error) {
 			hits = append(hits, Hit{Kind: of.kind, ID: id})
 		}
 	}
-	return hits, nil
+	return hits, c.stillIndexed(indexed)
 }
 
 // SearchBetween returns transactions and blocks with ids from low to high.
@@ -73,7 +74,8 @@ func (c *Chain) SearchBetween(ctx context.Context, low, high Hash) ([]Hit, error
 	if c.deps.Index == nil {
 		return nil, nil
 	}
-	if _, err := c.awaitIndex(ctx); err != nil {
+	indexed, err := c.awaitIndex(ctx)
+	if err != nil {
 		return nil, err
 	}
 	transactions, blocks, err := c.deps.Index.Between(low, high, MaxHits)
@@ -93,7 +95,7 @@ func (c *Chain) SearchBetween(ctx context.Context, low, high Hash) ([]Hit, error
 	for _, id := range transactions {
 		hits = append(hits, Hit{Kind: KindTransaction, ID: id})
 	}
-	return hits[:min(len(hits), MaxHits)], nil
+	return hits[:min(len(hits), MaxHits)], c.stillIndexed(indexed)
 }
 
 // HistoryProof is what proves that a block is an ancestor of a certified one.

@@ -71,8 +71,12 @@ type Snapshots interface {
 
 // Index finds what is in blocks. It follows the log asynchronously and can always be rebuilt from
 // it, so it promises no durability: after a crash it holds a prefix of what was put.
-// One goroutine calls Put; the other methods may be called at any time.
+// One goroutine calls Put and Mend; the other methods may be called at any time. All may refuse
+// with ReasonLag while the index cannot be asked, until Mend succeeds.
 type Index interface {
+	// Mend brings back an index that cannot be asked, as one whose files are damaged: whole, or
+	// empty, so that Height goes back. It does nothing to one that is well.
+	Mend(ctx context.Context) error
 	// Put adds what blocks contain, in order of height. A repeated Put of a height changes nothing.
 	Put(ctx context.Context, entries []IndexEntry) error
 	// Height returns the height that was put last; false when there is none. An index holds

@@ -14,7 +14,7 @@ import (
 	"github.com/united-containers/ucn/services/ledger"
 )
 
-// Index is a ledger.Index in memory. Err, when set, is asked before every call.
+// Index is a ledger.Index in memory. Err, when set, is asked before every call but Mend.
 type Index struct {
 	Err func() error
 
@@ -36,6 +36,18 @@ func (x *Index) fail() error {
 		return nil
 	}
 	return x.Err()
+}
+
+// Mend implements ledger.Index.
+func (x *Index) Mend(ctx context.Context) error { return ctx.Err() }
+
+// Clear takes out all that was put.
+func (x *Index) Clear() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.filled, x.height = false, 0
+	x.blocks, x.transactions, x.granted = nil, nil, nil
+	x.times, x.nodes, x.lists = nil, nil, nil
 }
 
 // Put implements ledger.Index.

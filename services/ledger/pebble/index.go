@@ -11,11 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
-	"github.com/cockroachdb/pebble/v2/sstable/block"
 	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/services/ledger"
@@ -68,9 +66,15 @@ type Config struct {
 
 // Index implements ledger.Index.
 type Index struct {
-	db   *pebble.DB
-	dir  string
-	free func(dir string) (uint64, error)
+	config Config
+	// lost is set while what is in the directory must be deleted before it is opened. Open, then
+	// Mend, alone use it.
+	lost bool
+
+	// mu guards the store in use, or why there is none.
+	mu   sync.Mutex
+	held *held
+	why  error
 }
 
 var _ ledger.Index = (*Index)(nil)
@@ -94,121 +98,6 @@ func enough(dir string, free func(string) (uint64, error)) error {
 	return err
 }
 
-// Open opens the index, deleting it first when it is damaged or of another chain.
-func Open(c Config) (*Index, error) {
-	if c.free == nil {
-		c.free = freeSpace
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the index's directory: %w", err)
-	}
-	if err := enough(c.Dir, c.free); err != nil {
-		return nil, fmt.Errorf("open the index: %w", err)
-	}
-	index, err := open(c)
-	if err == nil {
-		return index, nil
-	}
-	if !errors.Is(err, errForeign) && !pebble.IsCorruptionError(err) {
-		return nil, err
-	}
-	c.Log.Warn("index is built anew from the block log", "dir", c.Dir, "error", err)
-	if err := os.RemoveAll(c.Dir); err != nil {
-		return nil, fmt.Errorf("remove the damaged index: %w", err)
-	}
-	return open(c)
-}
-
-var errForeign = errors.New("the index is of another chain, a longer log or another version")
-
-func open(c Config) (*Index, error) {
-	cache := pebble.NewCache(cacheBytes)
-	defer cache.Unref()
-	options := &pebble.Options{
-		Cache: cache, MemTableSize: memTableBytes, FormatMajorVersion: format,
-		Logger: quiet{},
-	}
-	options.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
-	options.Levels[0].Compression = func() *block.CompressionProfile { return block.NoCompression }
-	db, err := pebble.Open(c.Dir, options)
-	if err != nil {
-		return nil, fmt.Errorf("open the index: %w", err)
-	}
-	index := &Index{db: db, dir: c.Dir, free: c.free}
-	err = index.claim(c.Anchor)
-	if err == nil {
-		err = index.within(c.Head)
-	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return index, nil
-}
-
-// within checks that the index holds nothing that is not in the log, whose files may have been put
-// back from an older copy.
-func (x *Index) within(head ledger.Record) error {
-	height, found, err := x.Height()
-	if err != nil || !found || height < head.Height {
-		return err
-	}
-	at, known, err := x.Block(head.Hash)
-	if err != nil {
-		return err
-	}
-	if height > head.Height || !known || at != height {
-		return errForeign
-	}
-	return nil
-}
-
-// claim ties a new index to the chain, or checks that an old one is tied to it.
-func (x *Index) claim(anchor ledger.Hash) error {
-	held, found, err := x.get([]byte{keyAnchor}, len(anchor))
-	if err != nil {
-		return err
-	}
-	if !found {
-		err := errors.Join(x.db.Set([]byte{keyAnchor}, anchor[:], pebble.NoSync),
-			x.db.Set([]byte{keyFormat}, []byte{version}, pebble.NoSync))
-		if err != nil {
-			return fmt.Errorf("claim the index: %w", err)
-		}
-		return nil
-	}
-	if ledger.Hash(held) != anchor {
-		return errForeign
-	}
-	written, found, err := x.get([]byte{keyFormat}, 1)
-	if err == nil && (!found || written[0] != version) {
-		err = errForeign
-	}
-	return err
-}
-
-// get returns the value of a key, which must have size bytes.
-func (x *Index) get(key []byte, size int) ([]byte, bool, error) {
-	value, closer, err := x.db.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("read the index: %w", err)
-	}
-	own := append([]byte(nil), value...)
-	if err := closer.Close(); err != nil {
-		return nil, false, fmt.Errorf("read the index: %w", err)
-	}
-	if len(own) != size {
-		return nil, false, fmt.Errorf("index holds %d bytes where %d belong: %w", len(own), size,
-			pebble.ErrCorruption)
-	}
-	return own, true, nil
-}
-
 func key(kind byte, hash ledger.Hash) []byte {
 	return append(append(make([]byte, 0, 1+len(hash)), kind), hash[:]...)
 }
@@ -218,11 +107,15 @@ func (x *Index) Put(ctx context.Context, entries []ledger.IndexEntry) error {
 	if len(entries) == 0 || ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err := enough(x.dir, x.free); err != nil {
+	if err := enough(x.config.Dir, x.config.free); err != nil {
 		return fmt.Errorf("write the index: %w", err)
 	}
-	batch := x.db.NewBatch()
-	var err error
+	h, err := x.use()
+	if err != nil {
+		return err
+	}
+	defer h.users.Done()
+	batch := h.db.NewBatch()
 	for i := 0; i < len(entries) && err == nil; i++ {
 		err = put(batch, entries[i])
 	}
@@ -295,17 +188,12 @@ func (x *Index) Granted(account ledger.Hash) (bool, error) {
 
 // Close implements ledger.Index.
 func (x *Index) Close() error {
-	if err := x.db.Close(); err != nil {
-		return fmt.Errorf("close the index: %w", err)
+	x.mu.Lock()
+	h := x.held
+	x.held, x.why = nil, errClosed
+	x.mu.Unlock()
+	if h == nil {
+		return nil
 	}
-	return nil
-}
-
-// quiet drops what Pebble says about its compactions; what fails is returned as an error.
-type quiet struct{}
-
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Errorf(string, ...any) {}
-func (quiet) Fatalf(format string, args ...any) {
-	panic(fmt.Sprintf("index: "+format, args...))
+	return h.close()
 }

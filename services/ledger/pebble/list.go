@@ -71,7 +71,16 @@ func (x *Index) Node(level uint8, i uint64) (ledger.Hash, bool, error) {
 
 // List implements ledger.Index.
 func (x *Index) List(of ledger.ListID, span ledger.Span, visit func(ledger.Row) bool) error {
-	iter, err := x.db.NewIter(&pebble.IterOptions{
+	h, err := x.use()
+	if err != nil {
+		return err
+	}
+	defer h.users.Done()
+	return h.failed(h.list(of, span, visit))
+}
+
+func (h *held) list(of ledger.ListID, span ledger.Span, visit func(ledger.Row) bool) error {
+	iter, err := h.db.NewIter(&pebble.IterOptions{
 		LowerBound: rowKey(of, span.From), UpperBound: rowKey(of, span.To),
 	})
 	if err != nil {
@@ -107,15 +116,20 @@ func (x *Index) List(of ledger.ListID, span ledger.Span, visit func(ledger.Row) 
 // Between implements ledger.Index.
 func (x *Index) Between(low, high ledger.Hash, most int) (transactions, blocks []ledger.Hash,
 	err error) {
-	if transactions, err = x.between(keyTransaction, low, high, most); err != nil {
+	h, err := x.use()
+	if err != nil {
 		return nil, nil, err
 	}
-	blocks, err = x.between(keyBlock, low, high, most)
-	return transactions, blocks, err
+	defer h.users.Done()
+	if transactions, err = h.between(keyTransaction, low, high, most); err != nil {
+		return nil, nil, h.failed(err)
+	}
+	blocks, err = h.between(keyBlock, low, high, most)
+	return transactions, blocks, h.failed(err)
 }
 
-func (x *Index) between(kind byte, low, high ledger.Hash, most int) ([]ledger.Hash, error) {
-	iter, err := x.db.NewIter(&pebble.IterOptions{
+func (h *held) between(kind byte, low, high ledger.Hash, most int) ([]ledger.Hash, error) {
+	iter, err := h.db.NewIter(&pebble.IterOptions{
 		LowerBound: key(kind, low), UpperBound: append(key(kind, high), 0),
 	})
 	if err != nil {

@@ -1,0 +1,75 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/services/ledger"
+	"github.com/united-containers/ucn/services/ledger/ledgertest"
+)
+
+// fragile is an index that answers nothing from its damage to its mending, and is empty then.
+type fragile struct {
+	ledgertest.Index
+
+	damaged atomic.Bool
+}
+
+func newFragile() *fragile {
+	f := &fragile{}
+	f.Err = func() error {
+		if f.damaged.Load() {
+			return fault.New(fault.Unavailable, ledger.ReasonLag, "damaged")
+		}
+		return nil
+	}
+	return f
+}
+
+func (f *fragile) Mend(ctx context.Context) error {
+	if f.damaged.Load() {
+		f.Clear()
+		f.damaged.Store(false)
+	}
+	return ctx.Err()
+}
+
+// TestDamagedIndexIsBuiltAnewWhileTheChainRuns: the chain goes on, refuses only what the index
+// alone knows, and has it built anew without anybody's doing.
+func TestDamagedIndexIsBuiltAnewWhileTheChainRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, disk, index := network(t, 1, 2), &ledgertest.Disk{}, newFragile()
+		d := deps(n, disk.Open())
+		d.Index = index
+		c, stop := ledgertest.Start(t, config(), d)
+		old := submit(t, c, n.Transfer(0, 1, 0, 5))[0]
+		synctest.Wait() // it is indexed, and no longer in memory
+		if lag, err := c.Lag(); lag != 0 || err != nil {
+			t.Fatalf("%d blocks are not indexed, %v", lag, err)
+		}
+		index.damaged.Store(true)
+		if _, err := c.Transaction(t.Context(), old.ID); !errors.Is(err, ledger.ReasonLag) {
+			t.Errorf("a transaction that a damaged index knows: %v", err)
+		}
+		if granted, err := c.Granted(n.Accounts[1]); granted || !errors.Is(err, ledger.ReasonLag) {
+			t.Errorf("a damaged index knows of no grant: %v, %v", granted, err)
+		}
+		time.Sleep(time.Minute) // in the bubble: the chain is idle, and nobody asks
+		synctest.Wait()
+		if lag, err := c.Lag(); lag != 0 || err != nil {
+			t.Errorf("a minute later %d blocks are not indexed, %v", lag, err)
+		}
+		if known, err := c.Transaction(t.Context(), old.ID); err != nil || known.ID != old.ID {
+			t.Errorf("a transaction that was indexed anew: %v, %v", known, err)
+		}
+		submit(t, c, n.Transfer(0, 1, 1, 5))
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
