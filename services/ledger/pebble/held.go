@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
+	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/services/ledger"
@@ -42,7 +43,8 @@ func away(cause error) error {
 		"the index is away until it is mended; try again").WithRetry(awayRetry).Because(cause)
 }
 
-// Open opens the index, deleting it first when it is damaged or of another chain.
+// Open opens the index, deleting it first when it is damaged or of another chain. One whose disk is
+// nearly full is away until Mend finds room: a ledger has more to answer than what its index knows.
 func Open(c Config) (*Index, error) {
 	if c.free == nil {
 		c.free = freeSpace
@@ -51,7 +53,12 @@ func Open(c Config) (*Index, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	x := &Index{config: c}
-	if err := x.open(); err != nil {
+	err := x.open()
+	if errors.Is(err, unix.ENOSPC) {
+		c.Log.Warn("the index is away until its disk has room", "dir", c.Dir, "error", err)
+		err = nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	return x, nil
