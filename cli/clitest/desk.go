@@ -102,7 +102,7 @@ func (d *Desk) listAttempts(m *executorv1.ListAttemptsRequest) (
 func (d *Desk) askStats(ctx context.Context, m *executorv1.StatsRequest) (
 	*executorv1.StatsResponse, error,
 ) {
-	if err := rpc.RequireScope(ctx, "job"); err != nil {
+	if err := rpc.RequireScope(ctx, "job:read"); err != nil {
 		return nil, err
 	}
 	d.mu.Lock()
