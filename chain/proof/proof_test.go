@@ -88,6 +88,10 @@ func (c *chain) apply(t testing.TB, x *state.Execution, from int) {
 			Subject: make([]byte, 32), Amount: 5, Terms: tx.Terms{
 				AckKeys: []sig.PublicKey{key(1).Public()}, Expires: c.genesis.Time * 2}}
 	}
+	if from == people-2 {
+		operation = &tx.SetDelegate{Key: key(50).Public(), Bounds: tx.Bounds{Limit: 1,
+			Operations: tx.OperationsOf(tx.KindTransfer), Period: 60_000, Until: 1 << 50}}
+	}
 	signed, err := tx.Sign(tx.Body{Chain: block.Main, Account: account(from), Fee: block.UCN,
 		ValidUntil: c.genesis.Time + 60_000, Operations: []tx.Operation{operation}},
 		c.source.Anchor, sig.SingleKey(key(from).Public()), true, key(from))
@@ -151,6 +155,40 @@ func (c *chain) accountProof(t testing.TB, id sig.AccountID) []byte {
 	t.Helper()
 	return encode(t, proof.NewState(&c.source.Header, c.source.Certificate,
 		c.state.ProveAccount(id).State))
+}
+
+func (c *chain) signersProof(t testing.TB, id sig.AccountID) []byte {
+	t.Helper()
+	return encode(t, proof.NewState(&c.source.Header, c.source.Certificate,
+		c.state.ProveSigners(id).State))
+}
+
+// TestSignersProof: the delegate is proven, nobody's absence too, no field can be changed, and a
+// proof of the account is none of its signers.
+func TestSignersProof(t *testing.T) {
+	c := newChain(t)
+	trust := proof.TrustOf(c.genesis)
+	for _, n := range []int{people - 2, 0} {
+		id := account(n)
+		raw := c.signersProof(t, id)
+		got, err := proof.VerifySigners(raw, id, trust)
+		if err != nil || got.Exists != (n != 0) || len(got.Value.Delegates) != min(n, 1) {
+			t.Fatalf("signers of account %d: %+v, %v", n, got, err)
+		}
+		m := &chainv1.AccountProof{}
+		if err := canon.Unmarshal(raw, m); err != nil {
+			t.Fatal(err)
+		}
+		tamper(t, fmt.Sprint("signers ", n), m, m.ProtoReflect(), func(raw []byte) error {
+			_, err := proof.VerifySigners(raw, id, trust)
+			return err
+		})
+	}
+	id := account(people - 2)
+	if _, err := proof.VerifySigners(c.accountProof(t, id), id, trust); !errors.Is(err,
+		proof.ErrSubject) {
+		t.Errorf("a proof of the account: %v", err)
+	}
 }
 
 func TestStateProofs(t *testing.T) {

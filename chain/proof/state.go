@@ -30,6 +30,12 @@ func VerifyAccount(raw []byte, id sig.AccountID, trust Trust) (Leaf[tx.Account],
 	return verifyLeaf(raw, state.AccountKey(id), trust, tx.DecodeAccount)
 }
 
+// VerifySigners verifies the canonical bytes of an AccountProof about who may act for an account
+// beside its key set: delegates and recovery.
+func VerifySigners(raw []byte, id sig.AccountID, trust Trust) (Leaf[tx.AccountSigners], error) {
+	return verifyLeaf(raw, state.SignersKey(id), trust, tx.DecodeSigners)
+}
+
 // VerifyEscrow verifies the canonical bytes of an AccountProof about an escrow.
 func VerifyEscrow(raw []byte, id tx.EscrowID, trust Trust) (Leaf[tx.Escrow], error) {
 	return verifyLeaf(raw, state.EscrowKey(id), trust, tx.DecodeEscrow)
