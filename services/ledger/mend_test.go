@@ -73,3 +73,30 @@ func TestDamagedIndexIsBuiltAnewWhileTheChainRuns(t *testing.T) {
 		}
 	})
 }
+
+// TestStreamOfAListEndsWhenItsIndexIsLost: it must not pass over blocks that are not indexed yet.
+func TestStreamOfAListEndsWhenItsIndexIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, disk, index := network(t, 1, 2), &ledgertest.Disk{}, newFragile()
+		d := deps(n, disk.Open())
+		d.Index = index
+		c, stop := ledgertest.Start(t, config(), d)
+		for i := range uint64(1100) { // more than are read at once
+			submit(t, c, n.Transfer(0, 1, i, 1))
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		of := ledger.ListID{List: ledger.ListAccount, ID: ledger.Hash(n.Accounts[1])}
+		err := c.WatchList(ctx, of, 0, func(*ledger.Found, []uint32) error {
+			index.Clear()
+			return nil
+		})
+		if !errors.Is(err, ledger.ReasonLag) {
+			t.Errorf("the stream goes on without its index: %v", err)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -29,7 +29,7 @@ func (c *Chain) Watch(ctx context.Context, from uint64, visit func(*Found) error
 
 // WatchList is Watch for the blocks alone that a list has rows of, with the places in the block of
 // the transactions that the rows are of, ascending. Blocks come once they are indexed. Faults:
-// ReasonNoIndex, ReasonBadRequest.
+// ReasonNoIndex, ReasonBadRequest, ReasonLag.
 func (c *Chain) WatchList(ctx context.Context, of ListID, from uint64,
 	visit func(*Found, []uint32) error,
 ) error {
@@ -47,6 +47,9 @@ func (c *Chain) WatchList(ctx context.Context, of ListID, from uint64,
 		for from <= indexed {
 			var meant []listed
 			meant, from, err = c.blocksOf(of, from, indexed)
+			if err == nil {
+				err = c.stillIndexed(indexed)
+			}
 			if err != nil {
 				return err
 			}
