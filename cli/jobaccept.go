@@ -178,11 +178,11 @@ func (d *decision) print(w io.Writer) {
 func decidable(
 	held []heldLease, wanted map[tx.LeaseID]bool, now time.Time,
 ) (open []heldLease, err error) {
-	running := 0
+	running, named := 0, len(wanted) > 0
 	for i := range held {
 		one := &held[i]
 		switch {
-		case len(wanted) > 0 && !wanted[one.id]:
+		case named && !wanted[one.id]:
 			continue
 		case one.State == "waits" && one.Until.After(now), one.State == "running" && wanted[one.id]:
 			open = append(open, *one)

@@ -52,6 +52,11 @@ func TestHoldbackIsAccepted(t *testing.T) {
 	if got := u.net.Ledger.Balance(u.net.Operator()) - before; got < runPrice/4 {
 		t.Errorf("the host got %d grains, want %d", got, runPrice/4)
 	}
+	if text := u.must("job", "bill", job, "--proof"); !strings.Contains(text,
+		"0.00025 UCN paid on") || !strings.Contains(text, "paid      0.001 UCN, 1 charges") ||
+		!strings.Contains(text, "verified: 2 receipts") {
+		t.Errorf("the bill after the acceptance: %s", text)
+	}
 	for _, call := range [][]string{
 		{"job", "accept", job}, {"job", "accept", job, "--lease", d.Leases[0].Lease},
 		{"job", "reject", job, "--evidence", "/proc/version"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -167,21 +168,24 @@ func (a *app) waited(ended []jobResult) error {
 }
 
 type billedLease struct {
-	Lease   string         `json:"lease"`
-	Payee   string         `json:"payee"`
-	Slot    uint32         `json:"slot"`
-	Epoch   uint64         `json:"epoch"`
-	Placed  uint64         `json:"placed_ms"`
-	Paid    amount.Amount  `json:"paid"`
-	Unpaid  amount.Amount  `json:"unpaid"`
-	Held    *heldLease     `json:"holdback,omitempty"`
-	Charges []chargeResult `json:"charges"`
+	Lease  string        `json:"lease"`
+	Payee  string        `json:"payee"`
+	Slot   uint32        `json:"slot"`
+	Epoch  uint64        `json:"epoch"`
+	Placed uint64        `json:"placed_ms"`
+	Paid   amount.Amount `json:"paid"`
+	Unpaid amount.Amount `json:"unpaid"`
+	Held   *heldLease    `json:"holdback,omitempty"` // while the chain knows the lease
+
+	heldBack bool           // it has a holdback
+	Charges  []chargeResult `json:"charges"`
 }
 
 type billResult struct {
 	Job      string        `json:"job"`
 	Escrows  []escrowLine  `json:"escrows"`
 	Leases   []billedLease `json:"leases"`
+	Held     []heldPayment `json:"holdbacks_paid"`
 	Paid     amount.Amount `json:"paid"`
 	Charges  int           `json:"charges"`
 	Verified int           `json:"proofs_verified"`
@@ -206,7 +210,7 @@ leave one out.`,
 			if err != nil {
 				return err
 			}
-			b := billResult{Job: list[0], Escrows: []escrowLine{}, Leases: []billedLease{}}
+			b := billResult{Job: list[0], Escrows: []escrowLine{}, Leases: []billedLease{}, Held: []heldPayment{}}
 			who, err := a.accountOf(ownerOf(owner))
 			if err != nil {
 				return err
@@ -264,6 +268,12 @@ func (b *billResult) read(
 		if err := b.leases(ctx, l, escrow, limit); err != nil {
 			return err
 		}
+		if !slices.ContainsFunc(b.Leases, func(l billedLease) bool { return l.heldBack }) {
+			continue
+		}
+		if err := b.heldPayments(ctx, l, escrow); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -286,7 +296,7 @@ func (b *billResult) leases(ctx context.Context, l *link, escrow tx.EscrowID, li
 			if one.Charges, err = chargesOf(ctx, l, lease); err != nil {
 				return 0, "", err
 			}
-			if e.GetLease().GetHoldback() > 0 {
+			if one.heldBack = e.GetLease().GetHoldback() > 0; one.heldBack {
 				if one.Held, err = heldBack(ctx, l, lease); err != nil {
 					return 0, "", err
 				}
@@ -345,31 +355,19 @@ func (b *billResult) verify(ctx context.Context, l *link) error {
 		}
 	}
 	b.Verified = len(seen)
-	return nil
+	return b.verifyHeld(ctx, ledger, trust)
 }
 
 // provenCharges adds what each lease was charged in a transaction, by its proven receipt.
 func provenCharges(ctx context.Context, l bill.Client, trust proof.Trust, text string,
 	into map[paidOn]tx.Grains) error {
-	wanted, err := hexID("transaction", text)
+	t, receipt, err := provenTransaction(ctx, l, trust, text)
 	if err != nil {
 		return err
-	}
-	answer, err := l.Transaction(ctx, tx.ID(wanted))
-	if err != nil {
-		return err
-	}
-	p, err := bill.Verify(answer.GetProof(), trust)
-	if err != nil {
-		return err
-	}
-	t, err := tx.Decode(answer.GetProof().GetTransaction())
-	if err != nil || p.ID != tx.ID(wanted) || t.ID(trust.Anchor) != p.ID {
-		return fmt.Errorf("%w: transaction %s", errProof, text)
 	}
 	for i, operation := range t.Operations {
-		if c, ok := operation.(*tx.Charge); ok && i < len(p.Receipt.Outcomes) {
-			into[paidOn{text, id.Bech32(id.Lease, c.Note.Lease)}] += p.Receipt.Outcomes[i].Amount
+		if c, ok := operation.(*tx.Charge); ok && i < len(receipt.Outcomes) {
+			into[paidOn{text, id.Bech32(id.Lease, c.Note.Lease)}] += receipt.Outcomes[i].Amount
 		}
 	}
 	return nil
@@ -400,7 +398,12 @@ func (b *billResult) print(w io.Writer) {
 		printf(w, "%s\t%d.%d\t%s\t%d\t%s\t%s\n", stamp(l.Placed), l.Slot, l.Epoch,
 			amount.Text(l.Paid), len(l.Charges), note, l.Lease)
 	}
-	printf(w, "\npaid\t%s in %d charges of %d leases\n", amount.Text(b.Paid), b.Charges,
+	printf(w, "\n")
+	for _, h := range b.Held {
+		printf(w, "holdback\t%s paid on %s in block %d\n", amount.Text(h.Paid), stamp(h.Time),
+			h.Height)
+	}
+	printf(w, "paid\t%s, %d charges of %d leases\n", amount.Text(b.Paid), b.Charges,
 		len(b.Leases))
 	if b.More {
 		printf(w, "\tthere are more leases: --limit 0\n")

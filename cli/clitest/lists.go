@@ -105,6 +105,58 @@ func (l *Ledger) ListCharges(_ context.Context, r *ledgerv1.ListChargesRequest) 
 	return out, nil
 }
 
+// ListEscrowEvents implements the service, in one page, for charges, settlements and verdicts.
+func (l *Ledger) ListEscrowEvents(ctx context.Context, r *ledgerv1.ListEscrowEventsRequest) (
+	*ledgerv1.ListEscrowEventsResponse, error,
+) {
+	listed, err := l.ListLeases(ctx, &ledgerv1.ListLeasesRequest{Escrow: r.GetEscrow()})
+	if err != nil {
+		return nil, err
+	}
+	under := map[tx.LeaseID]bool{}
+	for _, e := range listed.GetLeases() {
+		under[tx.LeaseID(e.GetId())] = true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := &ledgerv1.ListEscrowEventsResponse{}
+	for height := range l.blocks {
+		s := &l.blocks[height]
+		t := s.transaction()
+		body := t.PB()
+		for i, o := range t.Operations {
+			if i >= len(s.receipt.Outcomes) {
+				break
+			}
+			for _, lease := range leasesIn(o) {
+				if !under[lease] {
+					continue
+				}
+				out.Events = append(out.Events, &ledgerv1.EscrowEvent{
+					Height: uint64(height), OperationIndex: uint32(i), Transaction: s.id[:],
+					Operation: body.GetBody().GetOperations()[i], Lease: lease[:],
+					Outcome: s.receipt.PB().GetOutcomes()[i],
+				})
+			}
+		}
+	}
+	return out, nil
+}
+
+func leasesIn(o tx.Operation) []tx.LeaseID {
+	switch o := o.(type) {
+	case *tx.Charge:
+		return []tx.LeaseID{o.Note.Lease}
+	case *tx.Accept:
+		return []tx.LeaseID{o.Lease}
+	case *tx.Reject:
+		return []tx.LeaseID{o.Lease}
+	case *tx.Settle:
+		return o.Leases
+	}
+	return nil
+}
+
 // TransactionAt returns the id of the transaction of a height.
 func (l *Ledger) TransactionAt(height int) tx.ID {
 	l.mu.Lock()
