@@ -54,7 +54,7 @@ func (s *State) recount() error {
 	if err := s.recountSigners(waits); err != nil {
 		return err
 	}
-	perEscrow := s.recountLeases(&count)
+	perEscrow := s.recountLeases(&count, waits)
 	for id, e := range s.escrows.base {
 		sum.escrows += e.Balance
 		sum.locks += e.Lock
@@ -106,7 +106,9 @@ type recounted struct {
 	live uint32
 }
 
-func (s *State) recountLeases(count *counters) map[tx.EscrowID]recounted {
+func (s *State) recountLeases(
+	count *counters, waits map[tx.Millis]int,
+) map[tx.EscrowID]recounted {
 	out := map[tx.EscrowID]recounted{}
 	for _, l := range s.leases.base {
 		c, r := claimsOf(&l), out[l.Lease.Escrow]
@@ -116,6 +118,9 @@ func (s *State) recountLeases(count *counters) map[tx.EscrowID]recounted {
 		r.live++
 		out[l.Lease.Escrow] = r
 		count.unsettled += btoi(!l.Settled)
+		if due := holdbackDue(&l, true); due > s.head.Accrual {
+			waits[due]++
+		}
 	}
 	return out
 }

@@ -5,10 +5,11 @@ import (
 	"slices"
 
 	"github.com/united-containers/ucn/chain/tx"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 )
 
-// dues counts delays that run on the accrual clock, by when they are over: the notices of bonds
-// and what else waits for time to pass. Blocks must go on coming while one runs, and not after it,
+// dues counts delays that run on the accrual clock, by when they are over: the notices of bonds,
+// holdbacks that wait for a word, and what else waits for time to pass. Blocks must go on coming while one runs, and not after it,
 // or what nobody cares to collect would keep a chain awake for ever. It is derived, so no leaf
 // holds it; there are never more counts than records that wait.
 type dues struct {
@@ -78,6 +79,17 @@ func noticeDue(e *tx.Escrow) tx.Millis {
 		return 0
 	}
 	return e.NoticeDue
+}
+
+// holdbackDue is when silence accepts what a settled lease withholds, 0 if nothing waits for that.
+// A lease that is not settled keeps blocks coming by itself.
+func holdbackDue(l *tx.LeaseState, live bool) tx.Millis {
+	waits := live && l.Settled && l.Withheld > 0 &&
+		l.Holdback == chainv1.Holdback_HOLDBACK_UNSPECIFIED
+	if !waits {
+		return 0
+	}
+	return windowEnd(l, holdbackWindow)
 }
 
 // timeHeap implements heap.Interface, the earliest first.

@@ -271,6 +271,7 @@ func (x *Execution) settleSums() {
 		u := &x.s.leases.journal[i]
 		count.unsettled += btoi(u.cell.live && !u.cell.val.Settled) -
 			btoi(u.live && !u.val.Settled)
+		x.changeDue(holdbackDue(&u.val, u.live), holdbackDue(&u.cell.val, u.cell.live))
 	}
 	for i := range x.s.signers.journal {
 		u := &x.s.signers.journal[i]

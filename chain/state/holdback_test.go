@@ -188,3 +188,37 @@ func TestHoldbackRefused(t *testing.T) {
 		m.refused(c.want, c.by, c.op)
 	}
 }
+
+// TestHoldbackKeepsBlocksComing: on a chain where nothing else happens blocks come until silence
+// has accepted, and not after. Without them a day by the clock would be a minute by accrual.
+func TestHoldbackKeepsBlocksComing(t *testing.T) {
+	m, id := heldBack(t, host())
+	day := 0
+	for ; m.s.Accruing(); day++ {
+		if day > 25*60 {
+			t.Fatal("blocks come for ever")
+		}
+		m.block(minute)
+	}
+	if day < 24*60-5 {
+		t.Errorf("blocks came for %d minutes after the last charge", day)
+	}
+	if out := m.settled(id); out.Amount == 0 {
+		t.Error("silence has not accepted")
+	}
+	for name, decide := range map[string]tx.Operation{
+		"accepted": &tx.Accept{}, "rejected": &tx.Reject{Evidence: tx.Hash{1}},
+	} {
+		m, id := heldBack(t, host())
+		switch o := decide.(type) {
+		case *tx.Accept:
+			o.Lease = id
+		case *tx.Reject:
+			o.Lease = id
+		}
+		m.must(owner(), decide)
+		if m.s.Accruing() {
+			t.Errorf("%s: blocks still come", name)
+		}
+	}
+}

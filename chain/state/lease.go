@@ -86,8 +86,13 @@ func accrued(l *tx.LeaseState, upto tx.Millis) tx.Grains {
 
 // windowOver tells whether a window after the lease's end is over by the accrual clock.
 func windowOver(l *tx.LeaseState, window, accrual tx.Millis) bool {
+	return accrual >= windowEnd(l, window)
+}
+
+// windowEnd is when a window after the lease's end is over, on the accrual clock.
+func windowEnd(l *tx.LeaseState, window tx.Millis) tx.Millis {
 	length := satAdd(satSub(endOf(l), l.From), window)
-	return accrual >= satAdd(l.AccrualFrom, length)
+	return satAdd(l.AccrualFrom, length)
 }
 
 // hold finds a lease and its escrow, whose burn is booked.

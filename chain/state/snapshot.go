@@ -307,6 +307,7 @@ func (s *State) restoreLeaf(kind byte, id, value []byte) (err error) {
 		var l tx.LeaseState
 		l, err = tx.DecodeLeaseState(value)
 		s.counts.unsettled += btoi(!l.Settled)
+		s.dues.change(dueChange{holdbackDue(&l, true), 1}, s.head.Accrual)
 		s.leases.base[tx.LeaseID(id)] = l
 	case kindLane:
 		lane := LaneID{tx.EscrowID(id[:32]), binary.BigEndian.Uint32(id[32:])}
