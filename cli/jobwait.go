@@ -210,7 +210,10 @@ leave one out.`,
 			if err != nil {
 				return err
 			}
-			b := billResult{Job: list[0], Escrows: []escrowLine{}, Leases: []billedLease{}, Held: []heldPayment{}}
+			b := billResult{
+				Job: list[0], Escrows: []escrowLine{}, Leases: []billedLease{},
+				Held: []heldPayment{},
+			}
 			who, err := a.accountOf(ownerOf(owner))
 			if err != nil {
 				return err

@@ -9,9 +9,9 @@ import (
 )
 
 // dues counts delays that run on the accrual clock, by when they are over: the notices of bonds,
-// holdbacks that wait for a word, and what else waits for time to pass. Blocks must go on coming while one runs, and not after it,
-// or what nobody cares to collect would keep a chain awake for ever. It is derived, so no leaf
-// holds it; there are never more counts than records that wait.
+// holdbacks that wait for a word, and what else waits for time to pass. Blocks must go on coming
+// while one runs, and not after it, or what nobody cares to collect would keep a chain awake for
+// ever. It is derived, so no leaf holds it; there are never more counts than records that wait.
 type dues struct {
 	count map[tx.Millis]int
 	// order holds every time that has a count, and some that had one.

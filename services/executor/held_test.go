@@ -47,7 +47,7 @@ func fetchHoldback(t *testing.T, w *world, killed bool) {
 	if got := w.ledger.Read(lease.ID); got.Held != 0 || got.Paid != o.Amount {
 		t.Errorf("after a day paid %d of %d, held %d", got.Paid, o.Amount, got.Held)
 	}
-	if list, err := w.journal.Held(t.Context(), 9); err != nil || len(list) != 0 {
+	if list, err := w.journal.Held(t.Context(), "", 9); err != nil || len(list) != 0 {
 		t.Errorf("the journal remembers %d holdbacks, %v", len(list), err)
 	}
 }

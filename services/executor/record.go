@@ -115,8 +115,8 @@ type Journal interface {
 	Publish(ctx context.Context, events ...event.Event) error
 	// Unclosed returns every record that is not closed, in no order.
 	Unclosed(ctx context.Context) ([]Record, error)
-	// Held returns at most limit closed records that are held, in no order.
-	Held(ctx context.Context, limit int) ([]Record, error)
+	// Held returns at most limit closed records that are held, by attempt id, after the one given.
+	Held(ctx context.Context, after AttemptID, limit int) ([]Record, error)
 	// Get returns the record of an attempt; ErrNoAttempt when there is none.
 	Get(ctx context.Context, id AttemptID) (Record, error)
 	// List returns at most limit records asked before the time given (zero: all), newest first.

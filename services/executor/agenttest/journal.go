@@ -1,6 +1,7 @@
 package agenttest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -113,16 +114,21 @@ func (j *Journal) Unclosed(context.Context) ([]executor.Record, error) {
 }
 
 // Held implements executor.Journal.
-func (j *Journal) Held(_ context.Context, limit int) ([]executor.Record, error) {
+func (j *Journal) Held(
+	_ context.Context, after executor.AttemptID, limit int,
+) ([]executor.Record, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var held []executor.Record
 	for _, raw := range j.records {
-		if r := decode(raw); r.Held && len(held) < limit {
+		if r := decode(raw); r.Held && r.Ask.Attempt > after {
 			held = append(held, r)
 		}
 	}
-	return held, nil
+	slices.SortFunc(held, func(a, b executor.Record) int {
+		return cmp.Compare(a.Ask.Attempt, b.Ask.Attempt)
+	})
+	return held[:min(limit, len(held))], nil
 }
 
 // Get implements executor.Journal.

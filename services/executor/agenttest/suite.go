@@ -147,12 +147,17 @@ func forgets(t *testing.T, open Opener) {
 		if n == 1 {
 			r = record(n, executor.PhaseRunning)
 		}
-		r.Held = n == 2
+		r.Held = n == 2 || n == 6 || n == 8
 		save(t, j, r)
 	}
-	held, err := j.Held(t.Context(), 9)
-	if err != nil || len(held) != 1 || held[0].Ask.Attempt != "0002" {
-		t.Errorf("held are %v, %v; want 0002", held, err)
+	held, err := j.Held(t.Context(), "", 2)
+	if err != nil || len(held) != 2 || held[0].Ask.Attempt != "0002" ||
+		held[1].Ask.Attempt != "0006" {
+		t.Errorf("held are %v, %v; want 0002 and 0006", held, err)
+	}
+	rest, err := j.Held(t.Context(), "0006", 2)
+	if err != nil || len(rest) != 1 || rest[0].Ask.Attempt != "0008" {
+		t.Errorf("then %v, %v; want 0008", rest, err)
 	}
 	if err := j.Forget(t.Context(), 3); err != nil {
 		t.Fatal(err)
@@ -165,13 +170,15 @@ func forgets(t *testing.T, open Opener) {
 	for _, r := range left {
 		ids = append(ids, r.Ask.Attempt)
 	}
-	want := []executor.AttemptID{"0009", "0008", "0007", "0002", "0001"}
+	want := []executor.AttemptID{"0009", "0008", "0007", "0006", "0005", "0002", "0001"}
 	if diff := cmp.Diff(want, ids); diff != "" {
 		t.Error(diff)
 	}
-	held[0].Held = false
-	save(t, j, held[0])
-	if held, err = j.Held(t.Context(), 9); err != nil || len(held) != 0 {
+	for _, r := range append(held, rest...) {
+		r.Held = false
+		save(t, j, r)
+	}
+	if held, err = j.Held(t.Context(), "", 9); err != nil || len(held) != 0 {
 		t.Errorf("held are %v, %v; want none", held, err)
 	}
 }

@@ -193,14 +193,16 @@ func (j *Journal) Unclosed(ctx context.Context) ([]executor.Record, error) {
 }
 
 // Held implements executor.Journal.
-func (j *Journal) Held(ctx context.Context, limit int) ([]executor.Record, error) {
+func (j *Journal) Held(
+	ctx context.Context, after executor.AttemptID, limit int,
+) ([]executor.Record, error) {
 	var ids []executor.AttemptID
 	err := j.scan(prefixHeld, nil, func(key []byte) (more bool, err error) {
-		if len(ids) >= limit {
-			return false, nil
+		id := executor.AttemptID(key)
+		if id > after {
+			ids = append(ids, id)
 		}
-		ids = append(ids, executor.AttemptID(key))
-		return true, ctx.Err()
+		return len(ids) < limit, ctx.Err()
 	})
 	if err != nil {
 		return nil, err
