@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -95,7 +96,8 @@ func (a *app) kept(list []string) (jobrun.Kept, error) {
 		}
 		return k, err
 	}
-	all, err := a.errands().List()
+	all, _, err := a.errands().List()
+	all = slices.DeleteFunc(all, func(k jobrun.Kept) bool { return k.Busy })
 	switch {
 	case err != nil:
 		return jobrun.Kept{}, err
@@ -109,7 +111,7 @@ func (a *app) kept(list []string) (jobrun.Kept, error) {
 }
 
 func (a *app) listKept() error {
-	all, err := a.errands().List()
+	all, damaged, err := a.errands().List()
 	if err != nil {
 		return err
 	}
@@ -117,19 +119,28 @@ func (a *app) listKept() error {
 		Job     string `json:"job"`
 		Name    string `json:"name"`
 		Started uint64 `json:"started_ms"`
+		State   string `json:"state"` // interrupted, busy: a command works on it, or damaged
 	}
 	lines := []line{}
 	for _, k := range all {
-		lines = append(lines, line{k.Job, k.Name, uint64(k.Started.UnixMilli())})
+		state := "interrupted"
+		if k.Busy {
+			state = "busy"
+		}
+		lines = append(lines, line{k.Job, k.Name, uint64(k.Started.UnixMilli()), state})
+	}
+	for _, name := range damaged {
+		lines = append(lines, line{Job: name, State: "damaged"})
 	}
 	return a.emit(lines, func(w io.Writer) {
 		if len(lines) == 0 {
 			printf(w, "no job run of this machine was interrupted\n")
 			return
 		}
-		printf(w, "STARTED\tNAME\tJOB\n")
+		printf(w, "STARTED\tSTATE\tNAME\tJOB\n")
 		for _, l := range lines {
-			printf(w, "%s\t%s\t%s\n", stamp(l.Started), screen.Clean(l.Name), l.Job)
+			printf(w, "%s\t%s\t%s\t%s\n", stamp(l.Started), l.State, screen.Clean(l.Name),
+				screen.Clean(l.Job))
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/cli/jobrun"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
@@ -44,6 +45,15 @@ func TestJobResume(t *testing.T) {
 	}
 }
 
+func jobOf(t *testing.T, text string) [32]byte {
+	t.Helper()
+	raw, err := id.ParseBech32(id.Job, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
 // TestJobResumeRefuses: what is damaged, another's or unknown is told by name.
 func TestJobResumeRefuses(t *testing.T) {
 	u := started(t, honest)
@@ -53,7 +63,7 @@ func TestJobResumeRefuses(t *testing.T) {
 	}
 	u.net.Market.Refuse = nil
 	folder := jobrun.Folder(filepath.Join(u.data, "errands"))
-	kept, err := folder.List()
+	kept, _, err := folder.List()
 	if err != nil || len(kept) != 2 {
 		t.Fatalf("%d are kept, %v", len(kept), err)
 	}
@@ -93,6 +103,18 @@ func TestJobResumeRefuses(t *testing.T) {
 		!strings.Contains(complaint, "damaged") {
 		t.Errorf("damaged: exit code %d: %s", code, complaint)
 	}
+	if out := u.must("job", "resume", "--list"); !strings.Contains(out, "damaged") ||
+		!strings.Contains(out, "interrupted") {
+		t.Errorf("the list: %s", out)
+	}
+	release, err := folder.Hold(job.ID(jobOf(t, kept[0].Job)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, complaint, code := u.run("job", "resume", kept[0].Job); code != 1 {
+		t.Errorf("a job that another command works on: exit code %d: %s", code, complaint)
+	}
+	release()
 	for _, k := range kept {
 		u.must("job", "resume", "--forget", k.Job)
 	}

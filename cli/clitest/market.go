@@ -58,6 +58,13 @@ func (m *Market) Jobs() int {
 	return len(m.jobs)
 }
 
+// Forget loses all jobs, as a scheduler does whose disk is gone.
+func (m *Market) Forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.jobs)
+}
+
 // Acks returns the countersignatures that arrived.
 func (m *Market) Acks() []*executorv1.AcknowledgeRequest {
 	m.mu.Lock()

@@ -53,7 +53,7 @@ func (r *Runner) finish(ctx context.Context, f *following, j *schedulerv1.Job, o
 	}
 	paid, locked := r.settleAll(ctx, f.e, leases)
 	out.Bill = r.bill(ctx, f, leases, paid)
-	out.Bill.Locked, out.Bill.Closed = amount.Amount(locked), locked == 0
+	out.Bill.Locked, out.Bill.Closed = amount.Amount(locked), locked == 0 && !f.e.unsure
 	if e := f.e; e.spec.GetPayment().GetHoldback() > 0 && locked > 0 {
 		r.heldBack(ctx, e, leases, out.Bill)
 	}
@@ -155,6 +155,7 @@ func (r *Runner) settleAll(
 	case errors.Is(err, fault.NotFound):
 		return 0, 0
 	case err != nil:
+		e.unsure = true
 		r.warn(e, "cannot read the escrow: %v", err)
 		return 0, 0
 	}

@@ -96,6 +96,13 @@ type errand struct {
 	own      []tx.ID
 	fees     tx.Grains
 	warnings []string
+
+	// release lets other commands work on the job; never nil once it is kept.
+	release func()
+	// resumed says that another command was killed over the job, at some time after started; anew
+	// that its escrow was opened again, unsure that something of it may be left.
+	resumed, anew, unsure bool
+	started               time.Time
 }
 
 // Run submits the job and follows it to the end. When ctx ends while the job is on its way the job
@@ -106,6 +113,9 @@ func (r *Runner) Run(ctx context.Context, q Request) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	if e.release != nil {
+		defer e.release()
+	}
 	return r.follow(ctx, e, q.Detach)
 }
 
@@ -114,6 +124,7 @@ func (r *Runner) follow(ctx context.Context, e *errand, detach bool) (*Report, e
 	if !detach {
 		return r.see(ctx, e)
 	}
+	r.closeTwins(ctx, e)
 	r.drop(e)
 	report := &Report{
 		Job: jobText(e.id), Name: e.spec.GetName(), State: "pending", Warnings: e.warnings,
@@ -187,7 +198,9 @@ func (r *Runner) see(ctx context.Context, e *errand) (*Report, error) {
 		return report, err
 	}
 	r.finish(context.WithoutCancel(ctx), f, last, report)
+	r.closeTwins(context.WithoutCancel(ctx), e)
 	r.drop(e)
+	report.Warnings = e.warnings
 	r.event(e, Event{Kind: KindResult, Report: report})
 	return report, nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
@@ -23,6 +24,7 @@ const MaxKept = 1000
 // Errors of what is kept.
 var (
 	ErrKept     = errors.New("what was kept of the job is damaged")
+	ErrBusy     = errors.New("another command works on the job")
 	ErrManyKept = errors.New("too many interrupted jobs are kept: go on with them, or look for " +
 		"their escrows with `ucn escrow ls`")
 )
@@ -39,12 +41,17 @@ type Kept struct {
 	Dir      string           `json:"dir"`
 	Detach   bool             `json:"detach"`
 	Started  time.Time        `json:"started"`
+	// Busy: another command works on it now.
+	Busy bool `json:"-"`
 }
 
 // Errands remembers the jobs of this machine that are on their way.
 type Errands interface {
 	// Keep returns when it would survive a power failure.
 	Keep(k Kept) error
+	// Hold makes a kept job this process's until release is called or the process ends. Error:
+	// ErrBusy.
+	Hold(id job.ID) (release func(), err error)
 	// Drop forgets a job; one that is not known is no error.
 	Drop(id job.ID) error
 }
@@ -64,7 +71,7 @@ func (f Folder) Keep(k Kept) error {
 	if err != nil {
 		return fmt.Errorf("write the job down: %w", err)
 	}
-	if err := os.MkdirAll(string(f), 0o700); err != nil {
+	if err := f.make(); err != nil {
 		return fmt.Errorf("write the job down: %w", err)
 	}
 	if names, err := f.names(); err != nil || len(names) >= MaxKept {
@@ -74,6 +81,33 @@ func (f Folder) Keep(k Kept) error {
 		return fmt.Errorf("write the job down: %w", err)
 	}
 	return nil
+}
+
+// make makes the folder, and its name last.
+func (f Folder) make() (err error) {
+	if _, err := os.Stat(string(f)); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(string(f), 0o700); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(string(f)))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
+
+// Hold implements Errands.
+func (f Folder) Hold(id job.ID) (release func(), err error) {
+	file, err := os.Open(f.file(jobText(id)))
+	if err != nil {
+		return nil, fmt.Errorf("hold the job: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s", ErrBusy, jobText(id)), file.Close())
+	}
+	return func() { _ = file.Close() }, nil // closing lets go; there is nothing to lose
 }
 
 // Drop implements Errands.
@@ -98,27 +132,28 @@ func (f Folder) names() (names []string, err error) {
 	return names, err
 }
 
-// List returns what is kept, oldest first.
-func (f Folder) List() ([]Kept, error) {
+// List returns what is kept, oldest first, and the names of jobs of which it cannot be read.
+func (f Folder) List() (list []Kept, damaged []string, err error) {
 	names, err := f.names()
 	if err != nil {
-		return nil, fmt.Errorf("read the interrupted jobs: %w", err)
+		return nil, nil, fmt.Errorf("read the interrupted jobs: %w", err)
 	}
-	list := make([]Kept, 0, len(names))
 	for _, name := range names[:min(len(names), MaxKept)] {
 		k, err := f.Read(name)
 		if err != nil {
-			return nil, err
+			damaged = append(damaged, name)
+			continue
 		}
 		list = append(list, k)
 	}
 	slices.SortFunc(list, func(a, b Kept) int { return a.Started.Compare(b.Started) })
-	return list, nil
+	return list, damaged, nil
 }
 
 // Read returns what is kept of one job. Errors: fs.ErrNotExist, ErrKept.
 func (f Folder) Read(text string) (k Kept, err error) {
-	if _, err := id.ParseBech32(id.Job, text); err != nil {
+	named, err := id.ParseBech32(id.Job, text)
+	if err != nil {
 		return k, fmt.Errorf("%w: %s: %w", ErrKept, f.file(text), err)
 	}
 	raw, err := os.ReadFile(f.file(text))
@@ -127,6 +162,10 @@ func (f Folder) Read(text string) (k Kept, err error) {
 	}
 	if err := json.Unmarshal(raw, &k); err != nil || k.Job != text {
 		return k, fmt.Errorf("%w: %s", ErrKept, f.file(text))
+	}
+	release, err := f.Hold(named)
+	if k.Busy = errors.Is(err, ErrBusy); err == nil {
+		release()
 	}
 	return k, nil
 }

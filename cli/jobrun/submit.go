@@ -37,7 +37,7 @@ const (
 
 // submit signs the revision, opens the escrow and queues the job. When queuing fails for good the
 // escrow is closed again.
-func (r *Runner) submit(ctx context.Context, q Request) (*errand, error) {
+func (r *Runner) submit(ctx context.Context, q Request) (_ *errand, err error) {
 	e, err := r.prepare(ctx, q)
 	if err != nil {
 		return nil, err
@@ -52,6 +52,11 @@ func (r *Runner) submit(ctx context.Context, q Request) (*errand, error) {
 	if err := r.keep(e, q); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			e.release()
+		}
+	}()
 	// From here on there is money on its way: what follows is done although ctx ends.
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*callTimeout)
 	defer cancel()

@@ -22,7 +22,6 @@ const (
 	maxBytes    = 1 << 20 // bytes of one submission, the transaction that passes it included last
 	maxSigned   = 4       // how often one operation list is signed
 	maxSends    = 6       // how often the same bytes are sent
-	validFor    = 10 * time.Minute
 	sendTimeout = 20 * time.Second
 	firstPause  = 200 * time.Millisecond // before the same is sent again; doubles
 	// feeHeadroom multiplies the fee of the moment: prices rise with fullness, and what is charged
@@ -37,6 +36,9 @@ const (
 	ReasonBusy       fault.Reason = "SUBMIT_BUSY"
 	ReasonClosed     fault.Reason = "SUBMIT_CLOSED"
 )
+
+// ValidFor is how long after its signing a transaction may still come into a block.
+const ValidFor = 10 * time.Minute
 
 // ErrUnknown: the ledger did not say what became of a transaction. It may be in a block later, or
 // never; the transaction's id is in the text.
@@ -410,7 +412,7 @@ func (s *Sender) sign(c *call) error {
 	}
 	body := tx.Body{
 		Chain: s.cfg.Chain, Account: s.cfg.Account, Signer: s.cfg.Signer, Nonce: s.nonce,
-		ValidUntil: tx.Millis(s.now().Add(validFor).UnixMilli()),
+		ValidUntil: tx.Millis(s.now().Add(ValidFor).UnixMilli()),
 		Operations: c.operations, Memo: c.memo,
 		Fee: 1<<63 - 1, // the widest, so that the length below is an upper bound
 	}
