@@ -98,8 +98,10 @@ func TestBadSignaturesInsideOperationsAreLimited(t *testing.T) {
 		m.placeWith(4, 5)
 		time.Sleep(2 * time.Minute)
 		bad := m.charges(1, 5, false)
-		if n := m.attack(t.Context(), 4, bad); n == 0 || n > wasteBound {
-			t.Errorf("%d bad signatures came to the execution, the bound is %d", n, wasteBound)
+		began := time.Now()
+		n := m.attack(t.Context(), 4, bad)
+		if most := wasteBound + int(100*time.Since(began)/time.Second); n == 0 || n > most {
+			t.Errorf("%d bad signatures came to the execution, the bound is %d", n, most)
 		}
 		if got := m.charge(0, time.Minute); got != 60*perSecond {
 			t.Errorf("%d paid to the honest host for a minute", got)
@@ -127,13 +129,14 @@ func TestChargesThatPayNothingAreLimited(t *testing.T) {
 		m.empty(4, 1)
 		m.empty(2, 1) // the honest host has no money either
 		nothing := m.charges(1, 5, true)
-		for range 3 {
-			if n := m.attack(t.Context(), 4, nothing); n > wasteBound {
-				t.Errorf("%d operations were executed for nothing, the bound is %d", n, wasteBound)
-			}
+		began, through := time.Now(), 0
+		for range 4 {
+			through += m.attack(t.Context(), 4, nothing)
 		}
-		if n := m.attack(t.Context(), 4, nothing); n != 0 {
-			t.Errorf("%d operations more were executed for nothing at once", n)
+		// A debt passes at 100 a second while the attack lasts.
+		most := wasteBound + int(100*time.Since(began)/time.Second)
+		if through == 0 || through > most {
+			t.Errorf("%d operations were executed for nothing, the bound is %d", through, most)
 		}
 		if got := m.charge(0, time.Minute); got != 60*perSecond {
 			t.Errorf("%d paid to the honest host for a minute", got)
