@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -191,6 +192,7 @@ func (b *Broker) open(ctx context.Context, admin, own *nats.Conn) error {
 	}
 	w := &warden{
 		in: own, out: admin, own: b.inbox, shares: newShares(b.cfg.EventRate), log: b.log,
+		inactive: 2 * cmp.Or(b.cfg.Age, event.DefaultAge),
 	}
 	return w.guard(b.cfg.Services)
 }

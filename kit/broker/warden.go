@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,6 +23,9 @@ const (
 	maxOrder        = 32 << 10 // bytes of a request to JetStream
 	maxEventID      = 128      // bytes of the id by which an event is known again
 	maxInbox        = 256      // bytes of a reply subject
+
+	minAckWait     = time.Second // before an event is sent to a consumer again
+	mostAckPending = 1 << 16     // events that a consumer may have in hand
 
 	refusedCode = 403
 	tooMuchCode = 429
@@ -54,7 +58,10 @@ type warden struct {
 	in, out *nats.Conn
 	own     string // inbox prefix of own services; nobody else knows it
 	shares  *shares
-	log     *slog.Logger
+	// inactive is after which time a consumer that nobody reads from is removed: nobody takes back
+	// those of instances that are gone.
+	inactive time.Duration
+	log      *slog.Logger
 }
 
 // carry makes one message fit to pass, or nil if it may not. part is what follows the API's name.
@@ -211,6 +218,7 @@ type order struct {
 		FilterSubject  string                  `json:"filter_subject,omitempty"`
 		FilterSubjects []string                `json:"filter_subjects,omitempty"`
 		Replicas       int                     `json:"num_replicas"`
+		Inactive       time.Duration           `json:"inactive_threshold,omitempty"` // ours to say
 	} `json:"config"`
 	Action string `json:"action,omitempty"`
 }
@@ -227,6 +235,13 @@ func (w *warden) create(m *nats.Msg, part string) *nats.Msg {
 		w.refuse(m, created, refusedCode, "this broker makes no such consumer")
 		return nil
 	}
+	c := &o.Config
+	if c.AckWait != 0 && c.AckWait < int64(minAckWait) || c.MaxAckPending < 0 ||
+		c.MaxAckPending > mostAckPending {
+		w.refuse(m, created, refusedCode, "this broker makes no consumer that is so hasty or greedy")
+		return nil
+	}
+	c.Inactive = w.inactive
 	raw, err := json.Marshal(o)
 	if err != nil {
 		w.refuse(m, created, refusedCode, "this broker makes no such consumer")

@@ -233,6 +233,30 @@ func refusal(t *testing.T, raw []byte) int {
 	return answer.Error.Code
 }
 
+// TestConsumersAreBounded: one that nobody reads from does not stay for ever, and none is so hasty
+// that the broker sends it one event again and again.
+func TestConsumersAreBounded(t *testing.T) {
+	cfg := config(t)
+	cfg.Age = time.Hour
+	b := start(t, cfg, broker.Deps{Instances: cert.Verifier{Chains: []string{"main"}}})
+	m := admitted(t, b, 1)
+	c := m.follow(t)
+	if got := c.CachedInfo().Config.InactiveThreshold; got != 2*time.Hour {
+		t.Errorf("it is removed after %v, want 2h", got)
+	}
+	for name, change := range map[string]func(*jetstream.ConsumerConfig){
+		"hasty":  func(c *jetstream.ConsumerConfig) { c.AckWait = time.Millisecond },
+		"greedy": func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 1 << 20 },
+		"all":    func(c *jetstream.ConsumerConfig) { c.MaxAckPending = -1 },
+	} {
+		wanted := jetstream.ConsumerConfig{Durable: m.name, AckPolicy: jetstream.AckExplicitPolicy}
+		change(&wanted)
+		if _, err := m.js.CreateOrUpdateConsumer(t.Context(), stream, wanted); err == nil {
+			t.Errorf("a consumer that is %s is made", name)
+		}
+	}
+}
+
 // TestAnswersGoToWhoAsked: what the streams answer goes to no inbox but the asker's.
 func TestAnswersGoToWhoAsked(t *testing.T) {
 	b := start(t, config(t), broker.Deps{Instances: cert.Verifier{Chains: []string{"main"}}})

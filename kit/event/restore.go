@@ -7,8 +7,10 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/bus/subject"
+	eventv1 "github.com/united-containers/ucn/proto/ucn/event/v1"
 )
 
 // ErrRestored says that the streams hold more of an instance's lines than its outbox: it was
@@ -62,26 +64,50 @@ func (h Head) behind(mark Head) bool {
 // begin opens the new epoch, if the operator gave one, and makes sure that nothing signed from here
 // on contradicts what was said before. Nobody else writes the outbox's lines meanwhile.
 func (p *Publisher) begin(ctx context.Context) error {
-	s := p.cfg.Signer
+	marks, err := Marks(ctx, p.cfg.JetStream, p.cfg.Signer.Address())
+	if err != nil {
+		return err
+	}
 	if len(p.cfg.Epoch) > 0 {
-		if err := OpenEpoch(ctx, p.cfg.Queue, s, p.cfg.Epoch); err != nil {
+		// The word of an earlier restore opened that epoch already, with what is lost again: opening
+		// it anew would sign its first place twice.
+		opens, err := epochOpenedBy(p.cfg.Epoch)
+		if err != nil {
+			return err
+		}
+		if err := p.knows(ctx, marks, opens); err != nil {
+			return err
+		}
+		if err := OpenEpoch(ctx, p.cfg.Queue, p.cfg.Signer, p.cfg.Epoch); err != nil {
 			return err
 		}
 	}
+	if err := p.knows(ctx, marks, 0); err != nil {
+		return err
+	}
+	p.begun = true
+	return nil
+}
+
+// knows holds that the outbox has what stands at the marks of an epoch and later ones.
+func (p *Publisher) knows(ctx context.Context, marks map[Topic]Head, since uint64) error {
 	pending, err := p.cfg.Queue.Pending(ctx)
 	if err != nil {
 		return fmt.Errorf("read outbox: %w", err)
 	}
-	marks, err := Marks(ctx, p.cfg.JetStream, s.Address())
-	if err != nil {
-		return err
-	}
 	for topic, mark := range marks {
-		if pending.Heads[topic].behind(mark) {
+		if mark.Epoch >= since && pending.Heads[topic].behind(mark) {
 			return fmt.Errorf("%w: topic %s stands at %d of epoch %d there", ErrRestored, topic,
 				mark.Seq, mark.Epoch)
 		}
 	}
-	p.begun = true
 	return nil
+}
+
+func epochOpenedBy(notice []byte) (uint64, error) {
+	m := new(eventv1.EpochNotice)
+	if err := canon.Unmarshal(notice, m); err != nil {
+		return 0, fmt.Errorf("open epoch: %w: %w", ErrEpochInvalid, err)
+	}
+	return m.GetBody().GetEpoch(), nil
 }

@@ -100,6 +100,35 @@ func publish(
 	return background(t, p.Run)
 }
 
+// TestSecondRestore: an outbox that is lost again, while the word of the first restore is still
+// configured, does not sign the first places of that epoch anew.
+func TestSecondRestore(t *testing.T) {
+	js := open(t)
+	op := eventtest.NewOperator(1)
+	alice := op.Instance(t, "executor")
+	put(t, js, alice, alice.Line(t, event.TopicJob, 3)...)
+	notice, err := event.IssueEpoch(op.Signer, event.Epoch{
+		Chain: eventtest.Chain, Instance: alice.Key.Public(), Number: 2, Time: time.Now(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := event.Event{
+		Topic: event.TopicJob, Type: event.TypeEpochOpened, Time: time.Now(), Payload: notice,
+	}
+	put(t, js, alice, alice.Sign(t, e, event.Head{Epoch: 2})) // said after the first restore
+	log, lost := hear("restored from a backup"), memory.New()
+	stop := publish(t, lost, alice, event.PublisherConfig{
+		JetStream: js, Epoch: notice, Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	<-log.heard
+	stop()
+	pending, err := lost.Pending(t.Context())
+	if err != nil || len(pending.Unsent) != 0 {
+		t.Errorf("%d envelopes were signed, %v", len(pending.Unsent), err)
+	}
+}
+
 // TestProofIsWritten: the evidence of a fork is a file that anybody can verify.
 func TestProofIsWritten(t *testing.T) {
 	alice := eventtest.NewOperator(1).Instance(t, "executor")
