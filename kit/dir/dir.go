@@ -14,6 +14,8 @@ import (
 
 	"lukechampine.com/blake3"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
@@ -89,6 +91,9 @@ func Decode(raw []byte) ([]Entry, error) {
 	if len(raw) > MaxBytes {
 		return nil, bad("%d bytes, at most %d", len(raw), MaxBytes)
 	}
+	if n := fields(raw); n > MaxEntries {
+		return nil, bad("more than %d entries: use more directories", MaxEntries)
+	}
 	var m storagev1.Directory
 	if err := canon.Unmarshal(raw, &m); err != nil {
 		return nil, bad("%v", err)
@@ -102,6 +107,20 @@ func Decode(raw []byte) ([]Entry, error) {
 		entries = append(entries, one)
 	}
 	return entries, check(entries)
+}
+
+// fields counts the outermost fields, as far as they can be read and one more than there may be: an
+// entry of two bytes becomes one of a hundred when it is decoded.
+func fields(raw []byte) (n int) {
+	for len(raw) > 0 && n <= MaxEntries {
+		_, _, size := protowire.ConsumeField(raw)
+		if size < 0 {
+			return n // Unmarshal says what is wrong
+		}
+		raw = raw[size:]
+		n++
+	}
+	return n
 }
 
 func entryOf(m *storagev1.Entry) (Entry, error) {

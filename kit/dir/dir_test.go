@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -55,6 +56,20 @@ func TestEncodeRefuses(t *testing.T) {
 		if _, _, err := dir.Encode(entries); fault.ReasonOf(err) != dir.ReasonBad {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestDecodeDoesNotExplode: many empty entries are refused before each of them is made.
+func TestDecodeDoesNotExplode(t *testing.T) {
+	bomb := bytes.Repeat([]byte{10, 0}, dir.MaxBytes/2)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := dir.Decode(bomb); fault.ReasonOf(err) != dir.ReasonBad {
+		t.Errorf("error %v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 1<<20 {
+		t.Errorf("refusing it took %d bytes", grown)
 	}
 }
 
