@@ -30,9 +30,10 @@ type bounded struct {
 // warnEvery is how often refused connections are logged: strangers make as many as they like.
 const warnEvery = 10 * time.Second
 
-func bound(l net.Listener, cfg ServerConfig, log *slog.Logger) *bounded {
+// Bound returns a listener that has at most so many connections, and so many of one Origin.
+func Bound(l net.Listener, most, perAddress int, log *slog.Logger) net.Listener {
 	return &bounded{
-		Listener: l, log: log, most: cfg.MaxConnections, mostOfIP: cfg.MaxPerAddress,
+		Listener: l, log: log, most: most, mostOfIP: perAddress,
 		of: map[string]int{}, warn: rate.Sometimes{First: 1, Interval: warnEvery},
 	}
 }

@@ -105,7 +105,7 @@ func letIn(t *testing.T, from, want []string) {
 	cfg := rpc.DefaultServer()
 	cfg.MaxConnections, cfg.MaxPerAddress = 5, 2
 	c := &crowd{from: make(chan net.Addr, 10)}
-	l := rpc.Bound(c, cfg, slog.New(slog.DiscardHandler))
+	l := rpc.Bound(c, cfg.MaxConnections, cfg.MaxPerAddress, slog.New(slog.DiscardHandler))
 	for _, host := range from {
 		c.from <- &net.TCPAddr{IP: net.ParseIP(host), Port: 1}
 	}
@@ -139,7 +139,8 @@ func TestRefusalsDoNotFloodTheLog(t *testing.T) {
 		cfg.MaxConnections = 0
 		c := &crowd{from: make(chan net.Addr)}
 		var told bytes.Buffer
-		l := rpc.Bound(c, cfg, slog.New(slog.NewTextHandler(&told, nil)))
+		log := slog.New(slog.NewTextHandler(&told, nil))
+		l := rpc.Bound(c, cfg.MaxConnections, cfg.MaxPerAddress, log)
 		go func() {
 			defer close(c.from)
 			for i := range 101 {

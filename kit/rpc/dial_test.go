@@ -1,6 +1,7 @@
 package rpc_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"strings"
@@ -45,13 +46,18 @@ func TestPipe(t *testing.T) {
 // waitCall calls and lets gRPC wait for the connection.
 func waitCall(t *testing.T, conn *grpc.ClientConn) (string, error) {
 	t.Helper()
-	conn.ResetConnectBackoff()
-	for range 1000 {
-		got, err := call(t.Context(), conn, echoCall, "a")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		conn.ResetConnectBackoff()
+		got, err := call(ctx, conn, echoCall, "a")
 		if !errors.Is(err, fault.Unavailable) {
 			return got, err
 		}
-		conn.ResetConnectBackoff()
+		// Leave the server a moment to come up, however busy the machine is.
+		moment, done := context.WithTimeout(ctx, 10*time.Millisecond)
+		conn.WaitForStateChange(moment, conn.GetState())
+		done()
 	}
 	return "", errors.New("never connected")
 }

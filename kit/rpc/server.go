@@ -167,7 +167,7 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 		if listener, err = listen(ctx, s.cfg.Addr); err != nil {
 			return nil, fmt.Errorf("listen on %s: %w", s.cfg.Addr, err)
 		}
-		listener = bound(listener, s.cfg, s.log)
+		listener = Bound(listener, s.cfg.MaxConnections, s.cfg.MaxPerAddress, s.log)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -29,8 +29,11 @@ type Config struct {
 	// MaxTransfers bounds files being sent and received, all clients together; one address may have
 	// half of them. Default 256.
 	MaxTransfers int `yaml:"max_transfers"`
-	// MaxConnections bounds connections; more wait to be accepted. Default 4096.
+	// MaxConnections bounds connections; more are closed at once. Default 4096.
 	MaxConnections int `yaml:"max_connections"`
+	// MaxPerAddress bounds those of one address, loopback apart; an IPv6 address counts as its /64.
+	// Behind a load balancer, which is one address, raise it to max_connections. Default 256.
+	MaxPerAddress int `yaml:"max_per_address"`
 	// MaxTime bounds a call; streams and files may take longer. Default 60s.
 	MaxTime time.Duration `yaml:"max_time"`
 	// HeaderTime bounds how long the headers of a request may take to arrive. Default 10s.
@@ -70,7 +73,8 @@ const (
 func Default() Config {
 	return Config{
 		Addr: "127.0.0.1:7680", MaxBody: config.MiB, MaxFile: 16 * config.GiB,
-		MaxStreams: 1024, MaxTransfers: 256, MaxConnections: 4096, MaxTime: time.Minute,
+		MaxStreams: 1024, MaxTransfers: 256, MaxConnections: 4096, MaxPerAddress: 256,
+		MaxTime:    time.Minute,
 		HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute, StallTime: time.Minute,
 		KeepAlive: 15 * time.Second, Drain: 15 * time.Second, RateBurst: 100,
 		Rates: Rates{
@@ -119,7 +123,7 @@ func (c Config) validateBounds() error {
 		value int
 	}{
 		{"max_streams", c.MaxStreams}, {"max_transfers", c.MaxTransfers},
-		{"max_connections", c.MaxConnections},
+		{"max_connections", c.MaxConnections}, {"max_per_address", c.MaxPerAddress},
 	} {
 		if n.value < 1 {
 			return config.Invalid(n.field, "must be at least 1")

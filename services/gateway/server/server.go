@@ -180,7 +180,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	s.mu.Lock()
 	s.addr = listener.Addr()
 	s.mu.Unlock()
-	listener = &bounded{Listener: listener, slots: make(slots, s.cfg.MaxConnections)}
+	listener = rpc.Bound(listener, s.cfg.MaxConnections, s.cfg.MaxPerAddress, s.log)
 	served := make(chan error, 1)
 	go func() { served <- s.serve(listener) }()
 	s.log.InfoContext(ctx, "serving", "url", s.URL())
@@ -221,9 +221,6 @@ func errDraining() error {
 	return fault.New(fault.Unavailable, rpc.ReasonDraining,
 		"the gateway is stopping: connect again")
 }
-
-// slots bounds how many of something are under way.
-type slots chan struct{}
 
 // shares bounds how many of something are under way, and how many of them one client's: one that
 // takes all it can keeps nobody else out.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -219,6 +220,33 @@ func TestSlowHeadersAndBodiesAreCutOff(t *testing.T) {
 		}
 		if err := conn.Close(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestIdleConnectionsAreBounded: connections beyond the bound are closed at once, not left to wait
+// behind those that do nothing.
+func TestIdleConnectionsAreBounded(t *testing.T) {
+	w := newWorld(t, func(c *wire.Config) { c.HTTP.MaxConnections = 2 })
+	address := strings.TrimPrefix(w.url, "http://")
+	for n := range 3 {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if n < 2 {
+			if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := conn.Read(make([]byte, 8))
+		if closed := got == 0 && errors.Is(err, io.EOF) ||
+			errors.Is(err, syscall.ECONNRESET); closed != (n == 2) {
+			t.Errorf("connection %d: read %d, %v", n, got, err)
 		}
 	}
 }
