@@ -1,6 +1,7 @@
 package schedulertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -28,6 +29,9 @@ type Ledger struct {
 	placed  int
 	terms   map[tx.LeaseID]Paid
 	now     func() time.Time
+
+	// MaxTotal of escrows that are funded from now on; 0 is more than any job may cost.
+	MaxTotal uint64
 }
 
 var _ scheduler.Ledger = (*Ledger)(nil)
@@ -50,7 +54,7 @@ func (l *Ledger) Fund(j *scheduler.Job) {
 	l.escrows[j.Escrow] = scheduler.Escrow{
 		Owner: j.Owner, ForJob: true, Subject: j.ID, Assigner: Assigner(),
 		AckKeys: []sig.PublicKey{{1}}, Unreserved: 1_000_000_000, MaxRate: 1 << 60,
-		MaxTotal: 1 << 60, Trust: 1 << 60, Expires: l.now().Add(72 * time.Hour),
+		MaxTotal: cmp.Or(l.MaxTotal, 1<<60), Trust: 1 << 60, Expires: l.now().Add(72 * time.Hour),
 	}
 }
 
@@ -142,6 +146,9 @@ func (l *Ledger) PlaceLease(_ context.Context, s scheduler.SignedLease) error {
 		until := time.UnixMilli(int64(s.Lease.Until))
 		l.leases[s.ID] = scheduler.LeaseState{Until: until, Claimable: until.Add(windowOf(s))}
 		l.placed++
+		e := l.escrows[s.Lease.Escrow]
+		e.Used += uint64(s.Lease.Budget)
+		l.escrows[s.Lease.Escrow] = e
 	}
 	return l.failAfter("PlaceLease")
 }
