@@ -135,8 +135,8 @@ func holdbackByCommand(t *testing.T, s *scene) {
 	}
 	u.must("escrow", "close", good.Bill.Escrow)
 	b := parsed[struct{ Paid string }](t, u.must("job", "bill", good.Job, "--json"))
-	if b.Paid != good.Bill.Paid.String() {
-		t.Errorf("the charges paid %s, they paid %s before the acceptance", b.Paid, good.Bill.Paid)
+	if want := (good.Bill.Paid + good.Bill.Held).String(); b.Paid != want {
+		t.Errorf("the bill says that %s was paid, want %s with the holdback", b.Paid, want)
 	}
 	bad := run()
 	why := filepath.Join(t.TempDir(), "why.txt")
