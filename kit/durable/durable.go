@@ -15,8 +15,9 @@ const Private fs.FileMode = 0o600
 
 const tempPattern = ".ucn-new-*" // os.CreateTemp makes it private
 
-// Create writes a new file. When it fails, or the process dies, there is no file at path. It fails
-// with fs.ErrExist if there is one already, whatever it holds. The folder must exist.
+// Create writes a new file. It fails with fs.ErrExist if there is one already, whatever it holds;
+// the folder must exist. After another error, or when the process dies, there is no file or all of
+// it: an error may also say only that it would not survive a power failure.
 func Create(path string, content []byte, mode fs.FileMode) error {
 	return write(path, content, mode, os.Link)
 }

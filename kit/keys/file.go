@@ -15,8 +15,8 @@ import (
 const othersBits = 0o077
 
 // Create writes the text of a key to a new file with mode 0600, durably: when it returns nil the
-// file survives a power failure; when it fails, or the process dies, there is no file at path. It
-// fails with fs.ErrExist if there is one already, whatever it holds. The folder must exist.
+// file survives a power failure; else there is none or all of it. It fails with fs.ErrExist if
+// there is one already, whatever it holds. The folder must exist.
 func Create(path string, text []byte) error { return write(path, text, durable.Create) }
 
 // Replace is Create for a file that may exist: path holds the old key or the new one, never less.

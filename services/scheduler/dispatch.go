@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -103,7 +104,7 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 		}
 		return notNow
 	}
-	j, err := e.deps.Store.Job(ctx, ref.Job)
+	j, asked, err := e.waiting(ctx, ref.Job)
 	if errors.Is(err, ErrNotFound) {
 		return gone
 	} else if err != nil {
@@ -116,7 +117,7 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 	if !waits || held.Run != ref.Run || held.Order.After(ref.Order) {
 		return gone // what it waits for now stands elsewhere in the line
 	}
-	fit, reason := e.candidates(j, r, now)
+	fit, reason := e.candidates(j, r, asked, now)
 	expired := !j.Expires.IsZero() && !j.Expires.After(now)
 	if len(fit) == 0 && !expired {
 		e.setWaiting(j.ID, ref.Run, e.explain(r, reason, now))
@@ -125,6 +126,24 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 	e.begin(ctx, j, r, fit, slots)
 	return taken
 }
+
+// waiting reads a job that waits, and which hosts are asked for its replicas at the moment. What is
+// asked is looked at before the job is read: a replica that is placed in between is then seen in
+// the one or the other, never in neither.
+func (e *Engine) waiting(ctx context.Context, id job.ID) (*Job, map[RunID]Host, error) {
+	j, err := e.deps.Store.Job(ctx, id)
+	if err != nil || !j.spread() {
+		return j, nil, err
+	}
+	e.inflightMu.Lock()
+	asked := maps.Clone(e.inflight)
+	e.inflightMu.Unlock()
+	j, err = e.deps.Store.Job(ctx, id)
+	return j, asked, err
+}
+
+// spread tells whether the job's runs are to stand on hosts of their own.
+func (j *Job) spread() bool { return j.Spec.Tasks == 0 && len(j.Runs) > 1 }
 
 // begin places a run beside the dispatcher. Only the dispatcher fills slots, so one is free.
 func (e *Engine) begin(
@@ -217,10 +236,10 @@ func (e *Engine) landed(r RunID) {
 // candidates are the hosts to ask for the run. Replicas are spread: hosts of operators that run
 // none of them come first, then hosts that run none, then any.
 func (e *Engine) candidates(
-	j *Job, r *Run, now time.Time,
+	j *Job, r *Run, asked map[RunID]Host, now time.Time,
 ) (fit []Candidate, reason string) {
 	skip := e.skips(r, now)
-	operators, hosts := e.siblings(j, r)
+	operators, hosts := siblings(j, r, asked)
 	for _, taken := range []func(*Offer) bool{
 		func(o *Offer) bool { return operators[o.Host.Operator] },
 		func(o *Offer) bool { return hosts[o.Host.Executor] },
@@ -239,16 +258,16 @@ func (e *Engine) candidates(
 }
 
 // siblings are the operators and hosts that run the job's other replicas, or are asked to.
-func (e *Engine) siblings(j *Job, r *Run) (map[sig.AccountID]bool, map[sig.PublicKey]bool) {
+func siblings(
+	j *Job, r *Run, asked map[RunID]Host,
+) (map[sig.AccountID]bool, map[sig.PublicKey]bool) {
 	operators, hosts := map[sig.AccountID]bool{}, map[sig.PublicKey]bool{}
-	if j.Spec.Tasks > 0 || len(j.Runs) == 1 {
+	if !j.spread() {
 		return operators, hosts
 	}
-	e.inflightMu.Lock()
-	defer e.inflightMu.Unlock()
 	for i := range j.Runs {
 		other := &j.Runs[i]
-		host, is := e.inflight[other.ID]
+		host, is := asked[other.ID]
 		if other.Live() {
 			host, is = other.Current().Host, true
 		}

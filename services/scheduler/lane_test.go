@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/scheduler"
 	"github.com/united-containers/ucn/services/scheduler/schedulertest"
 )
@@ -68,33 +70,49 @@ func replicas(n uint32) func(*scheduler.Spec) {
 }
 
 func TestReplicasAreSpread(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMarket(t)
-		defer m.stop()
-		m.offer(1, 1000)
-		m.offer(2, 2000)
-		m.ledger.MaxTotal = 1_000_000 // what the job may cost
-		j := m.submitSpec(replicas(3))
-		synctest.Wait()
-		held := m.read(j.ID)
-		hosts := map[string]int{}
-		var budget uint64
-		for slot, r := range held.Runs {
-			a := r.Current()
-			if a == nil || int(a.Lease.Lease.Slot) != slot || a.Lease.Lease.Epoch != 1 {
-				t.Fatalf("lane %d: %+v, want a lease of its slot with epoch 1", slot, a)
-			}
-			hosts[a.Host.Name]++
-			budget += uint64(a.Lease.Lease.Budget)
+	for name, together := range map[string]bool{"at one moment": true, "as it comes": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { spreadReplicas(t, together) })
+		})
+	}
+}
+
+// spreadReplicas places three replicas on two hosts. Those that are asked for at one moment share
+// the money evenly; else one may be placed on what another has left, but all together never promise
+// more than the escrow allows.
+func spreadReplicas(t *testing.T, together bool) {
+	m := newMarket(t)
+	defer m.stop()
+	m.offer(1, 1000)
+	m.offer(2, 2000)
+	m.ledger.MaxTotal = 1_000_000 // what the job may cost
+	if together {
+		var asked sync.WaitGroup
+		asked.Add(3)
+		m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
+			asked.Done()
+			asked.Wait()
+			return nil
 		}
-		if len(hosts) != 2 {
-			t.Errorf("replicas run on %v, want both hosts to have some", hosts)
+	}
+	j := m.submitSpec(replicas(3))
+	synctest.Wait()
+	hosts := map[string]int{}
+	var budget uint64
+	for slot, r := range m.read(j.ID).Runs {
+		a := r.Current()
+		if a == nil || int(a.Lease.Lease.Slot) != slot || a.Lease.Lease.Epoch != 1 {
+			t.Fatalf("lane %d: %+v, want a lease of its slot with epoch 1", slot, a)
 		}
-		// Lanes that are placed at the same moment may each leave something to the other.
-		if most := uint64(1_000_000); budget > most || budget < most/2 {
-			t.Errorf("leases promise %d in all, the job may cost %d", budget, most)
-		}
-	})
+		hosts[a.Host.Name]++
+		budget += uint64(a.Lease.Lease.Budget)
+	}
+	if hosts["host-1"] != 2 || hosts["host-2"] != 1 {
+		t.Errorf("replicas run on %v, want the dearer host to have one", hosts)
+	}
+	if most := uint64(1_000_000); budget > most || together && budget < most-3 {
+		t.Errorf("leases promise %d in all, want what the job may cost: %d", budget, most)
+	}
 }
 
 func TestRestartPolicy(t *testing.T) {
