@@ -37,18 +37,28 @@ const (
 	// ReasonLogDamaged: the stored log is not what a log is.
 	ReasonLogDamaged fault.Reason = "LOG_DAMAGED"
 
-	reasonRangeOutside fault.Reason = "RANGE_OUTSIDE_BLOB" // of storage
+	// Of storage.
+	reasonRangeOutside fault.Reason = "RANGE_OUTSIDE_BLOB"
+	reasonBlobTooLarge fault.Reason = "BLOB_TOO_LARGE"
+	reasonFull         fault.Reason = "STORAGE_FULL"
+	reasonQuota        fault.Reason = "STORAGE_QUOTA_EXCEEDED"
+	reasonPinned       fault.Reason = "REFERENCE_PINNED"
+	reasonInDirectory  fault.Reason = "IN_DIRECTORY"
+	reasonUploadDone   fault.Reason = "UPLOAD_FINISHED"
 
 	reasonMessageTooLarge fault.Reason = "MESSAGE_TOO_LARGE" // of kit/rpc, which links gRPC
 )
 
-// HTTP status codes that no kind of fault has.
+// HTTP status codes that say more than those of kinds of faults. 507 is RFC 4918's, for quotas RFC
+// 4331's: 429 would have clients try again soon, and nothing gets better by that.
 const (
 	statusMethodNotAllowed = 405
 	statusRequestTimeout   = 408
+	statusConflict         = 409
 	statusTooLarge         = 413
 	statusRange            = 416
 	statusUnprocessable    = 422
+	statusNoRoom           = 507
 )
 
 // Status returns the HTTP status code of a fault.
@@ -56,7 +66,9 @@ func Status(f *fault.Error) int {
 	switch f.Reason() {
 	case ReasonMethod:
 		return statusMethodNotAllowed
-	case ReasonBodyTooLarge, reasonMessageTooLarge:
+	case reasonPinned, reasonInDirectory, reasonUploadDone:
+		return statusConflict
+	case ReasonBodyTooLarge, reasonMessageTooLarge, reasonBlobTooLarge:
 		return statusTooLarge
 	case ReasonBodyCut:
 		return statusRequestTimeout
@@ -64,6 +76,8 @@ func Status(f *fault.Error) int {
 		return statusUnprocessable
 	case ReasonRange, reasonRangeOutside:
 		return statusRange
+	case reasonFull, reasonQuota:
+		return statusNoRoom
 	}
 	return f.Kind().HTTP()
 }

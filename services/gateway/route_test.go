@@ -237,6 +237,9 @@ func TestStatus(t *testing.T) {
 	for reason, want := range map[fault.Reason]int{
 		gateway.ReasonMethod: 405, gateway.ReasonBodyTooLarge: 413, "MESSAGE_TOO_LARGE": 413,
 		gateway.ReasonBodyCut: 408, gateway.ReasonRange: 416, "OTHER": 404,
+		"RANGE_OUTSIDE_BLOB": 416, "BLOB_TOO_LARGE": 413, "STORAGE_FULL": 507,
+		"STORAGE_QUOTA_EXCEEDED": 507, "REFERENCE_PINNED": 409, "IN_DIRECTORY": 409,
+		"UPLOAD_FINISHED": 409,
 	} {
 		if got := gateway.Status(fault.New(fault.NotFound, reason, "x")); got != want {
 			t.Errorf("%s: status %d, want %d", reason, got, want)
