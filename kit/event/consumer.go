@@ -77,8 +77,10 @@ type Consumer[Tx any] struct {
 	cfg     ConsumerConfig[Tx]
 	cursors map[Line]Cursor // committed cursors, as far as read; used by Run's goroutine only
 	parked  *park           // what came before those it follows
+	passed  *passed         // what took effect, behind the cursors
 	fetcher *fetcher
 	stuck   map[Line]time.Time // since when a line waits for its sender
+	doubted map[Line]time.Time // when its owner was last asked about a passed place
 }
 
 // maxLines bounds the cursors kept in memory; they are read again when they are needed.
@@ -104,7 +106,7 @@ func NewConsumer[Tx any](cfg ConsumerConfig[Tx]) (*Consumer[Tx], error) {
 	}
 	return &Consumer[Tx]{
 		cfg: cfg, cursors: map[Line]Cursor{}, parked: newPark(), stuck: map[Line]time.Time{},
-		fetcher: newFetcher(cfg.OnGap),
+		fetcher: newFetcher(cfg.OnGap), passed: newPassed(), doubted: map[Line]time.Time{},
 	}, nil
 }
 

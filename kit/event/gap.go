@@ -16,9 +16,10 @@ const (
 
 )
 
-// answer is what a gap hook returned.
+// answer is what a gap hook returned, or what was found at the place of a rival.
 type answer struct {
 	gap      *GapError
+	rival    *rivalry // else gap is set
 	operator [32]byte
 	envs     []Received
 	err      error
@@ -30,21 +31,22 @@ type fetcher struct {
 	hook    func(ctx context.Context, gap *GapError) ([]Received, error)
 	answers chan answer
 	running sync.WaitGroup
-	asking  map[Line]bool // used by the consumer's goroutine only, as is byOwner
-	byOwner map[[32]byte]int
+	// Used by the consumer's goroutine only.
+	asking    map[Line]bool
+	comparing map[Line]bool // true where the rival is sure to be one
+	byOwner   map[[32]byte]int
 }
 
 func newFetcher(hook func(context.Context, *GapError) ([]Received, error)) *fetcher {
 	return &fetcher{
 		hook: hook, answers: make(chan answer, maxFetching),
-		asking: map[Line]bool{}, byOwner: map[[32]byte]int{},
+		asking: map[Line]bool{}, comparing: map[Line]bool{}, byOwner: map[[32]byte]int{},
 	}
 }
 
 // ask begins to ask for a gap, unless that is under way or too much is.
 func (f *fetcher) ask(ctx context.Context, gap *GapError, operator [32]byte) {
-	if f.hook == nil || f.asking[gap.Line] || len(f.asking) >= maxFetching ||
-		f.byOwner[operator] >= maxFetchOf {
+	if f.hook == nil || f.asking[gap.Line] || !f.admits(operator) {
 		return
 	}
 	f.asking[gap.Line] = true
@@ -53,13 +55,23 @@ func (f *fetcher) ask(ctx context.Context, gap *GapError, operator [32]byte) {
 		ctx, cancel := context.WithTimeout(ctx, fetchTime)
 		defer cancel()
 		envs, err := f.hook(ctx, gap)
-		f.answers <- answer{gap, operator, envs, err} // there is room for each that is asked
+		// There is room for each that is asked.
+		f.answers <- answer{gap: gap, operator: operator, envs: envs, err: err}
 	})
 }
 
-// done forgets that the answer's gap was asked about.
+// admits tells whether something more may be asked about.
+func (f *fetcher) admits(operator [32]byte) bool {
+	return len(f.asking)+len(f.comparing) < maxFetching && f.byOwner[operator] < maxFetchOf
+}
+
+// done forgets that the answer's question was asked.
 func (f *fetcher) done(a answer) {
-	delete(f.asking, a.gap.Line)
+	if a.rival != nil {
+		delete(f.comparing, a.rival.item.in.Line())
+	} else {
+		delete(f.asking, a.gap.Line)
+	}
 	if f.byOwner[a.operator]--; f.byOwner[a.operator] == 0 {
 		delete(f.byOwner, a.operator)
 	}
@@ -69,7 +81,9 @@ func (f *fetcher) done(a answer) {
 func (c *Consumer[Tx]) fetched(ctx context.Context, a answer) {
 	c.fetcher.done(a)
 	in := &intake[Tx]{Consumer: c, ahead: map[Line]Cursor{}, asked: map[Line]bool{}}
-	if err := in.answered(ctx, a); err != nil {
+	if a.rival != nil {
+		in.compared(ctx, a)
+	} else if err := in.answered(ctx, a); err != nil {
 		c.cfg.Log.InfoContext(ctx, "a gap in events stays open", "error", err)
 	}
 	in.apply(ctx)

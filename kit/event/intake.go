@@ -64,8 +64,7 @@ func (in *intake[Tx]) settle(ctx context.Context, it item, err error) {
 	switch line := it.in.Line(); {
 	case err == nil:
 	case errors.Is(err, ErrDuplicate):
-		in.parked.remove(line, placeOf(it.in.Envelope))
-		in.ack(ctx, it.msg)
+		in.repeated(ctx, it)
 	case errors.As(err, &fork):
 		in.forked(ctx, it, fork)
 	case errors.Is(err, ErrForked), errors.Is(err, ErrEpochInvalid):
@@ -324,6 +323,9 @@ func (in *intake[Tx]) commit(ctx context.Context, items []item, effect Handler[T
 			delete(in.cursors, it.in.Line())
 		}
 		return err
+	}
+	for _, it := range items {
+		in.passed.add(it)
 	}
 	for line, cursor := range moved {
 		in.cursors[line] = cursor
