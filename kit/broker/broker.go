@@ -64,6 +64,7 @@ type Broker struct {
 	// which only the broker itself enters. nil until the server's store is open, or the server would
 	// answer JetStream's requests in it by itself.
 	commons atomic.Pointer[server.Account]
+	roster  *roster
 }
 
 // New prepares a broker: it makes the folder and locks nothing yet. Connect works from now on,
@@ -79,7 +80,7 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 		return nil, fmt.Errorf("make the broker's folder: %w", err)
 	}
 	b := &Broker{cfg: cfg, log: deps.Log, admin: rand.Text(), secret: rand.Text(),
-		inbox: bus.InboxPrefix + "own" + rand.Text()}
+		inbox: bus.InboxPrefix + "own" + rand.Text(), roster: newRoster()}
 	options, err := b.options(deps)
 	if err != nil {
 		return nil, err
@@ -124,7 +125,7 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 		CustomClientAuthentication: &gate{
 			admin: b.admin, secret: b.secret,
 			commons: b.commons.Load, tokens: deps.Tokens, instances: deps.Instances,
-			accept: deps.Operators, log: deps.Log,
+			accept: deps.Operators, roster: b.roster, log: deps.Log,
 		},
 	}
 	if b.cfg.Listen == "" {
@@ -192,7 +193,13 @@ func (b *Broker) open(ctx context.Context, admin, own *nats.Conn) error {
 	}
 	w := &warden{
 		in: own, out: admin, own: b.inbox, shares: newShares(b.cfg.EventRate), log: b.log,
-		inactive: 2 * cmp.Or(b.cfg.Age, event.DefaultAge),
+		inactive: 2 * cmp.Or(b.cfg.Age, event.DefaultAge), roster: b.roster,
+		consumers: newConsumers(b.cfg.Consumers, func() (map[string]sig.AccountID, error) {
+			return recall(admin, b.cfg.Services)
+		}),
+	}
+	if err := w.consumers.load(); err != nil {
+		return err
 	}
 	return w.guard(b.cfg.Services)
 }

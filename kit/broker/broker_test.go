@@ -261,8 +261,14 @@ func TestAnExpiredTokenEndsTheConnection(t *testing.T) {
 // instance makes an instance of a new operator.
 func instance(t *testing.T, seed byte) (sig.PrivateKey, []byte, subject.Address) {
 	t.Helper()
+	return instanceOf(t, seed, 1)
+}
+
+// instanceOf returns one of an operator's instances.
+func instanceOf(t *testing.T, seed, number byte) (sig.PrivateKey, []byte, subject.Address) {
+	t.Helper()
 	operator := keys.SingleSigner(sig.FromSeed([32]byte{seed}))
-	key := sig.FromSeed([32]byte{seed, 1})
+	key := sig.FromSeed([32]byte{seed, number})
 	seal, err := keys.NewSealKey()
 	if err != nil {
 		t.Fatal(err)
@@ -419,6 +425,7 @@ func TestValidate(t *testing.T) {
 		{"no memory", func(c *broker.Config) { c.Memory = 0 }, false},
 		{"no port", func(c *broker.Config) { c.Listen = "localhost" }, false},
 		{"bad service", func(c *broker.Config) { c.Services = []string{"a.b"} }, false},
+		{"no consumers", func(c *broker.Config) { c.Consumers = 0 }, false},
 		{"no connections", func(c *broker.Config) { c.Connections = 0 }, false},
 	}
 	for _, c := range cases {

@@ -18,6 +18,8 @@ const (
 	DefaultMemory      = 16 << 20 // bytes of streams in memory; ours are on disk
 	DefaultEventRate   = 1 << 20  // bytes per second and operator
 	MaxEventRate       = 1 << 30
+	DefaultConsumers   = 256
+	MaxConsumers       = 1 << 16
 	DefaultConnections = 1024
 	MaxConnections     = 1 << 16
 )
@@ -37,6 +39,9 @@ type Config struct {
 	// on average; half a minute of it may come at once. Beyond, events are refused until later. Own
 	// services are not bound.
 	EventRate int64
+	// Consumers bounds what the instances of each operator read from, over all streams. One that
+	// nobody reads from counts until it is removed, after twice Age. Own services are not bound.
+	Consumers int
 	// Age is how long events are kept; 0 means a week.
 	Age time.Duration
 	// SyncAlways writes every event through to the disk before it is acknowledged. Without it a
@@ -53,8 +58,8 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Disk: DefaultDisk, Memory: DefaultMemory, EventRate: DefaultEventRate,
-		Connections: DefaultConnections,
-		Services:    []string{"ledger", "scheduler", "executor", "storage", "gateway"},
+		Consumers: DefaultConsumers, Connections: DefaultConnections,
+		Services: []string{"ledger", "scheduler", "executor", "storage", "gateway"},
 	}
 }
 
@@ -70,6 +75,8 @@ func (c Config) Validate() error {
 	case c.EventRate < event.MaxEnvelope || c.EventRate > MaxEventRate:
 		return fmt.Errorf("broker: event rate must be %d to %d bytes per second",
 			event.MaxEnvelope, MaxEventRate)
+	case c.Consumers < 1 || c.Consumers > MaxConsumers:
+		return fmt.Errorf("broker: consumers must be 1 to %d", MaxConsumers)
 	case c.Age < 0:
 		return errors.New("broker: age must not be negative")
 	case c.Connections < 1 || c.Connections > MaxConnections:

@@ -38,6 +38,7 @@ type gate struct {
 	tokens    rpc.Authenticator
 	instances bus.Instances
 	accept    func(operator sig.AccountID) bool // nil accepts all
+	roster    *roster                           // hears who was let in
 	log       *slog.Logger
 }
 
@@ -127,6 +128,7 @@ func (g *gate) instance(
 	if err != nil {
 		return nil, err
 	}
+	g.roster.note(subject.Instance(c.InstanceKey), c.Operator)
 	return &server.User{
 		Username: subject.Instance(c.InstanceKey), ConnectionDeadline: c.NotAfter.Add(time.Second),
 		Permissions: instanceRights(c),

@@ -14,6 +14,7 @@ import (
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/bus/subject"
 	"github.com/united-containers/ucn/kit/event"
+	"github.com/united-containers/ucn/kit/id"
 )
 
 // Bounds of what the warden carries.
@@ -60,8 +61,10 @@ type warden struct {
 	shares  *shares
 	// inactive is after which time a consumer that nobody reads from is removed: nobody takes back
 	// those of instances that are gone.
-	inactive time.Duration
-	log      *slog.Logger
+	inactive  time.Duration
+	roster    *roster
+	consumers *consumers
+	log       *slog.Logger
 }
 
 // carry makes one message fit to pass, or nil if it may not. part is what follows the API's name.
@@ -241,13 +244,39 @@ func (w *warden) create(m *nats.Msg, part string) *nats.Msg {
 		w.refuse(m, created, refusedCode, "this broker makes no consumer that is so hasty or greedy")
 		return nil
 	}
-	c.Inactive = w.inactive
+	c.Inactive, c.Description = w.inactive, ""
+	if !w.isOwn(m.Reply) {
+		if c.Description = w.counts(m, part); c.Description == "" {
+			return nil
+		}
+	}
 	raw, err := json.Marshal(o)
 	if err != nil {
 		w.refuse(m, created, refusedCode, "this broker makes no such consumer")
 		return nil
 	}
 	return ask(m, raw)
+}
+
+// counts counts a consumer among its operator's and returns the operator's name for its
+// description; "" for one that was refused.
+func (w *warden) counts(m *nats.Msg, part string) string {
+	operator, known := w.roster.operator(owner(part))
+	if !known {
+		w.refuse(m, created, tooMuchCode, "this operator has too many instances: connect again")
+		return ""
+	}
+	admitted, err := w.consumers.admit(operator, consumer(part))
+	if err != nil {
+		w.log.Error("consumers are not counted", "error", err)
+		w.refuse(m, created, tooMuchCode, "consumers cannot be counted now")
+		return ""
+	}
+	if !admitted {
+		w.refuse(m, created, tooMuchCode, "instances of this operator have too many consumers")
+		return ""
+	}
+	return id.Bech32(id.Account, operator)
 }
 
 // What a refusal answers, in JetStream's words.
@@ -270,6 +299,13 @@ func owner(part string) string {
 	name, _, _ := strings.Cut(rest, ".")
 	_, instance, _ := strings.Cut(name, "-")
 	return instance
+}
+
+// consumer returns "<stream>.<name>" of "<stream>.<name>[.more]".
+func consumer(part string) string {
+	stream, rest, _ := strings.Cut(part, ".")
+	name, _, _ := strings.Cut(rest, ".")
+	return stream + "." + name
 }
 
 // answers reports whether an answer on the subject reaches the instance or an own service, and

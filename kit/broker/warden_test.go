@@ -31,7 +31,12 @@ type member struct {
 
 func admitted(t *testing.T, b *broker.Broker, seed byte) member {
 	t.Helper()
-	key, raw, at := instance(t, seed)
+	return admittedOf(t, b, seed, 1)
+}
+
+func admittedOf(t *testing.T, b *broker.Broker, seed, number byte) member {
+	t.Helper()
+	key, raw, at := instanceOf(t, seed, number)
 	login, err := bus.InstanceLogin(key, raw)
 	if err != nil {
 		t.Fatal(err)

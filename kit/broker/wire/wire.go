@@ -40,6 +40,8 @@ type File struct {
 	Disk config.Size `yaml:"disk"`
 	// EventRate bounds the events of each operator in bytes per second. Default 1MiB.
 	EventRate config.Size `yaml:"event_rate"`
+	// Consumers bounds what the instances of each operator read from, over all streams. Default 256.
+	Consumers int `yaml:"consumers"`
 	// Age is how long events are kept. Default a week.
 	Age time.Duration `yaml:"age"`
 	// SyncAlways writes every event through to the disk before it is acknowledged. Default false.
@@ -55,6 +57,7 @@ func Default() File {
 	return File{
 		Instance: instance.Default(), Listen: "127.0.0.1:7622", Disk: config.Size(d.Disk),
 		EventRate: config.Size(d.EventRate), Age: week, Connections: d.Connections,
+		Consumers: d.Consumers,
 	}
 }
 
@@ -101,7 +104,7 @@ func (f *File) config() broker.Config {
 	c := broker.Default()
 	c.Dir, c.Listen, c.Disk, c.Age = f.Dir, f.Listen, int64(f.Disk), f.Age
 	c.SyncAlways, c.Connections = f.SyncAlways, f.Connections
-	c.EventRate = int64(f.EventRate)
+	c.EventRate, c.Consumers = int64(f.EventRate), f.Consumers
 	return c
 }
 
