@@ -21,6 +21,8 @@ const (
 	Watch
 	// Logs is a job's log as server-sent events.
 	Logs
+	// Stats is what an attempt of a job uses, once or as server-sent events.
+	Stats
 	// PutFile stores the raw body.
 	PutFile
 	// GetFile returns raw bytes.
@@ -37,7 +39,7 @@ type Route struct {
 	// Path and Query have all ids in the form that the generated stubs read.
 	Path  string
 	Query url.Values
-	// Job is set for Logs, and for the Watch of a job.
+	// Job is set for Logs and Stats, and for the Watch of a job.
 	Job [32]byte
 	// File is set for GetFile, and Inside with the path inside the directory that it is.
 	File   cid.CID
@@ -152,6 +154,8 @@ func (r *Route) translatePath(method string, at []string) error {
 		r.Operation, r.Job = Watch, raw
 	case len(at) == segments+1 && !hasVerb && at[part] == "logs":
 		r.Operation, r.Job = Logs, raw
+	case len(at) == segments+1 && !hasVerb && at[part] == "stats":
+		r.Operation, r.Job = Stats, raw
 	}
 	return nil
 }
@@ -233,7 +237,7 @@ func name(at []string) string {
 	}
 	if len(at) > segments {
 		switch at[part] {
-		case "logs", "runs", "tasks", "transactions", "events", "leases", "charges":
+		case "logs", "stats", "runs", "tasks", "transactions", "events", "leases", "charges":
 			out += "/" + at[part]
 		}
 	}

@@ -95,6 +95,8 @@ func TestResolve(t *testing.T) {
 			Name: "/v1/jobs/{id}:cancel", Path: "/v1/jobs/" + stub + ":cancel"}},
 		{"GET", "/v1/jobs/" + text + ":watch", gateway.Route{Operation: gateway.Watch,
 			Name: "/v1/jobs/{id}:watch", Path: "/v1/jobs/" + stub + ":watch", Job: raw}},
+		{"GET", "/v1/jobs/" + text + "/stats", gateway.Route{Operation: gateway.Stats,
+			Name: "/v1/jobs/{id}/stats", Path: "/v1/jobs/" + stub + "/stats", Job: raw}},
 		{"GET", "/v1/jobs/" + text + "/logs", gateway.Route{Operation: gateway.Logs,
 			Name: "/v1/jobs/{id}/logs", Path: "/v1/jobs/" + stub + "/logs", Job: raw}},
 		{"PUT", "/v1/files", gateway.Route{Operation: gateway.PutFile, Name: "/v1/files"}},

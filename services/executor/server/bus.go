@@ -84,17 +84,21 @@ func reader(ctx context.Context, job []byte) (executor.Peer, error) {
 	return peer(ctx, scopeRead+":"+id.Bech32(id.Job, of))
 }
 
-// logReader is reader, or whom a gateway of this host's operator reads for.
-func (b *busMethods) logReader(
-	ctx context.Context, m *executorv1.LogsRequest,
-) (executor.Peer, error) {
+// reading is a request that a gateway may make in somebody's name.
+type reading interface {
+	GetJob() []byte
+	GetAccount() []byte
+}
+
+// readerFor is reader, or whom a gateway of this host's operator reads for.
+func (b *busMethods) readerFor(ctx context.Context, m reading) (executor.Peer, error) {
 	if len(m.GetAccount()) == 0 {
 		return reader(ctx, m.GetJob())
 	}
 	c, ok := bus.InstanceFrom(ctx)
 	if !ok || !c.Covers(serviceGateway) || c.Operator != b.operator {
 		return executor.Peer{}, fault.New(fault.PermissionDenied, ReasonNotOwnGateway,
-			"only a gateway of this host's operator reads a log in somebody's name: show a token")
+			"only a gateway of this host's operator reads in somebody's name: show a token")
 	}
 	account, err := fixed[sig.AccountID]("account", m.GetAccount())
 	return executor.Peer{Account: account}, err
@@ -228,7 +232,7 @@ func (b *busMethods) acknowledge(
 func (b *busMethods) logs(
 	ctx context.Context, m *executorv1.LogsRequest, send func(*executorv1.LogChunk) error,
 ) error {
-	from, err := b.logReader(ctx, m)
+	from, err := b.readerFor(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -259,7 +263,7 @@ func (b *busMethods) stop(
 func (b *busMethods) stats(
 	ctx context.Context, m *executorv1.StatsRequest,
 ) (*executorv1.StatsResponse, error) {
-	from, err := reader(ctx, m.GetJob())
+	from, err := b.readerFor(ctx, m)
 	if err != nil {
 		return nil, err
 	}

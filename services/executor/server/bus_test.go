@@ -51,9 +51,9 @@ func TestPeer(t *testing.T) {
 	}
 }
 
-// TestLogReaders: a log is read with a token for its job, or by a gateway of the host's own
-// operator for somebody. Nobody else is believed to read for another.
-func TestLogReaders(t *testing.T) {
+// TestReaders: a log, and what an attempt uses, is read with a token for its job, or by a gateway
+// of the host's own operator for somebody. Nobody else is believed to read for another.
+func TestReaders(t *testing.T) {
 	owner, of := sig.AccountID{1}, executor.JobID{7}
 	with := func(scope string) context.Context {
 		return rpc.WithCaller(t.Context(), rpc.Caller{Account: owner, Scopes: []string{scope}})
@@ -84,9 +84,14 @@ func TestLogReaders(t *testing.T) {
 	}
 	b := &busMethods{operator: sig.AccountID{9}}
 	for name, tt := range tests {
-		got, err := b.logReader(tt.ctx, &executorv1.LogsRequest{Job: of[:], Account: tt.account})
-		if !errors.Is(err, tt.err) || err == nil && got != (executor.Peer{Account: owner}) {
-			t.Errorf("%s: %+v, %v, want %v", name, got, err, tt.err)
+		for _, m := range []reading{
+			&executorv1.LogsRequest{Job: of[:], Account: tt.account},
+			&executorv1.StatsRequest{Job: of[:], Account: tt.account},
+		} {
+			got, err := b.readerFor(tt.ctx, m)
+			if !errors.Is(err, tt.err) || err == nil && got != (executor.Peer{Account: owner}) {
+				t.Errorf("%s: %+v, %v, want %v", name, got, err, tt.err)
+			}
 		}
 	}
 }

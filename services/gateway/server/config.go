@@ -23,8 +23,8 @@ type Config struct {
 	MaxBody config.Size `yaml:"max_body"`
 	// MaxFile bounds a file's bytes in one request. Default 16GiB.
 	MaxFile config.Size `yaml:"max_file"`
-	// MaxStreams bounds logs and watches under way, all clients together; one address may have half
-	// of them. Default 1024.
+	// MaxStreams bounds logs, stats and watches under way, all clients together; one address may
+	// have half of them. Default 1024.
 	MaxStreams int `yaml:"max_streams"`
 	// MaxTransfers bounds files being sent and received, all clients together; one address may have
 	// half of them. Default 256.

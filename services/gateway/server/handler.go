@@ -153,6 +153,8 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) error {
 		return s.appendUpload(w, r, route.Upload)
 	case gateway.Logs:
 		return s.logs(w, r, route.Job)
+	case gateway.Stats:
+		return s.stats(w, r, route.Job)
 	}
 	asked := *r.URL
 	if route.Operation == gateway.Watch && wantsEvents(r) {

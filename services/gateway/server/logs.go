@@ -3,22 +3,15 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/fault"
-	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/rpc"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
-	identityv1 "github.com/united-containers/ucn/proto/ucn/identity/v1"
-	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	"github.com/united-containers/ucn/services/gateway"
 )
@@ -26,9 +19,6 @@ import (
 const (
 	executorService = "executor"
 	methodLogs      = "executor.v1/Logs"
-	// executorTokenHeader carries the token for a host whose operator is not the gateway's: tokens
-	// name the operator that they are for. No host ever sees the ordinary token.
-	executorTokenHeader = "Ucn-Executor-Token"
 	// settleTime is how long the outcome of an attempt, with its stored log, may take to reach the
 	// scheduler after the host let go of the log.
 	settleTime = 30 * time.Second
@@ -42,13 +32,9 @@ const (
 
 // logAsk is a request for a log.
 type logAsk struct {
-	server  *Server
-	job     [32]byte
-	attempt []byte // empty: the newest
-	follow  bool
-	cursor  gateway.Cursor
-	token   string // the caller's
-	other   string // for a host of another operator
+	hostAsk
+	follow bool
+	cursor gateway.Cursor
 }
 
 // logs serves GET /v1/jobs/{job}/logs?attempt=&follow=&offset= as events: "log" with lines, "end"
@@ -76,9 +62,12 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, job [32]byte) erro
 }
 
 func (s *Server) logAskOf(r *http.Request, job [32]byte) (*logAsk, error) {
+	asked, err := s.hostAskOf(r, job)
+	if err != nil {
+		return nil, err
+	}
 	query := r.URL.Query()
-	ask := &logAsk{server: s, job: job, cursor: gateway.Start()}
-	var err error
+	ask := &logAsk{hostAsk: asked, cursor: gateway.Start()}
 	switch query.Get("follow") {
 	case "", "0", "false":
 	case "1", "true":
@@ -86,11 +75,6 @@ func (s *Server) logAskOf(r *http.Request, job [32]byte) (*logAsk, error) {
 	default:
 		return nil, fault.New(fault.InvalidArgument, gateway.ReasonRequest,
 			"follow is \"true\" or \"false\"")
-	}
-	if text := query.Get("attempt"); text != "" {
-		if ask.attempt, err = gateway.ParseShortID(text); err != nil {
-			return nil, err
-		}
 	}
 	place := r.Header.Get("Last-Event-ID") // newer than the address, which never changes
 	if place == "" {
@@ -101,18 +85,12 @@ func (s *Server) logAskOf(r *http.Request, job [32]byte) (*logAsk, error) {
 			return nil, err
 		}
 	}
-	if ask.token, err = bearerToken(r.Header); err != nil {
-		return nil, err
-	}
-	if values := r.Header.Values(executorTokenHeader); len(values) > 0 {
-		ask.other, err = tokenOf([]string{bearer + strings.Join(values, ",")})
-	}
-	return ask, err
+	return ask, nil
 }
 
 // run tells the log: from the host while it has it, else from storage.
 func (a *logAsk) run(ctx context.Context, tell func(event) error) error {
-	attempt, err := a.find(ctx)
+	attempt, err := a.find(ctx, a.follow)
 	if err != nil {
 		return err
 	}
@@ -144,23 +122,6 @@ func (a *logAsk) end(attempt *schedulerv1.Attempt, tell func(event) error) error
 	return tell(done)
 }
 
-// find returns the attempt that is asked for, and waits for it if the log is followed.
-func (a *logAsk) find(ctx context.Context) (*schedulerv1.Attempt, error) {
-	got, err := a.server.scheduler.GetJob(ctx, &schedulerv1.GetJobRequest{Job: a.job[:]})
-	if err != nil {
-		return nil, err
-	}
-	attempt := attemptOf(got.GetJob(), a.attempt)
-	if attempt.GetExecutor() != nil || attempt != nil && ended(attempt) {
-		return attempt, nil
-	}
-	if !a.follow || got.GetJob().GetState() == jobv1.State_STATE_ENDED {
-		return nil, fault.New(fault.NotFound, gateway.ReasonNoAttempt,
-			"the job has no such attempt on a host: follow=true waits for one")
-	}
-	return a.await(ctx, func(at *schedulerv1.Attempt) bool { return at.GetExecutor() != nil })
-}
-
 // afterLive finds what became of an attempt whose host does not tell the log. cause is why.
 func (a *logAsk) afterLive(
 	ctx context.Context, at *schedulerv1.Attempt, cause error,
@@ -188,46 +149,6 @@ func (a *logAsk) afterLive(
 	return nil, cause
 }
 
-// await watches the job until its attempt is as wanted.
-func (a *logAsk) await(
-	ctx context.Context, wanted func(*schedulerv1.Attempt) bool,
-) (*schedulerv1.Attempt, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	watch, err := a.server.scheduler.WatchJob(ctx, &schedulerv1.WatchJobRequest{Job: a.job[:]})
-	if err != nil {
-		return nil, err
-	}
-	for {
-		m, err := watch.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil, fault.New(fault.NotFound, gateway.ReasonNoAttempt,
-				"the job ended without such an attempt")
-		}
-		if err != nil {
-			return nil, err
-		}
-		if at := attemptOf(m.GetJob(), a.attempt); at != nil && wanted(at) {
-			return at, nil
-		}
-	}
-}
-
-// attemptOf returns an attempt of a job, the newest if named is empty, nil if there is none.
-func attemptOf(job *schedulerv1.Job, named []byte) *schedulerv1.Attempt {
-	var found *schedulerv1.Attempt
-	for _, run := range job.GetRuns() {
-		for _, at := range run.GetAttempts() {
-			if len(named) == 0 || string(at.GetId()) == string(named) {
-				found = at
-			}
-		}
-	}
-	return found
-}
-
-func ended(at *schedulerv1.Attempt) bool { return at.GetState() == jobv1.State_STATE_ENDED }
-
 // live reads the log from the executor, over the bus.
 func (a *logAsk) live(
 	ctx context.Context, at *schedulerv1.Attempt, tell func(event) error,
@@ -239,13 +160,14 @@ func (a *logAsk) live(
 	request := &executorv1.LogsRequest{
 		Job: a.job[:], Attempt: at.GetId(), Offset: a.cursor.Offset, Follow: a.follow,
 	}
-	client, until, err := a.asker(ctx, target, request)
+	by, err := a.asker(ctx, target)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithDeadlineCause(ctx, until, tokenExpired())
+	request.Account = by.account
+	ctx, cancel := context.WithDeadlineCause(ctx, by.until, tokenExpired())
 	defer cancel()
-	replies, err := client.Stream(ctx, target, methodLogs, request, bus.ForJob(a.job))
+	replies, err := by.client.Stream(ctx, target, methodLogs, request, bus.ForJob(a.job))
 	if err != nil {
 		return err
 	}
@@ -263,44 +185,6 @@ func (a *logAsk) live(
 		}
 	}
 	return nil
-}
-
-// forOtherOperator says whose token is wanted.
-func forOtherOperator(err error, target bus.Target) error {
-	if f := fault.From(err); f != nil && errors.Is(err, rpc.ReasonWrongAudience) {
-		return f.With("audience", id.Bech32(id.Account, target.Operator)).
-			With("header", executorTokenHeader)
-	}
-	return err
-}
-
-// executor judges the certificate that the scheduler names and returns where to ask.
-func (s *Server) executor(
-	ctx context.Context, named *identityv1.Certificate,
-) (bus.Target, error) {
-	if named == nil {
-		return bus.Target{}, fault.New(fault.Unavailable, gateway.ReasonNoLog,
-			"the attempt was never on a host")
-	}
-	raw, err := canon.Marshal(proto.CloneOf(named))
-	if err != nil {
-		return bus.Target{}, notCertified(err)
-	}
-	// The user's token is not for whoever knows operators' keys.
-	certificate, _, err := s.deps.Executors.Verify(rpc.WithToken(ctx, ""), raw)
-	if err != nil {
-		return bus.Target{}, notCertified(err)
-	}
-	target, err := bus.TargetOf(certificate, executorService)
-	if err != nil {
-		return bus.Target{}, notCertified(err)
-	}
-	return target, nil
-}
-
-func notCertified(err error) error {
-	return fault.New(fault.Unavailable, gateway.ReasonExecutor,
-		"the host of this attempt cannot prove its operator").Because(err)
 }
 
 // line is a line of a log, as in the stored log: text, or bytes where it is not UTF-8.

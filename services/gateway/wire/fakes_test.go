@@ -419,13 +419,14 @@ func (f *fakeStorage) Remove(
 	return &storagev1.RemoveResponse{}, f.calls.note(ctx, "Remove", m)
 }
 
-// fakeHost answers executor.v1/Logs on the bus as the test says.
+// fakeHost answers executor.v1/Logs and Stats on the bus as the test says.
 type fakeHost struct {
 	eventtest.Instance
 	calls *calls
 
-	mu   sync.Mutex // guards logs
-	logs func(context.Context, *executorv1.LogsRequest, func(*executorv1.LogChunk) error) error
+	mu    sync.Mutex // guards what follows
+	logs  func(context.Context, *executorv1.LogsRequest, func(*executorv1.LogChunk) error) error
+	stats func(*executorv1.StatsRequest) (*executorv1.StatsResponse, error)
 }
 
 // startHost starts a host of an operator.
@@ -456,8 +457,25 @@ func startHost(t *testing.T, w *world, b *broker.Broker, of eventtest.Operator) 
 		h.mu.Unlock()
 		return logs(ctx, m, send)
 	})
+	bus.Unary(server, "executor.v1/Stats", func(
+		ctx context.Context, m *executorv1.StatsRequest,
+	) (*executorv1.StatsResponse, error) {
+		if err := h.calls.note(ctx, "Stats", m); err != nil {
+			return nil, err
+		}
+		h.mu.Lock()
+		stats := h.stats
+		h.mu.Unlock()
+		return stats(m)
+	})
 	kittest.Run(t, server)
 	return h
+}
+
+func (h *fakeHost) uses(stats func(*executorv1.StatsRequest) (*executorv1.StatsResponse, error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stats = stats
 }
 
 func (h *fakeHost) answer(

@@ -201,7 +201,8 @@ func TestRoutesCoverTheRules(t *testing.T) {
 		}
 	}
 	named = append(named, []string{"", "post", "/v1/files"}, []string{"", "get", "/v1/files/{cid}"},
-		[]string{"", "get", "/v1/jobs/{job}/logs"}, []string{"", "patch", "/v1/uploads/{upload}"},
+		[]string{"", "get", "/v1/jobs/{job}/logs"},
+		[]string{"", "get", "/v1/jobs/{job}/stats"}, []string{"", "patch", "/v1/uploads/{upload}"},
 		[]string{"", "get", "/v1/files/{cid}/{path}"})
 	for _, rule := range named {
 		operation, has := document.Paths[rule[2]][rule[1]]

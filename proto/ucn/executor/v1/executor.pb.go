@@ -999,12 +999,15 @@ func (*StopResponse) Descriptor() ([]byte, []int) {
 	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{13}
 }
 
-// StatsRequest asks for the usage of an attempt that runs, by its owner only.
+// StatsRequest asks what an attempt uses, by its owner only. Of one that ended the host tells the
+// last note for as long as it remembers it, then NO_ATTEMPT.
 type StatsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Job   []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	// Empty = the newest attempt on this host.
-	Attempt       []byte `protobuf:"bytes,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt []byte `protobuf:"bytes,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// As in LogsRequest: the account that reads, for a gateway of the host's own operator alone.
+	Account       []byte `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1049,6 +1052,13 @@ func (x *StatsRequest) GetJob() []byte {
 func (x *StatsRequest) GetAttempt() []byte {
 	if x != nil {
 		return x.Attempt
+	}
+	return nil
+}
+
+func (x *StatsRequest) GetAccount() []byte {
+	if x != nil {
+		return x.Account
 	}
 	return nil
 }
@@ -1974,10 +1984,11 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\fR\aattempt\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x19\n" +
 	"\bgrace_ms\x18\x04 \x01(\x04R\agraceMs\"\x0e\n" +
-	"\fStopResponse\":\n" +
+	"\fStopResponse\"T\n" +
 	"\fStatsRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\fR\aattempt\"\x8c\x04\n" +
+	"\aattempt\x18\x02 \x01(\fR\aattempt\x12\x18\n" +
+	"\aaccount\x18\x03 \x01(\fR\aaccount\"\x8c\x04\n" +
 	"\rStatsResponse\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\fR\aattempt\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +

@@ -10,7 +10,6 @@ import (
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/token"
-	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	"github.com/united-containers/ucn/services/gateway"
 )
 
@@ -21,41 +20,46 @@ const (
 	maxHostToken = time.Hour + 2*token.Skew
 )
 
-// asker is who asks a host for the log. Whoever runs a host could use a token it sees at the
-// operator's other services, so a host of this gateway's operator sees none: the gateway proves
-// whom it asks for and asks in its own name. A host of another operator gets the token made for it,
-// which must open nothing but this job's log, and not for long. Either way the log ends with the
-// token.
-func (a *logAsk) asker(
-	ctx context.Context, target bus.Target, request *executorv1.LogsRequest,
-) (*bus.Client, time.Time, error) {
+// asker is who asks a host, for how long, and in whose name where the host sees no token.
+type asker struct {
+	client  *bus.Client
+	account []byte
+	until   time.Time
+}
+
+// asker finds who asks a host for the log or the stats. Whoever runs a host could use a token it
+// sees at the operator's other services, so a host of this gateway's operator sees none: the
+// gateway proves whom it asks for and asks in its own name. A host of another operator gets the
+// token made for it, which must open nothing but reading this job, and not for long. Either way a
+// stream ends with the token.
+func (a *hostAsk) asker(ctx context.Context, target bus.Target) (asker, error) {
 	deps := &a.server.deps
 	if target.Operator == deps.Operator && deps.Own != nil {
 		caller, err := a.prove(ctx)
-		request.Account = caller.Account[:]
-		return deps.Own, caller.NotAfter, err
+		return asker{deps.Own, caller.Account[:], caller.NotAfter}, err
 	}
 	until, err := a.meantFor(target.Operator)
 	if err != nil {
-		return nil, until, forOtherOperator(err, target)
+		return asker{}, forOtherOperator(err, target)
 	}
-	return bus.NewClient(deps.Bus, bus.TokenProof(
+	client := bus.NewClient(deps.Bus, bus.TokenProof(
 		func(context.Context, sig.AccountID) (string, error) { return a.other, nil },
 	), bus.ClientOptions{Tracer: deps.Tracers.Tracer(
-		"github.com/united-containers/ucn/kit/bus"), Clock: deps.Now}), until, nil
+		"github.com/united-containers/ucn/kit/bus"), Clock: deps.Now})
+	return asker{client: client, until: until}, nil
 }
 
 func tokenExpired() error {
 	return fault.New(fault.Unauthenticated, rpc.ReasonTokenExpired,
-		"the token has expired: make a new one, and go on with Last-Event-ID")
+		"the token has expired: make a new one, and connect again")
 }
 
 // prove returns whose token allows reading the job; that it is the job's owner is the host's to
 // judge.
-func (a *logAsk) prove(ctx context.Context) (rpc.Caller, error) {
+func (a *hostAsk) prove(ctx context.Context) (rpc.Caller, error) {
 	if a.token == "" || a.server.deps.Callers == nil {
 		return rpc.Caller{}, fault.New(fault.Unauthenticated, rpc.ReasonTokenMissing,
-			"a log is read with a token: see ucn auth token")
+			"logs and stats are read with a token: see ucn auth token")
 	}
 	caller, err := a.server.deps.Callers.Authenticate(ctx, a.token)
 	if err != nil {
@@ -65,11 +69,11 @@ func (a *logAsk) prove(ctx context.Context) (rpc.Caller, error) {
 }
 
 // scope is what reading this job needs.
-func (a *logAsk) scope() string { return scopeReadJob + ":" + id.Bech32(id.Job, a.job) }
+func (a *hostAsk) scope() string { return scopeReadJob + ":" + id.Bech32(id.Job, a.job) }
 
 // meantFor holds back a token that a host must not see: one for another operator, one that allows
 // more than reading this job, one that is good for long.
-func (a *logAsk) meantFor(operator sig.AccountID) (until time.Time, err error) {
+func (a *hostAsk) meantFor(operator sig.AccountID) (until time.Time, err error) {
 	if a.other == "" {
 		return until, fault.New(fault.Unauthenticated, rpc.ReasonWrongAudience,
 			"the host of this attempt is another operator's: send a token for %s as well",
