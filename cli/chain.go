@@ -16,8 +16,9 @@ import (
 
 func (a *app) chainCommand() *cobra.Command {
 	return group("chain", "The chain that holds the money: blocks, proofs, histories",
-		a.chainInfo(), a.chainBlock(), named(a.txGet(), "tx ID"),
-		named(a.accountGet(), "account [ACCOUNT]"), named(a.escrowGet(), "escrow ESCROW"),
+		a.chainInfo(), a.chainBlock(), named(a.txGet(), "tx", "tx ID"),
+		named(a.accountGet(), "account", "account [ACCOUNT]"),
+		named(a.escrowGet(), "escrow", "escrow ESCROW"),
 		a.chainLease(), a.chainCharges(), a.chainSupply(), a.chainFees(), a.chainSearch(),
 		a.chainWatch())
 }

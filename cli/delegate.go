@@ -14,8 +14,6 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
-	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
-	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 )
 
 // delegateFlag is --as-delegate: whose delegate the wallet's key is, and which.
@@ -213,26 +211,14 @@ func (a *app) delegateRemove() *cobra.Command {
 	}
 }
 
-// readSigners reads who may act for an account beside its key set.
+// readSigners reads who may act for an account beside its key set, proven: what is changed or
+// signed next keeps what is not named, and must not keep what a ledger made up.
 func readSigners(ctx context.Context, l *link, account sig.AccountID) (tx.AccountSigners, error) {
-	answer, err := l.Ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{
-		Chain: l.Chain, Account: account[:],
-	})
+	r, _, err := (&proofFlags{}).accountProven(ctx, l, account)
 	if err != nil {
-		return tx.AccountSigners{}, fmt.Errorf("read the account: %w", err)
+		return tx.AccountSigners{}, fmt.Errorf("read who may act for the account: %w", err)
 	}
-	return signersOf(answer.GetSigners())
-}
-
-func signersOf(m *chainv1.AccountSigners) (tx.AccountSigners, error) {
-	if m == nil {
-		return tx.AccountSigners{}, nil
-	}
-	held, err := tx.SignersFromPB(m)
-	if err != nil {
-		return held, fmt.Errorf("who may act for the account: %w", err)
-	}
-	return held, nil
+	return r.signers, nil
 }
 
 // delegateResult is a delegate as commands print it.
@@ -247,7 +233,7 @@ type delegateResult struct {
 	Nonce      uint64        `json:"nonce"`
 }
 
-func delegatesOf(held tx.AccountSigners) []delegateResult {
+func delegatesOf(held *tx.AccountSigners) []delegateResult {
 	results := []delegateResult{}
 	for _, d := range held.Delegates {
 		r := delegateResult{
@@ -280,7 +266,7 @@ func (a *app) delegateList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			results := delegatesOf(held)
+			results := delegatesOf(&held)
 			return a.emit(results, func(w io.Writer) { printDelegates(w, results) })
 		}),
 	}

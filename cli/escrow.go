@@ -19,8 +19,9 @@ import (
 
 type escrowResult struct {
 	Escrow     string        `json:"escrow"`
-	Owner      string        `json:"owner"`
-	Purpose    string        `json:"purpose"`
+	Exists     bool          `json:"exists"`
+	Owner      string        `json:"owner,omitempty"`
+	Purpose    string        `json:"purpose,omitempty"`
 	Job        string        `json:"job,omitempty"`
 	Balance    amount.Amount `json:"balance"`
 	Unreserved amount.Amount `json:"unreserved"`
@@ -30,10 +31,15 @@ type escrowResult struct {
 	MaxTotal   amount.Amount `json:"max_total"`
 	MaxRate    amount.Amount `json:"max_rate"`
 	Trust      amount.Amount `json:"trust"`
+	Floor      amount.Amount `json:"floor"`
 	Leases     uint32        `json:"leases"`
 	Assigner   string        `json:"assigner,omitempty"`
+	Payees     []string      `json:"payees,omitempty"`
 	Expires    uint64        `json:"expires_ms"`
 	Height     uint64        `json:"height"`
+	// Block time, ms; with a proof only.
+	Time   uint64 `json:"time_ms,omitempty"`
+	Proven bool   `json:"proof_verified"`
 }
 
 func (a *app) escrowCommand() *cobra.Command {
@@ -62,35 +68,100 @@ func readEscrow(ctx context.Context, l *link, text string) (
 }
 
 func (a *app) escrowGet() *cobra.Command {
-	return &cobra.Command{
-		Use: "get ESCROW", Short: "Show an escrow", Example: "  ucn escrow get ucne1...",
-		Args: args(cobra.ExactArgs(1)),
+	f := proofFlags{}
+	cmd := &cobra.Command{
+		Use: "get ESCROW", Short: "Show an escrow, or prove that there is none",
+		Example: "  ucn escrow get ucne1...\n  ucn escrow get ucne1... --proof",
+		Args:    args(cobra.ExactArgs(1)),
 		RunE: a.session(withoutKey, func(ctx context.Context, l *link, list []string) error {
+			if f.asked() {
+				result, err := f.escrow(ctx, l, list[0])
+				if err != nil {
+					return err
+				}
+				return a.emit(result, result.print)
+			}
 			escrow, answer, err := readEscrow(ctx, l, list[0])
 			if err != nil {
 				return err
 			}
-			e := answer.GetEscrow()
-			result := escrowResult{
-				Escrow: escrowText(escrow), Owner: bytesText(id.Account, e.GetOwner()),
-				Purpose: reasonText(e.GetPurpose().String(), "PURPOSE_"),
-				Job:     bytesText(id.Job, e.GetSubject()), Balance: amount.Amount(e.GetBalance()),
-				Unreserved: amount.Amount(answer.GetUnreserved()),
-				Reserved:   amount.Amount(e.GetReserved()), Paid: amount.Amount(e.GetPaid()),
-				Lock: amount.Amount(e.GetLock()), Leases: e.GetLive(), Height: answer.GetHeight(),
-				MaxTotal: amount.Amount(e.GetTerms().GetMaxTotal()),
-				MaxRate:  amount.Amount(e.GetTerms().GetMaxRate()),
-				Trust:    amount.Amount(e.GetTerms().GetTrust()),
-				Assigner: bytesText(id.Account, e.GetTerms().GetAssigner()),
-				Expires:  e.GetTerms().GetExpires(),
+			held, err := tx.EscrowFromPB(answer.GetEscrow())
+			if err != nil {
+				return fmt.Errorf("the escrow: %w", err)
 			}
+			result := newEscrowResult(escrow, true, &held, answer.GetHeight())
+			result.Unreserved = amount.Amount(answer.GetUnreserved())
 			return a.emit(result, result.print)
 		}),
 	}
+	f.add(cmd)
+	return cmd
 }
 
-func (r escrowResult) print(w io.Writer) {
-	printf(w, "escrow\t%s\nowner\t%s\npurpose\t%s %s\n", r.Escrow, r.Owner, r.Purpose, r.Job)
+// escrow is what a proof shows of an escrow.
+func (f *proofFlags) escrow(ctx context.Context, l *link, text string) (*escrowResult, error) {
+	escrow, err := parseEscrow(text)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := l.Ledger.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{
+		Chain: l.Chain, Escrow: escrow[:], Prove: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	one, err := newLeafProof(leafEscrow, escrowText(escrow), answer.GetProof())
+	if err != nil {
+		return nil, err
+	}
+	r, err := f.proven(ctx, l, one)
+	if err != nil {
+		return nil, err
+	}
+	r.Escrow.Time = uint64(r.Time.UnixMilli())
+	return r.Escrow, nil
+}
+
+func newEscrowResult(
+	escrow tx.EscrowID, exists bool, e *tx.Escrow, height uint64,
+) *escrowResult {
+	r := &escrowResult{Escrow: escrowText(escrow), Exists: exists, Height: height}
+	if !exists {
+		return r
+	}
+	r.Owner, r.Purpose = accountText(e.Owner), reasonText(e.Purpose.String(), "PURPOSE_")
+	r.Job = bytesText(id.Job, e.Subject)
+	r.Balance, r.Reserved, r.Paid = amount.Amount(e.Balance), amount.Amount(e.Reserved),
+		amount.Amount(e.Paid)
+	r.Lock, r.Leases, r.Expires = amount.Amount(e.Lock), e.Live, uint64(e.Terms.Expires)
+	r.MaxTotal, r.MaxRate = amount.Amount(e.Terms.MaxTotal), amount.Amount(e.Terms.MaxRate)
+	r.Trust, r.Floor = amount.Amount(e.Terms.Trust), amount.Amount(e.Terms.Floor)
+	if !e.Terms.Assigner.IsZero() {
+		r.Assigner = accountText(e.Terms.Assigner)
+	}
+	for _, payee := range e.Payees {
+		r.Payees = append(r.Payees, accountText(payee))
+	}
+	return r
+}
+
+func (r *escrowResult) print(w io.Writer) {
+	printf(w, "escrow\t%s\n", r.Escrow)
+	if r.Exists {
+		r.printHeld(w)
+	} else {
+		printf(w, "state\tnot on the chain at block %d; it was closed or never opened\n", r.Height)
+	}
+	if r.Time != 0 {
+		printf(w, "at block\t%d of %s\n", r.Height, stamp(r.Time))
+	}
+	if r.Proven {
+		printf(w, "proof\tverified\n")
+	}
+}
+
+func (r *escrowResult) printHeld(w io.Writer) {
+	printf(w, "owner\t%s\npurpose\t%s %s\n", r.Owner, r.Purpose, r.Job)
 	printf(w, "balance\t%s, of which %s is reserved for %d leases\n", amount.Text(r.Balance),
 		amount.Text(r.Reserved), r.Leases)
 	printf(w, "free\t%s\npaid so far\t%s of at most %s\nrate\tat most %s per hour\n",
@@ -98,6 +169,9 @@ func (r escrowResult) print(w io.Writer) {
 		amount.Text(r.MaxRate))
 	printf(w, "trust\t%s beyond what is acknowledged\ndeposit\t%s\nexpires\t%s\n",
 		amount.Text(r.Trust), amount.Text(r.Lock), stamp(r.Expires))
+	for _, payee := range r.Payees {
+		printf(w, "may be paid\t%s\n", payee)
+	}
 }
 
 func (a *app) escrowTopUp() *cobra.Command {

@@ -4,16 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/united-containers/ucn/chain/canon"
-	"github.com/united-containers/ucn/chain/proof"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/kit/id"
@@ -21,9 +18,11 @@ import (
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 )
 
-// named gives a command of another group a name of its own here.
-func named(cmd *cobra.Command, use string) *cobra.Command {
+// named gives a command of another group a name of its own here, also in its examples.
+func named(cmd *cobra.Command, group, use string) *cobra.Command {
+	name, _, _ := strings.Cut(use, " ")
 	cmd.Use = use
+	cmd.Example = strings.ReplaceAll(cmd.Example, "ucn "+group+" get", "ucn chain "+name)
 	return cmd
 }
 
@@ -45,12 +44,13 @@ type leaseResult struct {
 	End       uint64          `json:"end_ms,omitempty"`
 	Settled   bool            `json:"settled"`
 	Height    uint64          `json:"height"`
+	Time      uint64          `json:"time_ms,omitempty"` // of the block; with a proof only
 	Proven    bool            `json:"proof_verified"`
 	LeaseJSON json.RawMessage `json:"state,omitempty"`
 }
 
 func (a *app) chainLease() *cobra.Command {
-	prove := false
+	f := proofFlags{}
 	cmd := &cobra.Command{
 		Use: "lease LEASE", Short: "Show a lease, or prove that there is none",
 		Example: "  ucn chain lease ucnl1...\n  ucn chain lease ucnl1... --proof",
@@ -61,16 +61,16 @@ func (a *app) chainLease() *cobra.Command {
 				return err
 			}
 			answer, err := l.Ledger.GetLease(ctx, &ledgerv1.GetLeaseRequest{
-				Chain: l.Chain, Lease: lease[:], Prove: prove,
+				Chain: l.Chain, Lease: lease[:], Prove: f.asked(),
 			})
 			if err != nil {
 				return fmt.Errorf("look the lease up (one that was settled is gone; its charges are "+
 					"not: ucn chain charges): %w", err)
 			}
-			result, err := leaseOf(list[0], answer)
-			if err == nil && prove {
-				err = verifyLease(ctx, l, lease, answer)
-				result.Proven = err == nil
+			text := id.Bech32(id.Lease, lease)
+			result, err := leaseOf(text, answer.GetLease(), answer.GetHeight())
+			if err == nil && f.asked() {
+				result, err = f.lease(ctx, l, text, answer.GetProof())
 			}
 			if err != nil {
 				return err
@@ -78,14 +78,29 @@ func (a *app) chainLease() *cobra.Command {
 			return a.emit(result, result.print)
 		}),
 	}
-	cmd.Flags().BoolVar(&prove, "proof", false, "have it proven, or its absence, and verify that")
+	f.add(cmd)
 	return cmd
 }
 
-func leaseOf(text string, answer *ledgerv1.GetLeaseResponse) (r leaseResult, err error) {
-	s := answer.GetLease()
-	r = leaseResult{
-		Lease: text, Exists: s != nil, Height: answer.GetHeight(),
+// lease is what a proof shows of a lease.
+func (f *proofFlags) lease(ctx context.Context, l *link, text string, m *chainv1.AccountProof) (
+	*leaseResult, error,
+) {
+	one, err := newLeafProof(leafLease, text, m)
+	if err != nil {
+		return nil, err
+	}
+	r, err := f.proven(ctx, l, one)
+	if err != nil {
+		return nil, err
+	}
+	r.Lease.Time = uint64(r.Time.UnixMilli())
+	return r.Lease, nil
+}
+
+func leaseOf(text string, s *chainv1.LeaseState, height uint64) (r *leaseResult, err error) {
+	r = &leaseResult{
+		Lease: text, Exists: s != nil, Height: height,
 		Escrow: bytesText(id.Escrow, s.GetLease().GetEscrow()),
 		Payee:  bytesText(id.Account, s.GetLease().GetPayee()),
 		Slot:   s.GetLease().GetSlot(), Epoch: s.GetLease().GetEpoch(),
@@ -101,7 +116,7 @@ func leaseOf(text string, answer *ledgerv1.GetLeaseResponse) (r leaseResult, err
 	return r, err
 }
 
-func (r leaseResult) print(w io.Writer) {
+func (r *leaseResult) print(w io.Writer) {
 	if !r.Exists {
 		printf(w, "lease\t%s\nstate\tnot on the chain at block %d\n", r.Lease, r.Height)
 	} else {
@@ -122,6 +137,9 @@ func (r leaseResult) print(w io.Writer) {
 			printf(w, "held back\t%s until acceptance\n", amount.Text(r.Holdback))
 		}
 	}
+	if r.Time != 0 {
+		printf(w, "at block\t%d of %s\n", r.Height, stamp(r.Time))
+	}
 	if r.Proven {
 		printf(w, "proof\tverified\n")
 	}
@@ -133,31 +151,6 @@ func parseLease(text string) (tx.LeaseID, error) {
 		return tx.LeaseID{}, usagef("lease: %w", err)
 	}
 	return lease, nil
-}
-
-// errProof says that a ledger says one thing and proves another.
-var errProof = errors.New("the proof does not show what the ledger says")
-
-func verifyLease(
-	ctx context.Context, l *link, lease tx.LeaseID, answer *ledgerv1.GetLeaseResponse,
-) error {
-	genesis, err := l.Genesis(ctx)
-	if err != nil {
-		return err
-	}
-	raw, err := canon.Marshal(answer.GetProof())
-	if err != nil {
-		return fmt.Errorf("the lease's proof: %w", err)
-	}
-	leaf, err := proof.VerifyLease(raw, lease, proof.TrustOf(genesis))
-	if err != nil {
-		return fmt.Errorf("the lease's proof: %w", err)
-	}
-	if leaf.Exists != (answer.GetLease() != nil) ||
-		leaf.Exists && !proto.Equal(leaf.Value.PB(), answer.GetLease()) {
-		return errProof
-	}
-	return nil
 }
 
 type chargeResult struct {

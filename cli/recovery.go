@@ -107,7 +107,9 @@ type recoveryResult struct {
 	Delay     uint64   `json:"delay_ms"`
 	Counter   uint64   `json:"counter"`
 	Pending   []string `json:"pending_keys,omitempty"`
-	Due       uint64   `json:"due_accrual_ms,omitempty"`
+	// How many of the pending keys will have to sign.
+	PendingThreshold uint32 `json:"pending_threshold,omitempty"`
+	Due              uint64 `json:"due_accrual_ms,omitempty"`
 }
 
 func keyTexts(set sig.KeySet) []string {
@@ -132,21 +134,29 @@ func (a *app) recoveryShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r := &held.Recovery
-			result := recoveryResult{
-				Account: accountText(account), Keys: keyTexts(r.Keys), Threshold: r.Keys.Threshold,
-				Delay: uint64(r.Delay), Counter: r.Counter, Due: uint64(r.Due),
-			}
-			if !r.Pending.IsZero() {
-				result.Pending = keyTexts(r.Pending)
-			}
+			result := recoveryOf(accountText(account), &held.Recovery)
 			return a.emit(result, result.print)
 		}),
 	}
 }
 
-func (r recoveryResult) print(w io.Writer) {
+func recoveryOf(account string, r *tx.Recovery) *recoveryResult {
+	result := &recoveryResult{
+		Account: account, Keys: keyTexts(r.Keys), Threshold: r.Keys.Threshold,
+		Delay: uint64(r.Delay), Counter: r.Counter, Due: uint64(r.Due),
+	}
+	if !r.Pending.IsZero() {
+		result.Pending, result.PendingThreshold = keyTexts(r.Pending), r.Pending.Threshold
+	}
+	return result
+}
+
+func (r *recoveryResult) print(w io.Writer) {
 	printf(w, "account\t%s\n", r.Account)
+	r.printSet(w)
+}
+
+func (r *recoveryResult) printSet(w io.Writer) {
 	if len(r.Keys) == 0 {
 		printf(w, "recovery\tnobody: lost keys are lost money\n")
 		return
@@ -154,12 +164,17 @@ func (r recoveryResult) print(w io.Writer) {
 	printf(w, "recovery\t%d of %d keys, after %s\n", r.Threshold, len(r.Keys),
 		time.Duration(r.Delay)*time.Millisecond)
 	for _, key := range r.Keys {
-		printf(w, "key\t%s\n", key)
+		printf(w, "  key\t%s\n", key)
 	}
-	if len(r.Pending) > 0 {
-		printf(w, "pending\t%s\ncan be finished\tfrom %s of the chain's accrual clock\n",
-			strings.Join(r.Pending, " "), stamp(r.Due))
+	if len(r.Pending) == 0 {
+		return
 	}
+	printf(w, "pending\tnew keys, of which %d of %d must sign\n", r.PendingThreshold,
+		len(r.Pending))
+	for _, key := range r.Pending {
+		printf(w, "  new key\t%s\n", key)
+	}
+	printf(w, "can be finished\tfrom %s of the chain's accrual clock\n", stamp(r.Due))
 }
 
 func (a *app) recoverySign() *cobra.Command {

@@ -24,11 +24,13 @@ import (
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 )
 
-// saved is a proof as `ucn tx get --proof -o` writes it: all that a verifier needs beside the
-// anchor it trusts. The anchor is the genesis' hash, so the genesis need not be trusted.
+// saved is a proof as -o writes it, of a transaction or of leaves of the state: all that a verifier
+// needs beside the anchor it trusts. The anchor is the genesis' hash, so the genesis need not be
+// trusted.
 type saved struct {
-	Proof   json.RawMessage `json:"proof"`
-	Genesis []byte          `json:"genesis"` // canonical bytes
+	Proof   json.RawMessage `json:"proof,omitempty"`  // ucn.chain.v1.TransactionProof
+	Leaves  []leafProof     `json:"leaves,omitempty"` // of one block
+	Genesis []byte          `json:"genesis"`          // canonical bytes
 }
 
 // maxProof bounds a proof's file: a genesis may be 8 MiB, and JSON makes it longer.
@@ -36,7 +38,7 @@ const maxProof = 16 << 20
 
 // errNoGenesis: the validators follow from the genesis, whose hash is the anchor.
 var errNoGenesis = errors.New("the proof comes without the chain's genesis: give --genesis FILE, " +
-	"or use a proof that `ucn tx get ID --proof -o FILE` saved")
+	"or use a proof that the option -o of a command saved")
 
 type txResult struct {
 	Transaction string          `json:"transaction"`
@@ -136,12 +138,7 @@ func saveProof(path string, m *chainv1.TransactionProof, g *block.Genesis) error
 	if err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(saved{raw, g.Append(nil)}, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write the proof: %w", err)
-	}
-	_, err = saveTo(path, bytes.NewReader(append(text, '\n')))
-	return err
+	return save(path, saved{Proof: raw, Genesis: g.Append(nil)})
 }
 
 // trusting are the flags of verify.
@@ -163,11 +160,12 @@ type verifyResult struct {
 func (a *app) verifyCommand() *cobra.Command {
 	t := trusting{}
 	cmd := &cobra.Command{
-		Use: "verify FILE|TRANSACTION", Short: "Verify a receipt's proof, offline if it is a file",
+		Use: "verify FILE|TRANSACTION", Short: "Verify a proof, offline if it is a file",
 		Long: `Verify that a transaction and its receipt stand in a block that the chain's validators
-certified. A file that "ucn tx get ID --proof -o FILE" saved is verified without any network.
-What is trusted is the anchor alone: of --anchor, of --genesis, or of the network file. The
-genesis in the file must hash to it.`,
+certified, or what an account, escrow or lease was after such a block. A file that the option -o of
+"ucn chain tx|account|escrow|lease" saved is verified without any network. What is
+trusted is the anchor alone: of --anchor, of --genesis, or of the network file. The genesis in the
+file must hash to it.`,
 		Example: "  ucn verify proof.json\n  ucn verify proof.json --anchor 3f...\n  ucn verify 5e...",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {
@@ -208,7 +206,7 @@ func (a *app) verifyFile(path string, t *trusting) error {
 	if err != nil {
 		return err
 	}
-	m, genesis, err := parseProof(text)
+	m, leaves, genesis, err := parseProof(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -228,28 +226,36 @@ func (a *app) verifyFile(path string, t *trusting) error {
 		return fmt.Errorf("the proof is of another network: its genesis has the anchor %x, trusted "+
 			"is %x", genesis.Anchor(), anchor)
 	}
+	if m == nil {
+		return a.verifiedLeaves(leaves, genesis)
+	}
 	return a.verified(m, genesis, nil)
 }
 
-// parseProof reads a saved proof, or the bare JSON of a TransactionProof.
-func parseProof(text []byte) (*chainv1.TransactionProof, *block.Genesis, error) {
+// parseProof reads a saved proof, or the bare JSON of a TransactionProof. Of transaction and leaves
+// it returns what the file holds.
+func parseProof(text []byte) (
+	m *chainv1.TransactionProof, leaves []leafProof, g *block.Genesis, err error,
+) {
 	var s saved
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
-	bare := d.Decode(&s) != nil || s.Proof == nil
+	bare := d.Decode(&s) != nil || (s.Proof == nil) == (s.Leaves == nil)
 	raw := []byte(s.Proof)
 	if bare {
-		raw = text
+		raw, s.Leaves = text, nil
 	}
-	m := &chainv1.TransactionProof{}
-	if err := protojson.Unmarshal(raw, m); err != nil {
-		return nil, nil, fmt.Errorf("this is no proof of a transaction: %w", err)
+	if s.Leaves == nil {
+		m = &chainv1.TransactionProof{}
+		if err := protojson.Unmarshal(raw, m); err != nil {
+			return nil, nil, nil, fmt.Errorf("this is no proof: %w", err)
+		}
 	}
 	if bare || len(s.Genesis) == 0 {
-		return m, nil, nil
+		return m, s.Leaves, nil, nil
 	}
-	g, err := block.DecodeGenesis(s.Genesis)
-	return m, g, err
+	g, err = block.DecodeGenesis(s.Genesis)
+	return m, s.Leaves, g, err
 }
 
 func (a *app) readGenesis(path string) (*block.Genesis, error) {
@@ -278,6 +284,18 @@ func (a *app) trustedAnchor(t *trusting, g *block.Genesis) (sig.Anchor, error) {
 		return sig.Anchor{}, usagef("nothing says which anchor to trust: give --anchor or --genesis")
 	}
 	return f.AnchorID()
+}
+
+// verifiedLeaves is verified for leaves of the state.
+func (a *app) verifiedLeaves(list []leafProof, g *block.Genesis) error {
+	if err := g.Validate(); err != nil {
+		return err
+	}
+	r, err := showLeaves(list, g)
+	if err != nil {
+		return fmt.Errorf("NOT verified: %w", err)
+	}
+	return a.emit(r, r.print)
 }
 
 // verified verifies against a genesis that is trusted by now and prints what is proven.

@@ -9,6 +9,8 @@ import (
 	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/state"
+	"github.com/united-containers/ucn/chain/tx"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 )
 
@@ -34,15 +36,20 @@ type Trust struct {
 	Validators block.ValidatorSet
 	// How many of them make a header final, at least 1.
 	Need int
+	// What the chain began with, for proofs of the state before its first block, whose header
+	// nobody signs; nil: such proofs are refused.
+	Genesis *block.Genesis
 }
 
 // TrustOf returns what follows from a genesis that one trusts.
 func TrustOf(g *block.Genesis) Trust {
-	return Trust{Anchor: g.Anchor(), Validators: g.Validators, Need: g.Quorum()}
+	return Trust{Anchor: g.Anchor(), Validators: g.Validators, Need: g.Quorum(), Genesis: g}
 }
 
 // certified reads header and certificate and checks that the trusted validators signed the one
 // with the other.
+//
+// A header of height 0 has no certificate, and must be that of the trusted genesis.
 func (t Trust) certified(header *chainv1.Header, certificate *chainv1.Certificate) (
 	block.Header, error,
 ) {
@@ -54,6 +61,9 @@ func (t Trust) certified(header *chainv1.Header, certificate *chainv1.Certificat
 		return block.Header{}, fmt.Errorf("%w: header version %d, rules version %d",
 			ErrMalformed, h.Version, h.RulesVersion)
 	}
+	if h.Height == 0 {
+		return h, t.first(&h)
+	}
 	c, err := block.CertificateFromPB(certificate)
 	if err != nil {
 		return block.Header{}, fmt.Errorf("%w: %w", ErrMalformed, err)
@@ -62,6 +72,22 @@ func (t Trust) certified(header *chainv1.Header, certificate *chainv1.Certificat
 		return block.Header{}, fmt.Errorf("verify certificate of header %d: %w", h.Height, err)
 	}
 	return h, nil
+}
+
+// first checks that a header is the one that follows from the genesis.
+func (t Trust) first(h *block.Header) error {
+	if t.Genesis == nil || t.Genesis.Anchor() != t.Anchor {
+		return fmt.Errorf("%w: the header of height 0 follows from a genesis that is not there",
+			ErrAnchor)
+	}
+	begun, err := state.New(t.Genesis)
+	if err != nil {
+		return err
+	}
+	if *h != t.Genesis.Header(tx.Hash(begun.Root())) {
+		return fmt.Errorf("%w: the header of height 0 is another", ErrAnchor)
+	}
+	return nil
 }
 
 // read decodes the canonical bytes of a proof.

@@ -159,8 +159,8 @@ func (c *chain) accountProof(t testing.TB, id sig.AccountID) []byte {
 
 func (c *chain) signersProof(t testing.TB, id sig.AccountID) []byte {
 	t.Helper()
-	return encode(t, proof.NewState(&c.source.Header, c.source.Certificate,
-		c.state.ProveSigners(id).State))
+	_, signers := c.state.ProveActors(id)
+	return encode(t, proof.NewState(&c.source.Header, c.source.Certificate, signers.State))
 }
 
 // TestSignersProof: the delegate is proven, nobody's absence too, no field can be changed, and a
@@ -217,6 +217,37 @@ func TestStateProofs(t *testing.T) {
 	}
 	if _, err := proof.VerifyLease(raw, tx.LeaseID{2}, trust); !errors.Is(err, proof.ErrSubject) {
 		t.Errorf("proof about another lease: %v", err)
+	}
+}
+
+// TestProofsOfTheGenesis: before the first block the header follows from the genesis; a header of
+// height 0 that does not, or without a genesis to compare, proves nothing.
+func TestProofsOfTheGenesis(t *testing.T) {
+	g := genesis()
+	s, err := state.New(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, trust := g.Header(tx.Hash(s.Root())), proof.TrustOf(g)
+	m := proof.NewState(&header, block.Certificate{}, s.ProveAccount(account(1)).State)
+	got, err := proof.VerifyAccount(encode(t, m), account(1), trust)
+	if err != nil || !got.Exists || got.Header != header {
+		t.Errorf("%+v, %v", got, err)
+	}
+	m.Certificate = nil // as in canonical bytes: there is none
+	tamper(t, "genesis", m, m.ProtoReflect(), func(raw []byte) error {
+		_, err := proof.VerifyAccount(raw, account(1), trust)
+		return err
+	})
+	other := *g
+	other.Nonce[0]++
+	for name, genesis := range map[string]*block.Genesis{"none": nil, "another": &other} {
+		theirs := trust
+		theirs.Genesis = genesis
+		if _, err := proof.VerifyAccount(encode(t, m), account(1), theirs); !errors.Is(err,
+			proof.ErrAnchor) {
+			t.Errorf("genesis %s: %v", name, err)
+		}
 	}
 }
 

@@ -88,7 +88,12 @@ func (s *State) Lane(id LaneID) (tx.LaneState, bool) {
 // minus reserved minus what has burned by then. 0 for an escrow that does not exist.
 func (s *State) Unreserved(id tx.EscrowID, accrual tx.Millis) tx.Grains {
 	e, _ := s.Escrow(id)
-	return unreserved(&e) - burnDue(&e, accrual)
+	return Unreserved(&e, accrual)
+}
+
+// Unreserved is what an owner could withdraw from an escrow at an accrual time, from its leaf.
+func Unreserved(e *tx.Escrow, accrual tx.Millis) tx.Grains {
+	return unreserved(e) - burnDue(e, accrual)
 }
 
 // Accruing tells whether blocks must go on coming: a lease is not settled yet, an escrow burns, or
@@ -117,9 +122,13 @@ func (s *State) ProveAccount(id sig.AccountID) Proof {
 	return prove(s, &s.accounts, id, AccountKey, (*tx.Account).Append)
 }
 
-// ProveSigners proves who may act for an account beside its key set, or that nobody ever could.
-func (s *State) ProveSigners(id sig.AccountID) Proof {
-	return prove(s, &s.signers, id, SignersKey, (*tx.AccountSigners).Append)
+// ProveActors proves an account and who may act for it beside its key set, or that there is no such
+// leaf, both of one state.
+func (s *State) ProveActors(id sig.AccountID) (account, signers Proof) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return proveHeld(s, &s.accounts, id, AccountKey, (*tx.Account).Append),
+		proveHeld(s, &s.signers, id, SignersKey, (*tx.AccountSigners).Append)
 }
 
 // ProveEscrow proves an escrow, or that it does not exist.
@@ -150,6 +159,12 @@ func prove[K comparable, V any](s *State, t *table[K, V], id K, key func(K) trie
 	encode func(*V, []byte) []byte) Proof {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	return proveHeld(s, t, id, key, encode)
+}
+
+// proveHeld is prove for who holds s.mu.
+func proveHeld[K comparable, V any](s *State, t *table[K, V], id K, key func(K) trie.Key,
+	encode func(*V, []byte) []byte) Proof {
 	proof, found := s.tree.Prove(key(id))
 	if found {
 		v := t.base[id]

@@ -266,7 +266,7 @@ func TestDelegateInOneBlock(t *testing.T) {
 	x.Finish()
 	x.Commit()
 	w.s.Recount()
-	proof := w.s.ProveSigners(owner().id)
+	_, proof := w.s.ProveActors(owner().id)
 	if leaf, err := tx.DecodeSigners(proof.State.GetValue()); err != nil || leaf.Last != 1 ||
 		len(leaf.Delegates) != 0 {
 		t.Errorf("the leaf is %+v, %v", leaf, err)

@@ -26,6 +26,8 @@ type Ledger struct {
 	Behind uint64
 	// Lie changes the charges that are listed; set it while nobody asks.
 	Lie func(*ledgerv1.ChargeEntry)
+	// LieOfAccount changes what is told of accounts; set it while nobody asks.
+	LieOfAccount func(*ledgerv1.GetAccountResponse)
 
 	proposer sig.PrivateKey
 
@@ -183,11 +185,19 @@ func (l *Ledger) GetAccount(_ context.Context, r *ledgerv1.GetAccountRequest) (
 		out.Account = account.PB()
 	}
 	if r.GetProve() {
-		head := &l.blocks[len(l.blocks)-1].block
-		out.Proof = proof.NewState(&head.Header, head.Certificate,
-			l.state.ProveAccount(sig.AccountID(r.GetAccount())).State)
+		one, two := l.state.ProveActors(sig.AccountID(r.GetAccount()))
+		out.Proof, out.SignersProof = l.proof(one), l.proof(two)
+	}
+	if l.LieOfAccount != nil {
+		l.LieOfAccount(out)
 	}
 	return out, nil
+}
+
+// proof joins a proof of the last state with its header. mu is held.
+func (l *Ledger) proof(p state.Proof) *chainv1.AccountProof {
+	head := &l.blocks[len(l.blocks)-1].block
+	return proof.NewState(&head.Header, head.Certificate, p.State)
 }
 
 func notFound(what string) error {
@@ -202,13 +212,20 @@ func (l *Ledger) GetEscrow(_ context.Context, r *ledgerv1.GetEscrowRequest) (
 	defer l.mu.Unlock()
 	id := tx.EscrowID(r.GetEscrow())
 	escrow, ok := l.state.Escrow(id)
-	if !ok {
+	if !ok && !r.GetProve() {
 		return nil, notFound("escrow")
 	}
-	return &ledgerv1.GetEscrowResponse{
-		Id: r.GetEscrow(), Escrow: escrow.PB(), Height: uint64(len(l.blocks) - 1),
+	out := &ledgerv1.GetEscrowResponse{
+		Id: r.GetEscrow(), Height: uint64(len(l.blocks) - 1),
 		Unreserved: uint64(l.state.Unreserved(id, l.state.Head().Accrual)),
-	}, nil
+	}
+	if ok {
+		out.Escrow = escrow.PB()
+	}
+	if r.GetProve() {
+		out.Proof = l.proof(l.state.ProveEscrow(id))
+	}
+	return out, nil
 }
 
 // GetLease implements the service.
@@ -218,10 +235,17 @@ func (l *Ledger) GetLease(_ context.Context, r *ledgerv1.GetLeaseRequest) (
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lease, ok := l.state.Lease(tx.LeaseID(r.GetLease()))
-	if !ok {
+	if !ok && !r.GetProve() {
 		return nil, notFound("lease")
 	}
-	return &ledgerv1.GetLeaseResponse{Id: r.GetLease(), Lease: lease.PB()}, nil
+	out := &ledgerv1.GetLeaseResponse{Id: r.GetLease(), Height: uint64(len(l.blocks) - 1)}
+	if ok {
+		out.Lease = lease.PB()
+	}
+	if r.GetProve() {
+		out.Proof = l.proof(l.state.ProveLease(tx.LeaseID(r.GetLease())))
+	}
+	return out, nil
 }
 
 // GetTransaction implements the service.

@@ -153,9 +153,16 @@ func (c *Chain) ProveLease(ctx context.Context, id tx.LeaseID) (Proven, error) {
 	return c.certified(ctx, c.state.ProveLease(id))
 }
 
-// ProveAccount proves an account's leaf, or that there is none.
-func (c *Chain) ProveAccount(ctx context.Context, id sig.AccountID) (Proven, error) {
-	return c.certified(ctx, c.state.ProveAccount(id))
+// ProveAccount proves the leaves of an account and of who may act for it beside its key set, or
+// that there is none, both under one header.
+func (c *Chain) ProveAccount(ctx context.Context, id sig.AccountID) (
+	account, signers Proven, err error,
+) {
+	one, two := c.state.ProveActors(id)
+	if account, err = c.certified(ctx, one); err != nil {
+		return account, signers, err
+	}
+	return account, Proven{two, account.Tip}, nil
 }
 
 // ProveChain proves the chain's own leaf.

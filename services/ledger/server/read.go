@@ -54,13 +54,13 @@ func (s *Server) GetAccount(ctx context.Context, r *ledgerv1.GetAccountRequest) 
 		Id: account[:], PendingNonce: c.PendingNonce(account, r.GetSigner()),
 		Height: c.State().Head().Height,
 	}
+	if r.GetProve() {
+		return out, prove(ctx, c, account, out)
+	}
 	if signers, ok := c.State().Signers(account); ok {
 		if out.Signers, err = message(signers.Append(nil), &chainv1.AccountSigners{}); err != nil {
 			return nil, err
 		}
-	}
-	if r.GetProve() {
-		return out, prove(ctx, c, account, out)
 	}
 	if found, ok := c.State().Account(account); ok {
 		out.Account, err = message(found.Append(nil), &chainv1.Account{})
@@ -71,14 +71,19 @@ func (s *Server) GetAccount(ctx context.Context, r *ledgerv1.GetAccountRequest) 
 func prove(ctx context.Context, c *ledger.Chain, account sig.AccountID,
 	out *ledgerv1.GetAccountResponse,
 ) error {
-	proven, err := c.ProveAccount(ctx, account)
+	proven, signers, err := c.ProveAccount(ctx, account)
 	if err != nil {
 		return err
 	}
 	out.Height = proven.Head.Height
-	out.Proof = leafProof(&proven)
-	if len(proven.Proof.State.GetValue()) > 0 {
-		out.Account, err = message(proven.Proof.State.GetValue(), &chainv1.Account{})
+	out.Proof, out.SignersProof = leafProof(&proven), leafProof(&signers)
+	if value := proven.State.GetValue(); len(value) > 0 {
+		if out.Account, err = message(value, &chainv1.Account{}); err != nil {
+			return err
+		}
+	}
+	if value := signers.State.GetValue(); len(value) > 0 {
+		out.Signers, err = message(value, &chainv1.AccountSigners{})
 	}
 	return err
 }

@@ -891,9 +891,11 @@ type GetAccountResponse struct {
 	PendingNonce uint64 `protobuf:"varint,4,opt,name=pending_nonce,json=pendingNonce,proto3" json:"pending_nonce,omitempty"`
 	// Set when asked for.
 	Proof *v1.AccountProof `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
-	// Who may act for the account beside its key set, as of the committed state, which may be later
-	// than height; not covered by the proof. Absent = nobody was ever named.
-	Signers       *v1.AccountSigners `protobuf:"bytes,6,opt,name=signers,proto3" json:"signers,omitempty"`
+	// Who may act for the account beside its key set. Absent = nobody was ever named. Without a proof
+	// it is as of the committed state, which may be later than height.
+	Signers *v1.AccountSigners `protobuf:"bytes,6,opt,name=signers,proto3" json:"signers,omitempty"`
+	// Proves signers, or that nobody was ever named, under the header of proof; set when asked for.
+	SignersProof  *v1.AccountProof `protobuf:"bytes,7,opt,name=signers_proof,json=signersProof,proto3" json:"signers_proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -966,6 +968,13 @@ func (x *GetAccountResponse) GetProof() *v1.AccountProof {
 func (x *GetAccountResponse) GetSigners() *v1.AccountSigners {
 	if x != nil {
 		return x.Signers
+	}
+	return nil
+}
+
+func (x *GetAccountResponse) GetSignersProof() *v1.AccountProof {
+	if x != nil {
+		return x.SignersProof
 	}
 	return nil
 }
@@ -3868,14 +3877,15 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\fR\aaccount\x12\x14\n" +
 	"\x05prove\x18\x03 \x01(\bR\x05prove\x12\x16\n" +
-	"\x06signer\x18\x04 \x01(\rR\x06signer\"\xfc\x01\n" +
+	"\x06signer\x18\x04 \x01(\rR\x06signer\"\xbd\x02\n" +
 	"\x12GetAccountResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12/\n" +
 	"\aaccount\x18\x02 \x01(\v2\x15.ucn.chain.v1.AccountR\aaccount\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x12#\n" +
 	"\rpending_nonce\x18\x04 \x01(\x04R\fpendingNonce\x120\n" +
 	"\x05proof\x18\x05 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\x126\n" +
-	"\asigners\x18\x06 \x01(\v2\x1c.ucn.chain.v1.AccountSignersR\asigners\"V\n" +
+	"\asigners\x18\x06 \x01(\v2\x1c.ucn.chain.v1.AccountSignersR\asigners\x12?\n" +
+	"\rsigners_proof\x18\a \x01(\v2\x1a.ucn.chain.v1.AccountProofR\fsignersProof\"V\n" +
 	"\x10GetEscrowRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
 	"\x06escrow\x18\x02 \x01(\fR\x06escrow\x12\x14\n" +
@@ -4280,90 +4290,91 @@ var file_ucn_ledger_v1_ledger_proto_depIdxs = []int32{
 	56, // 10: ucn.ledger.v1.GetAccountResponse.account:type_name -> ucn.chain.v1.Account
 	57, // 11: ucn.ledger.v1.GetAccountResponse.proof:type_name -> ucn.chain.v1.AccountProof
 	58, // 12: ucn.ledger.v1.GetAccountResponse.signers:type_name -> ucn.chain.v1.AccountSigners
-	59, // 13: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
-	57, // 14: ucn.ledger.v1.GetEscrowResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	60, // 15: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
-	57, // 16: ucn.ledger.v1.GetLeaseResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	9,  // 17: ucn.ledger.v1.GetTransactionResponse.result:type_name -> ucn.ledger.v1.SubmitResult
-	61, // 18: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
-	62, // 19: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
-	63, // 20: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
-	9,  // 21: ucn.ledger.v1.RequestFaucetResponse.result:type_name -> ucn.ledger.v1.SubmitResult
-	2,  // 22: ucn.ledger.v1.ListTransactionsRequest.direction:type_name -> ucn.ledger.v1.Direction
-	3,  // 23: ucn.ledger.v1.ListTransactionsRequest.kinds:type_name -> ucn.ledger.v1.OperationKind
-	1,  // 24: ucn.ledger.v1.ListTransactionsRequest.order:type_name -> ucn.ledger.v1.Order
-	26, // 25: ucn.ledger.v1.ListTransactionsResponse.transactions:type_name -> ucn.ledger.v1.TransactionEntry
-	64, // 26: ucn.ledger.v1.TransactionEntry.body:type_name -> ucn.chain.v1.TransactionBody
-	55, // 27: ucn.ledger.v1.TransactionEntry.receipt:type_name -> ucn.chain.v1.Receipt
-	65, // 28: ucn.ledger.v1.ListEscrowsRequest.purpose:type_name -> ucn.chain.v1.Purpose
-	4,  // 29: ucn.ledger.v1.ListEscrowsRequest.openness:type_name -> ucn.ledger.v1.Openness
-	1,  // 30: ucn.ledger.v1.ListEscrowsRequest.order:type_name -> ucn.ledger.v1.Order
-	29, // 31: ucn.ledger.v1.ListEscrowsResponse.escrows:type_name -> ucn.ledger.v1.EscrowEntry
-	65, // 32: ucn.ledger.v1.EscrowEntry.purpose:type_name -> ucn.chain.v1.Purpose
-	59, // 33: ucn.ledger.v1.EscrowEntry.escrow:type_name -> ucn.chain.v1.Escrow
-	1,  // 34: ucn.ledger.v1.ListEscrowEventsRequest.order:type_name -> ucn.ledger.v1.Order
-	32, // 35: ucn.ledger.v1.ListEscrowEventsResponse.events:type_name -> ucn.ledger.v1.EscrowEvent
-	3,  // 36: ucn.ledger.v1.EscrowEvent.kind:type_name -> ucn.ledger.v1.OperationKind
-	66, // 37: ucn.ledger.v1.EscrowEvent.operation:type_name -> ucn.chain.v1.Operation
-	67, // 38: ucn.ledger.v1.EscrowEvent.outcome:type_name -> ucn.chain.v1.Outcome
-	1,  // 39: ucn.ledger.v1.ListLeasesRequest.order:type_name -> ucn.ledger.v1.Order
-	35, // 40: ucn.ledger.v1.ListLeasesResponse.leases:type_name -> ucn.ledger.v1.LeaseEntry
-	68, // 41: ucn.ledger.v1.LeaseEntry.lease:type_name -> ucn.chain.v1.Lease
-	60, // 42: ucn.ledger.v1.LeaseEntry.state:type_name -> ucn.chain.v1.LeaseState
-	1,  // 43: ucn.ledger.v1.ListChargesRequest.order:type_name -> ucn.ledger.v1.Order
-	38, // 44: ucn.ledger.v1.ListChargesResponse.charges:type_name -> ucn.ledger.v1.ChargeEntry
-	69, // 45: ucn.ledger.v1.ChargeEntry.note:type_name -> ucn.chain.v1.Note
-	70, // 46: ucn.ledger.v1.ChargeEntry.bound:type_name -> ucn.chain.v1.Bound
-	63, // 47: ucn.ledger.v1.WatchBlocksResponse.block:type_name -> ucn.chain.v1.Block
-	43, // 48: ucn.ledger.v1.SearchResponse.hits:type_name -> ucn.ledger.v1.Hit
-	71, // 49: ucn.ledger.v1.GetSupplyResponse.state:type_name -> ucn.chain.v1.ChainState
-	57, // 50: ucn.ledger.v1.GetSupplyResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	48, // 51: ucn.ledger.v1.GetFeesResponse.blocks:type_name -> ucn.ledger.v1.BlockFees
-	72, // 52: ucn.ledger.v1.GetHistoryProofResponse.proof:type_name -> ucn.chain.v1.HistoryProof
-	54, // 53: ucn.ledger.v1.GetHistoryProofResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
-	5,  // 54: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
-	7,  // 55: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
-	10, // 56: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
-	12, // 57: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
-	14, // 58: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
-	16, // 59: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
-	18, // 60: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
-	20, // 61: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
-	24, // 62: ucn.ledger.v1.LedgerService.ListTransactions:input_type -> ucn.ledger.v1.ListTransactionsRequest
-	27, // 63: ucn.ledger.v1.LedgerService.ListEscrows:input_type -> ucn.ledger.v1.ListEscrowsRequest
-	30, // 64: ucn.ledger.v1.LedgerService.ListEscrowEvents:input_type -> ucn.ledger.v1.ListEscrowEventsRequest
-	33, // 65: ucn.ledger.v1.LedgerService.ListLeases:input_type -> ucn.ledger.v1.ListLeasesRequest
-	36, // 66: ucn.ledger.v1.LedgerService.ListCharges:input_type -> ucn.ledger.v1.ListChargesRequest
-	39, // 67: ucn.ledger.v1.LedgerService.WatchBlocks:input_type -> ucn.ledger.v1.WatchBlocksRequest
-	41, // 68: ucn.ledger.v1.LedgerService.Search:input_type -> ucn.ledger.v1.SearchRequest
-	44, // 69: ucn.ledger.v1.LedgerService.GetSupply:input_type -> ucn.ledger.v1.GetSupplyRequest
-	46, // 70: ucn.ledger.v1.LedgerService.GetFees:input_type -> ucn.ledger.v1.GetFeesRequest
-	49, // 71: ucn.ledger.v1.LedgerService.GetHistoryProof:input_type -> ucn.ledger.v1.GetHistoryProofRequest
-	22, // 72: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
-	6,  // 73: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
-	8,  // 74: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
-	11, // 75: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
-	13, // 76: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
-	15, // 77: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
-	17, // 78: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
-	19, // 79: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
-	21, // 80: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
-	25, // 81: ucn.ledger.v1.LedgerService.ListTransactions:output_type -> ucn.ledger.v1.ListTransactionsResponse
-	28, // 82: ucn.ledger.v1.LedgerService.ListEscrows:output_type -> ucn.ledger.v1.ListEscrowsResponse
-	31, // 83: ucn.ledger.v1.LedgerService.ListEscrowEvents:output_type -> ucn.ledger.v1.ListEscrowEventsResponse
-	34, // 84: ucn.ledger.v1.LedgerService.ListLeases:output_type -> ucn.ledger.v1.ListLeasesResponse
-	37, // 85: ucn.ledger.v1.LedgerService.ListCharges:output_type -> ucn.ledger.v1.ListChargesResponse
-	40, // 86: ucn.ledger.v1.LedgerService.WatchBlocks:output_type -> ucn.ledger.v1.WatchBlocksResponse
-	42, // 87: ucn.ledger.v1.LedgerService.Search:output_type -> ucn.ledger.v1.SearchResponse
-	45, // 88: ucn.ledger.v1.LedgerService.GetSupply:output_type -> ucn.ledger.v1.GetSupplyResponse
-	47, // 89: ucn.ledger.v1.LedgerService.GetFees:output_type -> ucn.ledger.v1.GetFeesResponse
-	50, // 90: ucn.ledger.v1.LedgerService.GetHistoryProof:output_type -> ucn.ledger.v1.GetHistoryProofResponse
-	23, // 91: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
-	73, // [73:92] is the sub-list for method output_type
-	54, // [54:73] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	57, // 13: ucn.ledger.v1.GetAccountResponse.signers_proof:type_name -> ucn.chain.v1.AccountProof
+	59, // 14: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
+	57, // 15: ucn.ledger.v1.GetEscrowResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	60, // 16: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
+	57, // 17: ucn.ledger.v1.GetLeaseResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	9,  // 18: ucn.ledger.v1.GetTransactionResponse.result:type_name -> ucn.ledger.v1.SubmitResult
+	61, // 19: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
+	62, // 20: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
+	63, // 21: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
+	9,  // 22: ucn.ledger.v1.RequestFaucetResponse.result:type_name -> ucn.ledger.v1.SubmitResult
+	2,  // 23: ucn.ledger.v1.ListTransactionsRequest.direction:type_name -> ucn.ledger.v1.Direction
+	3,  // 24: ucn.ledger.v1.ListTransactionsRequest.kinds:type_name -> ucn.ledger.v1.OperationKind
+	1,  // 25: ucn.ledger.v1.ListTransactionsRequest.order:type_name -> ucn.ledger.v1.Order
+	26, // 26: ucn.ledger.v1.ListTransactionsResponse.transactions:type_name -> ucn.ledger.v1.TransactionEntry
+	64, // 27: ucn.ledger.v1.TransactionEntry.body:type_name -> ucn.chain.v1.TransactionBody
+	55, // 28: ucn.ledger.v1.TransactionEntry.receipt:type_name -> ucn.chain.v1.Receipt
+	65, // 29: ucn.ledger.v1.ListEscrowsRequest.purpose:type_name -> ucn.chain.v1.Purpose
+	4,  // 30: ucn.ledger.v1.ListEscrowsRequest.openness:type_name -> ucn.ledger.v1.Openness
+	1,  // 31: ucn.ledger.v1.ListEscrowsRequest.order:type_name -> ucn.ledger.v1.Order
+	29, // 32: ucn.ledger.v1.ListEscrowsResponse.escrows:type_name -> ucn.ledger.v1.EscrowEntry
+	65, // 33: ucn.ledger.v1.EscrowEntry.purpose:type_name -> ucn.chain.v1.Purpose
+	59, // 34: ucn.ledger.v1.EscrowEntry.escrow:type_name -> ucn.chain.v1.Escrow
+	1,  // 35: ucn.ledger.v1.ListEscrowEventsRequest.order:type_name -> ucn.ledger.v1.Order
+	32, // 36: ucn.ledger.v1.ListEscrowEventsResponse.events:type_name -> ucn.ledger.v1.EscrowEvent
+	3,  // 37: ucn.ledger.v1.EscrowEvent.kind:type_name -> ucn.ledger.v1.OperationKind
+	66, // 38: ucn.ledger.v1.EscrowEvent.operation:type_name -> ucn.chain.v1.Operation
+	67, // 39: ucn.ledger.v1.EscrowEvent.outcome:type_name -> ucn.chain.v1.Outcome
+	1,  // 40: ucn.ledger.v1.ListLeasesRequest.order:type_name -> ucn.ledger.v1.Order
+	35, // 41: ucn.ledger.v1.ListLeasesResponse.leases:type_name -> ucn.ledger.v1.LeaseEntry
+	68, // 42: ucn.ledger.v1.LeaseEntry.lease:type_name -> ucn.chain.v1.Lease
+	60, // 43: ucn.ledger.v1.LeaseEntry.state:type_name -> ucn.chain.v1.LeaseState
+	1,  // 44: ucn.ledger.v1.ListChargesRequest.order:type_name -> ucn.ledger.v1.Order
+	38, // 45: ucn.ledger.v1.ListChargesResponse.charges:type_name -> ucn.ledger.v1.ChargeEntry
+	69, // 46: ucn.ledger.v1.ChargeEntry.note:type_name -> ucn.chain.v1.Note
+	70, // 47: ucn.ledger.v1.ChargeEntry.bound:type_name -> ucn.chain.v1.Bound
+	63, // 48: ucn.ledger.v1.WatchBlocksResponse.block:type_name -> ucn.chain.v1.Block
+	43, // 49: ucn.ledger.v1.SearchResponse.hits:type_name -> ucn.ledger.v1.Hit
+	71, // 50: ucn.ledger.v1.GetSupplyResponse.state:type_name -> ucn.chain.v1.ChainState
+	57, // 51: ucn.ledger.v1.GetSupplyResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	48, // 52: ucn.ledger.v1.GetFeesResponse.blocks:type_name -> ucn.ledger.v1.BlockFees
+	72, // 53: ucn.ledger.v1.GetHistoryProofResponse.proof:type_name -> ucn.chain.v1.HistoryProof
+	54, // 54: ucn.ledger.v1.GetHistoryProofResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
+	5,  // 55: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
+	7,  // 56: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
+	10, // 57: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
+	12, // 58: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
+	14, // 59: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
+	16, // 60: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
+	18, // 61: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
+	20, // 62: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
+	24, // 63: ucn.ledger.v1.LedgerService.ListTransactions:input_type -> ucn.ledger.v1.ListTransactionsRequest
+	27, // 64: ucn.ledger.v1.LedgerService.ListEscrows:input_type -> ucn.ledger.v1.ListEscrowsRequest
+	30, // 65: ucn.ledger.v1.LedgerService.ListEscrowEvents:input_type -> ucn.ledger.v1.ListEscrowEventsRequest
+	33, // 66: ucn.ledger.v1.LedgerService.ListLeases:input_type -> ucn.ledger.v1.ListLeasesRequest
+	36, // 67: ucn.ledger.v1.LedgerService.ListCharges:input_type -> ucn.ledger.v1.ListChargesRequest
+	39, // 68: ucn.ledger.v1.LedgerService.WatchBlocks:input_type -> ucn.ledger.v1.WatchBlocksRequest
+	41, // 69: ucn.ledger.v1.LedgerService.Search:input_type -> ucn.ledger.v1.SearchRequest
+	44, // 70: ucn.ledger.v1.LedgerService.GetSupply:input_type -> ucn.ledger.v1.GetSupplyRequest
+	46, // 71: ucn.ledger.v1.LedgerService.GetFees:input_type -> ucn.ledger.v1.GetFeesRequest
+	49, // 72: ucn.ledger.v1.LedgerService.GetHistoryProof:input_type -> ucn.ledger.v1.GetHistoryProofRequest
+	22, // 73: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
+	6,  // 74: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
+	8,  // 75: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
+	11, // 76: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
+	13, // 77: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
+	15, // 78: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
+	17, // 79: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
+	19, // 80: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
+	21, // 81: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
+	25, // 82: ucn.ledger.v1.LedgerService.ListTransactions:output_type -> ucn.ledger.v1.ListTransactionsResponse
+	28, // 83: ucn.ledger.v1.LedgerService.ListEscrows:output_type -> ucn.ledger.v1.ListEscrowsResponse
+	31, // 84: ucn.ledger.v1.LedgerService.ListEscrowEvents:output_type -> ucn.ledger.v1.ListEscrowEventsResponse
+	34, // 85: ucn.ledger.v1.LedgerService.ListLeases:output_type -> ucn.ledger.v1.ListLeasesResponse
+	37, // 86: ucn.ledger.v1.LedgerService.ListCharges:output_type -> ucn.ledger.v1.ListChargesResponse
+	40, // 87: ucn.ledger.v1.LedgerService.WatchBlocks:output_type -> ucn.ledger.v1.WatchBlocksResponse
+	42, // 88: ucn.ledger.v1.LedgerService.Search:output_type -> ucn.ledger.v1.SearchResponse
+	45, // 89: ucn.ledger.v1.LedgerService.GetSupply:output_type -> ucn.ledger.v1.GetSupplyResponse
+	47, // 90: ucn.ledger.v1.LedgerService.GetFees:output_type -> ucn.ledger.v1.GetFeesResponse
+	50, // 91: ucn.ledger.v1.LedgerService.GetHistoryProof:output_type -> ucn.ledger.v1.GetHistoryProofResponse
+	23, // 92: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
+	74, // [74:93] is the sub-list for method output_type
+	55, // [55:74] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_ucn_ledger_v1_ledger_proto_init() }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/sig"
@@ -374,6 +376,11 @@ func TestProofsLeadToTheCertifiedHeader(t *testing.T) {
 		found, err := trie.Verify(trie.Hash(header.StateRoot), a.GetProof().GetProof())
 		if err != nil || found != (a.GetAccount() != nil) {
 			t.Errorf("account %v: proof says %v, %v", a.GetAccount(), found, err)
+		}
+		found, err = trie.Verify(trie.Hash(header.StateRoot), a.GetSignersProof().GetProof())
+		if err != nil || found != (a.GetSigners() != nil) ||
+			!proto.Equal(a.GetProof().GetHeader(), a.GetSignersProof().GetHeader()) {
+			t.Errorf("signers %v: proof says %v, %v", a.GetSigners(), found, err)
 		}
 	}
 }
