@@ -215,7 +215,7 @@ func (a *Agent) enter(t *attempt, by *backing) *Decline {
 		if no := a.checkDraining(); no != nil {
 			return no
 		}
-		if no := a.weigh(t, by.free); no != nil {
+		if no := a.weigh(t, by); no != nil {
 			return no
 		}
 	}
@@ -353,10 +353,10 @@ func (a *Agent) answer(ctx context.Context, ask *Ask) (Answer, error) {
 }
 
 // promise reserves, writes down and only then says yes.
-func (t *attempt) promise(ctx context.Context, money uint64) (Answer, error) {
+func (t *attempt) promise(ctx context.Context, money *backing) (Answer, error) {
 	t.mu.Lock() // whoever asks the same meanwhile waits for the outcome
 	defer t.mu.Unlock()
-	if no := t.agent.enter(t, &backing{money}); no != nil {
+	if no := t.agent.enter(t, money); no != nil {
 		return Answer{Declined: no}, nil
 	}
 	next := t.rec

@@ -1,40 +1,107 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 
+	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 )
 
 // backing is the money behind a question, as the chain held it a moment ago.
 type backing struct {
 	free uint64 // grains of the escrow that no lease on the chain has reserved
+	// frees is what leases surely free that promises on the same escrow take the place of.
+	frees map[LeaseID]uint64
+}
+
+// all is what the promises on the escrow may come to together.
+func (b *backing) all() uint64 {
+	sum := b.free
+	for _, more := range b.frees {
+		sum = add(sum, more)
+	}
+	return sum
 }
 
 // backed reads the escrow of a question from the chain: capacity is held only for whoever could
-// place the lease, and only against money that is there. It returns what the escrow has free.
-func (a *Agent) backed(ctx context.Context, ask *Ask) (uint64, *Decline, error) {
+// place the lease, and only against money that is there, or surely will be when it is placed.
+func (a *Agent) backed(ctx context.Context, ask *Ask) (*backing, *Decline, error) {
 	chain := ask.Spec.Chain
 	a.lookForPlaced(ctx, ask) // before the escrow: what is placed later is reserved in it, too
 	escrow, err := a.deps.Ledger.Escrow(ctx, chain, ask.Terms.Escrow)
 	switch {
 	case errors.Is(err, ErrNoEscrow):
-		return 0, declined(DeclineTerms, "the chain holds no such escrow"), nil
+		return nil, declined(DeclineTerms, "the chain holds no such escrow"), nil
 	case err != nil:
-		return 0, nil, fmt.Errorf("read the escrow: %w", err)
+		return nil, nil, fmt.Errorf("read the escrow: %w", err)
 	case escrow.Job != ask.Job:
-		return 0, declined(DeclineTerms, "the escrow names another job"), nil
+		return nil, declined(DeclineTerms, "the escrow names another job"), nil
 	case escrow.Owner != ask.Spec.Owner:
-		return 0, declined(DeclineTerms, "the escrow belongs to another account"), nil
+		return nil, declined(DeclineTerms, "the escrow belongs to another account"), nil
 	case escrow.Assigner != sig.AccountOfKey(ask.From.Instance):
-		return 0, declined(DeclineTerms, "the escrow's assigner is not the scheduler that asks"), nil
-	case ask.Terms.Budget > escrow.Free:
-		return 0, declined(DeclineTerms, "the budget of %d grains is above the %d that the escrow "+
-			"has free", ask.Terms.Budget, escrow.Free), nil
+		return nil, declined(DeclineTerms, "the escrow's assigner is not the scheduler that asks"), nil
 	}
-	return escrow.Free, nil, nil
+	money := &backing{free: escrow.Free, frees: map[LeaseID]uint64{}}
+	no, err := a.superseded(ctx, ask, money)
+	switch {
+	case no != nil || err != nil:
+		return nil, no, err
+	case ask.Terms.Budget > add(escrow.Free, money.frees[ask.Terms.Supersedes]):
+		return nil, declined(DeclineTerms, "the budget of %d grains is above the %d that the escrow "+
+			"has free", ask.Terms.Budget, add(escrow.Free, money.frees[ask.Terms.Supersedes])), nil
+	}
+	return money, nil, nil
+}
+
+// superseded finds out what the leases free that this promise and those before it on the same
+// escrow take the place of. Each is counted once, however many promises name it. They are read
+// after the escrow: what has ended since frees nothing more, and is not in what the escrow had free
+// either.
+func (a *Agent) superseded(ctx context.Context, ask *Ask, money *backing) (*Decline, error) {
+	if ask.Terms.Supersedes != (LeaseID{}) {
+		frees, no, err := a.frees(ctx, ask.Spec.Chain, &ask.Terms)
+		if no != nil || err != nil {
+			return no, err
+		}
+		money.frees[ask.Terms.Supersedes] = frees
+	}
+	for _, t := range a.snapshot() {
+		terms := &t.ask.Terms
+		if t.placed.Load() || terms.Escrow != ask.Terms.Escrow || terms.Supersedes == (LeaseID{}) ||
+			t.ask.Spec.Chain != ask.Spec.Chain {
+			continue
+		}
+		frees, no, err := a.frees(ctx, ask.Spec.Chain, terms)
+		if no != nil || err != nil {
+			frees = 0 // too little rather than too much
+		}
+		if have, twice := money.frees[terms.Supersedes]; twice {
+			frees = min(frees, have)
+		}
+		money.frees[terms.Supersedes] = frees
+	}
+	return nil, nil
+}
+
+// frees reads a lease that is to be superseded from the chain, and returns what that surely frees.
+func (a *Agent) frees(ctx context.Context, chain string, t *Terms) (uint64, *Decline, error) {
+	state, err := a.deps.Ledger.Lease(ctx, chain, t.Supersedes)
+	switch l := &state.Leaf.Lease; {
+	case errors.Is(err, ErrNoLease):
+		return 0, nil, nil
+	case err != nil:
+		return 0, nil, fmt.Errorf("read the lease to supersede: %w", err)
+	case EscrowID(l.Escrow) != t.Escrow || !bytes.Equal(l.Subject, t.Subject[:]) || l.Slot != t.Slot:
+		return 0, declined(DeclineTerms, "the lease to supersede is of another escrow or slot"), nil
+	case l.Epoch >= t.Epoch:
+		return 0, declined(DeclineTerms, "the lease to supersede has epoch %d, this one %d", l.Epoch,
+			t.Epoch), nil
+	}
+	return uint64(price.Freed(&state.Leaf, tx.Millis(t.PlaceBy))), nil, nil
 }
 
 // lookForPlaced finds out which promises on the same escrow have been placed meanwhile: their money
@@ -53,8 +120,9 @@ func (a *Agent) lookForPlaced(ctx context.Context, ask *Ask) {
 }
 
 // weigh counts the promises that are not on the chain: those on the escrow of t must be covered by
-// the grains it has free, those to one scheduler and one operator are limited. The caller holds mu.
-func (a *Agent) weigh(t *attempt, free uint64) *Decline {
+// the grains it has free and those that superseding frees, those to one scheduler and one operator
+// are limited. The caller holds mu.
+func (a *Agent) weigh(t *attempt, money *backing) *Decline {
 	promised, toAsker, toOperator := t.lease.Lease.Budget, 1, 1
 	for _, other := range a.attempts {
 		if other.placed.Load() {
@@ -72,9 +140,9 @@ func (a *Agent) weigh(t *attempt, free uint64) *Decline {
 	}
 	most := a.cfg.MaxUnplaced
 	switch {
-	case promised > free:
+	case promised > money.all():
 		return declined(DeclineCapacity, "promises of %d grains wait to be placed, the escrow has "+
-			"%d free", promised, free)
+			"%d free", promised, money.all())
 	case toAsker > most:
 		return declined(DeclineCapacity, "%d promises to this scheduler wait to be placed", most)
 	case toOperator > 2*most:

@@ -6,6 +6,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 )
 
 // Metered is billable usage, cumulative since the attempt began.
@@ -45,6 +46,8 @@ type LeaseState struct {
 	Settled bool
 	// Withheld waits for the owner's acceptance, or a day of silence after the end; grains.
 	Withheld uint64
+	// Leaf is all that the chain holds of it.
+	Leaf tx.LeaseState
 }
 
 // Escrow is what an executor must know of one.

@@ -122,6 +122,8 @@ type Terms struct {
 	ClaimWindow uint64 // ms; 0: the host's default
 	PlaceBy     uint64
 	Until       uint64
+	// Supersedes is the lease of the same lane that this one takes the place of; zero: none.
+	Supersedes LeaseID `json:",omitzero"`
 }
 
 // Lease is the right to charge an escrow, as DOMAIN rules define it.

@@ -105,9 +105,21 @@ func (l *Ledger) Lease(
 		return executor.LeaseState{}, executor.ErrNoLease
 	}
 	return executor.LeaseState{
-		From: have.From, Until: time.UnixMilli(int64(have.Terms.Until)), End: have.End,
+		Leaf: have.leaf(), From: have.From, Until: time.UnixMilli(int64(have.Terms.Until)), End: have.End,
 		Budget: have.Terms.Budget, Paid: have.Paid, Settled: have.Settled, Withheld: have.Held,
 	}, after
+}
+
+// leaf is the lease as the real chain tells it.
+func (l *Lease) leaf() tx.LeaseState {
+	s := tx.LeaseState{
+		Lease: *l.Terms.TX(), From: tx.Millis(l.From.UnixMilli()), Budget: tx.Grains(l.Terms.Budget),
+		Until: tx.Millis(l.Terms.Until), Paid: tx.Grains(l.Paid), Settled: l.Settled,
+	}
+	if !l.End.IsZero() {
+		s.End, s.RateFreed = tx.Millis(l.End.UnixMilli()), true
+	}
+	return s
 }
 
 // Escrow implements executor.Ledger.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/keys"
 	"github.com/united-containers/ucn/kit/submit"
@@ -97,9 +98,13 @@ func (c *Client) Lease(
 		return executor.LeaseState{}, fmt.Errorf("read the lease: %w", err)
 	}
 	l := m.GetLease()
+	leaf, err := tx.LeaseStateFromPB(l)
+	if err != nil {
+		return executor.LeaseState{}, fmt.Errorf("read the lease: %w", err)
+	}
 	s := executor.LeaseState{
-		From: at(l.GetFrom()), Until: at(l.GetUntil()), Budget: l.GetBudget(), Paid: l.GetPaid(),
-		Settled: l.GetSettled(), Withheld: l.GetWithheld(),
+		Leaf: leaf, From: at(l.GetFrom()), Until: at(l.GetUntil()), Budget: l.GetBudget(),
+		Paid: l.GetPaid(), Settled: l.GetSettled(), Withheld: l.GetWithheld(),
 	}
 	if l.GetEnd() != 0 {
 		s.End = at(l.GetEnd())

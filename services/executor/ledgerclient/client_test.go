@@ -131,13 +131,20 @@ func TestReads(t *testing.T) {
 		t.Errorf("no escrow: %v", err)
 	}
 	job, owner, assigner := executor.JobID{1}, sig.AccountID{2}, sig.AccountID{3}
-	l.lease = &chainv1.LeaseState{From: 1000, Until: 9000, Budget: 5, Paid: 4, Settled: true}
+	terms := tx.Lease{
+		Escrow: tx.EscrowID{1}, Subject: job[:], Slot: 7, Payee: owner, AgentKey: sig.PublicKey{4},
+		AckKeys: []sig.PublicKey{{5}}, PriceHash: tx.Hash{6}, OfferHash: tx.Hash{7},
+	}
+	l.lease = &chainv1.LeaseState{
+		Lease: terms.PB(), From: 1000, Until: 9000, Budget: 5, Paid: 4, Settled: true,
+	}
 	l.escrow = &chainv1.Escrow{
 		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: job[:], Owner: owner[:],
 		Terms: &chainv1.Terms{Assigner: assigner[:]}, Balance: 10, Reserved: 4,
 	}
 	s, err := c.Lease(t.Context(), "main", executor.LeaseID{})
-	if err != nil || s.From.UnixMilli() != 1000 || !s.End.IsZero() || !s.Settled || s.Paid != 4 {
+	if err != nil || s.From.UnixMilli() != 1000 || !s.End.IsZero() || !s.Settled || s.Paid != 4 ||
+		s.Leaf.Lease.Slot != 7 || s.Leaf.From != 1000 {
 		t.Errorf("lease %+v, %v", s, err)
 	}
 	e, err := c.Escrow(t.Context(), "main", executor.EscrowID{})

@@ -75,6 +75,12 @@ func heardTerms(m *marketv1.LeaseTerms) (executor.Terms, error) {
 	var err1, err2 error
 	t.Escrow, err1 = fixed[executor.EscrowID]("terms.escrow", m.GetEscrow())
 	t.Subject, err2 = fixed[executor.JobID]("terms.subject", m.GetSubject())
+	if raw := m.GetSupersedes(); len(raw) > 0 {
+		var err error
+		if t.Supersedes, err = fixed[executor.LeaseID]("terms.supersedes", raw); err != nil {
+			return t, err
+		}
+	}
 	for _, raw := range m.GetAckKeys() {
 		key, err := fixed[sig.PublicKey]("terms.ack_keys", raw)
 		if err != nil {

@@ -52,6 +52,7 @@ func TestHeardAsk(t *testing.T) {
 		"escrow":     func(m *executorv1.AskRequest) { m.Terms = nil },
 		"subject":    func(m *executorv1.AskRequest) { m.Terms.Subject = nil },
 		"ack_keys":   func(m *executorv1.AskRequest) { m.Terms.AckKeys = [][]byte{{1}} },
+		"supersedes": func(m *executorv1.AskRequest) { m.Terms.Supersedes = make([]byte, 31) },
 		"owner":      func(m *executorv1.AskRequest) { m.Revision.Revision.Spec.Owner = nil },
 		"operators": func(m *executorv1.AskRequest) {
 			setPlacement(m, &jobv1.Placement{OperatorsDeny: [][]byte{{1}}})

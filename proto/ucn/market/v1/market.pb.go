@@ -283,18 +283,23 @@ func (x *AcceptedChain) GetValidatorsHash() []byte {
 
 // LeaseTerms is what a scheduler asks a host to sign.
 type LeaseTerms struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Escrow        []byte                 `protobuf:"bytes,1,opt,name=escrow,proto3" json:"escrow,omitempty"`
-	Subject       []byte                 `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
-	Slot          uint32                 `protobuf:"varint,3,opt,name=slot,proto3" json:"slot,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Budget        uint64                 `protobuf:"varint,5,opt,name=budget,proto3" json:"budget,omitempty"`
-	Trust         uint64                 `protobuf:"varint,6,opt,name=trust,proto3" json:"trust,omitempty"`
-	Holdback      uint64                 `protobuf:"varint,7,opt,name=holdback,proto3" json:"holdback,omitempty"`
-	AckKeys       [][]byte               `protobuf:"bytes,8,rep,name=ack_keys,json=ackKeys,proto3" json:"ack_keys,omitempty"`
-	ClaimWindow   uint64                 `protobuf:"varint,9,opt,name=claim_window,json=claimWindow,proto3" json:"claim_window,omitempty"`
-	PlaceBy       uint64                 `protobuf:"varint,10,opt,name=place_by,json=placeBy,proto3" json:"place_by,omitempty"`
-	Until         uint64                 `protobuf:"varint,11,opt,name=until,proto3" json:"until,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Escrow      []byte                 `protobuf:"bytes,1,opt,name=escrow,proto3" json:"escrow,omitempty"`
+	Subject     []byte                 `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	Slot        uint32                 `protobuf:"varint,3,opt,name=slot,proto3" json:"slot,omitempty"`
+	Epoch       uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Budget      uint64                 `protobuf:"varint,5,opt,name=budget,proto3" json:"budget,omitempty"`
+	Trust       uint64                 `protobuf:"varint,6,opt,name=trust,proto3" json:"trust,omitempty"`
+	Holdback    uint64                 `protobuf:"varint,7,opt,name=holdback,proto3" json:"holdback,omitempty"`
+	AckKeys     [][]byte               `protobuf:"bytes,8,rep,name=ack_keys,json=ackKeys,proto3" json:"ack_keys,omitempty"`
+	ClaimWindow uint64                 `protobuf:"varint,9,opt,name=claim_window,json=claimWindow,proto3" json:"claim_window,omitempty"`
+	PlaceBy     uint64                 `protobuf:"varint,10,opt,name=place_by,json=placeBy,proto3" json:"place_by,omitempty"`
+	Until       uint64                 `protobuf:"varint,11,opt,name=until,proto3" json:"until,omitempty"`
+	// Id of the lease that the new one takes the place of, 32 bytes; empty = none. What its end surely
+	// frees counts like what the escrow has free: the chain frees it in the same operation. It must be
+	// of the same escrow, subject and slot, with a lower epoch, or the host declines: TERMS. One that
+	// has ended, or is gone, frees nothing more.
+	Supersedes    []byte `protobuf:"bytes,12,opt,name=supersedes,proto3" json:"supersedes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -406,6 +411,13 @@ func (x *LeaseTerms) GetUntil() uint64 {
 	return 0
 }
 
+func (x *LeaseTerms) GetSupersedes() []byte {
+	if x != nil {
+		return x.Supersedes
+	}
+	return nil
+}
+
 // SignedLease is a lease with its agent's signature.
 type SignedLease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -488,7 +500,7 @@ const file_ucn_market_v1_market_proto_rawDesc = "" +
 	"\bdraining\x18\x13 \x01(\bR\bdraining\"N\n" +
 	"\rAcceptedChain\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12'\n" +
-	"\x0fvalidators_hash\x18\x02 \x01(\fR\x0evalidatorsHash\"\xa1\x02\n" +
+	"\x0fvalidators_hash\x18\x02 \x01(\fR\x0evalidatorsHash\"\xc1\x02\n" +
 	"\n" +
 	"LeaseTerms\x12\x16\n" +
 	"\x06escrow\x18\x01 \x01(\fR\x06escrow\x12\x18\n" +
@@ -502,7 +514,10 @@ const file_ucn_market_v1_market_proto_rawDesc = "" +
 	"\fclaim_window\x18\t \x01(\x04R\vclaimWindow\x12\x19\n" +
 	"\bplace_by\x18\n" +
 	" \x01(\x04R\aplaceBy\x12\x14\n" +
-	"\x05until\x18\v \x01(\x04R\x05until\"V\n" +
+	"\x05until\x18\v \x01(\x04R\x05until\x12\x1e\n" +
+	"\n" +
+	"supersedes\x18\f \x01(\fR\n" +
+	"supersedes\"V\n" +
 	"\vSignedLease\x12)\n" +
 	"\x05lease\x18\x01 \x01(\v2\x13.ucn.chain.v1.LeaseR\x05lease\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignatureB?Z=github.com/united-containers/ucn/proto/ucn/market/v1;marketv1b\x06proto3"
