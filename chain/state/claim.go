@@ -41,6 +41,30 @@ type Prepared struct {
 	Tx     *tx.Transaction
 	ID     tx.ID
 	Claims []Claim
+
+	// open is how many signatures inside operations no verdict on a claim can stand for.
+	open int
+}
+
+// Lone bounds how many signatures inside operations the execution verifies one by one, once the
+// claims are judged: the bad ones, those of leases that are not committed yet, and those of
+// recoveries, whose set may be another by then.
+func (p *Prepared) Lone() int {
+	n := p.open
+	for i := range p.Claims {
+		c := &p.Claims[i]
+		if c.operation != accountClaim && c.role != roleRecovery && !c.OK {
+			n++
+		}
+	}
+	return n
+}
+
+func signed(c tx.Countersignature) int {
+	if c.IsZero() {
+		return 0
+	}
+	return 1
 }
 
 // Prepare lists the signatures of a transaction as the committed state sees it. The error
@@ -80,21 +104,30 @@ func (s *State) prepareOperation(p *Prepared, i int, operation tx.Operation) {
 			p.Claims = append(p.Claims, Claim{Key: l.Lease.AgentKey, Signature: o.Signature,
 				Preimage: o.Note.Preimage(anchor), operation: i, role: roleAgent})
 			p.addAck(i, &l, o.Countersignature, o.Note.AckPreimage(anchor))
+		} else {
+			p.open += 1 + signed(o.Countersignature)
 		}
 	case *tx.Accept:
 		if l, ok := s.Lease(o.Lease); ok {
 			p.addAck(i, &l, o.Countersignature, tx.AcceptPreimage(anchor, o.Lease))
+		} else {
+			p.open += signed(o.Countersignature)
 		}
 	case *tx.Reject:
 		if l, ok := s.Lease(o.Lease); ok {
 			p.addAck(i, &l, o.Countersignature, tx.RejectPreimage(anchor, o.Lease, o.Evidence))
+		} else {
+			p.open += signed(o.Countersignature)
 		}
 	case *tx.Spend:
 		if l, ok := s.Lease(o.Order.Lease); ok {
 			p.Claims = append(p.Claims, Claim{Key: l.Lease.SessionKey, Signature: o.Signature,
 				Preimage: o.Order.Preimage(anchor), operation: i, role: roleSession})
+		} else {
+			p.open++
 		}
 	case *tx.Recover:
+		p.open += len(o.Signatures)
 		signers, _ := s.Signers(o.Intent.Account)
 		p.addRecovery(i, o, signers.Recovery.Keys, anchor)
 	}

@@ -100,17 +100,13 @@ func (p *preparation) sign(o *offer[*candidate], keys inForce, unfit error) *fau
 			return badSignature(p.chain.name, err)
 		}
 		p.claimAnew(o, set)
-		c.lone += len(t.Signature.Signatures)
+		c.anew = len(t.Signature.Signatures)
 	}
-	c.lone += unverified(c)
 	for n := range c.prepared.Claims {
 		// The account's own come first, and only if the committed state could judge.
 		account := unfit == nil && n < len(t.Signature.Signatures)
 		if account && !known {
 			continue
-		}
-		if !account {
-			c.lone--
 		}
 		one := &c.prepared.Claims[n]
 		p.claims = append(p.claims, claim{
@@ -190,9 +186,6 @@ func (p *preparation) judge() {
 		good := p.claims[n].good
 		if !p.claims[n].judged && w.offer.refusal == nil {
 			w.offer.refusal = wasteful("this submission", wastePause)
-		}
-		if !w.account && !good {
-			w.offer.entry.payload.lone++
 		}
 		if w.claim != notPrepared {
 			w.offer.entry.payload.prepared.Claims[w.claim].OK = good

@@ -21,8 +21,8 @@ type candidate struct {
 	raw      []byte
 	// leaf is its place in the Merkle list of its block.
 	leaf tx.Hash
-	// lone is how many signatures the execution has to verify one by one.
-	lone int
+	// anew is how many signatures of the account's own the execution has to verify one by one.
+	anew int
 	// peer is who submitted it; nil for this process.
 	peer *debtor
 	// after is the account's key set once it has run, as far as can be known beforehand.
@@ -33,6 +33,9 @@ func newCandidate(p state.Prepared, raw []byte) *candidate {
 	entry := block.TransactionEntry(p.ID, p.Tx.Witness())
 	return &candidate{prepared: p, raw: raw, leaf: block.LeafHash(entry[:])}
 }
+
+// lone bounds how many signatures the execution has to verify one by one, once all are judged.
+func (c *candidate) lone() int { return c.anew + c.prepared.Lone() }
 
 // Timing says when the steps of a submission happened; a step that did not is zero. Execute and
 // Commit are those of the last block that took part of it.

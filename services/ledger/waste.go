@@ -159,38 +159,16 @@ func (c *Chain) unpaid(p *candidate, err error) {
 	}
 }
 
-// unverified is how many signatures inside a transaction's operations the execution may have to
-// verify: those of leases that are not committed yet.
-func unverified(c *candidate) int {
-	n := 0
-	for _, operation := range c.prepared.Tx.Operations {
-		switch o := operation.(type) {
-		case *tx.PlaceLease:
-			n++
-		case *tx.Charge:
-			n += 1 + signed(o.Countersignature)
-		case *tx.Accept:
-			n += signed(o.Countersignature)
-		case *tx.Reject:
-			n += signed(o.Countersignature)
-		}
-	}
-	return n
-}
-
-func signed(c tx.Countersignature) int {
-	if c.IsZero() {
-		return 0
-	}
-	return 1
-}
-
 // limit refuses transactions that would cost the execution signatures, when their account's
 // limit, or everyone's, has come, and puts down what the others do cost.
 func (p *preparation) limit() {
 	now := p.chain.clock()
 	for _, o := range p.offers {
-		if o.refusal != nil || o.repeated || o.entry.payload.lone <= 0 {
+		if o.refusal != nil || o.repeated {
+			continue
+		}
+		lone := o.entry.payload.lone()
+		if lone == 0 {
 			continue
 		}
 		account := debtor{id: o.entry.from.account}
@@ -202,8 +180,8 @@ func (p *preparation) limit() {
 		case all > 0:
 			o.refusal = wasteful("many accounts together", all)
 		default:
-			p.chain.waste.add(account, o.entry.payload.lone, now)
-			p.chain.waste.add(everyone, o.entry.payload.lone, now)
+			p.chain.waste.add(account, lone, now)
+			p.chain.waste.add(everyone, lone, now)
 		}
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	"github.com/united-containers/ucn/services/ledger"
 )
 
@@ -36,28 +38,32 @@ func (m *market) charges(lease, agent int, good bool) []tx.Operation {
 // came through to the execution.
 func (m *market) attack(ctx context.Context, from int, operations []tx.Operation) (through int) {
 	m.t.Helper()
-	for range 20 {
-		raw := m.n.Sign(from, m.n.Body(from, m.nonces[from], operations...))
+	return len(operations) * m.rounds(ctx, from, func(int) []tx.Operation { return operations })
+}
+
+// rounds submits what an account does in each round until it is refused for waste, and returns in
+// how many it was not.
+func (m *market) rounds(ctx context.Context, from int, next func(round int) []tx.Operation) int {
+	m.t.Helper()
+	const most = 20
+	for round := range most {
+		raw := m.n.Sign(from, m.n.Body(from, m.nonces[from], next(round)...))
 		results, _, err := m.c.Submit(ctx, [][]byte{raw}, ledger.Committed)
 		switch {
 		case errors.Is(err, ledger.ReasonWaste):
-			return through
+			return round
 		case err != nil:
 			m.t.Fatal(err)
 		case results[0].Err == nil:
 			m.nonces[from]++
-			through += len(operations)
-		case results[0].Err.Reason() == ledger.ReasonCannotPay:
-			through += len(operations)
 		case results[0].Err.Reason() == ledger.ReasonWaste:
-			return through
-		default:
+			return round
+		case results[0].Err.Reason() != ledger.ReasonCannotPay:
 			m.t.Fatal(results[0].Err)
 		}
 	}
-	m.t.Errorf("account %d was let in 20 times with %d operations for nothing", from,
-		len(operations))
-	return through
+	m.t.Errorf("account %d was let in %d times", from, most)
+	return most
 }
 
 // empty gives all that an account has to another.
@@ -116,6 +122,118 @@ func TestBadSignaturesInsideOperationsAreLimited(t *testing.T) {
 			t.Error("a debt never passes")
 		}
 	})
+}
+
+// budget opens a budget of the market's job and returns it.
+func (m *market) budget() tx.EscrowID {
+	m.t.Helper()
+	r := m.do(0, &tx.OpenEscrow{
+		Purpose: chainv1.Purpose_PURPOSE_BUDGET, Subject: make([]byte, 32), Amount: 1_000_000,
+		Terms: tx.Terms{MaxRate: 1 << 40, MaxTotal: 1_000_000,
+			Expires: tx.Millis(time.Now().Add(24 * time.Hour).UnixMilli())},
+	})
+	return tx.EscrowID(r.Outcomes[0].Created)
+}
+
+// paying is a lease in a slot whose session key is account 6's, signed by agent 5.
+func (m *market) paying(slot int) (tx.LeaseID, *tx.PlaceLease) {
+	first, _ := m.c.State().Lease(m.leases[1])
+	l := first.Lease
+	l.Slot, l.SessionKey, l.Budget = uint32(slot), m.n.Keys[6].Public(), 1000
+	l.PlaceBy = tx.Millis(time.Now().Add(time.Minute).UnixMilli())
+	return l.ID(m.n.Anchor), &tx.PlaceLease{
+		Lease: l, Signature: m.n.Keys[5].Sign(l.Preimage(m.n.Anchor))}
+}
+
+// spends are so many spends from a budget, rightly signed.
+func (m *market) spends(budget tx.EscrowID, lease tx.LeaseID, n int) []tx.Operation {
+	all := make([]tx.Operation, n)
+	for i := range all {
+		order := tx.SpendOrder{Escrow: budget, Lease: lease, To: sig.AccountID(m.n.Accounts[1]),
+			Amount: 1, Sequence: uint64(i)}
+		all[i] = &tx.Spend{Order: order, Signature: m.n.Keys[6].Sign(order.Preimage(m.n.Anchor))}
+	}
+	return all
+}
+
+// recoveries name a recovery set of n keys that differs from round to round, and begin and cancel
+// a recovery with it, rightly signed, some times.
+func (m *market) recoveries(account, round, n, times int) []tx.Operation {
+	keys, public := make([]sig.PrivateKey, n), make([]sig.PublicKey, n)
+	for i := range keys {
+		keys[i] = sig.FromSeed([32]byte{byte(round), byte(i), 1})
+		public[i] = keys[i].Public()
+	}
+	set, err := sig.NewKeySet(uint32(n), public...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	signers, _ := m.c.State().Signers(m.n.Accounts[account])
+	counter := signers.Recovery.Counter + 1
+	all := []tx.Operation{&tx.SetRecovery{Keys: set, Delay: 24 * 3_600_000}}
+	for range times {
+		o := &tx.Recover{Intent: tx.RecoveryIntent{Account: m.n.Accounts[account], Keys: set,
+			Counter: counter}}
+		s, err := sig.SignAccount(set, keys, false, o.Intent.Preimage(m.n.Anchor))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		o.Signatures = s.Signatures
+		all, counter = append(all, o, &tx.CancelRecovery{}), counter+1
+	}
+	return all
+}
+
+// TestNothingHidesLoneSignatures: what the execution has to verify one by one counts, whatever
+// stands beside it and whether it is good or bad.
+func TestNothingHidesLoneSignatures(t *testing.T) {
+	const recoverySigners, recoveryTimes = 16, 30
+	tests := map[string]struct {
+		lone int // signatures verified one by one in each round
+		from int
+		next func(m *market) func(round int) []tx.Operation
+	}{
+		"bad charges beside good spends": {300, 4, func(m *market) func(int) []tx.Operation {
+			id, place := m.paying(77)
+			m.do(1, place)
+			all := append(m.charges(1, 5, false)[:300], m.spends(m.budget(), id, 300)...)
+			return func(int) []tx.Operation { return all }
+		}},
+		"spends of leases just placed": {wasteful, 1, func(m *market) func(int) []tx.Operation {
+			budget := m.budget()
+			return func(round int) []tx.Operation {
+				id, place := m.paying(100 + round)
+				return append([]tx.Operation{place}, m.spends(budget, id, wasteful)...)
+			}
+		}},
+		"recoveries by a set just named": {recoverySigners * recoveryTimes, 4,
+			func(m *market) func(int) []tx.Operation {
+				return func(round int) []tx.Operation {
+					return m.recoveries(4, round, recoverySigners, recoveryTimes)
+				}
+			}},
+		"bad charges beside recoveries": {300, 4, func(m *market) func(int) []tx.Operation {
+			bad := m.charges(1, 5, false)[:300]
+			m.do(4, m.recoveries(4, 0, 1, 0)[0])
+			return func(int) []tx.Operation { return append(m.recoveries(4, 0, 1, 200), bad...) }
+		}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMarket(t)
+				m.place()
+				m.placeWith(4, 5)
+				next, began := test.next(m), time.Now()
+				through := test.lone * m.rounds(t.Context(), test.from, next)
+				most := 2048 + test.lone + int(100*time.Since(began)/time.Second)
+				if through == 0 || through > most {
+					t.Errorf("%d signatures were verified one by one, the bound is %d", through,
+						most)
+				}
+			})
+		})
+	}
 }
 
 // TestChargesThatPayNothingAreLimited: an account without money may charge on trust, since the
