@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -119,9 +120,8 @@ func pause(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-// lookUp asks whether the signed bytes are in a block; nil means that they are not.
-func (s *Sender) lookUp(ctx context.Context, c *call) (*ledgerv1.SubmitResult, error) {
-	id := c.signed.ID(s.cfg.Anchor)
+// lookUp asks whether a transaction is in a block; nil means that it is not.
+func (s *Sender) lookUp(ctx context.Context, id tx.ID) (*ledgerv1.SubmitResult, error) {
 	var err error
 	for try := range maxSends {
 		if try > 0 && !pause(ctx, firstPause<<try) {

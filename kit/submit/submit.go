@@ -111,11 +111,14 @@ type call struct {
 	operations []tx.Operation
 	memo       []byte
 	signed     *tx.Transaction
-	signs      int  // how often it was signed
-	lost       bool // the signed bytes may have reached the ledger although no answer came
-	err        error
-	result     Result
-	done       chan struct{}
+	signs      int // how often it was signed, or sent again because it could not be
+	// lost: bytes with the signed nonce may have reached the ledger, or may yet, although no answer
+	// came. While it stands nothing is signed with another nonce: both could come into blocks.
+	lost    bool
+	earlier []tx.ID // that were signed with the same nonce before, and lost
+	err     error
+	result  Result
+	done    chan struct{}
 }
 
 // New returns a Sender. A zero account in the config means the key's own.
@@ -279,22 +282,37 @@ func (s *Sender) attempt(ctx context.Context, calls []*call) (again []*call) {
 	}
 	if len(again) > 0 {
 		s.known = false
-		if slices.ContainsFunc(again, func(c *call) bool {
-			return fault.ReasonOf(c.err) == reasonPoolFull
-		}) {
-			pause(ctx, firstPause)
+		if wait := pauseFor(again); wait > 0 {
+			pause(ctx, wait)
 		}
 	}
 	return again
 }
 
+// pauseFor is how long calls are better not sent again at once: the pool is full, or what has the
+// nonce of a lost one must first come into a block.
+func pauseFor(calls []*call) (wait time.Duration) {
+	for _, c := range calls {
+		if c.lost {
+			wait = max(wait, firstPause<<c.signs)
+		} else if fault.ReasonOf(c.err) == reasonPoolFull {
+			wait = max(wait, firstPause)
+		}
+	}
+	return wait
+}
+
 // unanswered settles a call whose sending failed for good.
 func (s *Sender) unanswered(c *call, err error) {
-	id := c.signed.ID(s.cfg.Anchor)
-	if c.lost {
-		err = fmt.Errorf("%w: %s: %w", ErrUnknown, id, err)
+	c.settle(Result{ID: c.signed.ID(s.cfg.Anchor)}, c.unless(err, s.cfg.Anchor))
+}
+
+// unless returns err, as ErrUnknown if the call is lost.
+func (c *call) unless(err error, anchor sig.Anchor) error {
+	if !c.lost {
+		return err
 	}
-	c.settle(Result{ID: id}, err)
+	return fmt.Errorf("%w: %s: %w", ErrUnknown, c.signed.ID(anchor), err)
 }
 
 // reasonPoolFull: too many transactions wait at the ledger; the same may be sent again.
@@ -317,11 +335,26 @@ func (s *Sender) judge(ctx context.Context, c *call, r *ledgerv1.SubmitResult) (
 	refusal := r.GetErrorReason()
 	if refusal == "" {
 		s.first = false
-		s.commit(c, r)
+		s.commit(c, c.signed.ID(s.cfg.Anchor), r)
 		return true
 	}
-	if c.lost { // an earlier sending of the same bytes may have had effect
-		known, err := s.lookUp(ctx, c)
+	c.err = fault.New(fault.FailedPrecondition, reasonOf(refusal), "%s", r.GetErrorMessage())
+	if c.lost && s.found(ctx, c, refusal) {
+		return true
+	}
+	if s.mendable(refusal) && c.ctx.Err() == nil {
+		return false
+	}
+	s.known = false
+	s.unanswered(c, c.err)
+	return true
+}
+
+// found settles a lost call if an earlier sending is in a block, or nobody can say. If none is and
+// the refusal means that none will be, the call is no longer lost.
+func (s *Sender) found(ctx context.Context, c *call, refusal string) bool {
+	for _, id := range append(c.earlier, c.signed.ID(s.cfg.Anchor)) {
+		known, err := s.lookUp(ctx, id)
 		if err != nil {
 			s.known = false
 			s.unanswered(c, err)
@@ -329,17 +362,15 @@ func (s *Sender) judge(ctx context.Context, c *call, r *ledgerv1.SubmitResult) (
 		}
 		if known != nil {
 			s.first = false
-			s.commit(c, known)
+			s.commit(c, id, known)
 			return true
 		}
 	}
-	c.err = fault.New(fault.FailedPrecondition, reasonOf(refusal), "%s", r.GetErrorMessage())
-	if s.mendable(refusal) && c.ctx.Err() == nil {
-		return false
+	switch refusal {
+	case "NONCE_OLD", "EXPIRED": // the nonce is used up by a block, or the time is over
+		c.lost, c.earlier = false, nil
 	}
-	s.known = false
-	c.settle(Result{ID: c.signed.ID(s.cfg.Anchor)}, c.err)
-	return true
+	return false
 }
 
 // reasonOf takes a peer's reason as ours if it is one.
@@ -351,8 +382,7 @@ func reasonOf(text string) fault.Reason {
 }
 
 // commit settles a call that is in a block.
-func (s *Sender) commit(c *call, r *ledgerv1.SubmitResult) {
-	id := c.signed.ID(s.cfg.Anchor)
+func (s *Sender) commit(c *call, id tx.ID, r *ledgerv1.SubmitResult) {
 	result := Result{ID: id, Height: r.GetHeight(), Receipt: r.GetReceipt()}
 	if r.GetReceipt().GetStatus() != chainv1.Status_STATUS_OK {
 		c.settle(result, &FailedError{ID: id, Receipt: r.GetReceipt()})
@@ -399,16 +429,22 @@ func (s *Sender) now() time.Time {
 	return s.head
 }
 
-// sign signs a call with the next nonce. Bytes of it that may still be on their way to the ledger
-// stand in the way of another signature unless their nonce is reused or used up.
+// sign signs a call with the next nonce. While it is lost it is signed with the nonce it has, of
+// which a block takes one; if that is not the next one its bytes are sent again as they are, and the
+// answer tells who has the nonce.
 func (s *Sender) sign(c *call) error {
 	if c.signs >= maxSigned {
-		return fault.New(fault.Aborted, ReasonContended,
+		err := fault.New(fault.Aborted, ReasonContended,
 			"signed %d times and refused each time; another process may be using this account",
 			maxSigned).Because(c.err)
+		return c.unless(err, s.cfg.Anchor)
 	}
-	if c.lost && s.nonce < c.signed.Nonce {
-		return fmt.Errorf("%w: %s: %w", ErrUnknown, c.signed.ID(s.cfg.Anchor), c.err)
+	if c.lost && s.nonce != c.signed.Nonce {
+		if s.nonce < c.signed.Nonce {
+			return c.unless(c.err, s.cfg.Anchor)
+		}
+		c.signs++
+		return nil
 	}
 	body := tx.Body{
 		Chain: s.cfg.Chain, Account: s.cfg.Account, Signer: s.cfg.Signer, Nonce: s.nonce,
@@ -423,7 +459,10 @@ func (s *Sender) sign(c *call) error {
 	if err != nil {
 		return fault.New(fault.InvalidArgument, ReasonOperations, "%v", err)
 	}
-	c.signed, c.lost = signed, false
+	if c.lost {
+		c.earlier = append(c.earlier, c.signed.ID(s.cfg.Anchor))
+	}
+	c.signed = signed
 	c.signs++
 	s.nonce++
 	return nil
