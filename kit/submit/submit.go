@@ -429,8 +429,8 @@ func (s *Sender) now() time.Time {
 	return s.head
 }
 
-// sign signs a call with the next nonce. While it is lost it is signed with the nonce it has, of
-// which a block takes one; if that is not the next one its bytes are sent again as they are, and the
+// sign signs a call with the next nonce. While it is lost it is signed with the nonce it has, which
+// one block takes once; if that is not the next one, its bytes are sent again as they are and the
 // answer tells who has the nonce.
 func (s *Sender) sign(c *call) error {
 	if c.signs >= maxSigned {

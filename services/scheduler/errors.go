@@ -30,6 +30,9 @@ var (
 	ErrForgotten = errors.New("host does not know the attempt")
 	// ErrNotPlaced: a lease is in no block, for reasons that are neither its host's nor the chain's.
 	ErrNotPlaced = errors.New("the lease could not be sent to the chain")
+	// ErrEndRefused: the chain does not let this scheduler end a lease, and will not: its escrow has
+	// another assigner by now.
+	ErrEndRefused = errors.New("the chain does not let this scheduler end the lease")
 	// ErrLeaseRefused: the chain did not take a lease; the text names its reason.
 	ErrLeaseRefused = errors.New("lease refused by the chain")
 	// ErrBadLease: a host signed something else than what it was asked.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/sig"
 )
 
 // maxLeaseTime bounds a lease of a job without a run time.
@@ -164,8 +165,10 @@ func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask, s Escrow) erro
 		wrong = "it wants more trust than the escrow has left"
 	case uint64(l.Holdback) != t.Holdback || l.Holdback > l.Budget:
 		wrong = "it has another holdback than the owner asks for"
-	case millis(t.Until) != uint64(l.Until) || uint64(l.PlaceBy) > millis(t.PlaceBy):
-		wrong = "it lasts longer than it was offered"
+	case millis(t.Until) != uint64(l.Until) || uint64(l.PlaceBy) != millis(t.PlaceBy):
+		wrong = "it lasts longer, or waits shorter, than it was offered"
+	case l.SessionKey != sig.PublicKey{}: // it could spend the budgets of the job
+		wrong = "it names a session key that nobody asked for"
 	case uint64(l.ClaimWindow) != uint64(t.ClaimWindow.Milliseconds()):
 		wrong = "it has another claim window"
 	case uint64(l.Notice) > uint64(max(0, o.Notice.Milliseconds())): // as a Duration it may overflow

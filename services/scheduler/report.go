@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/sig"
 )
 
 // Report folds what a host tells of an attempt into its job. It is idempotent: a report that is
@@ -69,20 +70,24 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 		return
 	}
 	a.Told = true
+	if rep.End == Fraud {
+		rep.End = Evicted // it is no host's to judge
+	}
 	a.finish(rep.End, a.Reason, e.deps.Now())
 	e.settleRun(j, r, a)
 }
 
 // settleRun decides what an ended attempt means for its run: the one retry policy.
 //
-//   - completed, cancelled, exhausted, expired, fraud: the run ends so.
+//   - completed, cancelled, exhausted, expired: the run ends so.
 //   - failed: tried again up to limits.retries times, then failed.
 //   - refused, evicted, host-lost, and expired before the program ran: the host's or the
 //     network's affair; tried again elsewhere up to HostRetries times, then ended so.
 //   - refused maxSameRefusals times running in the same words: the job's own fault, such as an
 //     image that is nowhere; ended so.
 //   - of an always job: completed and failed by its restart policy, without end; a lease that is
-//     over is followed by another; hosts have HostRetries anew once the program ran.
+//     over is followed by another; hosts have HostRetries anew once the program ran; cancelled
+//     though nobody asked for it is the host's affair.
 //
 // Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
 // maxBackoff.
@@ -117,15 +122,18 @@ func (e *Engine) again(j *Job, r *Run, a *Attempt) bool {
 		return restarts || r.Failures <= r.Retries
 	case a.End == Expired && a.Began:
 		return j.Spec.Always
-	case a.End == Cancelled:
-		// It was told to stop by an update that a later one took back.
-		return j.Spec.Always && !j.Updated.IsZero() && !a.Created.After(j.Updated)
-	case a.End == Refused, a.End == Evicted, a.End == HostLost, a.End == Expired:
+	case a.End == Cancelled && !j.Spec.Always:
+		return false
+	case a.End == Cancelled && !j.Updated.IsZero() && !a.Created.After(j.Updated):
+		return true // it was told to stop by an update that a later one took back
+	case a.End == Refused, a.End == Evicted, a.End == HostLost, a.End == Expired,
+		a.End == Cancelled: // of an always job that nobody cancelled
 		if a.Began && j.Spec.Always {
 			r.HostFailures = 0
 		}
 		r.HostFailures++
-		return r.HostFailures <= e.policy.HostRetries && r.sameRefusals() < maxSameRefusals
+		return r.HostFailures <= e.policy.HostRetries &&
+			r.sameRefusals(j.Spec.Always) < maxSameRefusals
 	}
 	return false
 }
@@ -179,14 +187,19 @@ func (r *Run) returned(a *Attempt) *Attempt {
 // several hosts say is not a matter of the host.
 const maxSameRefusals = 3
 
-// sameRefusals counts the newest attempts that were refused with the reason of the last one.
-func (r *Run) sameRefusals() (n int) {
+// sameRefusals counts the newest attempts that were refused with the reason of the last one; apart,
+// those of one host count once, so that it cannot end by itself what is to run for good.
+func (r *Run) sameRefusals(apart bool) (n int) {
+	by := map[sig.PublicKey]bool{}
 	for i := len(r.Attempts) - 1; i >= 0; i-- {
 		a, last := &r.Attempts[i], &r.Attempts[len(r.Attempts)-1]
 		if a.End != Refused || a.Reason != last.Reason {
 			break
 		}
-		n++
+		if !apart || !by[a.Host.Executor] {
+			n++
+		}
+		by[a.Host.Executor] = true
 	}
 	return n
 }
@@ -282,11 +295,9 @@ func (e *Engine) stop(j *Job, attempt AttemptID) {
 		if err == nil && delivered {
 			return // the host reports the end
 		}
-		if err := e.deps.Ledger.EndLease(ctx, lease); err != nil {
-			e.deps.Log.ErrorContext(ctx, "cannot end a lease", "job", id, "error", err)
-			return // the sweep tries again
+		if e.endLease(ctx, id, lease) { // else the sweep tries again
+			e.endAttempt(ctx, id, s.Attempt, Cancelled, s.Reason)
 		}
-		e.endAttempt(ctx, id, s.Attempt, Cancelled, s.Reason)
 	})
 }
 

@@ -21,7 +21,8 @@ type Ledger interface {
 	Lease(ctx context.Context, id tx.LeaseID) (LeaseState, error)
 	// PlaceLease returns once the lease is committed. A lease that is there already is success.
 	PlaceLease(ctx context.Context, l SignedLease) error
-	// EndLease returns once the end is committed. A lease that has ended is success.
+	// EndLease returns once the end is committed. A lease that has ended is success. ErrEndRefused
+	// is final, and costs a fee.
 	EndLease(ctx context.Context, id tx.LeaseID) error
 	// Settle returns once the leases' settlement is committed, 1 to MaxClaims of them. What it does
 	// to each is the chain's affair: nothing for one that is not on it.

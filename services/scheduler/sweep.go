@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/tx"
 )
 
 // sweepEvery is how often live attempts are looked over.
@@ -95,6 +96,8 @@ func (e *Engine) findLease(id job.ID, attempt AttemptID) {
 			}
 		case errors.Is(err, ErrLeaseRefused):
 			e.endAttempt(ctx, id, a.ID, Refused, err.Error())
+		case errors.Is(err, ErrNotPlaced):
+			e.withdraw(ctx, id, a.ID, err)
 		case !errors.Is(err, errDoubt):
 			e.deps.Log.WarnContext(ctx, "cannot find out about a lease", "job", id, "error", err)
 		}
@@ -107,7 +110,7 @@ func (e *Engine) placeAgain(ctx context.Context, a *Attempt, stops bool) error {
 	now, placeBy := e.deps.Now(), time.UnixMilli(int64(a.Lease.Lease.PlaceBy))
 	switch {
 	case now.After(placeBy.Add(placeSlack)):
-		return fmt.Errorf("%w: its time to be placed is over", ErrLeaseRefused)
+		return fmt.Errorf("%w: its time to be placed is over", ErrNotPlaced)
 	case now.After(placeBy), stops:
 		return errDoubt
 	}
@@ -350,12 +353,20 @@ func (e *Engine) silent(j *Job, a *Attempt, now time.Time) bool {
 	return now.Sub(last) > e.lostAfter(j)
 }
 
+// endLease ends a lease on the chain; false when that must be tried again. If it is not this
+// scheduler's to end any more, that is its owner's affair.
+func (e *Engine) endLease(ctx context.Context, id job.ID, lease tx.LeaseID) bool {
+	err := e.deps.Ledger.EndLease(ctx, lease)
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot end a lease", "job", id, "error", err)
+	}
+	return err == nil || errors.Is(err, ErrEndRefused)
+}
+
 // giveUp ends the lease of a host that does not answer, so that no interval is paid twice, and
 // then the attempt. What fails is tried again by the next sweep.
 func (e *Engine) giveUp(ctx context.Context, id job.ID, a *Attempt, end EndReason, reason string) {
-	if err := e.deps.Ledger.EndLease(ctx, a.Lease.ID); err != nil {
-		e.deps.Log.ErrorContext(ctx, "cannot end a lease", "job", id, "error", err)
-		return
+	if e.endLease(ctx, id, a.Lease.ID) {
+		e.endAttempt(ctx, id, a.ID, end, reason)
 	}
-	e.endAttempt(ctx, id, a.ID, end, reason)
 }

@@ -82,14 +82,14 @@ func (e *Engine) resize(j *Job, n uint32) error {
 		switch {
 		case r.Slot >= n:
 			e.leave(r)
-		case r.Surplus && r.State == Ended:
+		case r.Surplus && r.State == Ended && r.End == Cancelled:
 			again := Run{Slot: r.Slot, Epoch: r.Epoch}
 			if err := e.begun(j, &again, "waiting: more replicas are wanted"); err != nil {
 				return err
 			}
 			*r = again
-		case r.Surplus:
-			r.Surplus = false // it is placed again once its host has stopped it
+		case r.Surplus: // it is placed again once its host has stopped it, unless it was over before
+			r.Surplus = false
 		}
 	}
 	for slot := range n {

@@ -94,8 +94,11 @@ func (l *Ledger) PlaceLease(ctx context.Context, s scheduler.SignedLease) error 
 	case err == nil:
 		return nil
 	case errors.As(err, &failed):
-		if failed.Receipt.GetReason() == chainv1.Reason_REASON_LEASE_EXISTS {
+		switch failed.Receipt.GetReason() {
+		case chainv1.Reason_REASON_LEASE_EXISTS:
 			return nil
+		case chainv1.Reason_REASON_LEASE_LATE: // this end, or the ledger, was slow
+			return fmt.Errorf("%w: %s", scheduler.ErrNotPlaced, failed.Receipt.GetReason())
 		}
 		return fmt.Errorf("%w: %s", scheduler.ErrLeaseRefused, failed.Receipt.GetReason())
 	case errors.Is(err, submit.ReasonOperations): // the host's doing: nobody could place it
@@ -115,6 +118,7 @@ func (l *Ledger) EndLease(ctx context.Context, id tx.LeaseID) error {
 		case chainv1.Reason_REASON_LEASE_ENDED, chainv1.Reason_REASON_LEASE_UNKNOWN:
 			return nil
 		}
+		return fmt.Errorf("%w: %s", scheduler.ErrEndRefused, failed.Receipt.GetReason())
 	}
 	if err != nil {
 		return fmt.Errorf("end lease: %w", err)

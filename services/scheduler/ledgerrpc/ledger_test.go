@@ -130,11 +130,12 @@ func TestPlaceAndEnd(t *testing.T) {
 		place, end error // nil = success; errAny = an error that says nothing
 	}{
 		"committed":      {fake{result: receipt(0)}, nil, nil},
-		"there already":  {fake{result: receipt(chainv1.Reason_REASON_LEASE_EXISTS)}, nil, errAny},
+		"there already":  {fake{result: receipt(chainv1.Reason_REASON_LEASE_EXISTS)}, nil, noEnd},
 		"ended already":  {fake{result: receipt(chainv1.Reason_REASON_LEASE_ENDED)}, refused, nil},
 		"leaf is gone":   {fake{result: receipt(chainv1.Reason_REASON_LEASE_UNKNOWN)}, refused, nil},
-		"too late":       {fake{result: receipt(chainv1.Reason_REASON_LEASE_LATE)}, refused, errAny},
-		"above max_rate": {fake{result: receipt(chainv1.Reason_REASON_MAX_RATE)}, refused, errAny},
+		"too late":       {fake{result: receipt(chainv1.Reason_REASON_LEASE_LATE)}, notPlaced, noEnd},
+		"not its own":    {fake{result: receipt(chainv1.Reason_REASON_NOT_PARTY)}, refused, noEnd},
+		"above max_rate": {fake{result: receipt(chainv1.Reason_REASON_MAX_RATE)}, refused, noEnd},
 		"cannot pay":     {fake{result: refusal("CANNOT_PAY")}, notPlaced, errAny},
 		"ledger is away": {fake{err: away()}, notPlaced, errAny},
 		"answer is lost": {fake{lost: true}, errAny, errAny},
@@ -155,14 +156,16 @@ func TestPlaceAndEnd(t *testing.T) {
 var (
 	refused   = scheduler.ErrLeaseRefused
 	notPlaced = scheduler.ErrNotPlaced
+	noEnd     = scheduler.ErrEndRefused
 	errAny    = errors.New("any")
 )
 
 func check(t *testing.T, what string, err, want error) {
 	t.Helper()
-	says := errors.Is(err, refused) || errors.Is(err, notPlaced)
+	says := errors.Is(err, refused) || errors.Is(err, notPlaced) && what == "PlaceLease" ||
+		errors.Is(err, noEnd)
 	switch {
-	case want == nil && err != nil, want == errAny && (err == nil || says && what == "PlaceLease"),
+	case want == nil && err != nil, want == errAny && (err == nil || says),
 		want != nil && want != errAny && !errors.Is(err, want):
 		t.Errorf("%s = %v, want %v", what, err, want)
 	}
