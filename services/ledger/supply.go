@@ -10,8 +10,8 @@ import (
 // MaxSupplies is of how many of the last blocks the sums of money are kept, in memory.
 const MaxSupplies = 1024
 
-// supplies are the chain's sums after each of the last blocks, without gap. The chain's mu guards
-// them.
+// supplies are the chain's sums after each of the last blocks, without gap: after one, as when the
+// state comes from a snapshot, they begin anew. The chain's mu guards them.
 type supplies struct {
 	last uint64 // height
 	n    int
@@ -21,6 +21,9 @@ type supplies struct {
 func (s *supplies) keep(height uint64, sums block.ChainState) {
 	if s.ring == nil {
 		s.ring = make([]block.ChainState, MaxSupplies)
+	}
+	if height != s.last+1 {
+		s.n = 0
 	}
 	s.ring[height%MaxSupplies] = sums
 	s.last, s.n = height, min(s.n+1, MaxSupplies)
