@@ -74,6 +74,49 @@ func TestDamagedIndexIsBuiltAnewWhileTheChainRuns(t *testing.T) {
 	})
 }
 
+// TestRepeatsWhileTheIndexIsAway: committed bytes that come again are never answered like bytes
+// that are in no block, or whoever sent them would sign anew and pay twice.
+func TestRepeatsWhileTheIndexIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, disk, index := network(t, 1, 2), &ledgertest.Disk{}, newFragile()
+		d := deps(n, disk.Open())
+		d.Index = index
+		c, stop := ledgertest.Start(t, config(), d)
+		first, second := n.Transfer(0, 1, 0, 5), n.Transfer(0, 1, 1, 5)
+		was := submit(t, c, first, second)
+		synctest.Wait() // they are indexed, and no longer in memory
+		index.damaged.Store(true)
+		other := n.Transfer(0, 1, 1, 6) // another of a nonce that is used
+		stays := n.Transfer(0, 1, 7, 5) // refused for what no block can have changed
+		results, _, err := c.Submit(t.Context(), [][]byte{first, second, other, stays},
+			ledger.Committed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []fault.Reason{ledger.ReasonLag, ledger.ReasonLag, ledger.ReasonLag,
+			ledger.ReasonNonceFuture} {
+			got := results[i].Err
+			if !errors.Is(got, want) || want == ledger.ReasonLag && !got.Kind().Retryable() {
+				t.Errorf("transaction %d while the index is away: %v", i, got)
+			}
+		}
+		time.Sleep(time.Minute) // in the bubble: the index is built anew
+		synctest.Wait()
+		again := submit(t, c, first, second)
+		if again[0].At != was[0].At || again[1].At != was[1].At {
+			t.Errorf("they are at %v and %v, were at %v and %v", again[0].At, again[1].At,
+				was[0].At, was[1].At)
+		}
+		results, _, err = c.Submit(t.Context(), [][]byte{other}, ledger.Committed)
+		if err != nil || !errors.Is(results[0].Err, ledger.ReasonNonceOld) {
+			t.Errorf("the other one: %v, %v", results, err)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestStreamOfAListEndsWhenItsIndexIsLost: it must not pass over blocks that are not indexed yet.
 func TestStreamOfAListEndsWhenItsIndexIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -74,7 +74,8 @@ const (
 	ReasonNoFaucet fault.Reason = "NO_FAUCET"
 	// ReasonFaucetUsed: the account has got the faucet's amount before.
 	ReasonFaucetUsed fault.Reason = "FAUCET_USED"
-	// ReasonLag: the index has not come far enough to answer; try again.
+	// ReasonLag: the index has not come far enough to answer; try again. Of a transaction that was
+	// submitted: it may be in a block; submitting the same bytes again tells.
 	ReasonLag fault.Reason = "INDEX_LAGS"
 )
 
@@ -112,6 +113,16 @@ func nonceTaken(nonce uint64) *fault.Error {
 func poolFull(what string) *fault.Error {
 	return fault.New(fault.ResourceExhausted, ReasonPoolFull,
 		"too many transactions wait: %s", what).WithRetry(poolRetry)
+}
+
+// untold is the refusal of a transaction that may be in a block, which cannot be looked up now.
+func untold(cause error) *fault.Error {
+	if known := fault.From(cause); known != nil {
+		return known
+	}
+	return fault.New(fault.Unavailable, ReasonLag,
+		"whether it is in a block cannot be told now; submit the same bytes again").
+		Because(cause).WithRetry(lagRetry)
 }
 
 func stopped(cause error) *fault.Error {

@@ -165,8 +165,13 @@ func (c *Chain) refused(ctx context.Context, o *offer[*candidate], last *lastBlo
 	if !repeatable(o.refusal.Reason()) {
 		return r
 	}
-	if known, err := c.transaction(context.WithoutCancel(ctx), r.ID, last); err == nil {
+	known, err := c.transaction(context.WithoutCancel(ctx), r.ID, last)
+	switch {
+	case err == nil:
 		return known.Result
+	case !errors.Is(err, ReasonNotFound):
+		// The refusal would say that it is in no block, which nobody can know now.
+		r.Err = untold(err)
 	}
 	return r
 }
