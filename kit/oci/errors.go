@@ -17,6 +17,8 @@ const (
 	ReasonAmbiguous fault.Reason = "IMAGE_AMBIGUOUS"
 	// ReasonTooLarge: an image beyond the bounds, packed or unpacked.
 	ReasonTooLarge fault.Reason = "IMAGE_TOO_LARGE"
+	// ReasonContent: an image with a file that no engine should make: see Unpacked.
+	ReasonContent fault.Reason = "IMAGE_CONTENT"
 	// ReasonNoImage: neither a file nor an image of the local podman or docker.
 	ReasonNoImage fault.Reason = "IMAGE_NOT_FOUND"
 )

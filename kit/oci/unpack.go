@@ -31,6 +31,10 @@ type Unpacker struct {
 type Unpacked struct {
 	DiffID string // the digest ("sha256:...") that an image's config names it by
 	Size   int64  // bytes
+	// Refused says why no engine here may make files of it: ReasonNotImage, it is no tar, or
+	// ReasonContent, of what is in it. Nil for a layer. What only looks like one, such as a
+	// manifest, is told here and not as an error.
+	Refused error
 }
 
 // NewUnpacker takes layers that unpack to at most that many bytes.
@@ -98,7 +102,10 @@ func unpack(from io.Reader, most int64) (Unpacked, error) {
 	}
 	defer end()
 	hash := sha256.New()
-	n, err := io.Copy(hash, io.LimitReader(content, most+1))
+	limited := &io.LimitedReader{R: content, N: most + 1}
+	refused := checkEntries(io.TeeReader(limited, hash))
+	_, err = io.Copy(hash, limited) // what a broken tar has left, and what comes after a whole one
+	n := most + 1 - limited.N
 	switch {
 	case n > most:
 		return Unpacked{}, fault.New(fault.FailedPrecondition, ReasonTooLarge,
@@ -109,7 +116,7 @@ func unpack(from io.Reader, most int64) (Unpacked, error) {
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return Unpacked{}, badLayer(err)
 	}
-	return Unpacked{fmt.Sprintf("sha256:%x", hash.Sum(nil)), n}, nil
+	return Unpacked{fmt.Sprintf("sha256:%x", hash.Sum(nil)), n, refused}, nil
 }
 
 func badLayer(err error) error {

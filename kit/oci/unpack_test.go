@@ -1,6 +1,7 @@
 package oci_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
@@ -69,6 +70,10 @@ func TestUnpacker(t *testing.T) {
 		if err != nil && !errors.Is(err, closed) {
 			t.Errorf("%s: Write says %v, Close says %v", name, err, closed)
 		}
+		if test.reason == "" && !errors.Is(got.Refused, oci.ReasonNotImage) {
+			t.Errorf("%s: what is no tar counts as a layer: %v", name, got.Refused)
+		}
+		got.Refused = nil
 		want := oci.Unpacked{DiffID: fmt.Sprintf("sha256:%x", sha256.Sum256(content)), Size: most}
 		switch {
 		case test.reason == "" && (closed != nil || got != want):
@@ -78,7 +83,68 @@ func TestUnpacker(t *testing.T) {
 		}
 	}
 	got, err := oci.NewUnpacker(0).Close()
-	if err != nil || got.Size != 0 {
+	if err != nil || got.Size != 0 || got.Refused != nil {
 		t.Errorf("nothing: %+v, %v", got, err)
+	}
+}
+
+// TestUnpackerEntries: files, folders and links are a layer; what an engine would open on the host,
+// or believe, is not.
+func TestUnpackerEntries(t *testing.T) {
+	t.Parallel()
+	xattr := func(name string) tar.Header {
+		return tar.Header{Name: "x", PAXRecords: map[string]string{"SCHILY.xattr." + name: "y"}}
+	}
+	device := func(kind byte, name string, major int64) tar.Header {
+		return tar.Header{Typeflag: kind, Name: name, Devmajor: major}
+	}
+	for name, test := range map[string]struct {
+		entry tar.Header
+		bad   bool
+	}{
+		"file":        {tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd"}, false},
+		"folder":      {tar.Header{Typeflag: tar.TypeDir, Name: "etc/"}, false},
+		"hard link":   {tar.Header{Typeflag: tar.TypeLink, Name: "a", Linkname: "/guest"}, false},
+		"symlink":     {tar.Header{Typeflag: tar.TypeSymlink, Name: "a", Linkname: "/../b"}, false},
+		"whiteout":    {tar.Header{Typeflag: tar.TypeReg, Name: "etc/.wh.passwd"}, false},
+		"opaque":      {tar.Header{Typeflag: tar.TypeReg, Name: "etc/.wh..wh..opq"}, false},
+		"capability":  {xattr("security.capability"), false},
+		"/dev/null":   {device(tar.TypeChar, "./dev/null", 1), false},
+		"/dev/loop0":  {device(tar.TypeBlock, "/dev/loop0", 7), false},
+		"device":      {device(tar.TypeChar, "etc/passwd", 1), true},
+		"disk":        {device(tar.TypeBlock, "etc/group", 8), true},
+		"near /dev":   {device(tar.TypeChar, "dev/../x", 1), true},
+		"/dev itself": {device(tar.TypeChar, "dev", 1), true},
+		"0:0":         {device(tar.TypeChar, "dev/null", 0), true},
+		"pipe":        {tar.Header{Typeflag: tar.TypeFifo, Name: "etc/passwd"}, true},
+		"/dev/pipe":   {tar.Header{Typeflag: tar.TypeFifo, Name: "dev/initctl"}, true},
+		"unknown":     {tar.Header{Typeflag: 'Z', Name: "x"}, true},
+		"contiguous":  {tar.Header{Typeflag: tar.TypeCont, Name: "x"}, true},
+		"overlay":     {xattr("trusted.overlay.redirect"), true},
+	} {
+		var layer bytes.Buffer
+		w := tar.NewWriter(&layer)
+		err := w.WriteHeader(&tar.Header{Name: "guest", Size: 5, Mode: 0o755})
+		if err == nil {
+			_, err = w.Write([]byte("guest"))
+		}
+		if err = errors.Join(err, w.WriteHeader(&test.entry), w.Close()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		raw := layer.Bytes()
+		for how, packed := range map[string][]byte{"plain": raw, "gzip": gzipped(t, raw)} {
+			u := oci.NewUnpacker(1 << 20)
+			_, err := u.Write(packed)
+			got, closed := u.Close()
+			if err := errors.Join(err, closed); err != nil {
+				t.Fatalf("%s, %s: %v", name, how, err)
+			}
+			if want := fmt.Sprintf("sha256:%x", sha256.Sum256(raw)); got.DiffID != want {
+				t.Errorf("%s, %s: unpacks to %s, want %s", name, how, got.DiffID, want)
+			}
+			if !test.bad && got.Refused != nil || test.bad && !errors.Is(got.Refused, oci.ReasonContent) {
+				t.Errorf("%s, %s: refused: %v", name, how, got.Refused)
+			}
+		}
 	}
 }

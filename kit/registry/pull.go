@@ -175,6 +175,9 @@ func (p *pull) layer(ctx context.Context, d oci.Descriptor) (int64, error) {
 	if err == nil {
 		err = bad
 	}
+	if err == nil {
+		err = got.Refused
+	}
 	if errors.Is(err, cid.ReasonMismatch) {
 		return 0, refuse(ReasonMismatch, "layer %s is not what its digest and size say", d.Digest)
 	}

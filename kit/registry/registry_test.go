@@ -62,20 +62,32 @@ func (h *house) client(t *testing.T, o registry.Options) *registry.Client {
 	return c
 }
 
-// layerOf makes a gzip layer of one file.
-func layerOf(t *testing.T, content []byte) v1.Layer {
+// tarOf makes a tar of one entry.
+func tarOf(t *testing.T, h tar.Header, content []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	err := w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: int64(len(content))})
+	h.Mode, h.Size = 0o644, int64(len(content))
+	err := w.WriteHeader(&h)
 	if err == nil {
 		_, err = w.Write(content)
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		t.Fatal(err)
 	}
+	return b.Bytes()
+}
+
+// layerOf makes a gzip layer of one file.
+func layerOf(t *testing.T, content []byte) v1.Layer {
+	t.Helper()
+	return packedLayer(t, tarOf(t, tar.Header{Name: "file"}, content))
+}
+
+func packedLayer(t *testing.T, raw []byte) v1.Layer {
+	t.Helper()
 	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
+		return io.NopCloser(bytes.NewReader(raw)), nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -257,12 +269,23 @@ func TestTamperedLayerIsRefused(t *testing.T) {
 	want(t, err, registry.ReasonMismatch)
 }
 
+// TestContent: an image with what no engine should make of it is refused while it is pulled.
+func TestContent(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	pipe := tarOf(t, tar.Header{Name: "etc/passwd", Typeflag: tar.TypeFifo}, nil)
+	image := h.push(t, imageOf(t, "amd64", packedLayer(t, pipe)))
+	c := h.client(t, registry.Options{})
+	want(t, c.WriteLayout(t.Context(), io.Discard, image), oci.ReasonContent)
+}
+
 // TestResumes: a registry that breaks off in a layer is asked for the rest; one that stays away is
 // given up.
 func TestResumes(t *testing.T) {
 	t.Parallel()
 	h := open(t)
-	layer := static.NewLayer(bytes.Repeat([]byte("layer"), 200_000), types.OCIUncompressedLayer)
+	content := tarOf(t, tar.Header{Name: "file"}, bytes.Repeat([]byte("layer"), 200_000))
+	layer := static.NewLayer(content, types.OCIUncompressedLayer)
 	image := h.push(t, imageOf(t, "amd64", layer))
 	digest, _ := layer.Digest()
 	var asked atomic.Int32

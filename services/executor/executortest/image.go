@@ -45,6 +45,20 @@ func (i *Image) Open(context.Context) (io.ReadCloser, error) {
 // differ from one another.
 func GuestImage(t testing.TB, salt ...string) *Image {
 	t.Helper()
+	return Shape{Salt: salt}.Image(t)
+}
+
+// Shape is a guest image with more to it than a good one needs.
+type Shape struct {
+	Salt   []string             // content of files /salt0, /salt1 ...
+	More   []tar.Header         // of the layer, all of them without content
+	Config func(*v1.ConfigFile) // changes the config
+	Docker bool                 // of docker's media types, not of OCI's
+}
+
+// Image builds the guest image of this shape.
+func (s Shape) Image(t testing.TB) *Image {
+	t.Helper()
 	bin := filepath.Join(t.TempDir(), "guest")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
 		"github.com/united-containers/ucn/services/executor/executortest/guest")
@@ -56,21 +70,25 @@ func GuestImage(t testing.TB, salt ...string) *Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := packGuest(program, salt)
+	img, err := s.pack(program)
 	if err != nil {
 		t.Fatalf("packing the guest: %v", err)
 	}
 	return img
 }
 
-func packGuest(program []byte, salt []string) (*Image, error) {
-	layer, err := guestLayer(program, salt)
+func (s Shape) pack(program []byte) (*Image, error) {
+	kind := types.OCILayer
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+		types.OCIConfigJSON)
+	if s.Docker {
+		base, kind = empty.Image, types.DockerLayer
+	}
+	layer, err := s.layer(program)
 	if err != nil {
 		return nil, err
 	}
-	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
-		types.OCIConfigJSON)
-	img, err := mutate.Append(base, mutate.Addendum{Layer: layer, MediaType: types.OCILayer})
+	img, err := mutate.Append(base, mutate.Addendum{Layer: layer, MediaType: kind})
 	if err != nil {
 		return nil, err
 	}
@@ -82,13 +100,16 @@ func packGuest(program []byte, salt []string) (*Image, error) {
 	cf.OS, cf.Architecture = "linux", runtime.GOARCH
 	cf.Config.Entrypoint = []string{"/guest"}
 	cf.Config.Env = []string{"FROM_IMAGE=yes"}
+	if s.Config != nil {
+		s.Config(cf)
+	}
 	if img, err = mutate.ConfigFile(img, cf); err != nil {
 		return nil, err
 	}
 	return layout(img)
 }
 
-func guestLayer(program []byte, salt []string) (v1.Layer, error) {
+func (s Shape) layer(program []byte) (v1.Layer, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	err := writeFile(w, &tar.Header{Name: "guest", Mode: 0o755, Size: int64(len(program))}, program)
@@ -99,9 +120,14 @@ func guestLayer(program []byte, salt []string) (v1.Layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, s := range salt {
-		h := &tar.Header{Name: fmt.Sprintf("salt%d", i), Mode: 0o644, Size: int64(len(s))}
-		if err := writeFile(w, h, []byte(s)); err != nil {
+	for i, text := range s.Salt {
+		h := &tar.Header{Name: fmt.Sprintf("salt%d", i), Mode: 0o644, Size: int64(len(text))}
+		if err := writeFile(w, h, []byte(text)); err != nil {
+			return nil, err
+		}
+	}
+	for i := range s.More {
+		if err := w.WriteHeader(&s.More[i]); err != nil {
 			return nil, err
 		}
 	}

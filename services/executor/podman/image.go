@@ -183,9 +183,10 @@ func (i *Instance) load(ctx context.Context, id executor.ImageID, open executor.
 }
 
 // Unpacked, an image may be a thousand times what it was. A load that leaves less than the reserve
-// free is broken off before the disk is full.
+// free is broken off before the disk is full, of bytes or of files.
 const (
 	diskReserve = 512 << 20 // bytes
+	fileReserve = 20        // one file of so many that the file system may hold
 	diskLook    = 100 * time.Millisecond
 )
 
@@ -220,10 +221,13 @@ func (i *Instance) guarded(ctx context.Context, transfer func(context.Context) (
 
 var errNoRoom = errors.New("this host has no room to unpack it")
 
-// roomy tells whether more than the reserve is free.
+// roomy tells whether more than the reserves is free.
 func (i *Instance) roomy() bool {
 	var st unix.Statfs_t
-	return unix.Statfs(i.cfg.Dir, &st) != nil || st.Bavail*uint64(st.Bsize) > i.reserve
+	if unix.Statfs(i.cfg.Dir, &st) != nil {
+		return true
+	}
+	return st.Bavail*uint64(st.Bsize) > i.reserve && (st.Files == 0 || st.Ffree > st.Files/fileReserve)
 }
 
 // transfer streams the checked layout into the engine. If the check fails, the stream breaks off

@@ -32,7 +32,8 @@ const (
 //
 // The engine knows an image by its config alone, so a config must make sure of the layers: each
 // must unpack to what the config's diff_ids say. Else an image with another one's config would
-// block it on this host, or pass for it.
+// block it on this host, or pass for it. The engine makes files of layers as root, so a layer may
+// hold files, folders and links only.
 type layoutFilter struct {
 	want string // digest of the manifest or index asked for
 
@@ -164,6 +165,9 @@ func (f *layoutFilter) layers(m oci.Document) error {
 		if want := config.RootFS.DiffIDs[n]; got.DiffID != want {
 			return fmt.Errorf("%w: layer %d unpacks to %s, and the config says %.80q",
 				executor.ErrImageMismatch, n, got.DiffID, want)
+		}
+		if got.Refused != nil {
+			return fmt.Errorf("%w: layer %d: %w", executor.ErrUnsupported, n, got.Refused)
 		}
 		if left -= got.Size; left < 0 {
 			return fmt.Errorf("%w: the image unpacks to more than %d bytes", executor.ErrUnsupported,

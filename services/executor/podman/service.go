@@ -87,7 +87,10 @@ func (s *service) start() (<-chan struct{}, error) {
 	}
 	s.sweep()
 	seconds := strconv.Itoa(max(1, int(i.cfg.IdleStop/time.Second)))
+	// The engine reads files of images as root: no device of theirs may open. With a root of its own
+	// it takes no options from storage.conf, so this is said here. Conmon's cleaning is told too.
 	cmd := exec.Command(i.tools.podman, "--root", i.path("root"), "--runroot", i.runPath("run"),
+		"--storage-driver", "overlay", "--storage-opt", "overlay.mountopt=nodev",
 		"--tmpdir", i.runPath("tmp"), "--network-config-dir", i.path("networks"),
 		"system", "service", "--time="+seconds, "unix://"+i.socket)
 	cmd.Env = s.environment()
