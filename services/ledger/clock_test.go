@@ -100,9 +100,14 @@ func (m *market) place() {
 // placeWith places a lease with a host and its agent.
 func (m *market) placeWith(host, agent int) {
 	m.t.Helper()
+	m.placeFor(m.n.Accounts[host], m.n.Keys[agent])
+}
+
+func (m *market) placeFor(host sig.AccountID, agent sig.PrivateKey) {
+	m.t.Helper()
 	l := tx.Lease{
 		Escrow: m.escrow, Subject: make([]byte, 32), Slot: uint32(len(m.leases)), Epoch: 1,
-		Payee: m.n.Accounts[host], AgentKey: m.n.Keys[agent].Public(),
+		Payee: host, AgentKey: agent.Public(),
 		Rate: tx.GrainsPerHour(perSecond * 3600), Budget: 4000 * perSecond, Trust: 60 * perSecond,
 		AckKeys:     []sig.PublicKey{m.n.Keys[0].Public()},
 		ClaimWindow: 24 * 3_600_000, PriceHash: tx.Hash{1}, OfferHash: tx.Hash{2},
@@ -110,7 +115,7 @@ func (m *market) placeWith(host, agent int) {
 		Until:   tx.Millis(time.Now().Add(time.Hour).UnixMilli()),
 	}
 	m.leases = append(m.leases, l.ID(m.n.Anchor))
-	m.do(1, &tx.PlaceLease{Lease: l, Signature: m.n.Keys[agent].Sign(l.Preimage(m.n.Anchor))})
+	m.do(1, &tx.PlaceLease{Lease: l, Signature: agent.Sign(l.Preimage(m.n.Anchor))})
 }
 
 // charge charges for so much use of a lease so far and returns what was paid now.

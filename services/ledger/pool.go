@@ -101,7 +101,9 @@ type offer[T any] struct {
 	// repeated says that the same was in the pool a moment ago and was not verified again: it is
 	// not taken in anew.
 	repeated bool
-	refusal  *fault.Error // set by add
+	// counted is what its execution may waste, put down to its account.
+	counted int
+	refusal *fault.Error // set by add
 }
 
 // add takes the offers into the pool in order. committed returns a signer's next nonce in the

@@ -107,6 +107,7 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 	if err != nil {
 		return nil, err
 	}
+	p.waive()
 	last := &lastBlock{}
 	for _, o := range p.offers {
 		if o.refusal != nil {
@@ -125,10 +126,10 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 // ReasonChainStopped.
 func (p *preparation) verified(ctx context.Context, raw [][]byte) error {
 	suspect := false
-	if peer, known := p.chain.peer(ctx); known {
-		var wait time.Duration
-		if suspect, wait = p.chain.waste.owes(peer, p.chain.clock()); wait > 0 {
-			return wasteful("this caller", wait)
+	if peer, known := p.chain.peer(ctx, raw); known {
+		var refusal *fault.Error
+		if suspect, refusal = p.chain.waste.tooMuch(peer, p.chain.clock()); refusal != nil {
+			return refusal
 		}
 		p.peer = &peer
 	}

@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,26 +20,41 @@ import (
 // 50 us. Who causes it runs into debt, which passes with time; who has too much of it is refused
 // what would, or might, be wasted too, and nothing else.
 const (
-	// wasteRoom is from how much debt on an account or peer is refused: 0.1 s of one core.
+	// wasteRoom is from how much debt on an account, peer or address is refused: 0.1 s of one core.
 	wasteRoom = 2048
-	// wastePause is how long a unit of an account's or peer's debt takes to pass: half a percent
-	// of one core.
+	// wastePause is how long a unit of such a debt takes to pass: half a percent of one core.
 	wastePause = 10 * time.Millisecond
-	// All accounts' wasted signatures together: 0.4 s of one core at once, then 5 % of it.
+	// All accounts' wasted signatures together, and those of all strangers: 0.4 s of one core at
+	// once, then 5 % of it.
 	wasteAllRoom  = 8192
 	wasteAllPause = time.Millisecond
 	// maxDebtors is how many debts are remembered. Beyond it, one of the others is forgotten.
 	maxDebtors = 1 << 16
 )
 
-// debtor is an account that signs transactions, or a peer that submits them.
+// debtor is who runs into debt: an account that signs transactions, a peer that submits them, an
+// address that strangers submit from, or many together.
 type debtor struct {
 	id   Hash
-	peer bool
+	kind debtorKind
 }
 
-// everyone is whose debt all signatures' are.
-var everyone = debtor{}
+type debtorKind uint8
+
+const (
+	byAccount debtorKind = iota
+	byPeer
+	byAddress // of peers that no account stands for
+	byMany
+)
+
+// The debtors that are many together.
+var (
+	// everyone is whose debt all signatures' are.
+	everyone = debtor{kind: byMany}
+	// strangers are all peers that no account stands for, from wherever they come.
+	strangers = debtor{kind: byMany, id: Hash{1}}
+)
 
 // debts are who has wasted how much. Those who waste nothing are not in it.
 type debts struct {
@@ -48,20 +65,28 @@ type debts struct {
 func newDebts() *debts { return &debts{until: map[debtor]time.Time{}} }
 
 func pause(d debtor) (each, room time.Duration) {
-	if d == everyone {
+	if d.kind == byMany {
 		return wasteAllPause, wasteAllRoom * wasteAllPause
 	}
 	return wastePause, wasteRoom * wastePause
 }
 
-// add runs a debtor into so many units of debt more.
+// add runs a debtor into so many units of debt more, and with a stranger all of them.
 func (d *debts) add(who debtor, units int, now time.Time) {
 	if units == 0 {
 		return
 	}
-	each, _ := pause(who)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.addHeld(who, units, now)
+	if who.kind == byAddress {
+		d.addHeld(strangers, units, now)
+	}
+}
+
+// addHeld is add for one debtor; mu is held.
+func (d *debts) addHeld(who debtor, units int, now time.Time) {
+	each, _ := pause(who)
 	until, known := d.until[who]
 	if !known && len(d.until) >= maxDebtors {
 		d.forget(now)
@@ -70,6 +95,16 @@ func (d *debts) add(who debtor, units int, now time.Time) {
 		until = now
 	}
 	d.until[who] = until.Add(time.Duration(units) * each)
+}
+
+// waive takes back what add put down.
+func (d *debts) waive(who debtor, units int) {
+	each, _ := pause(who)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if until, known := d.until[who]; known {
+		d.until[who] = until.Add(-time.Duration(units) * each)
+	}
 }
 
 // forget makes room for one more: those whose debt has passed, else any. mu is held.
@@ -83,7 +118,7 @@ func (d *debts) forget(now time.Time) {
 		if len(d.until) < maxDebtors {
 			return
 		}
-		if who != everyone {
+		if who.kind != byMany {
 			delete(d.until, who)
 		}
 	}
@@ -108,31 +143,87 @@ func wasteful(whose string, wait time.Duration) *fault.Error {
 			"nothing; try again in %s", whose, wait.Round(time.Millisecond)).WithRetry(wait)
 }
 
-type peerKey struct{}
-
-// WithPeer returns ctx for submissions by an account, as proven by its token: what they waste is
-// put down to it. Without a peer, only the transactions' accounts answer for it.
-func WithPeer(ctx context.Context, account Hash) context.Context {
-	return context.WithValue(ctx, peerKey{}, account)
+// Peer is who submits transactions.
+type Peer struct {
+	// Account is whose token it is.
+	Account Hash
+	// Origin is where the call comes from: an address or network that somebody has as a whole.
+	Origin string
 }
 
-// peer returns whose debt a submission's waste is; false when it came from this process. Accounts
-// that are not on the chain cost nothing, so all of them are one.
-func (c *Chain) peer(ctx context.Context) (debtor, bool) {
-	id, ok := ctx.Value(peerKey{}).(Hash)
+type peerKey struct{}
+
+// WithPeer returns ctx for submissions by a peer, as proven by its token: what they waste is put
+// down to it. Without a peer, only the transactions' accounts answer for it.
+func WithPeer(ctx context.Context, p Peer) context.Context {
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+// peer returns whose debt a submission's waste is; false when it came from this process. A peer
+// that no account stands for cost nothing to make, so those of one address are one.
+func (c *Chain) peer(ctx context.Context, raw [][]byte) (debtor, bool) {
+	p, ok := ctx.Value(peerKey{}).(Peer)
 	if !ok {
 		return debtor{}, false
 	}
-	if _, exists := c.state.Account(sig.AccountID(id)); !exists {
-		id = Hash{}
+	if _, exists := c.state.Account(sig.AccountID(p.Account)); exists ||
+		c.vouched(sig.AccountID(p.Account), raw[0]) {
+		return debtor{p.Account, byPeer}, true
 	}
-	return debtor{id, true}, true
+	return debtor{sha256.Sum256([]byte(p.Origin)), byAddress}, true
+}
+
+// vouched tells whether the first transaction of a submission names an account on the chain that
+// stands for the peer, which has none: as its delegate, with a key of its set in force, or with a
+// lease that will pay it. To be named so costs a fee, like an account.
+func (c *Chain) vouched(peer sig.AccountID, raw []byte) bool {
+	t, err := tx.Decode(raw)
+	if err != nil {
+		return false
+	}
+	keys, err := c.state.KeysOf(t.Account, t.Signer)
+	if err == nil && !keys.IsZero() && isOf(peer, keys) {
+		return true
+	}
+	charge, ok := t.Operations[0].(*tx.Charge)
+	if !ok {
+		return false
+	}
+	held, live := c.state.Lease(charge.Note.Lease)
+	return live && (held.Lease.Payee == peer || sig.AccountOfKey(held.Lease.AgentKey) == peer)
+}
+
+// isOf tells whether an account is that of a key set, or of one of its keys alone.
+func isOf(account sig.AccountID, keys sig.KeySet) bool {
+	return sig.AccountOf(keys) == account ||
+		slices.ContainsFunc(keys.Keys, func(key sig.PublicKey) bool {
+			return sig.AccountOfKey(key) == account
+		})
+}
+
+// tooMuch refuses a peer whose debt, or all strangers' if it is one, has come to its limit. suspect
+// says that it has any.
+func (d *debts) tooMuch(peer debtor, now time.Time) (suspect bool, refusal *fault.Error) {
+	suspect, wait := d.owes(peer, now)
+	if peer.kind != byAddress {
+		if wait > 0 {
+			return suspect, wasteful("this caller", wait)
+		}
+		return suspect, nil
+	}
+	if wait > 0 {
+		return suspect, wasteful("callers without an account at this address", wait)
+	}
+	if _, wait = d.owes(strangers, now); wait > 0 {
+		return suspect, wasteful("callers without an account", wait)
+	}
+	return suspect, nil
 }
 
 // blame puts waste down to an account, and to the peer that submitted it, if any.
 func (c *Chain) blame(account Hash, by *debtor, units int) {
 	now := c.clock()
-	c.waste.add(debtor{id: account}, units, now)
+	c.waste.add(debtor{account, byAccount}, units, now)
 	if by != nil {
 		c.waste.add(*by, units, now)
 	}
@@ -141,7 +232,7 @@ func (c *Chain) blame(account Hash, by *debtor, units int) {
 // onTrust refuses a transaction that could pay its fee from its proceeds alone, when too many of
 // its account came to nothing.
 func (c *Chain) onTrust(t *tx.Transaction, now time.Time) *fault.Error {
-	_, wait := c.waste.owes(debtor{id: Hash(t.Account)}, now)
+	_, wait := c.waste.owes(debtor{Hash(t.Account), byAccount}, now)
 	if wait == 0 {
 		return nil
 	}
@@ -171,7 +262,7 @@ func (p *preparation) limit() {
 		if lone == 0 {
 			continue
 		}
-		account := debtor{id: o.entry.from.account}
+		account := debtor{o.entry.from.account, byAccount}
 		_, wait := p.chain.waste.owes(account, now)
 		_, all := p.chain.waste.owes(everyone, now)
 		switch {
@@ -182,6 +273,19 @@ func (p *preparation) limit() {
 		default:
 			p.chain.waste.add(account, lone, now)
 			p.chain.waste.add(everyone, lone, now)
+			o.counted = lone
 		}
+	}
+}
+
+// waive takes back what limit put down for transactions that the pool refused: they will not be
+// executed, and nobody else must wait because of them.
+func (p *preparation) waive() {
+	for _, o := range p.offers {
+		if o.refusal == nil || o.counted == 0 {
+			continue
+		}
+		p.chain.waste.waive(debtor{o.entry.from.account, byAccount}, o.counted)
+		p.chain.waste.waive(everyone, o.counted)
 	}
 }

@@ -283,7 +283,7 @@ func TestPeersAnswerForBadSignatures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		spoilt := m.spoilt(ledger.MaxSubmit)
-		attacker := ledger.WithPeer(t.Context(), ledger.Hash(m.n.Accounts[5]))
+		attacker := ledger.WithPeer(t.Context(), ledger.Peer{Account: ledger.Hash(m.n.Accounts[5])})
 		judged := 0
 		for range 3 {
 			results, _, err := m.c.Submit(attacker, spoilt, ledger.Committed)
@@ -311,7 +311,7 @@ func TestPeersAnswerForBadSignatures(t *testing.T) {
 			ledger.ReasonWaste) {
 			t.Errorf("the peer is answered %v", err)
 		}
-		honest := ledger.WithPeer(t.Context(), ledger.Hash(m.n.Accounts[6]))
+		honest := ledger.WithPeer(t.Context(), ledger.Peer{Account: ledger.Hash(m.n.Accounts[6])})
 		results, _, err := m.c.Submit(honest, good, ledger.Committed)
 		if err != nil || results[0].Err != nil {
 			t.Errorf("the account that was named: %v, %v", results, err)
@@ -324,18 +324,157 @@ func TestPeersAnswerForBadSignatures(t *testing.T) {
 	})
 }
 
-// TestStrangersWasteTogether: a peer without an account on the chain costs nothing to make, so a
-// new one for each call gains nothing.
-func TestStrangersWasteTogether(t *testing.T) {
+// stranger is a peer without an account on the chain: a new key for each, at an address.
+func stranger(ctx context.Context, n byte, origin string) context.Context {
+	return ledger.WithPeer(ctx, ledger.Peer{Account: ledger.Hash{1, n}, Origin: origin})
+}
+
+// TestStrangersWasteByAddress: a peer without an account on the chain costs nothing to make, so a
+// new one for each call gains nothing at the same address; other addresses are not refused until
+// all of them together waste too much.
+func TestStrangersWasteByAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		spoilt := m.spoilt(1024)
-		for i := range 4 {
-			peer := ledger.WithPeer(t.Context(), ledger.Hash{1, byte(i)})
-			_, _, err := m.c.Submit(peer, spoilt, ledger.Committed)
-			if refused := errors.Is(err, ledger.ReasonWaste); refused != (i == 3) {
-				t.Errorf("stranger %d is answered %v", i, err)
+		refused := func(n byte, origin string) bool {
+			t.Helper()
+			_, _, err := m.c.Submit(stranger(t.Context(), n, origin), spoilt, ledger.Committed)
+			return errors.Is(err, ledger.ReasonWaste)
+		}
+		for n := range byte(4) {
+			if got := refused(n, "a"); got != (n == 3) {
+				t.Errorf("stranger %d of one address is refused: %v", n, got)
 			}
+		}
+		if refused(4, "b") {
+			t.Error("one address keeps strangers of another out")
+		}
+		addresses := 0
+		for ; addresses < 20 && !refused(5, string(rune('c'+addresses))); addresses++ {
+		}
+		if addresses < 4 || addresses > 6 { // of 8,192, three and one are gone
+			t.Errorf("%d more addresses were let in", addresses)
+		}
+	})
+}
+
+// TestVouchedStrangers: whoever acts for an account on the chain, or is owed by a lease, needs no
+// account of his own to get in while strangers have wasted too much, and answers for what he
+// wastes himself.
+func TestVouchedStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		m.place()
+		robot, heir := sig.FromSeed([32]byte{0xde}), sig.FromSeed([32]byte{0xdf})
+		m.do(6, &tx.SetDelegate{Key: robot.Public(), Bounds: tx.Bounds{
+			Operations: tx.OperationsOf(tx.KindTransfer), Limit: 1 << 40, Period: 3_600_000,
+			Until: tx.Millis(time.Now().Add(time.Hour).UnixMilli()),
+		}})
+		m.do(7, &tx.SetKeys{Keys: sig.SingleKey(heir.Public())})
+		spoilt := m.spoilt(1024)
+		for n := range byte(4) {
+			_, _, _ = m.c.Submit(stranger(t.Context(), n, ""), spoilt, ledger.Committed)
+		}
+		as := func(key sig.PrivateKey, account int, number uint32, nonce uint64) error {
+			t.Helper()
+			body := m.n.Body(account, nonce, &tx.Transfer{To: m.n.Accounts[1], Amount: 5})
+			body.Signer = number
+			signed, err := tx.Sign(body, m.n.Anchor, sig.SingleKey(key.Public()), false, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			peer := ledger.Peer{Account: ledger.Hash(sig.AccountOfKey(key.Public()))}
+			results, _, err := m.c.Submit(ledger.WithPeer(t.Context(), peer),
+				[][]byte{signed.Append(nil)}, ledger.Committed)
+			if err == nil && results[0].Err != nil {
+				err = results[0].Err
+			}
+			return err
+		}
+		if err := as(robot, 6, 1, 0); err != nil {
+			t.Errorf("a delegate: %v", err)
+		}
+		if err := as(heir, 7, 0, 1); err != nil {
+			t.Errorf("who has the new keys: %v", err)
+		}
+		if err := as(heir, 6, 1, 1); !errors.Is(err, ledger.ReasonWaste) {
+			t.Errorf("a stranger in a delegate's name: %v", err)
+		}
+		// He is let in by a good one, and then wastes.
+		bad := ledger.WithPeer(t.Context(), ledger.Peer{
+			Account: ledger.Hash(sig.AccountOfKey(robot.Public())),
+		})
+		first := m.n.Body(6, 1, &tx.Transfer{To: m.n.Accounts[1], Amount: 5})
+		first.Signer = 1
+		signed, err := tx.Sign(first, m.n.Anchor, sig.SingleKey(robot.Public()), false, robot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		many := append([][]byte{signed.Append(nil)}, m.spoilt(ledger.MaxSubmit-1)...)
+		if _, _, err := m.c.Submit(bad, many, ledger.Committed); err != nil {
+			t.Error(err)
+		}
+		if err := as(robot, 6, 1, 2); !errors.Is(err, ledger.ReasonWaste) {
+			t.Errorf("a delegate who wasted: %v", err)
+		}
+		m.do(6, &tx.RemoveDelegate{Number: 1})
+	})
+}
+
+// TestHostsWithoutAnAccount: the first charge of a lease may create the payee's account; while
+// strangers have wasted too much, who is named in the lease is let in all the same.
+func TestHostsWithoutAnAccount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		agent := sig.FromSeed([32]byte{0xda})
+		m.placeFor(m.n.Accounts[2], agent)
+		m.placeFor(sig.AccountOfKey(agent.Public()), m.n.Keys[3])
+		spoilt := m.spoilt(1024)
+		for n := range byte(4) {
+			_, _, _ = m.c.Submit(stranger(t.Context(), n, ""), spoilt, ledger.Committed)
+		}
+		note := tx.Note{Lease: m.leases[0], Revision: tx.Hash{3}, Upto: 1, UsageHash: tx.Hash{4}}
+		for lease, known := range map[int]bool{0: true, 1: true, 2: false} {
+			note.Lease = tx.LeaseID{9}
+			if lease < 2 {
+				note.Lease = m.leases[lease]
+			}
+			body := m.n.Body(2, 0, &tx.Charge{
+				Note: note, Signature: agent.Sign(note.Preimage(m.n.Anchor)),
+			})
+			body.Account = sig.AccountOfKey(agent.Public())
+			signed, err := tx.Sign(body, m.n.Anchor, sig.SingleKey(agent.Public()), true, agent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			peer := ledger.WithPeer(t.Context(), ledger.Peer{Account: ledger.Hash(body.Account)})
+			_, _, err = m.c.Submit(peer, [][]byte{signed.Append(nil)}, ledger.Committed)
+			if errors.Is(err, ledger.ReasonWaste) == known {
+				t.Errorf("lease %d: %v", lease, err)
+			}
+		}
+	})
+}
+
+// TestWhatThePoolRefusesWastesNothing: transactions that never come to the execution do not use up
+// what all accounts may waste together.
+func TestWhatThePoolRefusesWastesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		m.place()
+		m.do(4, &tx.Transfer{To: m.n.Accounts[1], Amount: 5}) // its keys are known from now on
+		bad := m.charges(0, 3, false)
+		early := m.n.Sign(4, m.n.Body(4, m.nonces[4]+7, bad...))
+		for range 40 { // 20,000 signatures
+			results, _, err := m.c.Submit(t.Context(), [][]byte{early}, ledger.Committed)
+			if err != nil || results[0].Err.Reason() != ledger.ReasonNonceFuture {
+				t.Fatalf("%v, %v", results, err)
+			}
+		}
+		results, _, err := m.c.Submit(t.Context(),
+			[][]byte{m.n.Sign(5, m.n.Body(5, m.nonces[5], bad...))}, ledger.Committed)
+		if err != nil || results[0].Err != nil {
+			t.Errorf("another account's: %v, %v", results, err)
 		}
 	})
 }

@@ -35,7 +35,9 @@ func withPeer(ctx context.Context) context.Context {
 	if !ok {
 		return ctx
 	}
-	return ledger.WithPeer(ctx, caller.Account)
+	return ledger.WithPeer(ctx, ledger.Peer{
+		Account: caller.Account, Origin: addressOf(ctx),
+	})
 }
 
 // submit sends one transaction to a chain and waits for what becomes of it.

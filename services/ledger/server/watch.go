@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/rpc"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	"github.com/united-containers/ucn/services/ledger"
 )
@@ -57,7 +58,8 @@ func (w *watchers) enter(address string) (leave func(), err error) {
 	}, nil
 }
 
-// addressOf returns whose share a call is of. All calls from this process are of one.
+// addressOf returns whose share a call is of: that of an rpc.Origin. All calls from this process
+// are of one.
 func addressOf(ctx context.Context) string {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -67,7 +69,7 @@ func addressOf(ctx context.Context) string {
 	if err != nil {
 		return ""
 	}
-	return host
+	return rpc.Origin(host)
 }
 
 // WatchBlocks implements the service.
