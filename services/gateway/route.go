@@ -65,6 +65,7 @@ const (
 	collectUpload = "uploads"
 
 	collectEscrows = "escrows"
+	collectLeases  = "leases"
 	// watchBlocks is where a verb stands behind the collection itself.
 	watchBlocks = "blocks:watch"
 )
@@ -77,7 +78,7 @@ func prefixOf(name string) (hrp string, known bool) {
 		return id.Account, true
 	case collectEscrows:
 		return id.Escrow, true
-	case "leases":
+	case collectLeases:
 		return id.Lease, true
 	case collectJobs:
 		return id.Job, true
@@ -181,22 +182,27 @@ func queryIDs(of string) map[string]string {
 		return map[string]string{"account": id.Account, "escrow": id.Escrow}
 	case collectEscrows:
 		return map[string]string{"owner": id.Account, "subject": id.Job}
+	case collectLeases:
+		return map[string]string{"leases": id.Lease}
 	}
 	return nil
 }
 
 func (r *Route) translateQuery(of string) error {
 	for parameter, hrp := range queryIDs(of) {
-		text := r.Query.Get(parameter)
-		if text == "" {
+		if r.Query.Get(parameter) == "" {
 			continue
 		}
-		raw, err := ParseID(hrp, text)
-		if err != nil {
-			return err
+		var ids []string
+		for _, text := range r.Query[parameter] {
+			raw, err := ParseID(hrp, text)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, encode(raw[:]))
 		}
 		query := maps.Clone(r.Query)
-		query.Set(parameter, encode(raw[:]))
+		query[parameter] = ids
 		r.Query = query
 	}
 	return nil
@@ -215,9 +221,9 @@ func name(at []string) string {
 		return "/"
 	}
 	switch at[collection] {
-	case "chains", "accounts", collectEscrows, "leases", "transactions", collectBlocks, watchBlocks,
-		"faucet", "search", "supply", "fees", "scheduler", collectJobs, "market", "offers",
-		collectFiles, "storage":
+	case "chains", "accounts", collectEscrows, collectLeases, "transactions", collectBlocks,
+		watchBlocks, "faucet", "search", "supply", "fees", "scheduler", collectJobs, "market",
+		"offers", collectFiles, "storage":
 	default:
 		return "/v1/?"
 	}
@@ -237,7 +243,7 @@ func name(at []string) string {
 	}
 	if len(at) > segments {
 		switch at[part] {
-		case "logs", "stats", "runs", "tasks", "transactions", "events", "leases", "charges":
+		case "logs", "stats", "runs", "tasks", "transactions", "events", collectLeases, "charges":
 			out += "/" + at[part]
 		}
 	}

@@ -99,6 +99,7 @@ func TestResolve(t *testing.T) {
 			Name: "/v1/jobs/{id}/stats", Path: "/v1/jobs/" + stub + "/stats", Job: raw}},
 		{"GET", "/v1/jobs/" + text + "/logs", gateway.Route{Operation: gateway.Logs,
 			Name: "/v1/jobs/{id}/logs", Path: "/v1/jobs/" + stub + "/logs", Job: raw}},
+		{"GET", "/v1/leases", gateway.Route{Name: "/v1/leases"}},
 		{"PUT", "/v1/files", gateway.Route{Operation: gateway.PutFile, Name: "/v1/files"}},
 		{"POST", "/v1/files", gateway.Route{Operation: gateway.PutFile, Name: "/v1/files"}},
 		{"GET", "/v1/files", gateway.Route{Name: "/v1/files"}},

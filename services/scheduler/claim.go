@@ -61,51 +61,95 @@ func (e *Engine) claims(j *Job, before []AttemptID) (claims []Claim) {
 	return claims
 }
 
+// errUnsettled: leases are open that could not be settled.
+var errUnsettled = errors.New("cannot settle leases that are open")
+
 // settleClaims looks after the claims that are due, a page at a time, and settles leases whose
-// claim window is over. What fails is tried again by a later sweep.
+// claim window is over. What fails is tried again by a later sweep, and what cannot be settled
+// holds up none behind it.
 func (e *Engine) settleClaims(ctx context.Context) {
+	var after Claim
+	var unsettled error
 	for ctx.Err() == nil {
-		due, err := e.deps.Store.Claims(ctx, e.deps.Now(), MaxClaims)
+		due, err := e.deps.Store.Claims(ctx, after, e.deps.Now(), MaxClaims)
 		if err == nil && len(due) > 0 {
+			after = due[len(due)-1] // not from the first: what was done still lies there for a while
 			err = e.settlePage(ctx, due)
 		}
-		if err != nil {
-			e.deps.Log.ErrorContext(ctx, "cannot settle leases", "error", err)
-			return
+		if errors.Is(err, errUnsettled) {
+			unsettled, err = err, nil
 		}
-		if len(due) < MaxClaims {
-			return
+		if err != nil || len(due) < MaxClaims {
+			unsettled = errors.Join(unsettled, err)
+			break
 		}
+	}
+	if unsettled != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot look after leases", "error", unsettled)
 	}
 }
 
 // settlePage settles what of a page can be settled and writes down when to look at the rest again.
+// An error that is errUnsettled leaves only what should have been settled.
 func (e *Engine) settlePage(ctx context.Context, page []Claim) error {
-	var settle []tx.LeaseID
-	var again []Claim
+	done, again, open, err := e.sortClaims(ctx, page)
+	if err != nil {
+		return err
+	}
+	unsettled := e.settleOpen(ctx, open)
+	if unsettled == nil {
+		done = append(done, open...)
+		for _, c := range open { // to see that it is
+			again = append(again, Claim{Lease: c.Lease, Due: e.deps.Now().Add(claimAgain)})
+		}
+	}
+	if len(done) > 0 {
+		if err := e.deps.Store.Claimed(ctx, done, again); err != nil {
+			return fmt.Errorf("write claims: %w", err)
+		}
+	}
+	return unsettled
+}
+
+// sortClaims asks the chain about all of a page: claims that are done, those of them that are to be
+// looked at again, and those whose leases are to be settled.
+func (e *Engine) sortClaims(ctx context.Context, page []Claim) (
+	done, again, open []Claim, _ error,
+) {
+	ids := make([]tx.LeaseID, len(page))
+	for i, c := range page {
+		ids[i] = c.Lease
+	}
+	states, err := e.deps.Ledger.Leases(ctx, ids)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("look at leases: %w", err)
+	}
+	now := e.deps.Now()
 	for _, c := range page {
-		state, err := e.deps.Ledger.Lease(ctx, c.Lease)
-		now := e.deps.Now()
-		switch {
-		case errors.Is(err, ErrNotFound), err == nil && state.Settled:
-		case err != nil:
-			return fmt.Errorf("look at a lease: %w", err)
+		switch state, there := states[c.Lease]; {
+		case !there, state.Settled:
+			done = append(done, c)
 		case now.Before(state.Claimable):
+			done = append(done, c)
 			again = append(again, Claim{Lease: c.Lease, Due: state.Claimable.Add(claimSlack)})
 		default:
-			settle = append(settle, c.Lease)
-			again = append(again, Claim{Lease: c.Lease, Due: now.Add(claimAgain)})
+			open = append(open, c)
 		}
 	}
-	if len(settle) > 0 {
-		if err := e.deps.Ledger.Settle(ctx, settle); err != nil {
-			return err
-		}
-		e.deps.Log.InfoContext(ctx, "leases left open by their hosts are settled",
-			"leases", len(settle))
+	return done, again, open, nil
+}
+
+func (e *Engine) settleOpen(ctx context.Context, open []Claim) error {
+	if len(open) == 0 {
+		return nil
 	}
-	if err := e.deps.Store.Claimed(ctx, page, again); err != nil {
-		return fmt.Errorf("write claims: %w", err)
+	ids := make([]tx.LeaseID, len(open))
+	for i, c := range open {
+		ids[i] = c.Lease
 	}
+	if err := e.deps.Ledger.Settle(ctx, ids); err != nil {
+		return fmt.Errorf("%w: %d: %w", errUnsettled, len(ids), err)
+	}
+	e.deps.Log.InfoContext(ctx, "leases left open by their hosts are settled", "leases", len(ids))
 	return nil
 }

@@ -1,13 +1,17 @@
 package scheduler_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/scheduler"
 )
 
@@ -53,13 +57,113 @@ func TestLostLeaseIsSettled(t *testing.T) {
 		if n := m.ledger.Unsettled(); n != 1 {
 			t.Errorf("%d leases are not settled, want only the one that runs", n)
 		}
-		if due, err := m.store.Claims(t.Context(), time.Now().Add(48*time.Hour), 9); err != nil ||
-			len(due) != 1 {
-			t.Errorf("claims %v, %v, want the settled one to be looked at once more", due, err)
+		if due := m.claimsBy(time.Now().Add(48 * time.Hour)); len(due) != 1 {
+			t.Errorf("claims %v, want the settled one to be looked at once more", due)
 		}
 		time.Sleep(2 * time.Hour)
-		if due, err := m.store.Claims(t.Context(), time.Now(), 9); err != nil || len(due) != 0 {
-			t.Errorf("claims %v, %v, want none once the chain shows it settled", due, err)
+		if due := m.claimsBy(time.Now()); len(due) != 0 {
+			t.Errorf("claims %v, want none once the chain shows it settled", due)
+		}
+	})
+}
+
+// placedBefore places n leases that ended long ago and leaves a claim of each.
+func (m *market) placedBefore(n int) (ids []tx.LeaseID) {
+	m.t.Helper()
+	var claims []scheduler.Claim
+	for i := range n {
+		l := tx.Lease{
+			Escrow: tx.EscrowID{byte(i >> 8), byte(i)}, Epoch: 1,
+			Until: tx.Millis(time.Now().Add(-time.Hour).UnixMilli()),
+		}
+		s := scheduler.SignedLease{ID: l.ID(sig.Anchor{}), Lease: l}
+		if err := m.ledger.PlaceLease(context.Background(), s); err != nil {
+			m.t.Fatal(err)
+		}
+		ids = append(ids, s.ID)
+		claims = append(claims, scheduler.Claim{Lease: s.ID, Due: time.Now().Add(-time.Minute)})
+	}
+	if err := m.store.Claimed(context.Background(), nil, claims); err != nil {
+		m.t.Fatal(err)
+	}
+	return ids
+}
+
+func (m *market) claimsBy(by time.Time) []scheduler.Claim {
+	m.t.Helper()
+	due, err := m.store.Claims(context.Background(), scheduler.Claim{}, by, 10_000)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return due
+}
+
+// TestClaimsAreAskedTogether: thousands of claims cost one question for each page of them, and only
+// what is open is settled.
+func TestClaimsAreAskedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer func() { m.stop() }()
+		m.stop()
+		ids := m.placedBefore(3*scheduler.MaxClaims + 1)
+		if err := m.ledger.Settle(t.Context(), ids[:2*scheduler.MaxClaims]); err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		calls := map[string]int{}
+		m.ledger.Fail = func(method string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			calls[method]++
+			return nil
+		}
+		m.start()
+		synctest.Wait()
+		if n := m.ledger.Unsettled(); n != 0 {
+			t.Errorf("%d leases are left open", n)
+		}
+		if calls["Leases"] != 4 || calls["Lease"] != 0 || calls["Settle"] == 0 ||
+			calls["Settle"] > 3 {
+			t.Errorf("calls %v, want a question per page of %d and no more settlements than that",
+				calls, scheduler.MaxClaims)
+		}
+		if due := m.claimsBy(time.Now()); len(due) != 0 {
+			t.Errorf("%d claims are due", len(due))
+		}
+		if later := m.claimsBy(time.Now().Add(2 * time.Hour)); len(later) != scheduler.MaxClaims+1 {
+			t.Errorf("%d claims are to be looked at again, want those that were settled now",
+				len(later))
+		}
+	})
+}
+
+// TestClaimsThatCannotBeSettled hold up no claims beside and behind them.
+func TestClaimsThatCannotBeSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer func() { m.stop() }()
+		m.stop()
+		ids := m.placedBefore(2 * scheduler.MaxClaims)
+		if err := m.ledger.Settle(t.Context(), ids[scheduler.MaxClaims+10:]); err != nil {
+			t.Fatal(err)
+		}
+		const open = scheduler.MaxClaims + 10
+		var rich atomic.Bool
+		m.ledger.Fail = func(method string) error {
+			if method == "Settle" && !rich.Load() {
+				return errors.New("CANNOT_PAY")
+			}
+			return nil
+		}
+		m.start()
+		synctest.Wait()
+		if due := m.claimsBy(time.Now()); len(due) != open || m.ledger.Unsettled() != open {
+			t.Errorf("%d claims are due, want the %d that are open", len(due), open)
+		}
+		rich.Store(true)
+		time.Sleep(10 * time.Second)
+		if due := m.claimsBy(time.Now()); len(due) != 0 || m.ledger.Unsettled() != 0 {
+			t.Errorf("%d claims are due once the scheduler can pay", len(due))
 		}
 	})
 }

@@ -19,6 +19,8 @@ type Ledger interface {
 	Escrow(ctx context.Context, id tx.EscrowID) (Escrow, error)
 	// Lease tells whether the lease is on the chain and when it ends (zero = by its until).
 	Lease(ctx context.Context, id tx.LeaseID) (LeaseState, error)
+	// Leases tells the same of 1 to MaxClaims leases; those that are not on the chain are left out.
+	Leases(ctx context.Context, ids []tx.LeaseID) (map[tx.LeaseID]LeaseState, error)
 	// PlaceLease returns once the lease is committed. A lease that is there already is success.
 	PlaceLease(ctx context.Context, l SignedLease) error
 	// EndLease returns once the end is committed. A lease that has ended is success. ErrEndRefused

@@ -29,8 +29,9 @@ type Store interface {
 	Save(ctx context.Context, c Change) error
 	// Tasks returns a chunk of an array's tasks, TasksPerChunk bytes; nil when none of it ended.
 	Tasks(ctx context.Context, id job.ID, chunk uint32) ([]byte, error)
-	// Claims lists leases that must be looked after by a time, soonest first, at most limit.
-	Claims(ctx context.Context, by time.Time, limit int) ([]Claim, error)
+	// Claims lists leases that must be looked after by a time, soonest first, behind a claim (zero =
+	// from the first), at most limit.
+	Claims(ctx context.Context, after Claim, by time.Time, limit int) ([]Claim, error)
 	// Claimed makes durable that claims were looked after, and which are to be again.
 	Claimed(ctx context.Context, done, again []Claim) error
 	Lister

@@ -32,6 +32,7 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"ledger.single100k", singleTransfers},
 		{"scheduler.place", placeRuns},
+		{"scheduler.claims", claimRuns},
 		{"scheduler.pending1m", longQueue},
 		{"job.noop", noopJobs},
 		{"event.verify", verifyEvents},

@@ -58,11 +58,7 @@ type placing struct {
 // down again and delivered.
 func placeRuns(ctx context.Context, dir string) (_ []figure, err error) {
 	p := &placing{}
-	defer func() {
-		for i := len(p.close) - 1; i >= 0; i-- {
-			err = errors.Join(err, p.close[i]())
-		}
-	}()
+	defer func() { err = errors.Join(err, p.stop()) }()
 	if err := p.prepare(ctx, dir); err != nil {
 		return nil, err
 	}
@@ -74,6 +70,14 @@ func placeRuns(ctx context.Context, dir string) (_ []figure, err error) {
 		{"scheduler.place_per_s", perSecond, "1/s"},
 		{"scheduler.place_cpu_us", float64(cpu.Microseconds()) / placeJobs, "us"},
 	}, nil
+}
+
+// stop lets go of all that was opened, the newest first.
+func (p *placing) stop() (err error) {
+	for i := len(p.close) - 1; i >= 0; i-- {
+		err = errors.Join(err, p.close[i]())
+	}
+	return err
 }
 
 func (p *placing) prepare(ctx context.Context, dir string) (err error) {
@@ -195,22 +199,29 @@ func waitingJob(id job.ID, owner sig.AccountID) *scheduler.Job {
 	return j
 }
 
-// run lets the engine place everything and returns how many a second, and the process's CPU time.
-func (p *placing) run(ctx context.Context) (float64, time.Duration, error) {
+// engine returns a scheduler's engine over the market.
+func (p *placing) engine() (*scheduler.Engine, error) {
 	sender, client, err := p.sender(0)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	ledger := ledgerrpc.New(client, sender, block.Main, p.network.Anchor)
-	policy := scheduler.DefaultPolicy()
-	engine := scheduler.New(policy, scheduler.Deps{
+	return scheduler.New(scheduler.DefaultPolicy(), scheduler.Deps{
 		Store: p.jobs, Ledger: ledger, Hosts: p.hosts, Assigner: p.network.Accounts[0],
 		VerifyLease: ledger.VerifyLease, Now: time.Now, Random: rand.Reader,
 		Log: slog.New(slog.DiscardHandler),
 		Trace: func(ctx context.Context, _, _ string) (context.Context, func(error)) {
 			return ctx, func(error) {}
 		},
-	})
+	}), nil
+}
+
+// run lets the engine place everything and returns how many a second, and the process's CPU time.
+func (p *placing) run(ctx context.Context) (float64, time.Duration, error) {
+	engine, err := p.engine()
+	if err != nil {
+		return 0, 0, err
+	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)

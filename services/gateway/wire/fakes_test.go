@@ -120,6 +120,12 @@ func (f *fakeLedger) GetLease(
 	return &ledgerv1.GetLeaseResponse{}, f.calls.note(ctx, "GetLease", m)
 }
 
+func (f *fakeLedger) GetLeases(
+	ctx context.Context, m *ledgerv1.GetLeasesRequest,
+) (*ledgerv1.GetLeasesResponse, error) {
+	return &ledgerv1.GetLeasesResponse{}, f.calls.note(ctx, "GetLeases", m)
+}
+
 func (f *fakeLedger) GetTransaction(
 	ctx context.Context, m *ledgerv1.GetTransactionRequest,
 ) (*ledgerv1.GetTransactionResponse, error) {

@@ -63,6 +63,8 @@ func routes(t *testing.T, file cid.CID) []route {
 			&ledgerv1.GetEscrowRequest{Escrow: b}},
 		{"GET", "/v1/leases/" + text(id.Lease), "", "GetLease",
 			&ledgerv1.GetLeaseRequest{Lease: b}},
+		{"GET", "/v1/leases?chain=main&leases=" + text(id.Lease) + "&leases=" + digits, "",
+			"GetLeases", &ledgerv1.GetLeasesRequest{Chain: "main", Leases: [][]byte{b, b}}},
 		{"GET", "/v1/blocks/12?header_only=true", "", "GetBlock",
 			&ledgerv1.GetBlockRequest{Height: 12, HeaderOnly: true}},
 		{"GET", "/v1/blocks?hash=" + digits, "", "GetBlock", &ledgerv1.GetBlockRequest{Hash: b}},
@@ -288,6 +290,8 @@ func TestRefusals(t *testing.T) {
 			""},
 		{"no CID", request{method: "GET", path: "/v1/files/../x"}, 404, "ROUTE_UNKNOWN", ""},
 		{"bad CID", request{method: "GET", path: "/v1/files/Qmx"}, 400, "BAD_CID", ""},
+		{"bad lease of many", request{method: "GET", path: "/v1/leases?leases=" +
+			id.Bech32(id.Lease, raw) + "&leases=" + id.Bech32(id.Job, raw)}, 400, "ID_INVALID", ""},
 		{"bad hash", request{method: "GET", path: "/v1/blocks?hash=zz"}, 400, "ID_INVALID", ""},
 		{"an account as subject", request{method: "GET",
 			path: "/v1/escrows?subject=" + id.Bech32(id.Account, raw)}, 400, "ID_INVALID", ""},

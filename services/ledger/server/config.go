@@ -27,6 +27,7 @@ func Public() []string {
 	const service = "/ucn.ledger.v1.LedgerService/"
 	return []string{
 		service + "GetChain", service + "GetAccount", service + "GetEscrow", service + "GetLease",
+		service + "GetLeases",
 		service + "GetTransaction", service + "GetBlock", service + "ListTransactions",
 		service + "ListEscrows", service + "ListEscrowEvents", service + "ListLeases",
 		service + "ListCharges", service + "WatchBlocks", service + "Search",

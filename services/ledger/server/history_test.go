@@ -3,6 +3,7 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"sync/atomic"
@@ -346,6 +347,7 @@ func (a *archive) checkProofs(t *testing.T) {
 			t.Errorf("lease %x: %v, %v", id, leaf.Exists, err)
 		}
 	}
+	a.checkLeases(t)
 	supply, err := a.GetSupply(t.Context(), &ledgerv1.GetSupplyRequest{Prove: true})
 	given, _ := a.n.Genesis.Supply()
 	burned := new(tx.Grains)
@@ -355,6 +357,26 @@ func (a *archive) checkProofs(t *testing.T) {
 	if err != nil || tx.Grains(supply.GetCirculating())+*burned != given || *burned == 0 ||
 		supply.GetProof() == nil {
 		t.Errorf("supply %v, %v; %d were given out", supply, err, given)
+	}
+}
+
+// checkLeases compares what many leases are told to be in one call with what each is alone.
+func (a *archive) checkLeases(t *testing.T) {
+	t.Helper()
+	ids := [][]byte{make([]byte, 32), a.story.Leases[1][:], a.story.Leases[0][:]}
+	many, err := a.GetLeases(t.Context(), &ledgerv1.GetLeasesRequest{Leases: ids})
+	if err != nil || len(many.GetLeases()) != len(ids) || many.GetHeight() == 0 {
+		t.Fatalf("%d leases at height %d, %v", len(many.GetLeases()), many.GetHeight(), err)
+	}
+	for i, id := range ids {
+		alone, err := a.GetLease(t.Context(), &ledgerv1.GetLeaseRequest{Lease: id})
+		if missing := errors.Is(err, ledger.ReasonNotFound); err != nil && !missing {
+			t.Fatal(err)
+		}
+		if got := many.GetLeases()[i]; !bytes.Equal(got.GetId(), id) ||
+			!proto.Equal(got.GetLease(), alone.GetLease()) || i == 0 && got.GetLease() != nil {
+			t.Errorf("lease %d of many is %v, alone %v", i, got, alone)
+		}
 	}
 }
 

@@ -155,6 +155,37 @@ func (s *Server) GetLease(ctx context.Context, r *ledgerv1.GetLeaseRequest) (
 	return out, err
 }
 
+// maxLeases bounds the leases of one call.
+const maxLeases = 256
+
+// GetLeases implements the service.
+func (s *Server) GetLeases(_ context.Context, r *ledgerv1.GetLeasesRequest) (
+	*ledgerv1.GetLeasesResponse, error,
+) {
+	c, err := s.chain(r.GetChain())
+	if err != nil {
+		return nil, err
+	}
+	if n := len(r.GetLeases()); n == 0 || n > maxLeases {
+		return nil, bad("%d leases are asked for: 1 to %d at once", n, maxLeases)
+	}
+	out := &ledgerv1.GetLeasesResponse{Height: c.State().Head().Height}
+	for _, raw := range r.GetLeases() {
+		lease, err := id[tx.LeaseID](raw, "lease")
+		if err != nil {
+			return nil, err
+		}
+		entry := &ledgerv1.GetLeasesEntry{Id: lease[:]}
+		if found, ok := c.State().Lease(lease); ok {
+			if entry.Lease, err = message(found.Append(nil), &chainv1.LeaseState{}); err != nil {
+				return nil, err
+			}
+		}
+		out.Leases = append(out.Leases, entry)
+	}
+	return out, nil
+}
+
 // GetTransaction implements the service.
 func (s *Server) GetTransaction(ctx context.Context, r *ledgerv1.GetTransactionRequest) (
 	*ledgerv1.GetTransactionResponse, error,

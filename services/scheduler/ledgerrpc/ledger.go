@@ -4,6 +4,7 @@
 package ledgerrpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -71,14 +72,44 @@ func (l *Ledger) Lease(ctx context.Context, id tx.LeaseID) (scheduler.LeaseState
 	} else if err != nil {
 		return scheduler.LeaseState{}, fmt.Errorf("read lease: %w", err)
 	}
-	held := r.GetLease()
+	return stateOf(r.GetLease()), nil
+}
+
+func stateOf(held *chainv1.LeaseState) scheduler.LeaseState {
 	state := scheduler.LeaseState{Until: timeOf(held.GetUntil()), Settled: held.GetSettled()}
 	end := held.GetUntil()
 	if at := held.GetEnd(); at != 0 {
 		state.Ended, end = timeOf(at), min(at, end)
 	}
 	state.Claimable = timeOf(min(end, maxTime) + min(held.GetLease().GetClaimWindow(), maxTime))
-	return state, nil
+	return state
+}
+
+// Leases implements scheduler.Ledger.
+func (l *Ledger) Leases(
+	ctx context.Context, ids []tx.LeaseID,
+) (map[tx.LeaseID]scheduler.LeaseState, error) {
+	r := &ledgerv1.GetLeasesRequest{Chain: l.chain}
+	for i := range ids {
+		r.Leases = append(r.Leases, ids[i][:])
+	}
+	answer, err := l.client.GetLeases(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("read leases: %w", err)
+	}
+	if n := len(answer.GetLeases()); n != len(ids) {
+		return nil, fmt.Errorf("read leases: %d answers to %d questions", n, len(ids))
+	}
+	states := map[tx.LeaseID]scheduler.LeaseState{}
+	for i, entry := range answer.GetLeases() {
+		if !bytes.Equal(entry.GetId(), ids[i][:]) {
+			return nil, fmt.Errorf("read leases: answer %d is of another lease", i)
+		}
+		if entry.GetLease() != nil {
+			states[ids[i]] = stateOf(entry.GetLease())
+		}
+	}
+	return states, nil
 }
 
 // maxTime is the last time that is told apart, in the year 9999, so that it can be written down.

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 
 	"github.com/united-containers/ucn/chain/sig"
@@ -26,6 +27,7 @@ type fake struct {
 	ledgerv1.LedgerServiceClient
 	escrow *ledgerv1.GetEscrowResponse
 	lease  *ledgerv1.GetLeaseResponse
+	leases *ledgerv1.GetLeasesResponse
 	err    error
 	result *ledgerv1.SubmitResult
 	lost   bool
@@ -42,6 +44,12 @@ func (f *fake) GetLease(
 	context.Context, *ledgerv1.GetLeaseRequest, ...grpc.CallOption,
 ) (*ledgerv1.GetLeaseResponse, error) {
 	return f.lease, f.err
+}
+
+func (f *fake) GetLeases(
+	context.Context, *ledgerv1.GetLeasesRequest, ...grpc.CallOption,
+) (*ledgerv1.GetLeasesResponse, error) {
+	return f.leases, f.err
 }
 
 func (f *fake) GetChain(
@@ -240,6 +248,47 @@ func TestReads(t *testing.T) {
 				t.Errorf("%s: %v", name, got)
 			}
 		}
+	}
+}
+
+// TestLeases: what is on the chain is told, what is not is left out, and an answer that does not
+// fit the question is not believed.
+func TestLeases(t *testing.T) {
+	ids := []tx.LeaseID{{1}, {2}, {3}}
+	entry := func(n int, state *chainv1.LeaseState) *ledgerv1.GetLeasesEntry {
+		return &ledgerv1.GetLeasesEntry{Id: ids[n][:], Lease: state}
+	}
+	running := &chainv1.LeaseState{
+		Until: 5000, Lease: &chainv1.Lease{ClaimWindow: 100},
+	}
+	settled := &chainv1.LeaseState{Until: 5000, End: 4000, Settled: true}
+	good := []*ledgerv1.GetLeasesEntry{entry(0, running), entry(1, nil), entry(2, settled)}
+	f := &fake{leases: &ledgerv1.GetLeasesResponse{Leases: good}}
+	l, sender := open(f)
+	defer sender.Close()
+	got, err := l.Leases(t.Context(), ids)
+	want := map[tx.LeaseID]scheduler.LeaseState{
+		ids[0]: {Until: time.UnixMilli(5000), Claimable: time.UnixMilli(5100)},
+		ids[2]: {
+			Until: time.UnixMilli(5000), Ended: time.UnixMilli(4000), Settled: true,
+			Claimable: time.UnixMilli(4000),
+		},
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("Leases: %v\n%s", err, diff)
+	}
+	for name, answer := range map[string][]*ledgerv1.GetLeasesEntry{
+		"fewer": good[:2], "more": append(good[:3:3], good[0]), "none": nil,
+		"another's": {good[0], good[0], good[2]}, "of no id": {good[0], {}, good[2]},
+	} {
+		f.leases = &ledgerv1.GetLeasesResponse{Leases: answer}
+		if got, err := l.Leases(t.Context(), ids); err == nil {
+			t.Errorf("%s: believed as %v", name, got)
+		}
+	}
+	f.err = away()
+	if _, err := l.Leases(t.Context(), ids); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("away: %v", err)
 	}
 }
 

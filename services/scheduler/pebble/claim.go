@@ -21,10 +21,14 @@ func (s *Store) checkRoom() error {
 
 // Claims implements scheduler.Store.
 func (s *Store) Claims(
-	_ context.Context, by time.Time, limit int,
+	_ context.Context, after scheduler.Claim, by time.Time, limit int,
 ) (due []scheduler.Claim, err error) {
+	start := []byte{tableClaims}
+	if !after.Due.IsZero() {
+		start = next(claimKey(after))
+	}
 	stop := binary.BigEndian.AppendUint64([]byte{tableClaims}, ordinal(by)+1)
-	err = s.scan([]byte{tableClaims}, stop, limit, func(key, _ []byte) (bool, error) {
+	err = s.scan(start, stop, limit, func(key, _ []byte) (bool, error) {
 		if len(key) != claimSize {
 			return false, fmt.Errorf("claim of %d bytes", len(key))
 		}

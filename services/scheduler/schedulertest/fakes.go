@@ -129,6 +129,24 @@ func (l *Ledger) Lease(_ context.Context, id tx.LeaseID) (scheduler.LeaseState, 
 	return s, nil
 }
 
+// Leases implements scheduler.Ledger.
+func (l *Ledger) Leases(
+	_ context.Context, ids []tx.LeaseID,
+) (map[tx.LeaseID]scheduler.LeaseState, error) {
+	if err := l.fail("Leases"); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[tx.LeaseID]scheduler.LeaseState{}
+	for _, id := range ids {
+		if s, ok := l.leases[id]; ok {
+			out[id] = s
+		}
+	}
+	return out, nil
+}
+
 // PlaceLease implements scheduler.Ledger.
 func (l *Ledger) PlaceLease(_ context.Context, s scheduler.SignedLease) error {
 	if err := l.fail("PlaceLease"); err != nil {

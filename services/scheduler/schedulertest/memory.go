@@ -105,18 +105,20 @@ func (m *Memory) claim(claims []scheduler.Claim) {
 
 // Claims implements scheduler.Store.
 func (m *Memory) Claims(
-	_ context.Context, by time.Time, limit int,
+	_ context.Context, after scheduler.Claim, by time.Time, limit int,
 ) (due []scheduler.Claim, _ error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	order := func(a, b scheduler.Claim) int {
+		return cmp.Or(a.Due.Compare(b.Due), bytes.Compare(a.Lease[:], b.Lease[:]))
+	}
 	for lease, at := range m.claims {
-		if !at.After(by) {
-			due = append(due, scheduler.Claim{Lease: lease, Due: at})
+		c := scheduler.Claim{Lease: lease, Due: at}
+		if !at.After(by) && (after.Due.IsZero() || order(c, after) > 0) {
+			due = append(due, c)
 		}
 	}
-	slices.SortFunc(due, func(a, b scheduler.Claim) int {
-		return cmp.Or(a.Due.Compare(b.Due), bytes.Compare(a.Lease[:], b.Lease[:]))
-	})
+	slices.SortFunc(due, order)
 	return due[:min(len(due), limit)], nil
 }
 

@@ -311,16 +311,23 @@ func testClaims(t *testing.T, s scheduler.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := func(by, limit int, want ...scheduler.Claim) {
+	behind := func(after scheduler.Claim, by, limit int, want ...scheduler.Claim) {
 		t.Helper()
-		got, err := s.Claims(ctx, Start().Add(time.Duration(by)*time.Hour), limit)
+		got, err := s.Claims(ctx, after, Start().Add(time.Duration(by)*time.Hour), limit)
 		if err != nil || !slices.EqualFunc(got, want, func(a, b scheduler.Claim) bool {
 			return a.Lease == b.Lease && a.Due.Equal(b.Due)
 		}) {
 			t.Errorf("claims by %d h: %v, %v, want %v", by, got, err, want)
 		}
 	}
+	check := func(by, limit int, want ...scheduler.Claim) {
+		t.Helper()
+		behind(scheduler.Claim{}, by, limit, want...)
+	}
 	check(0, 9)
+	behind(at(1), 9, 1, at(2))
+	behind(at(1), 2, 9, at(2))
+	behind(at(3), 9, 9)
 	check(2, 9, at(1), at(2))
 	check(9, 2, at(1), at(2))
 	later := scheduler.Claim{Lease: at(1).Lease, Due: at(5).Due}

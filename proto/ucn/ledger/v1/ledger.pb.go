@@ -1248,6 +1248,167 @@ func (x *GetLeaseResponse) GetProof() *v1.AccountProof {
 	return nil
 }
 
+type GetLeasesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Chain string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// 1 to 256 ids of 32 bytes. BAD_REQUEST otherwise.
+	Leases        [][]byte `protobuf:"bytes,2,rep,name=leases,proto3" json:"leases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLeasesRequest) Reset() {
+	*x = GetLeasesRequest{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLeasesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLeasesRequest) ProtoMessage() {}
+
+func (x *GetLeasesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLeasesRequest.ProtoReflect.Descriptor instead.
+func (*GetLeasesRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetLeasesRequest) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *GetLeasesRequest) GetLeases() [][]byte {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+type GetLeasesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each id, in the order in which they were asked for, each as of the committed state
+	// when it was read.
+	Leases []*GetLeasesEntry `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
+	// The committed height before the first was read.
+	Height        uint64 `protobuf:"varint,2,opt,name=height,proto3" json:"height,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLeasesResponse) Reset() {
+	*x = GetLeasesResponse{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLeasesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLeasesResponse) ProtoMessage() {}
+
+func (x *GetLeasesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLeasesResponse.ProtoReflect.Descriptor instead.
+func (*GetLeasesResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetLeasesResponse) GetLeases() []*GetLeasesEntry {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *GetLeasesResponse) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+type GetLeasesEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Absent = the chain does not hold it: never placed, or settled and deleted.
+	Lease         *v1.LeaseState `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLeasesEntry) Reset() {
+	*x = GetLeasesEntry{}
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLeasesEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLeasesEntry) ProtoMessage() {}
+
+func (x *GetLeasesEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLeasesEntry.ProtoReflect.Descriptor instead.
+func (*GetLeasesEntry) Descriptor() ([]byte, []int) {
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetLeasesEntry) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *GetLeasesEntry) GetLease() *v1.LeaseState {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
 type GetTransactionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Chain         string                 `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
@@ -1259,7 +1420,7 @@ type GetTransactionRequest struct {
 
 func (x *GetTransactionRequest) Reset() {
 	*x = GetTransactionRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[13]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1432,7 @@ func (x *GetTransactionRequest) String() string {
 func (*GetTransactionRequest) ProtoMessage() {}
 
 func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[13]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1445,7 @@ func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionRequest.ProtoReflect.Descriptor instead.
 func (*GetTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{13}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetTransactionRequest) GetChain() string {
@@ -1322,7 +1483,7 @@ type GetTransactionResponse struct {
 
 func (x *GetTransactionResponse) Reset() {
 	*x = GetTransactionResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[14]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1495,7 @@ func (x *GetTransactionResponse) String() string {
 func (*GetTransactionResponse) ProtoMessage() {}
 
 func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[14]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1508,7 @@ func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionResponse.ProtoReflect.Descriptor instead.
 func (*GetTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{14}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetTransactionResponse) GetResult() *SubmitResult {
@@ -1392,7 +1553,7 @@ type GetBlockRequest struct {
 
 func (x *GetBlockRequest) Reset() {
 	*x = GetBlockRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[15]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1565,7 @@ func (x *GetBlockRequest) String() string {
 func (*GetBlockRequest) ProtoMessage() {}
 
 func (x *GetBlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[15]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1578,7 @@ func (x *GetBlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlockRequest.ProtoReflect.Descriptor instead.
 func (*GetBlockRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{15}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetBlockRequest) GetChain() string {
@@ -1458,7 +1619,7 @@ type GetBlockResponse struct {
 
 func (x *GetBlockResponse) Reset() {
 	*x = GetBlockResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[16]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1631,7 @@ func (x *GetBlockResponse) String() string {
 func (*GetBlockResponse) ProtoMessage() {}
 
 func (x *GetBlockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[16]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1644,7 @@ func (x *GetBlockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlockResponse.ProtoReflect.Descriptor instead.
 func (*GetBlockResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{16}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetBlockResponse) GetHash() []byte {
@@ -1509,7 +1670,7 @@ type RequestFaucetRequest struct {
 
 func (x *RequestFaucetRequest) Reset() {
 	*x = RequestFaucetRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[17]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1682,7 @@ func (x *RequestFaucetRequest) String() string {
 func (*RequestFaucetRequest) ProtoMessage() {}
 
 func (x *RequestFaucetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[17]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1695,7 @@ func (x *RequestFaucetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFaucetRequest.ProtoReflect.Descriptor instead.
 func (*RequestFaucetRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{17}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RequestFaucetRequest) GetChain() string {
@@ -1554,7 +1715,7 @@ type RequestFaucetResponse struct {
 
 func (x *RequestFaucetResponse) Reset() {
 	*x = RequestFaucetResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[18]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1727,7 @@ func (x *RequestFaucetResponse) String() string {
 func (*RequestFaucetResponse) ProtoMessage() {}
 
 func (x *RequestFaucetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[18]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1740,7 @@ func (x *RequestFaucetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFaucetResponse.ProtoReflect.Descriptor instead.
 func (*RequestFaucetResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{18}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RequestFaucetResponse) GetResult() *SubmitResult {
@@ -1621,7 +1782,7 @@ type ListTransactionsRequest struct {
 
 func (x *ListTransactionsRequest) Reset() {
 	*x = ListTransactionsRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1794,7 @@ func (x *ListTransactionsRequest) String() string {
 func (*ListTransactionsRequest) ProtoMessage() {}
 
 func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[19]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1807,7 @@ func (x *ListTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*ListTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{19}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListTransactionsRequest) GetChain() string {
@@ -1745,7 +1906,7 @@ type ListTransactionsResponse struct {
 
 func (x *ListTransactionsResponse) Reset() {
 	*x = ListTransactionsResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +1918,7 @@ func (x *ListTransactionsResponse) String() string {
 func (*ListTransactionsResponse) ProtoMessage() {}
 
 func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[20]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +1931,7 @@ func (x *ListTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*ListTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{20}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListTransactionsResponse) GetTransactions() []*TransactionEntry {
@@ -1819,7 +1980,7 @@ type TransactionEntry struct {
 
 func (x *TransactionEntry) Reset() {
 	*x = TransactionEntry{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +1992,7 @@ func (x *TransactionEntry) String() string {
 func (*TransactionEntry) ProtoMessage() {}
 
 func (x *TransactionEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[21]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2005,7 @@ func (x *TransactionEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactionEntry.ProtoReflect.Descriptor instead.
 func (*TransactionEntry) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{21}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TransactionEntry) GetId() []byte {
@@ -1913,7 +2074,7 @@ type ListEscrowsRequest struct {
 
 func (x *ListEscrowsRequest) Reset() {
 	*x = ListEscrowsRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2086,7 @@ func (x *ListEscrowsRequest) String() string {
 func (*ListEscrowsRequest) ProtoMessage() {}
 
 func (x *ListEscrowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[22]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2099,7 @@ func (x *ListEscrowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEscrowsRequest.ProtoReflect.Descriptor instead.
 func (*ListEscrowsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{22}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListEscrowsRequest) GetChain() string {
@@ -2009,7 +2170,7 @@ type ListEscrowsResponse struct {
 
 func (x *ListEscrowsResponse) Reset() {
 	*x = ListEscrowsResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2182,7 @@ func (x *ListEscrowsResponse) String() string {
 func (*ListEscrowsResponse) ProtoMessage() {}
 
 func (x *ListEscrowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[23]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2195,7 @@ func (x *ListEscrowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEscrowsResponse.ProtoReflect.Descriptor instead.
 func (*ListEscrowsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{23}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListEscrowsResponse) GetEscrows() []*EscrowEntry {
@@ -2086,7 +2247,7 @@ type EscrowEntry struct {
 
 func (x *EscrowEntry) Reset() {
 	*x = EscrowEntry{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2259,7 @@ func (x *EscrowEntry) String() string {
 func (*EscrowEntry) ProtoMessage() {}
 
 func (x *EscrowEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[24]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2272,7 @@ func (x *EscrowEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EscrowEntry.ProtoReflect.Descriptor instead.
 func (*EscrowEntry) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{24}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EscrowEntry) GetId() []byte {
@@ -2191,7 +2352,7 @@ type ListEscrowEventsRequest struct {
 
 func (x *ListEscrowEventsRequest) Reset() {
 	*x = ListEscrowEventsRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2364,7 @@ func (x *ListEscrowEventsRequest) String() string {
 func (*ListEscrowEventsRequest) ProtoMessage() {}
 
 func (x *ListEscrowEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[25]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2377,7 @@ func (x *ListEscrowEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEscrowEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEscrowEventsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{25}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListEscrowEventsRequest) GetChain() string {
@@ -2266,7 +2427,7 @@ type ListEscrowEventsResponse struct {
 
 func (x *ListEscrowEventsResponse) Reset() {
 	*x = ListEscrowEventsResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2439,7 @@ func (x *ListEscrowEventsResponse) String() string {
 func (*ListEscrowEventsResponse) ProtoMessage() {}
 
 func (x *ListEscrowEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[26]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2452,7 @@ func (x *ListEscrowEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEscrowEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEscrowEventsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{26}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListEscrowEventsResponse) GetEvents() []*EscrowEvent {
@@ -2346,7 +2507,7 @@ type EscrowEvent struct {
 
 func (x *EscrowEvent) Reset() {
 	*x = EscrowEvent{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2519,7 @@ func (x *EscrowEvent) String() string {
 func (*EscrowEvent) ProtoMessage() {}
 
 func (x *EscrowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[27]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2532,7 @@ func (x *EscrowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EscrowEvent.ProtoReflect.Descriptor instead.
 func (*EscrowEvent) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{27}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EscrowEvent) GetHeight() uint64 {
@@ -2458,7 +2619,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2631,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[28]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2644,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{28}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListLeasesRequest) GetChain() string {
@@ -2533,7 +2694,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +2706,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[29]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2558,7 +2719,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{29}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListLeasesResponse) GetLeases() []*LeaseEntry {
@@ -2605,7 +2766,7 @@ type LeaseEntry struct {
 
 func (x *LeaseEntry) Reset() {
 	*x = LeaseEntry{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +2778,7 @@ func (x *LeaseEntry) String() string {
 func (*LeaseEntry) ProtoMessage() {}
 
 func (x *LeaseEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[30]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +2791,7 @@ func (x *LeaseEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseEntry.ProtoReflect.Descriptor instead.
 func (*LeaseEntry) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{30}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LeaseEntry) GetId() []byte {
@@ -2682,7 +2843,7 @@ type ListChargesRequest struct {
 
 func (x *ListChargesRequest) Reset() {
 	*x = ListChargesRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +2855,7 @@ func (x *ListChargesRequest) String() string {
 func (*ListChargesRequest) ProtoMessage() {}
 
 func (x *ListChargesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[31]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +2868,7 @@ func (x *ListChargesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChargesRequest.ProtoReflect.Descriptor instead.
 func (*ListChargesRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{31}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListChargesRequest) GetChain() string {
@@ -2757,7 +2918,7 @@ type ListChargesResponse struct {
 
 func (x *ListChargesResponse) Reset() {
 	*x = ListChargesResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2930,7 @@ func (x *ListChargesResponse) String() string {
 func (*ListChargesResponse) ProtoMessage() {}
 
 func (x *ListChargesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[32]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2943,7 @@ func (x *ListChargesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChargesResponse.ProtoReflect.Descriptor instead.
 func (*ListChargesResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{32}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListChargesResponse) GetCharges() []*ChargeEntry {
@@ -2834,7 +2995,7 @@ type ChargeEntry struct {
 
 func (x *ChargeEntry) Reset() {
 	*x = ChargeEntry{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3007,7 @@ func (x *ChargeEntry) String() string {
 func (*ChargeEntry) ProtoMessage() {}
 
 func (x *ChargeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[33]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3020,7 @@ func (x *ChargeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChargeEntry.ProtoReflect.Descriptor instead.
 func (*ChargeEntry) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{33}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ChargeEntry) GetHeight() uint64 {
@@ -2959,7 +3120,7 @@ type WatchBlocksRequest struct {
 
 func (x *WatchBlocksRequest) Reset() {
 	*x = WatchBlocksRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2971,7 +3132,7 @@ func (x *WatchBlocksRequest) String() string {
 func (*WatchBlocksRequest) ProtoMessage() {}
 
 func (x *WatchBlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[34]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2984,7 +3145,7 @@ func (x *WatchBlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBlocksRequest.ProtoReflect.Descriptor instead.
 func (*WatchBlocksRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{34}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WatchBlocksRequest) GetChain() string {
@@ -3042,7 +3203,7 @@ type WatchBlocksResponse struct {
 
 func (x *WatchBlocksResponse) Reset() {
 	*x = WatchBlocksResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3054,7 +3215,7 @@ func (x *WatchBlocksResponse) String() string {
 func (*WatchBlocksResponse) ProtoMessage() {}
 
 func (x *WatchBlocksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[35]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3067,7 +3228,7 @@ func (x *WatchBlocksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBlocksResponse.ProtoReflect.Descriptor instead.
 func (*WatchBlocksResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{35}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WatchBlocksResponse) GetHash() []byte {
@@ -3103,7 +3264,7 @@ type SearchRequest struct {
 
 func (x *SearchRequest) Reset() {
 	*x = SearchRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3276,7 @@ func (x *SearchRequest) String() string {
 func (*SearchRequest) ProtoMessage() {}
 
 func (x *SearchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[36]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3289,7 @@ func (x *SearchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchRequest.ProtoReflect.Descriptor instead.
 func (*SearchRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{36}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SearchRequest) GetChain() string {
@@ -3155,7 +3316,7 @@ type SearchResponse struct {
 
 func (x *SearchResponse) Reset() {
 	*x = SearchResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3328,7 @@ func (x *SearchResponse) String() string {
 func (*SearchResponse) ProtoMessage() {}
 
 func (x *SearchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[37]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3341,7 @@ func (x *SearchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchResponse.ProtoReflect.Descriptor instead.
 func (*SearchResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{37}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SearchResponse) GetHits() []*Hit {
@@ -3208,7 +3369,7 @@ type Hit struct {
 
 func (x *Hit) Reset() {
 	*x = Hit{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3381,7 @@ func (x *Hit) String() string {
 func (*Hit) ProtoMessage() {}
 
 func (x *Hit) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[38]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3394,7 @@ func (x *Hit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hit.ProtoReflect.Descriptor instead.
 func (*Hit) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{38}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Hit) GetKind() isHit_Kind {
@@ -3354,7 +3515,7 @@ type GetSupplyRequest struct {
 
 func (x *GetSupplyRequest) Reset() {
 	*x = GetSupplyRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +3527,7 @@ func (x *GetSupplyRequest) String() string {
 func (*GetSupplyRequest) ProtoMessage() {}
 
 func (x *GetSupplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[39]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +3540,7 @@ func (x *GetSupplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSupplyRequest.ProtoReflect.Descriptor instead.
 func (*GetSupplyRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{39}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetSupplyRequest) GetChain() string {
@@ -3419,7 +3580,7 @@ type GetSupplyResponse struct {
 
 func (x *GetSupplyResponse) Reset() {
 	*x = GetSupplyResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3592,7 @@ func (x *GetSupplyResponse) String() string {
 func (*GetSupplyResponse) ProtoMessage() {}
 
 func (x *GetSupplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[40]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3605,7 @@ func (x *GetSupplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSupplyResponse.ProtoReflect.Descriptor instead.
 func (*GetSupplyResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{40}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetSupplyResponse) GetHeight() uint64 {
@@ -3489,7 +3650,7 @@ type GetFeesRequest struct {
 
 func (x *GetFeesRequest) Reset() {
 	*x = GetFeesRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3501,7 +3662,7 @@ func (x *GetFeesRequest) String() string {
 func (*GetFeesRequest) ProtoMessage() {}
 
 func (x *GetFeesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[41]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3514,7 +3675,7 @@ func (x *GetFeesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeesRequest.ProtoReflect.Descriptor instead.
 func (*GetFeesRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{41}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetFeesRequest) GetChain() string {
@@ -3565,7 +3726,7 @@ type GetFeesResponse struct {
 
 func (x *GetFeesResponse) Reset() {
 	*x = GetFeesResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3577,7 +3738,7 @@ func (x *GetFeesResponse) String() string {
 func (*GetFeesResponse) ProtoMessage() {}
 
 func (x *GetFeesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[42]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3590,7 +3751,7 @@ func (x *GetFeesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeesResponse.ProtoReflect.Descriptor instead.
 func (*GetFeesResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{42}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetFeesResponse) GetOperationFee() uint64 {
@@ -3657,7 +3818,7 @@ type BlockFees struct {
 
 func (x *BlockFees) Reset() {
 	*x = BlockFees{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3669,7 +3830,7 @@ func (x *BlockFees) String() string {
 func (*BlockFees) ProtoMessage() {}
 
 func (x *BlockFees) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[43]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3682,7 +3843,7 @@ func (x *BlockFees) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockFees.ProtoReflect.Descriptor instead.
 func (*BlockFees) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{43}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *BlockFees) GetHeight() uint64 {
@@ -3738,7 +3899,7 @@ type GetHistoryProofRequest struct {
 
 func (x *GetHistoryProofRequest) Reset() {
 	*x = GetHistoryProofRequest{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3750,7 +3911,7 @@ func (x *GetHistoryProofRequest) String() string {
 func (*GetHistoryProofRequest) ProtoMessage() {}
 
 func (x *GetHistoryProofRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[44]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3763,7 +3924,7 @@ func (x *GetHistoryProofRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryProofRequest.ProtoReflect.Descriptor instead.
 func (*GetHistoryProofRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{44}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetHistoryProofRequest) GetChain() string {
@@ -3791,7 +3952,7 @@ type GetHistoryProofResponse struct {
 
 func (x *GetHistoryProofResponse) Reset() {
 	*x = GetHistoryProofResponse{}
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3803,7 +3964,7 @@ func (x *GetHistoryProofResponse) String() string {
 func (*GetHistoryProofResponse) ProtoMessage() {}
 
 func (x *GetHistoryProofResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[45]
+	mi := &file_ucn_ledger_v1_ledger_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3816,7 +3977,7 @@ func (x *GetHistoryProofResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryProofResponse.ProtoReflect.Descriptor instead.
 func (*GetHistoryProofResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{45}
+	return file_ucn_ledger_v1_ledger_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetHistoryProofResponse) GetProof() *v1.HistoryProof {
@@ -3906,7 +4067,16 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\x05lease\x18\x02 \x01(\v2\x18.ucn.chain.v1.LeaseStateR\x05lease\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x120\n" +
-	"\x05proof\x18\x04 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"S\n" +
+	"\x05proof\x18\x04 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"@\n" +
+	"\x10GetLeasesRequest\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
+	"\x06leases\x18\x02 \x03(\fR\x06leases\"b\n" +
+	"\x11GetLeasesResponse\x125\n" +
+	"\x06leases\x18\x01 \x03(\v2\x1d.ucn.ledger.v1.GetLeasesEntryR\x06leases\x12\x16\n" +
+	"\x06height\x18\x02 \x01(\x04R\x06height\"P\n" +
+	"\x0eGetLeasesEntry\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
+	"\x05lease\x18\x02 \x01(\v2\x18.ucn.chain.v1.LeaseStateR\x05lease\"S\n" +
 	"\x15GetTransactionRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -4163,7 +4333,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\bOpenness\x12\x18\n" +
 	"\x14OPENNESS_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rOPENNESS_OPEN\x10\x01\x12\x13\n" +
-	"\x0fOPENNESS_CLOSED\x10\x022\xdc\f\n" +
+	"\x0fOPENNESS_CLOSED\x10\x022\xac\r\n" +
 	"\rLedgerService\x12K\n" +
 	"\bGetChain\x12\x1e.ucn.ledger.v1.GetChainRequest\x1a\x1f.ucn.ledger.v1.GetChainResponse\x12E\n" +
 	"\x06Submit\x12\x1c.ucn.ledger.v1.SubmitRequest\x1a\x1d.ucn.ledger.v1.SubmitResponse\x12[\n" +
@@ -4171,7 +4341,8 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\n" +
 	"GetAccount\x12 .ucn.ledger.v1.GetAccountRequest\x1a!.ucn.ledger.v1.GetAccountResponse\x12N\n" +
 	"\tGetEscrow\x12\x1f.ucn.ledger.v1.GetEscrowRequest\x1a .ucn.ledger.v1.GetEscrowResponse\x12K\n" +
-	"\bGetLease\x12\x1e.ucn.ledger.v1.GetLeaseRequest\x1a\x1f.ucn.ledger.v1.GetLeaseResponse\x12]\n" +
+	"\bGetLease\x12\x1e.ucn.ledger.v1.GetLeaseRequest\x1a\x1f.ucn.ledger.v1.GetLeaseResponse\x12N\n" +
+	"\tGetLeases\x12\x1f.ucn.ledger.v1.GetLeasesRequest\x1a .ucn.ledger.v1.GetLeasesResponse\x12]\n" +
 	"\x0eGetTransaction\x12$.ucn.ledger.v1.GetTransactionRequest\x1a%.ucn.ledger.v1.GetTransactionResponse\x12K\n" +
 	"\bGetBlock\x12\x1e.ucn.ledger.v1.GetBlockRequest\x1a\x1f.ucn.ledger.v1.GetBlockResponse\x12c\n" +
 	"\x10ListTransactions\x12&.ucn.ledger.v1.ListTransactionsRequest\x1a'.ucn.ledger.v1.ListTransactionsResponse\x12T\n" +
@@ -4200,7 +4371,7 @@ func file_ucn_ledger_v1_ledger_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_ledger_v1_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_ucn_ledger_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_ucn_ledger_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_ucn_ledger_v1_ledger_proto_goTypes = []any{
 	(Finality)(0),                    // 0: ucn.ledger.v1.Finality
 	(Order)(0),                       // 1: ucn.ledger.v1.Order
@@ -4220,161 +4391,168 @@ var file_ucn_ledger_v1_ledger_proto_goTypes = []any{
 	(*GetEscrowResponse)(nil),        // 15: ucn.ledger.v1.GetEscrowResponse
 	(*GetLeaseRequest)(nil),          // 16: ucn.ledger.v1.GetLeaseRequest
 	(*GetLeaseResponse)(nil),         // 17: ucn.ledger.v1.GetLeaseResponse
-	(*GetTransactionRequest)(nil),    // 18: ucn.ledger.v1.GetTransactionRequest
-	(*GetTransactionResponse)(nil),   // 19: ucn.ledger.v1.GetTransactionResponse
-	(*GetBlockRequest)(nil),          // 20: ucn.ledger.v1.GetBlockRequest
-	(*GetBlockResponse)(nil),         // 21: ucn.ledger.v1.GetBlockResponse
-	(*RequestFaucetRequest)(nil),     // 22: ucn.ledger.v1.RequestFaucetRequest
-	(*RequestFaucetResponse)(nil),    // 23: ucn.ledger.v1.RequestFaucetResponse
-	(*ListTransactionsRequest)(nil),  // 24: ucn.ledger.v1.ListTransactionsRequest
-	(*ListTransactionsResponse)(nil), // 25: ucn.ledger.v1.ListTransactionsResponse
-	(*TransactionEntry)(nil),         // 26: ucn.ledger.v1.TransactionEntry
-	(*ListEscrowsRequest)(nil),       // 27: ucn.ledger.v1.ListEscrowsRequest
-	(*ListEscrowsResponse)(nil),      // 28: ucn.ledger.v1.ListEscrowsResponse
-	(*EscrowEntry)(nil),              // 29: ucn.ledger.v1.EscrowEntry
-	(*ListEscrowEventsRequest)(nil),  // 30: ucn.ledger.v1.ListEscrowEventsRequest
-	(*ListEscrowEventsResponse)(nil), // 31: ucn.ledger.v1.ListEscrowEventsResponse
-	(*EscrowEvent)(nil),              // 32: ucn.ledger.v1.EscrowEvent
-	(*ListLeasesRequest)(nil),        // 33: ucn.ledger.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),       // 34: ucn.ledger.v1.ListLeasesResponse
-	(*LeaseEntry)(nil),               // 35: ucn.ledger.v1.LeaseEntry
-	(*ListChargesRequest)(nil),       // 36: ucn.ledger.v1.ListChargesRequest
-	(*ListChargesResponse)(nil),      // 37: ucn.ledger.v1.ListChargesResponse
-	(*ChargeEntry)(nil),              // 38: ucn.ledger.v1.ChargeEntry
-	(*WatchBlocksRequest)(nil),       // 39: ucn.ledger.v1.WatchBlocksRequest
-	(*WatchBlocksResponse)(nil),      // 40: ucn.ledger.v1.WatchBlocksResponse
-	(*SearchRequest)(nil),            // 41: ucn.ledger.v1.SearchRequest
-	(*SearchResponse)(nil),           // 42: ucn.ledger.v1.SearchResponse
-	(*Hit)(nil),                      // 43: ucn.ledger.v1.Hit
-	(*GetSupplyRequest)(nil),         // 44: ucn.ledger.v1.GetSupplyRequest
-	(*GetSupplyResponse)(nil),        // 45: ucn.ledger.v1.GetSupplyResponse
-	(*GetFeesRequest)(nil),           // 46: ucn.ledger.v1.GetFeesRequest
-	(*GetFeesResponse)(nil),          // 47: ucn.ledger.v1.GetFeesResponse
-	(*BlockFees)(nil),                // 48: ucn.ledger.v1.BlockFees
-	(*GetHistoryProofRequest)(nil),   // 49: ucn.ledger.v1.GetHistoryProofRequest
-	(*GetHistoryProofResponse)(nil),  // 50: ucn.ledger.v1.GetHistoryProofResponse
-	(*v1.Genesis)(nil),               // 51: ucn.chain.v1.Genesis
-	(*v1.Header)(nil),                // 52: ucn.chain.v1.Header
-	(*v1.Certificate)(nil),           // 53: ucn.chain.v1.Certificate
-	(*v1.ValidatorSet)(nil),          // 54: ucn.chain.v1.ValidatorSet
-	(*v1.Receipt)(nil),               // 55: ucn.chain.v1.Receipt
-	(*v1.Account)(nil),               // 56: ucn.chain.v1.Account
-	(*v1.AccountProof)(nil),          // 57: ucn.chain.v1.AccountProof
-	(*v1.AccountSigners)(nil),        // 58: ucn.chain.v1.AccountSigners
-	(*v1.Escrow)(nil),                // 59: ucn.chain.v1.Escrow
-	(*v1.LeaseState)(nil),            // 60: ucn.chain.v1.LeaseState
-	(*v1.Transaction)(nil),           // 61: ucn.chain.v1.Transaction
-	(*v1.TransactionProof)(nil),      // 62: ucn.chain.v1.TransactionProof
-	(*v1.Block)(nil),                 // 63: ucn.chain.v1.Block
-	(*v1.TransactionBody)(nil),       // 64: ucn.chain.v1.TransactionBody
-	(v1.Purpose)(0),                  // 65: ucn.chain.v1.Purpose
-	(*v1.Operation)(nil),             // 66: ucn.chain.v1.Operation
-	(*v1.Outcome)(nil),               // 67: ucn.chain.v1.Outcome
-	(*v1.Lease)(nil),                 // 68: ucn.chain.v1.Lease
-	(*v1.Note)(nil),                  // 69: ucn.chain.v1.Note
-	(v1.Bound)(0),                    // 70: ucn.chain.v1.Bound
-	(*v1.ChainState)(nil),            // 71: ucn.chain.v1.ChainState
-	(*v1.HistoryProof)(nil),          // 72: ucn.chain.v1.HistoryProof
+	(*GetLeasesRequest)(nil),         // 18: ucn.ledger.v1.GetLeasesRequest
+	(*GetLeasesResponse)(nil),        // 19: ucn.ledger.v1.GetLeasesResponse
+	(*GetLeasesEntry)(nil),           // 20: ucn.ledger.v1.GetLeasesEntry
+	(*GetTransactionRequest)(nil),    // 21: ucn.ledger.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),   // 22: ucn.ledger.v1.GetTransactionResponse
+	(*GetBlockRequest)(nil),          // 23: ucn.ledger.v1.GetBlockRequest
+	(*GetBlockResponse)(nil),         // 24: ucn.ledger.v1.GetBlockResponse
+	(*RequestFaucetRequest)(nil),     // 25: ucn.ledger.v1.RequestFaucetRequest
+	(*RequestFaucetResponse)(nil),    // 26: ucn.ledger.v1.RequestFaucetResponse
+	(*ListTransactionsRequest)(nil),  // 27: ucn.ledger.v1.ListTransactionsRequest
+	(*ListTransactionsResponse)(nil), // 28: ucn.ledger.v1.ListTransactionsResponse
+	(*TransactionEntry)(nil),         // 29: ucn.ledger.v1.TransactionEntry
+	(*ListEscrowsRequest)(nil),       // 30: ucn.ledger.v1.ListEscrowsRequest
+	(*ListEscrowsResponse)(nil),      // 31: ucn.ledger.v1.ListEscrowsResponse
+	(*EscrowEntry)(nil),              // 32: ucn.ledger.v1.EscrowEntry
+	(*ListEscrowEventsRequest)(nil),  // 33: ucn.ledger.v1.ListEscrowEventsRequest
+	(*ListEscrowEventsResponse)(nil), // 34: ucn.ledger.v1.ListEscrowEventsResponse
+	(*EscrowEvent)(nil),              // 35: ucn.ledger.v1.EscrowEvent
+	(*ListLeasesRequest)(nil),        // 36: ucn.ledger.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),       // 37: ucn.ledger.v1.ListLeasesResponse
+	(*LeaseEntry)(nil),               // 38: ucn.ledger.v1.LeaseEntry
+	(*ListChargesRequest)(nil),       // 39: ucn.ledger.v1.ListChargesRequest
+	(*ListChargesResponse)(nil),      // 40: ucn.ledger.v1.ListChargesResponse
+	(*ChargeEntry)(nil),              // 41: ucn.ledger.v1.ChargeEntry
+	(*WatchBlocksRequest)(nil),       // 42: ucn.ledger.v1.WatchBlocksRequest
+	(*WatchBlocksResponse)(nil),      // 43: ucn.ledger.v1.WatchBlocksResponse
+	(*SearchRequest)(nil),            // 44: ucn.ledger.v1.SearchRequest
+	(*SearchResponse)(nil),           // 45: ucn.ledger.v1.SearchResponse
+	(*Hit)(nil),                      // 46: ucn.ledger.v1.Hit
+	(*GetSupplyRequest)(nil),         // 47: ucn.ledger.v1.GetSupplyRequest
+	(*GetSupplyResponse)(nil),        // 48: ucn.ledger.v1.GetSupplyResponse
+	(*GetFeesRequest)(nil),           // 49: ucn.ledger.v1.GetFeesRequest
+	(*GetFeesResponse)(nil),          // 50: ucn.ledger.v1.GetFeesResponse
+	(*BlockFees)(nil),                // 51: ucn.ledger.v1.BlockFees
+	(*GetHistoryProofRequest)(nil),   // 52: ucn.ledger.v1.GetHistoryProofRequest
+	(*GetHistoryProofResponse)(nil),  // 53: ucn.ledger.v1.GetHistoryProofResponse
+	(*v1.Genesis)(nil),               // 54: ucn.chain.v1.Genesis
+	(*v1.Header)(nil),                // 55: ucn.chain.v1.Header
+	(*v1.Certificate)(nil),           // 56: ucn.chain.v1.Certificate
+	(*v1.ValidatorSet)(nil),          // 57: ucn.chain.v1.ValidatorSet
+	(*v1.Receipt)(nil),               // 58: ucn.chain.v1.Receipt
+	(*v1.Account)(nil),               // 59: ucn.chain.v1.Account
+	(*v1.AccountProof)(nil),          // 60: ucn.chain.v1.AccountProof
+	(*v1.AccountSigners)(nil),        // 61: ucn.chain.v1.AccountSigners
+	(*v1.Escrow)(nil),                // 62: ucn.chain.v1.Escrow
+	(*v1.LeaseState)(nil),            // 63: ucn.chain.v1.LeaseState
+	(*v1.Transaction)(nil),           // 64: ucn.chain.v1.Transaction
+	(*v1.TransactionProof)(nil),      // 65: ucn.chain.v1.TransactionProof
+	(*v1.Block)(nil),                 // 66: ucn.chain.v1.Block
+	(*v1.TransactionBody)(nil),       // 67: ucn.chain.v1.TransactionBody
+	(v1.Purpose)(0),                  // 68: ucn.chain.v1.Purpose
+	(*v1.Operation)(nil),             // 69: ucn.chain.v1.Operation
+	(*v1.Outcome)(nil),               // 70: ucn.chain.v1.Outcome
+	(*v1.Lease)(nil),                 // 71: ucn.chain.v1.Lease
+	(*v1.Note)(nil),                  // 72: ucn.chain.v1.Note
+	(v1.Bound)(0),                    // 73: ucn.chain.v1.Bound
+	(*v1.ChainState)(nil),            // 74: ucn.chain.v1.ChainState
+	(*v1.HistoryProof)(nil),          // 75: ucn.chain.v1.HistoryProof
 }
 var file_ucn_ledger_v1_ledger_proto_depIdxs = []int32{
-	51, // 0: ucn.ledger.v1.GetChainResponse.genesis:type_name -> ucn.chain.v1.Genesis
-	52, // 1: ucn.ledger.v1.GetChainResponse.head:type_name -> ucn.chain.v1.Header
-	53, // 2: ucn.ledger.v1.GetChainResponse.certificate:type_name -> ucn.chain.v1.Certificate
-	54, // 3: ucn.ledger.v1.GetChainResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
+	54, // 0: ucn.ledger.v1.GetChainResponse.genesis:type_name -> ucn.chain.v1.Genesis
+	55, // 1: ucn.ledger.v1.GetChainResponse.head:type_name -> ucn.chain.v1.Header
+	56, // 2: ucn.ledger.v1.GetChainResponse.certificate:type_name -> ucn.chain.v1.Certificate
+	57, // 3: ucn.ledger.v1.GetChainResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
 	0,  // 4: ucn.ledger.v1.SubmitRequest.wait:type_name -> ucn.ledger.v1.Finality
 	9,  // 5: ucn.ledger.v1.SubmitResponse.result:type_name -> ucn.ledger.v1.SubmitResult
 	0,  // 6: ucn.ledger.v1.SubmitResult.finality:type_name -> ucn.ledger.v1.Finality
-	55, // 7: ucn.ledger.v1.SubmitResult.receipt:type_name -> ucn.chain.v1.Receipt
+	58, // 7: ucn.ledger.v1.SubmitResult.receipt:type_name -> ucn.chain.v1.Receipt
 	0,  // 8: ucn.ledger.v1.SubmitStreamRequest.wait:type_name -> ucn.ledger.v1.Finality
 	9,  // 9: ucn.ledger.v1.SubmitStreamResponse.results:type_name -> ucn.ledger.v1.SubmitResult
-	56, // 10: ucn.ledger.v1.GetAccountResponse.account:type_name -> ucn.chain.v1.Account
-	57, // 11: ucn.ledger.v1.GetAccountResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	58, // 12: ucn.ledger.v1.GetAccountResponse.signers:type_name -> ucn.chain.v1.AccountSigners
-	57, // 13: ucn.ledger.v1.GetAccountResponse.signers_proof:type_name -> ucn.chain.v1.AccountProof
-	59, // 14: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
-	57, // 15: ucn.ledger.v1.GetEscrowResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	60, // 16: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
-	57, // 17: ucn.ledger.v1.GetLeaseResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	9,  // 18: ucn.ledger.v1.GetTransactionResponse.result:type_name -> ucn.ledger.v1.SubmitResult
-	61, // 19: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
-	62, // 20: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
-	63, // 21: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
-	9,  // 22: ucn.ledger.v1.RequestFaucetResponse.result:type_name -> ucn.ledger.v1.SubmitResult
-	2,  // 23: ucn.ledger.v1.ListTransactionsRequest.direction:type_name -> ucn.ledger.v1.Direction
-	3,  // 24: ucn.ledger.v1.ListTransactionsRequest.kinds:type_name -> ucn.ledger.v1.OperationKind
-	1,  // 25: ucn.ledger.v1.ListTransactionsRequest.order:type_name -> ucn.ledger.v1.Order
-	26, // 26: ucn.ledger.v1.ListTransactionsResponse.transactions:type_name -> ucn.ledger.v1.TransactionEntry
-	64, // 27: ucn.ledger.v1.TransactionEntry.body:type_name -> ucn.chain.v1.TransactionBody
-	55, // 28: ucn.ledger.v1.TransactionEntry.receipt:type_name -> ucn.chain.v1.Receipt
-	65, // 29: ucn.ledger.v1.ListEscrowsRequest.purpose:type_name -> ucn.chain.v1.Purpose
-	4,  // 30: ucn.ledger.v1.ListEscrowsRequest.openness:type_name -> ucn.ledger.v1.Openness
-	1,  // 31: ucn.ledger.v1.ListEscrowsRequest.order:type_name -> ucn.ledger.v1.Order
-	29, // 32: ucn.ledger.v1.ListEscrowsResponse.escrows:type_name -> ucn.ledger.v1.EscrowEntry
-	65, // 33: ucn.ledger.v1.EscrowEntry.purpose:type_name -> ucn.chain.v1.Purpose
-	59, // 34: ucn.ledger.v1.EscrowEntry.escrow:type_name -> ucn.chain.v1.Escrow
-	1,  // 35: ucn.ledger.v1.ListEscrowEventsRequest.order:type_name -> ucn.ledger.v1.Order
-	32, // 36: ucn.ledger.v1.ListEscrowEventsResponse.events:type_name -> ucn.ledger.v1.EscrowEvent
-	3,  // 37: ucn.ledger.v1.EscrowEvent.kind:type_name -> ucn.ledger.v1.OperationKind
-	66, // 38: ucn.ledger.v1.EscrowEvent.operation:type_name -> ucn.chain.v1.Operation
-	67, // 39: ucn.ledger.v1.EscrowEvent.outcome:type_name -> ucn.chain.v1.Outcome
-	1,  // 40: ucn.ledger.v1.ListLeasesRequest.order:type_name -> ucn.ledger.v1.Order
-	35, // 41: ucn.ledger.v1.ListLeasesResponse.leases:type_name -> ucn.ledger.v1.LeaseEntry
-	68, // 42: ucn.ledger.v1.LeaseEntry.lease:type_name -> ucn.chain.v1.Lease
-	60, // 43: ucn.ledger.v1.LeaseEntry.state:type_name -> ucn.chain.v1.LeaseState
-	1,  // 44: ucn.ledger.v1.ListChargesRequest.order:type_name -> ucn.ledger.v1.Order
-	38, // 45: ucn.ledger.v1.ListChargesResponse.charges:type_name -> ucn.ledger.v1.ChargeEntry
-	69, // 46: ucn.ledger.v1.ChargeEntry.note:type_name -> ucn.chain.v1.Note
-	70, // 47: ucn.ledger.v1.ChargeEntry.bound:type_name -> ucn.chain.v1.Bound
-	63, // 48: ucn.ledger.v1.WatchBlocksResponse.block:type_name -> ucn.chain.v1.Block
-	43, // 49: ucn.ledger.v1.SearchResponse.hits:type_name -> ucn.ledger.v1.Hit
-	71, // 50: ucn.ledger.v1.GetSupplyResponse.state:type_name -> ucn.chain.v1.ChainState
-	57, // 51: ucn.ledger.v1.GetSupplyResponse.proof:type_name -> ucn.chain.v1.AccountProof
-	48, // 52: ucn.ledger.v1.GetFeesResponse.blocks:type_name -> ucn.ledger.v1.BlockFees
-	72, // 53: ucn.ledger.v1.GetHistoryProofResponse.proof:type_name -> ucn.chain.v1.HistoryProof
-	54, // 54: ucn.ledger.v1.GetHistoryProofResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
-	5,  // 55: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
-	7,  // 56: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
-	10, // 57: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
-	12, // 58: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
-	14, // 59: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
-	16, // 60: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
-	18, // 61: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
-	20, // 62: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
-	24, // 63: ucn.ledger.v1.LedgerService.ListTransactions:input_type -> ucn.ledger.v1.ListTransactionsRequest
-	27, // 64: ucn.ledger.v1.LedgerService.ListEscrows:input_type -> ucn.ledger.v1.ListEscrowsRequest
-	30, // 65: ucn.ledger.v1.LedgerService.ListEscrowEvents:input_type -> ucn.ledger.v1.ListEscrowEventsRequest
-	33, // 66: ucn.ledger.v1.LedgerService.ListLeases:input_type -> ucn.ledger.v1.ListLeasesRequest
-	36, // 67: ucn.ledger.v1.LedgerService.ListCharges:input_type -> ucn.ledger.v1.ListChargesRequest
-	39, // 68: ucn.ledger.v1.LedgerService.WatchBlocks:input_type -> ucn.ledger.v1.WatchBlocksRequest
-	41, // 69: ucn.ledger.v1.LedgerService.Search:input_type -> ucn.ledger.v1.SearchRequest
-	44, // 70: ucn.ledger.v1.LedgerService.GetSupply:input_type -> ucn.ledger.v1.GetSupplyRequest
-	46, // 71: ucn.ledger.v1.LedgerService.GetFees:input_type -> ucn.ledger.v1.GetFeesRequest
-	49, // 72: ucn.ledger.v1.LedgerService.GetHistoryProof:input_type -> ucn.ledger.v1.GetHistoryProofRequest
-	22, // 73: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
-	6,  // 74: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
-	8,  // 75: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
-	11, // 76: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
-	13, // 77: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
-	15, // 78: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
-	17, // 79: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
-	19, // 80: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
-	21, // 81: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
-	25, // 82: ucn.ledger.v1.LedgerService.ListTransactions:output_type -> ucn.ledger.v1.ListTransactionsResponse
-	28, // 83: ucn.ledger.v1.LedgerService.ListEscrows:output_type -> ucn.ledger.v1.ListEscrowsResponse
-	31, // 84: ucn.ledger.v1.LedgerService.ListEscrowEvents:output_type -> ucn.ledger.v1.ListEscrowEventsResponse
-	34, // 85: ucn.ledger.v1.LedgerService.ListLeases:output_type -> ucn.ledger.v1.ListLeasesResponse
-	37, // 86: ucn.ledger.v1.LedgerService.ListCharges:output_type -> ucn.ledger.v1.ListChargesResponse
-	40, // 87: ucn.ledger.v1.LedgerService.WatchBlocks:output_type -> ucn.ledger.v1.WatchBlocksResponse
-	42, // 88: ucn.ledger.v1.LedgerService.Search:output_type -> ucn.ledger.v1.SearchResponse
-	45, // 89: ucn.ledger.v1.LedgerService.GetSupply:output_type -> ucn.ledger.v1.GetSupplyResponse
-	47, // 90: ucn.ledger.v1.LedgerService.GetFees:output_type -> ucn.ledger.v1.GetFeesResponse
-	50, // 91: ucn.ledger.v1.LedgerService.GetHistoryProof:output_type -> ucn.ledger.v1.GetHistoryProofResponse
-	23, // 92: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
-	74, // [74:93] is the sub-list for method output_type
-	55, // [55:74] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	59, // 10: ucn.ledger.v1.GetAccountResponse.account:type_name -> ucn.chain.v1.Account
+	60, // 11: ucn.ledger.v1.GetAccountResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	61, // 12: ucn.ledger.v1.GetAccountResponse.signers:type_name -> ucn.chain.v1.AccountSigners
+	60, // 13: ucn.ledger.v1.GetAccountResponse.signers_proof:type_name -> ucn.chain.v1.AccountProof
+	62, // 14: ucn.ledger.v1.GetEscrowResponse.escrow:type_name -> ucn.chain.v1.Escrow
+	60, // 15: ucn.ledger.v1.GetEscrowResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	63, // 16: ucn.ledger.v1.GetLeaseResponse.lease:type_name -> ucn.chain.v1.LeaseState
+	60, // 17: ucn.ledger.v1.GetLeaseResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	20, // 18: ucn.ledger.v1.GetLeasesResponse.leases:type_name -> ucn.ledger.v1.GetLeasesEntry
+	63, // 19: ucn.ledger.v1.GetLeasesEntry.lease:type_name -> ucn.chain.v1.LeaseState
+	9,  // 20: ucn.ledger.v1.GetTransactionResponse.result:type_name -> ucn.ledger.v1.SubmitResult
+	64, // 21: ucn.ledger.v1.GetTransactionResponse.transaction:type_name -> ucn.chain.v1.Transaction
+	65, // 22: ucn.ledger.v1.GetTransactionResponse.proof:type_name -> ucn.chain.v1.TransactionProof
+	66, // 23: ucn.ledger.v1.GetBlockResponse.block:type_name -> ucn.chain.v1.Block
+	9,  // 24: ucn.ledger.v1.RequestFaucetResponse.result:type_name -> ucn.ledger.v1.SubmitResult
+	2,  // 25: ucn.ledger.v1.ListTransactionsRequest.direction:type_name -> ucn.ledger.v1.Direction
+	3,  // 26: ucn.ledger.v1.ListTransactionsRequest.kinds:type_name -> ucn.ledger.v1.OperationKind
+	1,  // 27: ucn.ledger.v1.ListTransactionsRequest.order:type_name -> ucn.ledger.v1.Order
+	29, // 28: ucn.ledger.v1.ListTransactionsResponse.transactions:type_name -> ucn.ledger.v1.TransactionEntry
+	67, // 29: ucn.ledger.v1.TransactionEntry.body:type_name -> ucn.chain.v1.TransactionBody
+	58, // 30: ucn.ledger.v1.TransactionEntry.receipt:type_name -> ucn.chain.v1.Receipt
+	68, // 31: ucn.ledger.v1.ListEscrowsRequest.purpose:type_name -> ucn.chain.v1.Purpose
+	4,  // 32: ucn.ledger.v1.ListEscrowsRequest.openness:type_name -> ucn.ledger.v1.Openness
+	1,  // 33: ucn.ledger.v1.ListEscrowsRequest.order:type_name -> ucn.ledger.v1.Order
+	32, // 34: ucn.ledger.v1.ListEscrowsResponse.escrows:type_name -> ucn.ledger.v1.EscrowEntry
+	68, // 35: ucn.ledger.v1.EscrowEntry.purpose:type_name -> ucn.chain.v1.Purpose
+	62, // 36: ucn.ledger.v1.EscrowEntry.escrow:type_name -> ucn.chain.v1.Escrow
+	1,  // 37: ucn.ledger.v1.ListEscrowEventsRequest.order:type_name -> ucn.ledger.v1.Order
+	35, // 38: ucn.ledger.v1.ListEscrowEventsResponse.events:type_name -> ucn.ledger.v1.EscrowEvent
+	3,  // 39: ucn.ledger.v1.EscrowEvent.kind:type_name -> ucn.ledger.v1.OperationKind
+	69, // 40: ucn.ledger.v1.EscrowEvent.operation:type_name -> ucn.chain.v1.Operation
+	70, // 41: ucn.ledger.v1.EscrowEvent.outcome:type_name -> ucn.chain.v1.Outcome
+	1,  // 42: ucn.ledger.v1.ListLeasesRequest.order:type_name -> ucn.ledger.v1.Order
+	38, // 43: ucn.ledger.v1.ListLeasesResponse.leases:type_name -> ucn.ledger.v1.LeaseEntry
+	71, // 44: ucn.ledger.v1.LeaseEntry.lease:type_name -> ucn.chain.v1.Lease
+	63, // 45: ucn.ledger.v1.LeaseEntry.state:type_name -> ucn.chain.v1.LeaseState
+	1,  // 46: ucn.ledger.v1.ListChargesRequest.order:type_name -> ucn.ledger.v1.Order
+	41, // 47: ucn.ledger.v1.ListChargesResponse.charges:type_name -> ucn.ledger.v1.ChargeEntry
+	72, // 48: ucn.ledger.v1.ChargeEntry.note:type_name -> ucn.chain.v1.Note
+	73, // 49: ucn.ledger.v1.ChargeEntry.bound:type_name -> ucn.chain.v1.Bound
+	66, // 50: ucn.ledger.v1.WatchBlocksResponse.block:type_name -> ucn.chain.v1.Block
+	46, // 51: ucn.ledger.v1.SearchResponse.hits:type_name -> ucn.ledger.v1.Hit
+	74, // 52: ucn.ledger.v1.GetSupplyResponse.state:type_name -> ucn.chain.v1.ChainState
+	60, // 53: ucn.ledger.v1.GetSupplyResponse.proof:type_name -> ucn.chain.v1.AccountProof
+	51, // 54: ucn.ledger.v1.GetFeesResponse.blocks:type_name -> ucn.ledger.v1.BlockFees
+	75, // 55: ucn.ledger.v1.GetHistoryProofResponse.proof:type_name -> ucn.chain.v1.HistoryProof
+	57, // 56: ucn.ledger.v1.GetHistoryProofResponse.validators:type_name -> ucn.chain.v1.ValidatorSet
+	5,  // 57: ucn.ledger.v1.LedgerService.GetChain:input_type -> ucn.ledger.v1.GetChainRequest
+	7,  // 58: ucn.ledger.v1.LedgerService.Submit:input_type -> ucn.ledger.v1.SubmitRequest
+	10, // 59: ucn.ledger.v1.LedgerService.SubmitStream:input_type -> ucn.ledger.v1.SubmitStreamRequest
+	12, // 60: ucn.ledger.v1.LedgerService.GetAccount:input_type -> ucn.ledger.v1.GetAccountRequest
+	14, // 61: ucn.ledger.v1.LedgerService.GetEscrow:input_type -> ucn.ledger.v1.GetEscrowRequest
+	16, // 62: ucn.ledger.v1.LedgerService.GetLease:input_type -> ucn.ledger.v1.GetLeaseRequest
+	18, // 63: ucn.ledger.v1.LedgerService.GetLeases:input_type -> ucn.ledger.v1.GetLeasesRequest
+	21, // 64: ucn.ledger.v1.LedgerService.GetTransaction:input_type -> ucn.ledger.v1.GetTransactionRequest
+	23, // 65: ucn.ledger.v1.LedgerService.GetBlock:input_type -> ucn.ledger.v1.GetBlockRequest
+	27, // 66: ucn.ledger.v1.LedgerService.ListTransactions:input_type -> ucn.ledger.v1.ListTransactionsRequest
+	30, // 67: ucn.ledger.v1.LedgerService.ListEscrows:input_type -> ucn.ledger.v1.ListEscrowsRequest
+	33, // 68: ucn.ledger.v1.LedgerService.ListEscrowEvents:input_type -> ucn.ledger.v1.ListEscrowEventsRequest
+	36, // 69: ucn.ledger.v1.LedgerService.ListLeases:input_type -> ucn.ledger.v1.ListLeasesRequest
+	39, // 70: ucn.ledger.v1.LedgerService.ListCharges:input_type -> ucn.ledger.v1.ListChargesRequest
+	42, // 71: ucn.ledger.v1.LedgerService.WatchBlocks:input_type -> ucn.ledger.v1.WatchBlocksRequest
+	44, // 72: ucn.ledger.v1.LedgerService.Search:input_type -> ucn.ledger.v1.SearchRequest
+	47, // 73: ucn.ledger.v1.LedgerService.GetSupply:input_type -> ucn.ledger.v1.GetSupplyRequest
+	49, // 74: ucn.ledger.v1.LedgerService.GetFees:input_type -> ucn.ledger.v1.GetFeesRequest
+	52, // 75: ucn.ledger.v1.LedgerService.GetHistoryProof:input_type -> ucn.ledger.v1.GetHistoryProofRequest
+	25, // 76: ucn.ledger.v1.LedgerService.RequestFaucet:input_type -> ucn.ledger.v1.RequestFaucetRequest
+	6,  // 77: ucn.ledger.v1.LedgerService.GetChain:output_type -> ucn.ledger.v1.GetChainResponse
+	8,  // 78: ucn.ledger.v1.LedgerService.Submit:output_type -> ucn.ledger.v1.SubmitResponse
+	11, // 79: ucn.ledger.v1.LedgerService.SubmitStream:output_type -> ucn.ledger.v1.SubmitStreamResponse
+	13, // 80: ucn.ledger.v1.LedgerService.GetAccount:output_type -> ucn.ledger.v1.GetAccountResponse
+	15, // 81: ucn.ledger.v1.LedgerService.GetEscrow:output_type -> ucn.ledger.v1.GetEscrowResponse
+	17, // 82: ucn.ledger.v1.LedgerService.GetLease:output_type -> ucn.ledger.v1.GetLeaseResponse
+	19, // 83: ucn.ledger.v1.LedgerService.GetLeases:output_type -> ucn.ledger.v1.GetLeasesResponse
+	22, // 84: ucn.ledger.v1.LedgerService.GetTransaction:output_type -> ucn.ledger.v1.GetTransactionResponse
+	24, // 85: ucn.ledger.v1.LedgerService.GetBlock:output_type -> ucn.ledger.v1.GetBlockResponse
+	28, // 86: ucn.ledger.v1.LedgerService.ListTransactions:output_type -> ucn.ledger.v1.ListTransactionsResponse
+	31, // 87: ucn.ledger.v1.LedgerService.ListEscrows:output_type -> ucn.ledger.v1.ListEscrowsResponse
+	34, // 88: ucn.ledger.v1.LedgerService.ListEscrowEvents:output_type -> ucn.ledger.v1.ListEscrowEventsResponse
+	37, // 89: ucn.ledger.v1.LedgerService.ListLeases:output_type -> ucn.ledger.v1.ListLeasesResponse
+	40, // 90: ucn.ledger.v1.LedgerService.ListCharges:output_type -> ucn.ledger.v1.ListChargesResponse
+	43, // 91: ucn.ledger.v1.LedgerService.WatchBlocks:output_type -> ucn.ledger.v1.WatchBlocksResponse
+	45, // 92: ucn.ledger.v1.LedgerService.Search:output_type -> ucn.ledger.v1.SearchResponse
+	48, // 93: ucn.ledger.v1.LedgerService.GetSupply:output_type -> ucn.ledger.v1.GetSupplyResponse
+	50, // 94: ucn.ledger.v1.LedgerService.GetFees:output_type -> ucn.ledger.v1.GetFeesResponse
+	53, // 95: ucn.ledger.v1.LedgerService.GetHistoryProof:output_type -> ucn.ledger.v1.GetHistoryProofResponse
+	26, // 96: ucn.ledger.v1.LedgerService.RequestFaucet:output_type -> ucn.ledger.v1.RequestFaucetResponse
+	77, // [77:97] is the sub-list for method output_type
+	57, // [57:77] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_ucn_ledger_v1_ledger_proto_init() }
@@ -4382,7 +4560,7 @@ func file_ucn_ledger_v1_ledger_proto_init() {
 	if File_ucn_ledger_v1_ledger_proto != nil {
 		return
 	}
-	file_ucn_ledger_v1_ledger_proto_msgTypes[38].OneofWrappers = []any{
+	file_ucn_ledger_v1_ledger_proto_msgTypes[41].OneofWrappers = []any{
 		(*Hit_Block)(nil),
 		(*Hit_Transaction)(nil),
 		(*Hit_Account)(nil),
@@ -4396,7 +4574,7 @@ func file_ucn_ledger_v1_ledger_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_ledger_v1_ledger_proto_rawDesc), len(file_ucn_ledger_v1_ledger_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   46,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

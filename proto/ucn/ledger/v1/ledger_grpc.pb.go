@@ -25,6 +25,7 @@ const (
 	LedgerService_GetAccount_FullMethodName       = "/ucn.ledger.v1.LedgerService/GetAccount"
 	LedgerService_GetEscrow_FullMethodName        = "/ucn.ledger.v1.LedgerService/GetEscrow"
 	LedgerService_GetLease_FullMethodName         = "/ucn.ledger.v1.LedgerService/GetLease"
+	LedgerService_GetLeases_FullMethodName        = "/ucn.ledger.v1.LedgerService/GetLeases"
 	LedgerService_GetTransaction_FullMethodName   = "/ucn.ledger.v1.LedgerService/GetTransaction"
 	LedgerService_GetBlock_FullMethodName         = "/ucn.ledger.v1.LedgerService/GetBlock"
 	LedgerService_ListTransactions_FullMethodName = "/ucn.ledger.v1.LedgerService/ListTransactions"
@@ -56,6 +57,8 @@ type LedgerServiceClient interface {
 	GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error)
 	GetEscrow(ctx context.Context, in *GetEscrowRequest, opts ...grpc.CallOption) (*GetEscrowResponse, error)
 	GetLease(ctx context.Context, in *GetLeaseRequest, opts ...grpc.CallOption) (*GetLeaseResponse, error)
+	// GetLeases reads many leases in one call, without proofs.
+	GetLeases(ctx context.Context, in *GetLeasesRequest, opts ...grpc.CallOption) (*GetLeasesResponse, error)
 	GetTransaction(ctx context.Context, in *GetTransactionRequest, opts ...grpc.CallOption) (*GetTransactionResponse, error)
 	GetBlock(ctx context.Context, in *GetBlockRequest, opts ...grpc.CallOption) (*GetBlockResponse, error)
 	// ListTransactions is the history of an account: every transaction it sent or that names it.
@@ -151,6 +154,16 @@ func (c *ledgerServiceClient) GetLease(ctx context.Context, in *GetLeaseRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetLeaseResponse)
 	err := c.cc.Invoke(ctx, LedgerService_GetLease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) GetLeases(ctx context.Context, in *GetLeasesRequest, opts ...grpc.CallOption) (*GetLeasesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLeasesResponse)
+	err := c.cc.Invoke(ctx, LedgerService_GetLeases_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -312,6 +325,8 @@ type LedgerServiceServer interface {
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
 	GetEscrow(context.Context, *GetEscrowRequest) (*GetEscrowResponse, error)
 	GetLease(context.Context, *GetLeaseRequest) (*GetLeaseResponse, error)
+	// GetLeases reads many leases in one call, without proofs.
+	GetLeases(context.Context, *GetLeasesRequest) (*GetLeasesResponse, error)
 	GetTransaction(context.Context, *GetTransactionRequest) (*GetTransactionResponse, error)
 	GetBlock(context.Context, *GetBlockRequest) (*GetBlockResponse, error)
 	// ListTransactions is the history of an account: every transaction it sent or that names it.
@@ -367,6 +382,9 @@ func (UnimplementedLedgerServiceServer) GetEscrow(context.Context, *GetEscrowReq
 }
 func (UnimplementedLedgerServiceServer) GetLease(context.Context, *GetLeaseRequest) (*GetLeaseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLease not implemented")
+}
+func (UnimplementedLedgerServiceServer) GetLeases(context.Context, *GetLeasesRequest) (*GetLeasesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLeases not implemented")
 }
 func (UnimplementedLedgerServiceServer) GetTransaction(context.Context, *GetTransactionRequest) (*GetTransactionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTransaction not implemented")
@@ -521,6 +539,24 @@ func _LedgerService_GetLease_Handler(srv interface{}, ctx context.Context, dec f
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(LedgerServiceServer).GetLease(ctx, req.(*GetLeaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_GetLeases_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLeasesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).GetLeases(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_GetLeases_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).GetLeases(ctx, req.(*GetLeasesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -778,6 +814,10 @@ var LedgerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetLease",
 			Handler:    _LedgerService_GetLease_Handler,
+		},
+		{
+			MethodName: "GetLeases",
+			Handler:    _LedgerService_GetLeases_Handler,
 		},
 		{
 			MethodName: "GetTransaction",
