@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/cli/screen"
+	"github.com/united-containers/ucn/kit/blob"
 )
 
 // bar shows how far a transfer of bytes is, on a terminal only.
@@ -17,12 +18,16 @@ type bar struct {
 	label   string
 	total   int64
 	done    int64
+	kept    int64 // of done, by an earlier command
 	began   time.Time
 	shown   time.Time
 }
 
 // barEvery bounds how often a bar is drawn.
 const barEvery = 80 * time.Millisecond
+
+// maxLeft is the longest time left that is shown, in seconds: beyond it is a guess.
+const maxLeft = 100 * 60 * 60
 
 // bar returns a progress bar on standard error; total 0 is not known.
 func (a *app) bar(label string, total int64) *bar {
@@ -47,13 +52,18 @@ func (b *bar) draw() {
 	text := fmt.Sprintf("%s  %s", b.label, screen.Bytes(uint64(b.done)))
 	if b.total > 0 {
 		const cells = 24
-		full := int(min(b.done, b.total) * cells / b.total)
+		full := int(min(max(b.done, 0), b.total) * cells / b.total)
 		text = fmt.Sprintf("%s  %s%s %3d%%  %s of %s", b.label, strings.Repeat("█", full),
 			strings.Repeat("░", cells-full), min(b.done, b.total)*100/b.total,
 			screen.Bytes(uint64(b.done)), screen.Bytes(uint64(b.total)))
 	}
-	if seconds := b.now().Sub(b.began).Seconds(); seconds > 0.5 {
-		text += fmt.Sprintf("  %s/s", screen.Bytes(uint64(float64(b.done)/seconds)))
+	moved := float64(max(b.done-b.kept, 0))
+	if seconds := b.now().Sub(b.began).Seconds(); seconds > 0.5 && moved > 0 {
+		rate := moved / seconds
+		text += fmt.Sprintf("  %s/s", screen.Bytes(uint64(rate)))
+		if left := float64(b.total-b.done) / rate; left >= 1 && left < maxLeft {
+			text += "  " + screen.Elapsed(time.Duration(left)*time.Second) + " left"
+		}
 	}
 	_, _ = fmt.Fprintf(b.out, "\r%s\x1b[K", screen.Fit(text, b.columns-1)) // only decoration
 }
@@ -64,6 +74,21 @@ func (b *bar) end() {
 		b.draw()
 		_, _ = fmt.Fprintln(b.out) // only decoration
 	}
+}
+
+// erase takes it away: what it showed is of no interest any more.
+func (b *bar) erase() {
+	if b.out != nil && !b.shown.IsZero() {
+		_, _ = fmt.Fprint(b.out, "\r\x1b[K") // only decoration
+	}
+}
+
+// progress shows what a transfer tells.
+func (b *bar) progress() blob.Progress {
+	return blob.Progress{Moved: b.add, Kept: func(n int64) {
+		b.kept += n
+		b.add(n)
+	}}
 }
 
 func (b *bar) reader(from io.Reader) io.Reader { return &counted{from, b} }

@@ -38,6 +38,15 @@ func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, 
 // unreachable marks an error as "no network".
 func unreachable(err error) error { return &exitError{ExitUnreachable, err} }
 
+// hinted is an error with what the person can do about it.
+type hinted struct {
+	err  error
+	hint string
+}
+
+func (e *hinted) Error() string { return e.err.Error() }
+func (e *hinted) Unwrap() error { return e.err }
+
 // errTold is a failure that the command's own output has told already.
 var errTold = errors.New("told already")
 
@@ -98,7 +107,10 @@ func message(err error) string {
 // hints for what a person can do, by what is wrong.
 func hintFor(cmd *cobra.Command, err error, code int) string {
 	var typed *config.Error
+	var own *hinted
 	switch {
+	case errors.As(err, &own):
+		return own.hint
 	case code == ExitUsage && !errors.As(err, &typed) && cmd != nil:
 		return fmt.Sprintf("see `%s --help`", cmd.CommandPath())
 	case code == ExitUnreachable:

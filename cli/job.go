@@ -46,8 +46,7 @@ func (a *app) runner(l *link, keep bool) (*jobrun.Runner, screen.Screen) {
 		r.Save = func(ctx context.Context, cid, path string) error {
 			quiet := *a // no bar: the screen is drawn
 			quiet.flags.quiet = true
-			_, err := quiet.fetch(ctx, l, cid, path)
-			return err
+			return quiet.fetch(ctx, l, cid, path)
 		}
 	}
 	return r, view

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -232,8 +231,10 @@ func save(path string, s saved) error {
 	if err != nil {
 		return fmt.Errorf("write the proof: %w", err)
 	}
-	_, err = saveTo(path, bytes.NewReader(append(text, '\n')))
-	return err
+	return saveTo(path, func(w io.Writer) error {
+		_, err := w.Write(append(text, '\n'))
+		return err
+	})
 }
 
 // accountProven asks for an account, who may act for it, and the proof of both.

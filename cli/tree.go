@@ -2,81 +2,17 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/united-containers/ucn/cli/screen"
-	"github.com/united-containers/ucn/kit/blob"
 	"github.com/united-containers/ucn/kit/cid"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 )
-
-// putTree stores a folder as a directory.
-func (a *app) putTree(ctx context.Context, l *link, path, name string) (
-	stored blob.Stored, err error,
-) {
-	from, err := os.OpenRoot(path)
-	if err != nil {
-		return blob.Stored{}, err
-	}
-	defer func() { err = errors.Join(err, from.Close()) }()
-	if name == "" {
-		name = filepath.Base(filepath.Clean(path))
-	}
-	bar := a.bar("put "+name, 0)
-	defer bar.end()
-	return blob.New(l.Storage).PutTree(ctx, blob.Tree{
-		Name: name, Wrap: func(_ string, r io.Reader) io.Reader { return bar.reader(r) },
-	}, from)
-}
-
-// getTree saves a directory as a new folder, whole or not at all.
-func (a *app) getTree(ctx context.Context, l *link, root cid.CID, path string) (
-	size int64, err error,
-) {
-	if list, err := os.ReadDir(path); err == nil && len(list) > 0 {
-		return 0, usagef("%s is a folder with something in it: give another with -o", path)
-	}
-	parent := filepath.Dir(filepath.Clean(path))
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return 0, err
-	}
-	temporary, err := os.MkdirTemp(parent, ".ucn-*")
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.RemoveAll(temporary) // the error that counts is the first
-		}
-	}()
-	if err := os.Chmod(temporary, 0o755); err != nil {
-		return 0, err
-	}
-	to, err := os.OpenRoot(temporary)
-	if err != nil {
-		return 0, err
-	}
-	bar := a.bar("get "+filepath.Base(path), 0)
-	size, err = blob.New(l.Storage).GetTree(ctx, root, blob.Tree{
-		Wrap: func(_ string, r io.Reader) io.Reader { return bar.reader(r) },
-	}, to)
-	bar.end()
-	if err = errors.Join(err, to.Close()); err != nil {
-		return 0, err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return 0, err
-	}
-	return size, os.Rename(temporary, path)
-}
 
 // eachFile makes a command that does one thing to each CID given.
 func (a *app) eachFile(cmd *cobra.Command, done string,

@@ -9,16 +9,28 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/dir"
+	"github.com/united-containers/ucn/kit/fault"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 )
+
+// frame is how many bytes Get sends at once.
+const frame = 256 << 10
 
 // Storage keeps blobs in memory, whoever's they are. The zero value is ready.
 type Storage struct {
 	storagev1.UnimplementedStorageServiceServer
 
-	mu    sync.Mutex // guards blobs
-	blobs map[string]blob
+	mu      sync.Mutex // guards what follows
+	blobs   map[string]blob
+	uploads map[string]*storagev1.Upload
+	bytes   map[string][]byte // of uploads, durable
+	hook    func(effect string) error
+	moved   Moved
 }
+
+// Moved counts bytes of blobs that crossed the wire.
+type Moved struct{ In, Out int64 }
 
 type blob struct {
 	reference *storagev1.Reference
@@ -27,9 +39,59 @@ type blob struct {
 
 var _ storagev1.StorageServiceServer = (*Storage)(nil)
 
+// Hook has f called before and after each call, and with each chunk, of which it is told the name:
+// "Stat", "Stat done", "Put chunk". What it returns is what the caller gets. Nil takes it away.
+func (s *Storage) Hook(f func(effect string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hook = f
+}
+
+// Moved returns what crossed the wire since it was last asked.
+func (s *Storage) Moved() Moved {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.moved
+	s.moved = Moved{}
+	return m
+}
+
+func (s *Storage) effect(name string) error {
+	s.mu.Lock()
+	hook := s.hook
+	s.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook(name)
+}
+
+// around makes a call of do with an effect before and one after it.
+func around[T any](s *Storage, name string, do func() (*T, error)) (*T, error) {
+	if err := s.effect(name); err != nil {
+		return nil, err
+	}
+	answer, err := do()
+	if err == nil {
+		err = s.effect(name + " done")
+	}
+	return answer, err
+}
+
 // Keep stores a file and returns its CID.
 func (s *Storage) Keep(content []byte) string {
 	return s.keep(&storagev1.PutHeader{Kind: storagev1.Kind_KIND_FILE}, content)
+}
+
+// KeepAs stores a blob of another kind.
+func (s *Storage) KeepAs(kind storagev1.Kind, content []byte) string {
+	return s.keep(&storagev1.PutHeader{Kind: kind}, content)
+}
+
+// Held tells whether a blob is kept.
+func (s *Storage) Held(name string) bool {
+	_, err := s.find(name)
+	return err == nil
 }
 
 // Damage changes the bytes behind a CID.
@@ -39,12 +101,18 @@ func (s *Storage) Damage(name string) {
 	s.blobs[name].bytes[0] ^= 1
 }
 
-func (s *Storage) keep(h *storagev1.PutHeader, content []byte) string {
-	kind := cid.File
-	if h.GetKind() == storagev1.Kind_KIND_OCI_BLOB {
-		kind = cid.OCIBlob
+func kindOf(kind storagev1.Kind) cid.Kind {
+	switch kind {
+	case storagev1.Kind_KIND_OCI_BLOB:
+		return cid.OCIBlob
+	case storagev1.Kind_KIND_DIRECTORY:
+		return cid.Directory
 	}
-	c, size, err := cid.Sum(kind, bytes.NewReader(content))
+	return cid.File
+}
+
+func (s *Storage) keep(h *storagev1.PutHeader, content []byte) string {
+	c, size, err := cid.Sum(kindOf(h.GetKind()), bytes.NewReader(content))
 	if err != nil {
 		panic("clitest: " + err.Error()) // memory does not fail
 	}
@@ -64,55 +132,191 @@ func (s *Storage) find(name string) (blob, error) {
 	defer s.mu.Unlock()
 	b, ok := s.blobs[name]
 	if !ok {
-		return blob{}, notFound("blob")
+		return blob{}, fault.New(fault.NotFound, "BLOB_NOT_FOUND", "no blob %s in this account", name)
 	}
 	return b, nil
+}
+
+// resolve finds what stands at a path.
+func (s *Storage) resolve(name, path string) (blob, error) {
+	if path == "" {
+		return s.find(name)
+	}
+	root, err := cid.Parse(name)
+	if err != nil {
+		return blob{}, err
+	}
+	at, err := dir.Walk(context.Background(), root, path, s.entries)
+	if err != nil {
+		return blob{}, err
+	}
+	return s.find(at.CID.String())
+}
+
+func (s *Storage) entries(_ context.Context, c cid.CID) ([]dir.Entry, error) {
+	b, err := s.find(c.String())
+	if err != nil {
+		return nil, err
+	}
+	return dir.Decode(b.bytes)
 }
 
 // Put implements the service.
 func (s *Storage) Put(
 	stream grpc.ClientStreamingServer[storagev1.PutRequest, storagev1.PutResponse],
 ) error {
-	var header *storagev1.PutHeader
-	var content []byte
+	answer, err := around(s, "Put", func() (*storagev1.PutResponse, error) {
+		return s.put(stream)
+	})
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(answer)
+}
+
+func (s *Storage) put(
+	stream grpc.ClientStreamingServer[storagev1.PutRequest, storagev1.PutResponse],
+) (*storagev1.PutResponse, error) {
+	first, err := stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	header, content := first.GetHeader(), []byte{}
+	if b, err := s.find(header.GetExpectedCid()); err == nil {
+		return &storagev1.PutResponse{Cid: b.reference.GetCid(), Size: b.reference.GetSize(),
+			Deduplicated: true}, nil
+	}
 	for {
 		m, err := stream.Recv()
 		if err == io.EOF {
-			name := s.keep(header, content)
-			return stream.SendAndClose(&storagev1.PutResponse{
-				Cid: name, Size: uint64(len(content)),
-			})
+			break
 		} else if err != nil {
-			return err
+			return nil, err
 		}
-		if h := m.GetHeader(); h != nil {
-			header = h
+		if err := s.arrived("Put chunk", m.GetChunk()); err != nil {
+			return nil, err
 		}
 		content = append(content, m.GetChunk()...)
 	}
+	name, err := s.verified(header, content)
+	return &storagev1.PutResponse{Cid: name, Size: uint64(len(content))}, err
+}
+
+// verified keeps a blob if it is what was announced.
+func (s *Storage) verified(header *storagev1.PutHeader, content []byte) (string, error) {
+	if size := header.GetSize(); size != 0 && size != uint64(len(content)) {
+		return "", fault.New(fault.InvalidArgument, "BLOB_SIZE_MISMATCH",
+			"the blob was announced with %d bytes, %d arrived", size, len(content))
+	}
+	got, _, err := cid.Sum(kindOf(header.GetKind()), bytes.NewReader(content))
+	if err != nil {
+		return "", err
+	}
+	if want := header.GetExpectedCid(); want != "" && want != got.String() {
+		return "", fault.New(fault.InvalidArgument, cid.ReasonMismatch, "other bytes than %s", want)
+	}
+	return s.keep(header, content), nil
+}
+
+func (s *Storage) arrived(name string, chunk []byte) error {
+	s.mu.Lock()
+	s.moved.In += int64(len(chunk))
+	s.mu.Unlock()
+	return s.effect(name)
 }
 
 // Get implements the service.
 func (s *Storage) Get(
 	r *storagev1.GetRequest, stream grpc.ServerStreamingServer[storagev1.GetResponse],
 ) error {
-	b, err := s.find(r.GetCid())
+	if err := s.effect("Get"); err != nil {
+		return err
+	}
+	b, err := s.resolve(r.GetCid(), r.GetPath())
 	if err != nil {
 		return err
 	}
+	size := b.reference.GetSize()
+	length := r.GetLength()
+	if length == 0 && r.GetOffset() <= size {
+		length = size - r.GetOffset()
+	}
+	if r.GetOffset() > size || length > size-r.GetOffset() {
+		return fault.New(fault.OutOfRange, "RANGE_OUTSIDE_BLOB", "outside")
+	}
 	err = stream.Send(&storagev1.GetResponse{Part: &storagev1.GetResponse_Header{
-		Header: &storagev1.GetHeader{Reference: b.reference, Length: b.reference.GetSize()},
+		Header: &storagev1.GetHeader{Reference: b.reference, Offset: r.GetOffset(), Length: length},
 	}})
 	if err != nil {
 		return err
 	}
-	return stream.Send(&storagev1.GetResponse{Part: &storagev1.GetResponse_Chunk{Chunk: b.bytes}})
+	content := b.bytes[r.GetOffset() : r.GetOffset()+length]
+	if r.GetEncoding() == storagev1.Encoding_ENCODING_BAO_SLICE {
+		if content, err = b.slice(int64(r.GetOffset()), int64(length)); err != nil {
+			return err
+		}
+	}
+	return s.send(stream, content)
+}
+
+// slice encodes a range; bytes that were damaged are found as by the real service.
+func (b blob) slice(offset, length int64) ([]byte, error) {
+	var h cid.Hasher
+	if _, err := h.Write(b.bytes); err != nil {
+		return nil, err
+	}
+	outboard := &writerAt{}
+	root, err := h.Finish(outboard)
+	if err != nil {
+		return nil, err
+	}
+	if cid.OfFile(root).String() != b.reference.GetCid() {
+		return nil, fault.New(fault.DataLoss, "BLOB_DAMAGED", "the stored bytes are damaged")
+	}
+	var out bytes.Buffer
+	err = cid.Tree{Data: bytes.NewReader(b.bytes), Outboard: bytes.NewReader(outboard.b),
+		Size: int64(len(b.bytes)), Root: root,
+	}.CopySlice(context.Background(), &out, offset, length)
+	return out.Bytes(), err
+}
+
+type writerAt struct{ b []byte }
+
+// WriteAt implements io.WriterAt.
+func (w *writerAt) WriteAt(p []byte, off int64) (int, error) {
+	if need := int(off) + len(p); need > len(w.b) {
+		w.b = append(w.b, make([]byte, need-len(w.b))...)
+	}
+	return copy(w.b[off:], p), nil
+}
+
+func (s *Storage) send(
+	stream grpc.ServerStreamingServer[storagev1.GetResponse], content []byte,
+) error {
+	for len(content) > 0 {
+		n := min(frame, len(content))
+		chunk := bytes.Clone(content[:n]) // gRPC may look at it later
+		if err := s.effect("Get chunk"); err != nil {
+			return err
+		}
+		err := stream.Send(&storagev1.GetResponse{Part: &storagev1.GetResponse_Chunk{Chunk: chunk}})
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.moved.Out += int64(n)
+		s.mu.Unlock()
+		content = content[n:]
+	}
+	return s.effect("Get done")
 }
 
 // Stat implements the service.
 func (s *Storage) Stat(_ context.Context, r *storagev1.StatRequest) (
 	*storagev1.StatResponse, error,
 ) {
-	b, err := s.find(r.GetCid())
-	return &storagev1.StatResponse{Reference: b.reference}, err
+	return around(s, "Stat", func() (*storagev1.StatResponse, error) {
+		b, err := s.resolve(r.GetCid(), r.GetPath())
+		return &storagev1.StatResponse{Reference: b.reference}, err
+	})
 }

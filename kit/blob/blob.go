@@ -2,7 +2,9 @@
 // hashed here and compared with the answer, what is received is verified against its CID.
 //
 // It is what the CLI, the gateway and executors have in common as clients of
-// ucn.storage.v1.StorageService. It retries nothing: every call may be repeated by the caller.
+// ucn.storage.v1.StorageService. PutFile, Fetch, Copy and what moves trees go on over connections
+// that break, and where earlier calls stopped; nothing else retries: every call may be repeated by
+// the caller.
 package blob
 
 import (
@@ -90,18 +92,8 @@ type putStream = grpc.ClientStreamingClient[storagev1.PutRequest, storagev1.PutR
 
 // send sends header and bytes. It is not whole when the service answered early.
 func send(stream putStream, p Put, r io.Reader) (whole bool, err error) {
-	header := &storagev1.PutHeader{ExpectedCid: p.Expect.String(), Size: uint64(p.Size),
-		Name: p.Name, Job: p.Job, Kind: storagev1.Kind_KIND_FILE}
-	switch p.Kind {
-	case cid.OCIBlob:
-		header.Kind = storagev1.Kind_KIND_OCI_BLOB
-	case cid.Directory:
-		header.Kind = storagev1.Kind_KIND_DIRECTORY
-	}
-	if !p.Expires.IsZero() {
-		header.ExpiresMs = uint64(p.Expires.UnixMilli())
-	}
-	err = stream.Send(&storagev1.PutRequest{Part: &storagev1.PutRequest_Header{Header: header}})
+	err = stream.Send(&storagev1.PutRequest{Part: &storagev1.PutRequest_Header{
+		Header: p.header()}})
 	for err == nil {
 		chunk := make([]byte, ChunkSize) // gRPC may look at it after Send returned
 		n, readErr := fill(r, chunk)
@@ -121,6 +113,22 @@ func send(stream putStream, p Put, r io.Reader) (whole bool, err error) {
 		return false, nil
 	}
 	return false, err
+}
+
+// header is what a service is told ahead of the bytes.
+func (p Put) header() *storagev1.PutHeader {
+	header := &storagev1.PutHeader{ExpectedCid: p.Expect.String(), Size: uint64(p.Size),
+		Name: p.Name, Job: p.Job, Kind: storagev1.Kind_KIND_FILE}
+	switch p.Kind {
+	case cid.OCIBlob:
+		header.Kind = storagev1.Kind_KIND_OCI_BLOB
+	case cid.Directory:
+		header.Kind = storagev1.Kind_KIND_DIRECTORY
+	}
+	if !p.Expires.IsZero() {
+		header.ExpiresMs = uint64(p.Expires.UnixMilli())
+	}
+	return header
 }
 
 // fill reads until p is full. Unlike io.ReadFull it takes only a clean end for the end.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -30,15 +29,26 @@ const (
 type Tree struct {
 	// Name and Job label the root's reference.
 	Name, Job string
-	// Wrap is given the bytes of every file on their way, to count them; nil wraps nothing.
-	Wrap func(path string, r io.Reader) io.Reader
+	// Begin is told how many bytes all files have together before they are moved; may be nil.
+	Begin func(total int64)
+	// Tell is told how the files get on.
+	Tell Progress
+	// Resume lets GetTree go on with a folder that it began: what is right is kept, what is wrong or
+	// not of the tree is removed. Only for folders that nobody else uses.
+	Resume bool
+}
+
+func (t Tree) begin(total int64) {
+	if t.Begin != nil {
+		t.Begin(total)
+	}
 }
 
 // PutTree stores a tree of files, each directory after what is in it, and returns the root. It
 // reads nothing outside from. Links and special files are refused by name (ReasonSpecial) before
-// anything is sent. Repeating it after a failure is harmless.
+// anything is sent. Repeating it after a failure sends only what is missing.
 func (c *Client) PutTree(ctx context.Context, t Tree, from *os.Root) (Stored, error) {
-	n := 0
+	n, total := 0, int64(0)
 	err := fs.WalkDir(from.FS(), ".", func(at string, d fs.DirEntry, err error) error {
 		switch n++; {
 		case err != nil:
@@ -49,22 +59,30 @@ func (c *Client) PutTree(ctx context.Context, t Tree, from *os.Root) (Stored, er
 		case !d.IsDir() && !d.Type().IsRegular():
 			return fault.New(fault.InvalidArgument, ReasonSpecial,
 				"%s is neither a file nor a directory, and is not followed", at)
-		case at != ".":
-			return dir.CheckName(path.Base(at))
+		case at == ".":
+			return nil
+		case !d.IsDir():
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			total += info.Size()
 		}
-		return nil
+		return dir.CheckName(path.Base(at))
 	})
 	if err != nil {
 		return Stored{}, fmt.Errorf("look at the tree: %w", err)
 	}
-	p := &treePut{c: c, tree: t, from: from}
+	t.begin(total)
+	p := &treePut{c: c, tree: t, from: from, patience: &patience{}}
 	return p.directory(ctx, ".", 0)
 }
 
 type treePut struct {
-	c    *Client
-	tree Tree
-	from *os.Root
+	c        *Client
+	tree     Tree
+	from     *os.Root
+	patience *patience
 }
 
 func (p *treePut) directory(ctx context.Context, at string, depth int) (Stored, error) {
@@ -112,7 +130,11 @@ func (p *treePut) put(ctx context.Context, at string, entries []dir.Entry) (Stor
 	if at == "." {
 		one.Name, one.Job = p.tree.Name, p.tree.Job
 	}
-	stored, err := p.c.Put(ctx, one, bytes.NewReader(raw))
+	var stored Stored
+	err = p.patience.do(ctx, func() (err error) {
+		stored, err = p.c.Put(ctx, one, bytes.NewReader(raw))
+		return err
+	})
 	if err != nil {
 		return Stored{}, fmt.Errorf("store the directory %s: %w", at, err)
 	}
@@ -126,105 +148,16 @@ func (p *treePut) file(ctx context.Context, at string) (stored Stored, err error
 		return Stored{}, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	var from io.Reader = file
-	if p.tree.Wrap != nil {
-		from = p.tree.Wrap(at, file)
+	info, err := file.Stat()
+	if err != nil {
+		return Stored{}, err
 	}
-	if stored, err = p.c.Put(ctx, Put{Kind: cid.File}, from); err != nil {
+	u := &upload{c: p.c, p: Put{Kind: cid.File, Size: info.Size()}, from: file,
+		told: progress{tell: p.tree.Tell}, patience: p.patience}
+	sent, err := u.put(ctx)
+	if err != nil {
 		return Stored{}, fmt.Errorf("store %s: %w", at, err)
 	}
-	return stored, nil
-}
-
-// GetTree writes the tree with a root into an empty folder, every byte verified. It writes nothing
-// outside it, whatever the directories say. A failure leaves what was written so far.
-func (c *Client) GetTree(ctx context.Context, root cid.CID, t Tree, to *os.Root) (size int64,
-	err error) {
-	g := &treeGet{c: c, root: root, tree: t, to: to}
-	err = g.directory(ctx, "", root, 0)
-	return g.size, err
-}
-
-type treeGet struct {
-	c    *Client
-	root cid.CID
-	tree Tree
-	to   *os.Root
-	size int64
-	n    int
-}
-
-func (g *treeGet) directory(ctx context.Context, at string, named cid.CID, depth int) error {
-	if depth > dir.MaxDepth {
-		return fault.New(fault.InvalidArgument, dir.ReasonBad,
-			"%s lies more than %d directories deep", at, dir.MaxDepth)
-	}
-	entries, err := g.entries(ctx, at, named)
-	if err != nil {
-		return fmt.Errorf("read the directory %q: %w", at, err)
-	}
-	for _, e := range entries {
-		if g.n++; g.n > MaxTree {
-			return fault.New(fault.InvalidArgument, ReasonTooMany,
-				"the tree has more than %d files and directories", MaxTree)
-		}
-		inner := path.Join(at, e.Name)
-		if !e.IsDir() {
-			if err := g.file(ctx, inner, e); err != nil {
-				return err
-			}
-			continue
-		}
-		// Its owner must be able to fill it; what others may do comes afterwards.
-		if err := g.to.Mkdir(inner, 0o700); err != nil {
-			return err
-		}
-		if err := g.directory(ctx, inner, e.CID, depth+1); err != nil {
-			return err
-		}
-		if err := g.to.Chmod(inner, fs.FileMode(e.Mode)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (g *treeGet) entries(ctx context.Context, at string, named cid.CID) (
-	_ []dir.Entry, err error,
-) {
-	from, err := g.c.OpenPath(ctx, g.root, at, named)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, from.Close()) }()
-	raw, err := io.ReadAll(io.LimitReader(from, dir.MaxBytes+1))
-	if err != nil {
-		return nil, err
-	}
-	return dir.Decode(raw)
-}
-
-func (g *treeGet) file(ctx context.Context, at string, e dir.Entry) (err error) {
-	from, err := g.c.OpenPath(ctx, g.root, at, e.CID)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", at, err)
-	}
-	defer func() { err = errors.Join(err, from.Close()) }()
-	file, err := g.to.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fs.FileMode(e.Mode)|0o200)
-	if err != nil {
-		return err
-	}
-	var bytes io.Reader = from
-	if g.tree.Wrap != nil {
-		bytes = g.tree.Wrap(at, from)
-	}
-	n, err := io.Copy(file, bytes)
-	g.size += n
-	if err == nil {
-		err = file.Chmod(fs.FileMode(e.Mode))
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return fmt.Errorf("save %s: %w", at, err)
-	}
-	return nil
+	p.patience.next()
+	return sent.Stored, nil
 }

@@ -14,6 +14,8 @@ const (
 	ReasonMismatch fault.Reason = "CID_MISMATCH"
 	// ReasonSlice: a slice that cannot be: of an OCI blob, or with a negative range.
 	ReasonSlice fault.Reason = "BAD_SLICE"
+	// ReasonPrefix: what is there of a file are not its first bytes.
+	ReasonPrefix fault.Reason = "WRONG_PREFIX"
 )
 
 func bad(format string, args ...any) error {
@@ -30,6 +32,12 @@ func Mismatch(want, got CID) error {
 func mismatch(want CID, format string, args ...any) error {
 	return fault.New(fault.InvalidArgument, ReasonMismatch, "bytes do not match the CID %s: %s",
 		want, fmt.Sprintf(format, args...))
+}
+
+// WrongPrefix says that what is there of a blob is something else.
+func WrongPrefix(c CID) error {
+	return fault.New(fault.InvalidArgument, ReasonPrefix,
+		"what is there are not the first bytes of %s", c)
 }
 
 func badSlice(format string, args ...any) error {
