@@ -106,6 +106,9 @@ type Engine struct {
 	settled   endings
 	summaries summaries
 
+	// purses hold what is being promised of escrows.
+	purses purses
+
 	// notes are what is known of runs that wait; lost at a restart, found again soon.
 	notes notes
 
@@ -207,12 +210,12 @@ func (e *Engine) judgeEscrow(ctx context.Context, j *Job) error {
 	} else if err != nil {
 		return fmt.Errorf("look the escrow up: %w", err)
 	}
-	j.Expires = e.lastLease(escrow)
+	j.Expires = e.lastLease(&escrow)
 	return e.checkEscrow(j, escrow, e.deps.Now())
 }
 
 // lastLease is when the escrow does not pay for a lease any more.
-func (e *Engine) lastLease(s Escrow) time.Time { return s.Expires.Add(-e.policy.ClaimWindow) }
+func (e *Engine) lastLease(s *Escrow) time.Time { return s.Expires.Add(-e.policy.ClaimWindow) }
 
 // insert saves a new job, unless another call was quicker; then it returns that one's.
 func (e *Engine) insert(ctx context.Context, j *Job) (*Job, error) {

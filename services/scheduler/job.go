@@ -180,6 +180,8 @@ type Run struct {
 	// for: it rises before every lease and is never used again.
 	Slot  uint32
 	Epoch uint64
+	// Lease is the lane's newest lease that was placed, which the next one supersedes.
+	Lease tx.LeaseID
 	// Task is the index of an array's task; Counted tells that its end is counted.
 	Task    uint32
 	Counted bool

@@ -59,7 +59,7 @@ func (e *Engine) advance(ctx context.Context, j *Job) (map[uint32][]byte, error)
 		if j.CancelReason != "" || j.Array.Closed || j.Array.Next >= j.Spec.Tasks {
 			continue
 		}
-		next := Run{Slot: r.Slot, Epoch: r.Epoch, Task: j.Array.Next}
+		next := Run{Slot: r.Slot, Epoch: r.Epoch, Lease: r.Lease, Task: j.Array.Next}
 		if err := e.begun(j, &next, fmt.Sprintf("waiting: task %d comes next", next.Task)); err != nil {
 			return nil, err
 		}
@@ -200,22 +200,6 @@ func (j *Job) ending() (EndReason, string) {
 		return Completed, fmt.Sprintf("%d tasks completed", j.Array.Completed)
 	}
 	return Completed, fmt.Sprintf("%d replicas completed", len(j.Runs))
-}
-
-// share is what of an escrow's money a lease for the run may promise: the lanes that hold no lease
-// get the same each. What was asked for and may not be on the chain yet is not given again.
-func (j *Job) share(unreserved uint64) uint64 {
-	idle := uint64(0)
-	for i := range j.Runs {
-		r := &j.Runs[i]
-		if a := r.Current(); r.Live() && !a.Placed {
-			unreserved -= min(unreserved, uint64(a.Lease.Lease.Budget))
-		}
-		if r.Waits() {
-			idle++
-		}
-	}
-	return unreserved / max(idle, 1)
 }
 
 // lostAfter is the silence after which a host of the job counts as lost.

@@ -22,12 +22,15 @@ func (e *Engine) place(ctx context.Context, j *Job, r *Run, fit []Candidate) {
 	ctx, done := e.deps.Trace(ctx, j.Traceparent, "scheduler.place")
 	var err error
 	defer func() { done(err) }()
-	var escrow Escrow
-	if escrow, err = e.deps.Ledger.Escrow(ctx, j.Escrow); err != nil {
+	purse := e.purses.open(j.Escrow)
+	defer e.purses.close(purse)
+	var money *funds
+	if money, err = e.fund(ctx, purse, r); err != nil {
 		e.release(j, fit[:min(len(fit), 1)])
 		e.escrowTrouble(ctx, j, r, err)
 		return
 	}
+	escrow := &money.escrow
 	j.Expires = e.lastLease(escrow)
 	if !j.Expires.After(e.deps.Now()) {
 		e.release(j, fit[:min(len(fit), 1)])
@@ -36,7 +39,7 @@ func (e *Engine) place(ctx context.Context, j *Job, r *Run, fit []Candidate) {
 			escrow.Expires.UTC().Format(time.RFC3339)))
 		return
 	}
-	if err = e.placeOnOne(ctx, j, r, fit, escrow); !errors.Is(err, errSettled) {
+	if err = e.placeOnOne(ctx, j, r, fit, money); !errors.Is(err, errSettled) {
 		e.holdBack(ctx, j, r.ID, err)
 	}
 }
@@ -47,7 +50,7 @@ var errSettled = errors.New("the run does not wait for this")
 
 // placeOnOne returns errSettled, or the last candidate's answer when none took the run.
 func (e *Engine) placeOnOne(
-	ctx context.Context, j *Job, r *Run, fit []Candidate, escrow Escrow,
+	ctx context.Context, j *Job, r *Run, fit []Candidate, money *funds,
 ) error {
 	var last error
 	for i, c := range fit {
@@ -55,7 +58,7 @@ func (e *Engine) placeOnOne(
 		if i > 0 {
 			e.book.Hold(host.Executor, j.Spec.Resources)
 		}
-		err := e.placeOn(ctx, j, r, c.Offer, escrow)
+		err := e.placeOn(ctx, j, r, c.Offer, money)
 		if err == nil {
 			return errSettled
 		}
@@ -81,8 +84,8 @@ func (e *Engine) release(j *Job, held []Candidate) {
 	}
 }
 
-func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, s Escrow) error {
-	terms, err := e.terms(j, r, o, s)
+func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, money *funds) error {
+	terms, err := e.promise(ctx, j, r, o, money)
 	if err != nil {
 		return err
 	}
@@ -90,41 +93,46 @@ func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, s Escrow
 		State: Pending, Host: o.Host, Prices: o.Prices, Created: e.deps.Now(),
 		Reason: "asked " + o.Host.Name,
 	}
-	if _, err := io.ReadFull(e.deps.Random, attempt.ID[:]); err != nil {
-		return fmt.Errorf("draw an attempt id: %w", err)
-	}
-	ask := Ask{
-		Revision: j.Revision, Run: r.ID, Task: r.Task, Attempt: attempt.ID,
-		OfferHash: o.Hash, Resources: j.Spec.Resources, Terms: terms,
-	}
-	askCtx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
-	defer cancel()
-	signed, err := e.deps.Hosts.Ask(askCtx, o.Host, ask)
+	attempt.Lease, err = e.ask(ctx, j, r, &attempt.ID, asking{o, terms, &money.escrow})
 	if err != nil {
+		money.purse.forget(r.ID)
 		return err
 	}
-	if err := e.checkLease(&signed, o, ask, s); err != nil {
-		return err
-	}
-	attempt.Lease = signed
-	return e.commit(ctx, j.ID, ask.Run, attempt)
+	return e.commit(ctx, j.ID, r.ID, attempt, money.purse)
 }
 
-// terms says what the lease shall allow, within what the escrow has left.
-func (e *Engine) terms(j *Job, r *Run, o *Offer, s Escrow) (Terms, error) {
-	now := e.deps.Now()
-	budget := j.share(min(s.Unreserved, j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, s.Used)))
-	rate, _ := o.draws(j.Spec.Resources)
-	switch {
-	case budget == 0 || s.Unreserved < s.Floor:
-		return Terms{}, fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
-	case budget < j.Spec.Holdback:
-		return Terms{}, fmt.Errorf("%w: the %d grains that are free for a lease do not cover its "+
-			"holdback of %d", ErrEscrow, budget, j.Spec.Holdback)
-	case rate > s.MaxRate-min(s.MaxRate, s.Rate):
-		return Terms{}, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour",
-			ErrEscrow, rate)
+// asking is what a host is asked for.
+type asking struct {
+	offer  *Offer
+	terms  Terms
+	escrow *Escrow
+}
+
+// ask has a host sign a lease for a new attempt, whose id it draws.
+func (e *Engine) ask(
+	ctx context.Context, j *Job, r *Run, id *AttemptID, of asking,
+) (SignedLease, error) {
+	if _, err := io.ReadFull(e.deps.Random, id[:]); err != nil {
+		return SignedLease{}, fmt.Errorf("draw an attempt id: %w", err)
 	}
+	ask := Ask{
+		Revision: j.Revision, Run: r.ID, Task: r.Task, Attempt: *id,
+		OfferHash: of.offer.Hash, Resources: j.Spec.Resources, Terms: of.terms,
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
+	defer cancel()
+	signed, err := e.deps.Hosts.Ask(ctx, of.offer.Host, ask)
+	if err != nil {
+		return SignedLease{}, err
+	}
+	return signed, e.checkLease(&signed, of.offer, ask, of.escrow)
+}
+
+// promise says what the lease shall allow, and sets the money for it aside.
+func (e *Engine) promise(
+	ctx context.Context, j *Job, r *Run, o *Offer, money *funds,
+) (Terms, error) {
+	s, now := &money.escrow, e.deps.Now()
 	if len(s.Payees) > 0 && !slices.Contains(s.Payees, o.Payee) {
 		return Terms{}, fmt.Errorf("%w: its payees do not include the host's", ErrEscrow)
 	}
@@ -135,17 +143,50 @@ func (e *Engine) terms(j *Job, r *Run, o *Offer, s Escrow) (Terms, error) {
 	if latest := e.lastLease(s); until.After(latest) {
 		until = latest
 	}
-	return Terms{
+	t := Terms{
 		Escrow: j.Escrow, Subject: j.ID, Slot: r.Slot, Epoch: r.Epoch + 1,
-		Budget: budget,
-		Trust:  j.Spec.Trust, Holdback: j.Spec.Holdback, AckKeys: s.AckKeys,
+		Trust: j.Spec.Trust, Holdback: j.Spec.Holdback, AckKeys: s.AckKeys,
 		ClaimWindow: e.policy.ClaimWindow,
 		PlaceBy:     now.Add(e.policy.PlaceWithin), Until: until,
-	}, nil
+		Supersedes: money.old,
+	}
+	var err error
+	t.Budget, err = e.setAside(ctx, j, r, o, money)
+	return t, err
+}
+
+// setAside promises the run its share of the escrow, and returns that. The job is read again: what
+// other lanes were given since is in its record, or in the purse.
+func (e *Engine) setAside(
+	ctx context.Context, j *Job, r *Run, o *Offer, money *funds,
+) (uint64, error) {
+	p := money.purse
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(j.Runs) > 1 {
+		var err error
+		if j, err = e.deps.Store.Job(ctx, j.ID); err != nil {
+			return 0, fmt.Errorf("read the job again: %w", err)
+		}
+	}
+	frees, freesRate := money.frees(e.deps.Now().Add(e.policy.PlaceWithin))
+	budget := p.share(j, r.ID, frees)
+	rate, _ := o.draws(j.Spec.Resources)
+	switch left := p.rateLeft(r.ID, freesRate); {
+	case budget == 0 || addUpTo(p.escrow.Unreserved, frees) < p.escrow.Floor:
+		return 0, fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
+	case budget < j.Spec.Holdback:
+		return 0, fmt.Errorf("%w: the %d grains that are free for a lease do not cover its holdback "+
+			"of %d", ErrEscrow, budget, j.Spec.Holdback)
+	case rate > left:
+		return 0, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour", ErrEscrow, rate)
+	}
+	p.promised[r.ID] = promise{budget: budget, frees: frees, rate: rate, freesRate: freesRate}
+	return budget, nil
 }
 
 // checkLease compares what the host signed with what it was asked and with its own offer.
-func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask, s Escrow) error {
+func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask, s *Escrow) error {
 	l, t := &signed.Lease, a.Terms
 	wrong := ""
 	switch {
@@ -206,7 +247,9 @@ func millis(t time.Time) uint64 { return uint64(max(0, t.UnixMilli())) }
 
 // commit writes the intent, puts the lease on the chain and writes that it is there. A crash in
 // between is taken up by resume: the lease is known before it is sent.
-func (e *Engine) commit(ctx context.Context, id job.ID, run RunID, attempt Attempt) error {
+func (e *Engine) commit(
+	ctx context.Context, id job.ID, run RunID, attempt Attempt, purse *purse,
+) error {
 	waits := false
 	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
 		r := j.Run(run)
@@ -220,19 +263,25 @@ func (e *Engine) commit(ctx context.Context, id job.ID, run RunID, attempt Attem
 		return "attempt.asked", r
 	})
 	if err != nil {
+		purse.forget(run)
 		return fmt.Errorf("%w: write the attempt down: %w", errSettled, err) // it may be
 	}
 	if !waits {
+		purse.forget(run)
 		return errSettled
 	}
+	purse.take()
+	defer purse.land(run)
 	err = e.deps.Ledger.PlaceLease(ctx, attempt.Lease)
 	switch {
 	case err == nil:
 		err = e.leased(ctx, id, attempt.ID)
 	case errors.Is(err, ErrLeaseRefused):
 		e.endAttempt(ctx, id, attempt.ID, Refused, err.Error())
+		purse.forget(run)
 	case errors.Is(err, ErrNotPlaced):
 		e.withdraw(ctx, id, attempt.ID, err)
+		purse.forget(run)
 	} // otherwise unknown: resume or the sweep finds out
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSettled, err)
@@ -273,6 +322,7 @@ func (e *Engine) leased(ctx context.Context, id job.ID, attempt AttemptID) error
 			return "", nil
 		}
 		r.replace(a, e.deps.Now())
+		r.Lease = a.Lease.ID
 		a.Placed = true // also of one that has ended: a quick host's report came first
 		if a.State == Pending {
 			a.State, a.Reason = Leased, "leased to "+a.Host.Name

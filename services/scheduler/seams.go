@@ -58,6 +58,8 @@ type LeaseState struct {
 	Settled bool
 	// Claimable is until when it may be charged, by the chain's time at the earliest.
 	Claimable time.Time
+	// Leaf is all that the chain holds of it.
+	Leaf tx.LeaseState
 }
 
 // Ask is the question to a host.
@@ -84,6 +86,8 @@ type Terms struct {
 	ClaimWindow time.Duration
 	PlaceBy     time.Time
 	Until       time.Time
+	// Supersedes is the lease of the lane that this one takes the place of; zero: none.
+	Supersedes tx.LeaseID
 }
 
 // Task is a job as it is delivered to the host that holds the lease.

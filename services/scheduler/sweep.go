@@ -84,6 +84,10 @@ func (e *Engine) findLease(id job.ID, attempt AttemptID) {
 		if a == nil || a.Placed || a.State == Ended || e.isInflight(r.ID) {
 			return
 		}
+		purse := e.purses.open(j.Escrow)
+		defer e.purses.close(purse)
+		purse.take()
+		defer purse.land(r.ID)
 		_, err = e.deps.Ledger.Lease(ctx, a.Lease.ID)
 		if errors.Is(err, ErrNotFound) {
 			why, _ := j.stops(r)

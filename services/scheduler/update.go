@@ -83,7 +83,7 @@ func (e *Engine) resize(j *Job, n uint32) error {
 		case r.Slot >= n:
 			e.leave(r)
 		case r.Surplus && r.State == Ended && r.End == Cancelled:
-			again := Run{Slot: r.Slot, Epoch: r.Epoch}
+			again := Run{Slot: r.Slot, Epoch: r.Epoch, Lease: r.Lease}
 			if err := e.begun(j, &again, "waiting: more replicas are wanted"); err != nil {
 				return err
 			}

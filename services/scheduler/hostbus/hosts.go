@@ -87,12 +87,16 @@ func termsPB(t scheduler.Terms) *marketv1.LeaseTerms {
 	for i := range t.AckKeys {
 		keys[i] = t.AckKeys[i][:]
 	}
-	return &marketv1.LeaseTerms{
+	out := &marketv1.LeaseTerms{
 		Escrow: t.Escrow[:], Subject: t.Subject[:], Slot: t.Slot, Epoch: t.Epoch,
 		Budget: t.Budget, Trust: t.Trust, Holdback: t.Holdback, AckKeys: keys,
 		ClaimWindow: uint64(t.ClaimWindow.Milliseconds()),
 		PlaceBy:     uint64(t.PlaceBy.UnixMilli()), Until: uint64(t.Until.UnixMilli()),
 	}
+	if t.Supersedes != (tx.LeaseID{}) {
+		out.Supersedes = t.Supersedes[:]
+	}
+	return out
 }
 
 // maxUpdates is how many updates are read in search of the host's word on the attempt: an attempt

@@ -122,7 +122,7 @@ func TestAsk(t *testing.T) {
 		terms := r.GetTerms()
 		if len(r.GetRun()) != 16 || len(r.GetAttempt()) != 16 || len(r.GetOfferHash()) != 32 ||
 			terms.GetEpoch() != 3 || terms.GetUntil() != 9000 || terms.GetHoldback() != 2 ||
-			len(terms.GetAckKeys()) != 1 ||
+			len(terms.GetAckKeys()) != 1 || len(terms.GetSupersedes()) != 32 ||
 			r.GetRevision().GetRevision().GetSpec().GetName() != "a" {
 			t.Errorf("asked %v", r)
 		}
@@ -131,6 +131,7 @@ func TestAsk(t *testing.T) {
 	got, err := h.hosts.Ask(t.Context(), h.host, scheduler.Ask{
 		Revision: revision(t), Terms: scheduler.Terms{
 			Epoch: 3, Holdback: 2, Until: time.UnixMilli(9000), AckKeys: []sig.PublicKey{{3}},
+			Supersedes: tx.LeaseID{5},
 		},
 	})
 	if err != nil || got.Lease.Epoch != 3 || got.Lease.Budget != 7 {

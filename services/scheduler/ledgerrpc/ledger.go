@@ -72,7 +72,13 @@ func (l *Ledger) Lease(ctx context.Context, id tx.LeaseID) (scheduler.LeaseState
 	} else if err != nil {
 		return scheduler.LeaseState{}, fmt.Errorf("read lease: %w", err)
 	}
-	return stateOf(r.GetLease()), nil
+	leaf, err := tx.LeaseStateFromPB(r.GetLease())
+	if err != nil {
+		return scheduler.LeaseState{}, fmt.Errorf("read lease: %w", err)
+	}
+	state := stateOf(r.GetLease())
+	state.Leaf = leaf
+	return state, nil
 }
 
 func stateOf(held *chainv1.LeaseState) scheduler.LeaseState {

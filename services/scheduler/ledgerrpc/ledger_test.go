@@ -215,9 +215,15 @@ func TestReads(t *testing.T) {
 			Assigner: assigner[:], Expires: math.MaxUint64,
 		},
 	}
+	terms := tx.Lease{
+		Escrow: tx.EscrowID{1}, Subject: owner[:], Slot: 7, Payee: owner, AgentKey: key,
+		AckKeys: []sig.PublicKey{key}, PriceHash: tx.Hash{6}, OfferHash: tx.Hash{7},
+	}
 	f := &fake{
 		escrow: &ledgerv1.GetEscrowResponse{Escrow: escrow, Unreserved: 50},
-		lease:  &ledgerv1.GetLeaseResponse{Lease: &chainv1.LeaseState{Until: 5000, End: 4000}},
+		lease: &ledgerv1.GetLeaseResponse{Lease: &chainv1.LeaseState{
+			Lease: terms.PB(), Until: 5000, End: 4000,
+		}},
 	}
 	l, _ := open(f)
 	got, err := l.Escrow(t.Context(), tx.EscrowID{1})
@@ -230,7 +236,8 @@ func TestReads(t *testing.T) {
 		t.Errorf("an escrow that never expires cannot be written down: %v", err)
 	}
 	state, err := l.Lease(t.Context(), tx.LeaseID{1})
-	if err != nil || state.Until.UnixMilli() != 5000 || state.Ended.UnixMilli() != 4000 {
+	if err != nil || state.Until.UnixMilli() != 5000 || state.Ended.UnixMilli() != 4000 ||
+		state.Leaf.Lease.Slot != 7 {
 		t.Errorf("Lease = %+v, %v", state, err)
 	}
 	f.escrow.Escrow.Owner = owner[1:]

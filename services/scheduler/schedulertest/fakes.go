@@ -62,6 +62,10 @@ func (l *Ledger) Fund(j *scheduler.Job) {
 func (l *Ledger) Change(id tx.EscrowID, fn func(*scheduler.Escrow)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.changeHeld(id, fn)
+}
+
+func (l *Ledger) changeHeld(id tx.EscrowID, fn func(*scheduler.Escrow)) {
 	s := l.escrows[id]
 	fn(&s)
 	l.escrows[id] = s
@@ -158,15 +162,19 @@ func (l *Ledger) PlaceLease(_ context.Context, s scheduler.SignedLease) error {
 		if err := l.supersede(&s.Lease); err != nil {
 			return err
 		}
+		if err := l.reserve(&s.Lease); err != nil {
+			return err
+		}
 		l.terms[s.ID] = Paid{
 			Escrow: s.Lease.Escrow, Slot: s.Lease.Slot, Epoch: s.Lease.Epoch, From: l.now(),
 		}
 		until := time.UnixMilli(int64(s.Lease.Until))
-		l.leases[s.ID] = scheduler.LeaseState{Until: until, Claimable: until.Add(windowOf(s))}
+		l.leases[s.ID] = scheduler.LeaseState{
+			Until: until, Claimable: until.Add(windowOf(s)), Leaf: tx.LeaseState{
+				Lease: s.Lease, From: l.millis(), Budget: s.Lease.Budget, Until: s.Lease.Until,
+			},
+		}
 		l.placed++
-		e := l.escrows[s.Lease.Escrow]
-		e.Used += uint64(s.Lease.Budget)
-		l.escrows[s.Lease.Escrow] = e
 	}
 	return l.failAfter("PlaceLease")
 }
@@ -213,14 +221,45 @@ func (l *Ledger) supersede(next *tx.Lease) error {
 		if held.Epoch >= next.Epoch {
 			return fmt.Errorf("%w: its epoch is not higher", scheduler.ErrLeaseRefused)
 		}
-		if s := l.leases[id]; s.Ended.IsZero() {
-			s.Claimable = s.Claimable.Add(l.now().Sub(s.Until))
-			s.Ended = l.now()
-			l.leases[id] = s
+		if l.leases[id].Ended.IsZero() {
+			l.over(id)
 		}
 	}
 	return nil
 }
+
+// over ends a lease and frees what cannot be paid on it any more. The caller holds mu.
+func (l *Ledger) over(id tx.LeaseID) {
+	s := l.leases[id]
+	terms := &s.Leaf.Lease
+	free := uint64(price.Freed(&s.Leaf, l.millis()))
+	l.changeHeld(terms.Escrow, func(e *scheduler.Escrow) {
+		e.Unreserved, e.Used, e.Rate = e.Unreserved+free, e.Used-free, e.Rate-uint64(terms.Rate)
+	})
+	s.Claimable, s.Ended = s.Claimable.Add(l.now().Sub(s.Until)), l.now()
+	s.Leaf.End, s.Leaf.RateFreed = l.millis(), true
+	l.leases[id] = s
+}
+
+// reserve takes what a lease may be paid from what its escrow has free. The caller holds mu.
+func (l *Ledger) reserve(lease *tx.Lease) error {
+	e := l.escrows[lease.Escrow]
+	budget, rate := uint64(lease.Budget), uint64(lease.Rate)
+	switch {
+	case budget > e.Unreserved:
+		return fmt.Errorf("%w: UNRESERVED_TOO_LOW", scheduler.ErrLeaseRefused)
+	case e.Used+budget > e.MaxTotal:
+		return fmt.Errorf("%w: MAX_TOTAL", scheduler.ErrLeaseRefused)
+	case e.Rate+rate > e.MaxRate:
+		return fmt.Errorf("%w: MAX_RATE", scheduler.ErrLeaseRefused)
+	}
+	l.changeHeld(lease.Escrow, func(e *scheduler.Escrow) {
+		e.Unreserved, e.Used, e.Rate = e.Unreserved-budget, e.Used+budget, e.Rate+rate
+	})
+	return nil
+}
+
+func (l *Ledger) millis() tx.Millis { return tx.Millis(l.now().UnixMilli()) }
 
 // Paid is an interval in which a lease of a lane may be charged.
 type Paid struct {
@@ -255,10 +294,8 @@ func (l *Ledger) EndLease(_ context.Context, id tx.LeaseID) error {
 		return scheduler.ErrNotFound
 	}
 	if s.Ended.IsZero() {
-		s.Claimable = s.Claimable.Add(l.now().Sub(s.Until))
-		s.Ended = l.now()
+		l.over(id)
 	}
-	l.leases[id] = s
 	return l.failAfter("EndLease")
 }
 

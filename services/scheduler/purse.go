@@ -1,0 +1,213 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/united-containers/ucn/chain/price"
+	"github.com/united-containers/ucn/chain/tx"
+)
+
+// purseLife is how long what was read of an escrow may be used again while leases of other lanes
+// are on their way to the chain.
+const purseLife = 100 * time.Millisecond
+
+// purses holds one purse for each escrow that something is being placed from.
+type purses struct {
+	mu sync.Mutex
+	of map[tx.EscrowID]*purse
+}
+
+// purse shares an escrow's money among the lanes of its job that are placed at the same time. It
+// knows what each was promised before its host is asked, and the escrow is never read while a lease
+// is on its way: so each promise is counted once, as one or as reserved.
+type purse struct {
+	id    tx.EscrowID
+	users int // guarded by the mutex of purses
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	// landing counts leases on their way, reading tells that the escrow is being read: only one of
+	// the two is ever so. needed counts who waits to read; nothing more takes off meanwhile.
+	landing int
+	reading bool
+	needed  int
+	// escrow is what was read, at.
+	escrow Escrow
+	at     time.Time
+	// promised is what runs were promised and the escrow, when it was read, did not hold; landed are
+	// those of them that it holds now.
+	promised map[RunID]promise
+	landed   map[RunID]promise
+}
+
+// promise is what a lease will take of an escrow, and what superseding another gives back.
+type promise struct{ budget, frees, rate, freesRate uint64 }
+
+func (p promise) net() uint64     { return p.budget - min(p.budget, p.frees) }
+func (p promise) netRate() uint64 { return p.rate - min(p.rate, p.freesRate) }
+
+// open returns the escrow's purse; close gives it back.
+func (p *purses) open(id tx.EscrowID) *purse {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held := p.of[id]
+	if held == nil {
+		held = &purse{id: id, promised: map[RunID]promise{}, landed: map[RunID]promise{}}
+		held.changed = sync.NewCond(&held.mu)
+		if p.of == nil {
+			p.of = map[tx.EscrowID]*purse{}
+		}
+		p.of[id] = held
+	}
+	held.users++
+	return held
+}
+
+func (p *purses) close(held *purse) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if held.users--; held.users == 0 {
+		delete(p.of, held.id)
+	}
+}
+
+// read returns the escrow as it stands, or stood a moment ago while leases are on their way.
+func (p *purse) read(ctx context.Context, e *Engine) (Escrow, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.needed++
+	for p.reading || p.landing > 0 {
+		if age := e.deps.Now().Sub(p.at); age >= 0 && age < purseLife {
+			p.needed--
+			p.changed.Broadcast()
+			return p.escrow, nil
+		}
+		p.changed.Wait()
+	}
+	p.needed--
+	p.reading = true
+	p.mu.Unlock()
+	escrow, err := e.deps.Ledger.Escrow(ctx, p.id)
+	p.mu.Lock()
+	p.reading = false
+	if err == nil {
+		p.escrow, p.at = escrow, e.deps.Now()
+		clear(p.landed)
+	}
+	p.changed.Broadcast()
+	return escrow, err
+}
+
+// take waits until the escrow is not being read and lets a lease go on its way, until land.
+func (p *purse) take() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.reading || p.needed > 0 {
+		p.changed.Wait()
+	}
+	p.landing++
+}
+
+// land tells that what became of a run's lease is known and written down, or that the job's record
+// holds it as one whose fate is not.
+func (p *purse) land(run RunID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.landing--
+	if held, ok := p.promised[run]; ok {
+		p.landed[run] = held
+		delete(p.promised, run)
+	}
+	p.changed.Broadcast()
+}
+
+// forget takes a promise back that came to nothing.
+func (p *purse) forget(run RunID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.promised, run)
+}
+
+// share is what of the escrow's money a lease for the run may promise: what the lease that it
+// supersedes frees, and of what is free the same as every other lane that waits.
+func (p *purse) share(j *Job, run RunID, frees uint64) uint64 {
+	s := &p.escrow
+	free := min(s.Unreserved, j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, s.Used))
+	less := func(amount uint64) { free -= min(free, amount) }
+	idle := uint64(1)
+	for i := range j.Runs {
+		r := &j.Runs[i]
+		held, ok := p.promised[r.ID]
+		if !ok {
+			held, ok = p.landed[r.ID]
+		}
+		switch a := r.Current(); {
+		case r.ID == run:
+		case ok:
+			less(held.net())
+		case r.Live() && !a.Placed: // whose fate is not known, or of an earlier life
+			less(uint64(a.Lease.Lease.Budget))
+		case r.Waits():
+			idle++
+		}
+	}
+	return min(addUpTo(free/idle, frees), j.Spec.MaxTotal)
+}
+
+// rateLeft is what the escrow's max_rate leaves for a run.
+func (p *purse) rateLeft(run RunID, freesRate uint64) uint64 {
+	used := p.escrow.Rate - min(p.escrow.Rate, freesRate)
+	for _, held := range []map[RunID]promise{p.promised, p.landed} {
+		for other, promised := range held {
+			if other != run {
+				used = addUpTo(used, promised.netRate())
+			}
+		}
+	}
+	return p.escrow.MaxRate - min(p.escrow.MaxRate, used)
+}
+
+// funds is what a run is placed with.
+type funds struct {
+	purse  *purse
+	escrow Escrow
+	// old is the lease that is superseded, zero for none, and leaf what the chain holds of it.
+	old  tx.LeaseID
+	leaf tx.LeaseState
+}
+
+// frees is what superseding surely frees if it is done by a time.
+func (f *funds) frees(by time.Time) (grains, rate uint64) {
+	if f.old == (tx.LeaseID{}) {
+		return 0, 0
+	}
+	if !f.leaf.RateFreed {
+		rate = uint64(f.leaf.Lease.Rate)
+	}
+	return uint64(price.Freed(&f.leaf, tx.Millis(millis(by)))), rate
+}
+
+// fund reads what a run can be placed with: the escrow, and then the lane's last lease, so that
+// what it left is counted once too little rather than twice.
+func (e *Engine) fund(ctx context.Context, p *purse, r *Run) (*funds, error) {
+	escrow, err := p.read(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	f := &funds{purse: p, escrow: escrow}
+	if r.Lease == (tx.LeaseID{}) {
+		return f, nil
+	}
+	state, err := e.deps.Ledger.Lease(ctx, r.Lease)
+	switch {
+	case err == nil && !state.Leaf.Settled && !state.Leaf.RateFreed:
+		f.old, f.leaf = r.Lease, state.Leaf
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return nil, fmt.Errorf("look at the lane's last lease: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,154 @@
+package scheduler_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/services/scheduler"
+	"github.com/united-containers/ucn/services/scheduler/schedulertest"
+)
+
+// delays makes every call take its own time, so that lanes are placed one between another.
+type delays struct {
+	mu sync.Mutex
+	r  *rand.Rand
+}
+
+func (d *delays) wait() {
+	d.mu.Lock()
+	wait := time.Duration(d.r.IntN(60)) * time.Millisecond
+	d.mu.Unlock()
+	time.Sleep(wait)
+}
+
+func (d *delays) chance(of int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.r.IntN(of) == 0
+}
+
+// TestLanesShareEvenly: whichever call comes between which, whoever declines and whatever answer is
+// lost, lanes share the escrow's money evenly, all of it, and the chain never refuses for money.
+func TestLanesShareEvenly(t *testing.T) {
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lanesShare(t, rand.New(rand.NewPCG(seed, 2)))
+			})
+		})
+	}
+}
+
+func lanesShare(t *testing.T, r *rand.Rand) {
+	m := newMarket(t)
+	defer m.stop()
+	const total = 1_000_000
+	m.ledger.MaxTotal = total
+	lanes := 2 + r.IntN(5)
+	d := &delays{r: r}
+	m.ledger.Fail = func(string) error { d.wait(); return nil }
+	m.ledger.FailAfter = func(method string) error {
+		if method == "PlaceLease" && d.chance(6) {
+			return fmt.Errorf("the answer was lost")
+		}
+		return nil
+	}
+	m.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, _ *tx.Lease) error {
+		d.wait()
+		if d.chance(4) {
+			return fmt.Errorf("%w: POLICY", scheduler.ErrDeclined)
+		}
+		return nil
+	}
+	for n := range byte(8) {
+		m.offer(n+1, 1000)
+	}
+	j := m.submitSpec(replicas(uint32(lanes)))
+	for range 12 {
+		time.Sleep(5 * time.Second)
+		for n := range byte(8) {
+			m.offer(n+1, 1000)
+		}
+	}
+	for _, run := range m.read(j.ID).Runs {
+		a := run.Current()
+		if a == nil || !a.Placed {
+			t.Fatalf("lane %d has no lease: %s", run.Slot, run.Reason)
+		}
+		if got := uint64(a.Lease.Lease.Budget); got < total/uint64(lanes) || run.Tries != 1 {
+			t.Errorf("lane %d of %d has %d after %d tries", run.Slot, lanes, got, run.Tries)
+		}
+	}
+}
+
+// TestRatesAreCounted: lanes that are placed at the same time keep within max_rate together,
+// without the chain's refusal.
+func TestRatesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
+			l.Rate = 1000
+			return nil
+		}
+		j := schedulertest.NewJob(1, 1)
+		j.Runs, j.Spec.Lanes, j.Spec.Always = nil, 3, true
+		m.ledger.Fund(j)
+		m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) { s.MaxRate = 2500 })
+		if _, err := m.engine.Submit(t.Context(), j); err != nil {
+			t.Fatal(err)
+		}
+		for n := range byte(3) {
+			m.offer(n+1, 1000)
+		}
+		time.Sleep(10 * time.Second)
+		tries, waits := 0, 0
+		for _, r := range m.read(j.ID).Runs {
+			tries += int(r.Tries)
+			if r.State == scheduler.Pending {
+				waits++
+			}
+		}
+		if tries != 2 || waits != 1 {
+			t.Errorf("%d leases were tried and %d lanes wait, want 2 and 1", tries, waits)
+		}
+	})
+}
+
+// TestNextTaskHasTheMoneyOfTheLast: a task's host has said that it ended, and has not charged for
+// the last time: what its lease reserves goes to the next task of the lane, which supersedes it.
+func TestNextTaskHasTheMoneyOfTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		m.ledger.MaxTotal = 1_000_000
+		var asked []scheduler.Terms
+		m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
+			asked = append(asked, a.Terms)
+			return nil
+		}
+		m.offer(1, 1000)
+		j := m.submitSpec(array(3, 1))
+		for range 3 {
+			first := m.wantLane(j.ID, 0, scheduler.Leased, "host-1")
+			m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
+			synctest.Wait()
+			if n := len(asked); asked[n-1].Supersedes != first.Lease.ID && n < 3 {
+				t.Errorf("task %d supersedes %x, want %x", n, asked[n-1].Supersedes, first.Lease.ID)
+			}
+			m.offer(1, 1000)
+		}
+		m.want(j.ID, scheduler.Ended, scheduler.Completed, "3 tasks completed")
+		for _, terms := range asked[1:] {
+			if terms.Budget < 999_000 {
+				t.Errorf("a task has %d grains, want what the last one left", terms.Budget)
+			}
+		}
+		checkPaid(t, m.ledger)
+	})
+}
