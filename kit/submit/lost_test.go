@@ -36,7 +36,7 @@ func late(c *chain, reason, method string, nth int) {
 // TestLateBytes: whenever a sending that was given up comes through after all, one of what was
 // signed for a call is in a block, and it is told which.
 func TestLateBytes(t *testing.T) {
-	for _, reason := range []string{"POOL_FULL", "FEE_TOO_LOW", "NONCE_TAKEN", "DROPPED"} {
+	for _, reason := range []string{"POOL_FULL", "FEE_TOO_LOW", "NONCE_TAKEN", "DROPPED", "INDEX_LAGS"} {
 		for _, method := range []string{"GetTransaction", "GetChain", "GetAccount"} {
 			for nth := 1; nth <= 2; nth++ {
 				t.Run(reason+" "+method, func(t *testing.T) {
@@ -106,7 +106,8 @@ func TestLostAndOvertaken(t *testing.T) {
 func TestLostAndRefused(t *testing.T) {
 	for reason, unknown := range map[string]bool{
 		"CANNOT_PAY": true, "NOT_ALLOWED": true, "NONCE_FUTURE": true, "POOL_FULL": true,
-		"NONCE_OLD": false, "EXPIRED": false,
+		"INDEX_LAGS": true,
+		"NONCE_OLD":  false, "EXPIRED": false,
 	} {
 		t.Run(reason, func(t *testing.T) {
 			bubble(t, func(t *testing.T, c *chain, s *submit.Sender) {

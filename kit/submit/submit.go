@@ -295,8 +295,13 @@ func pauseFor(calls []*call) (wait time.Duration) {
 	for _, c := range calls {
 		if c.lost {
 			wait = max(wait, firstPause<<c.signs)
-		} else if fault.ReasonOf(c.err) == reasonPoolFull {
+			continue
+		}
+		switch fault.ReasonOf(c.err) {
+		case reasonPoolFull:
 			wait = max(wait, firstPause)
+		case reasonLag:
+			wait = max(wait, firstPause<<c.signs)
 		}
 	}
 	return wait
@@ -315,14 +320,19 @@ func (c *call) unless(err error, anchor sig.Anchor) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnknown, c.signed.ID(anchor), err)
 }
 
-// reasonPoolFull: too many transactions wait at the ledger; the same may be sent again.
-const reasonPoolFull fault.Reason = "POOL_FULL"
+// Why the same may be sent again a little later.
+const (
+	// reasonPoolFull: too many transactions wait at the ledger.
+	reasonPoolFull fault.Reason = "POOL_FULL"
+	// reasonLag: the ledger refuses and cannot look up now whether the same is in a block.
+	reasonLag fault.Reason = "INDEX_LAGS"
+)
 
 // mendable tells whether signing anew may help against a refusal.
 func (s *Sender) mendable(reason string) bool {
 	switch reason {
 	case "NONCE_OLD", "NONCE_FUTURE", "NONCE_TAKEN", "FEE_TOO_LOW", "EXPIRED", "DROPPED",
-		string(reasonPoolFull):
+		string(reasonPoolFull), string(reasonLag):
 		return true
 	case "BAD_SIGNATURE":
 		return s.first // the set came into force meanwhile

@@ -62,6 +62,7 @@ func TestOnce(t *testing.T) {
 		"fees rise":                    func(c *chain) { c.judge = first(1, "FEE_TOO_LOW") },
 		"it was dropped":               func(c *chain) { c.judge = first(1, "DROPPED") },
 		"the pool is full for a while": func(c *chain) { c.judge = first(3, "POOL_FULL") },
+		"the index is away a while":    func(c *chain) { c.judge = first(3, "INDEX_LAGS") },
 	}
 	for name, spoil := range tests {
 		t.Run(name, func(t *testing.T) {
