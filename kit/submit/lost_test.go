@@ -36,7 +36,8 @@ func late(c *chain, reason, method string, nth int) {
 // TestLateBytes: whenever a sending that was given up comes through after all, one of what was
 // signed for a call is in a block, and it is told which.
 func TestLateBytes(t *testing.T) {
-	for _, reason := range []string{"POOL_FULL", "FEE_TOO_LOW", "NONCE_TAKEN", "DROPPED", "INDEX_LAGS"} {
+	reasons := []string{"POOL_FULL", "FEE_TOO_LOW", "NONCE_TAKEN", "DROPPED", "INDEX_LAGS"}
+	for _, reason := range reasons {
 		for _, method := range []string{"GetTransaction", "GetChain", "GetAccount"} {
 			for nth := 1; nth <= 2; nth++ {
 				t.Run(reason+" "+method, func(t *testing.T) {

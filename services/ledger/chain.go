@@ -115,7 +115,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Chain, error) {
 	c := &Chain{
 		config: config, deps: deps, genesis: deps.Genesis, name: deps.Genesis.Chain,
 		anchor: deps.Genesis.Anchor(), clock: deps.Clock, log: deps.Log,
-		pool: newPool[*candidate](config.Pool), ingress: newIngress(config.CachedKeys),
+		pool:   newPool[*candidate](config.Pool),
 		recent: newRecent(), waste: newDebts(), changed: make(chan struct{}), moved: make(chan struct{}),
 		snapping: make(chan struct{}, 1),
 	}
@@ -125,6 +125,7 @@ func Open(ctx context.Context, config Config, deps Deps) (*Chain, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	c.ingress = newIngress(config.CachedKeys, c.waste, c.clock)
 	err := c.load(ctx)
 	if err == nil {
 		err = c.recall(ctx)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/united-containers/ucn/chain/sig"
 )
@@ -33,6 +35,7 @@ type claim struct {
 // job is up to verifyBatch claims of one submitter.
 type job struct {
 	claims []claim
+	from   *debtor // the submitter; nil for this process
 	all    *verdicts
 	// skipped says that its submitter's claims before it cost too much already.
 	skipped bool
@@ -53,20 +56,25 @@ func (v *verdicts) one() {
 }
 
 // ingress verifies signatures beside the executor: as many workers as processors, each taking as
-// many signatures together as wait, since a batch costs a fifth of single checks.
+// many signatures together as wait, since a batch costs a fifth of single checks. Whoever spoils a
+// batch by a bad one answers for all of it and is verified apart from then on: that is judged when
+// a batch is put together, not when a job begins to wait, so that what one peer submits at the same
+// time spoils one batch of each worker and no more.
 type ingress struct {
 	verifier *sig.Verifier
+	waste    *debts
+	clock    func() time.Time
 	queue    chan job
 	suspects chan job      // of submitters whose signatures were bad of late
 	ended    chan struct{} // closed when nobody verifies any more
 }
 
 // newIngress makes one that caches so many expanded keys (0: sig.MaxCachedKeys).
-func newIngress(cachedKeys int) *ingress {
+func newIngress(cachedKeys int, waste *debts, clock func() time.Time) *ingress {
 	return &ingress{
-		verifier: sig.NewVerifier(cachedKeys), queue: make(chan job, verifyQueue),
-		suspects: make(chan job, verifyQueue),
-		ended:    make(chan struct{}),
+		verifier: sig.NewVerifier(cachedKeys), waste: waste, clock: clock,
+		queue: make(chan job, verifyQueue), suspects: make(chan job, verifyQueue),
+		ended: make(chan struct{}),
 	}
 }
 
@@ -82,45 +90,68 @@ func (i *ingress) run(ctx context.Context) {
 
 func (i *ingress) work(ctx context.Context) {
 	batch := i.verifier.NewBatch(verifyBatch)
-	var jobs []job
+	var together, apart []job
 	for {
+		together, apart = together[:0], apart[:0]
 		select {
 		case <-ctx.Done():
 			return
 		case first := <-i.queue:
-			jobs = i.gather(append(jobs[:0], first))
-			judge(batch, jobs)
-			clear(jobs)
-		case alone := <-i.suspects: // a bad one makes no other submitter's batch slow
-			jobs = append(jobs[:0], alone)
-			judge(batch, jobs)
-			clear(jobs)
+			together, apart = i.gather(first, together, apart)
+		case one := <-i.suspects:
+			apart = append(apart, one)
+		}
+		if len(together) > 0 {
+			i.judge(batch, together)
+		}
+		for n := range apart { // a bad one makes no other submitter's batch slow
+			i.judge(batch, apart[n:n+1])
+		}
+		clear(together)
+		clear(apart)
+	}
+}
+
+// gather adds jobs that wait already to the first, up to a full batch, but puts those of suspects
+// apart.
+func (i *ingress) gather(first job, together, apart []job) (_, _ []job) {
+	now := i.clock()
+	for n, next := 0, first; ; {
+		if i.suspect(next.from, now) {
+			apart = append(apart, next)
+		} else {
+			together = append(together, next)
+		}
+		if n += len(next.claims); n >= verifyBatch {
+			return together, apart
+		}
+		select {
+		case next = <-i.queue:
+		default:
+			return together, apart
 		}
 	}
 }
 
-// gather adds jobs that wait already, up to a full batch.
-func (i *ingress) gather(jobs []job) []job {
-	n := len(jobs[0].claims)
-	for n < verifyBatch {
-		select {
-		case next := <-i.queue:
-			jobs = append(jobs, next)
-			n += len(next.claims)
-		default:
-			return jobs
-		}
+func (i *ingress) suspect(who *debtor, now time.Time) bool {
+	return who != nil && i.waste.suspect(*who, now)
+}
+
+// spent tells whether a submitter has wasted so much that nothing more of it is verified.
+func (i *ingress) spent(j *job, now time.Time) bool {
+	if j.all.lone.Load() >= wasteRoom {
+		return true
 	}
-	return jobs
+	return j.from != nil && i.waste.tooMuch(*j.from, now) != nil
 }
 
 // judge verifies the claims of all jobs together.
-func judge(batch *sig.Batch, jobs []job) {
+func (i *ingress) judge(batch *sig.Batch, jobs []job) {
 	batch.Reset()
+	now := i.clock()
 	for n := range jobs {
 		j := &jobs[n]
-		j.skipped = j.all.lone.Load() >= wasteRoom
-		if j.skipped {
+		if j.skipped = i.spent(j, now); j.skipped {
 			continue
 		}
 		for _, c := range j.claims {
@@ -128,52 +159,62 @@ func judge(batch *sig.Batch, jobs []job) {
 		}
 	}
 	verdicts := batch.Verify()
+	var spoilers []debtor
 	for _, j := range jobs {
-		bad := false
-		if !j.skipped {
-			for n := range j.claims {
-				j.claims[n].judged, j.claims[n].good = true, verdicts[n]
-				bad = bad || !verdicts[n]
-			}
-			verdicts = verdicts[len(j.claims):]
+		if j.skipped {
+			continue
 		}
+		bad := false
+		for n := range j.claims {
+			j.claims[n].judged, j.claims[n].good = true, verdicts[n]
+			bad = bad || !verdicts[n]
+		}
+		verdicts = verdicts[len(j.claims):]
 		if bad {
 			j.all.lone.Add(int64(len(j.claims)))
 		}
+		if bad && j.from != nil && !slices.Contains(spoilers, *j.from) {
+			spoilers = append(spoilers, *j.from)
+		}
+	}
+	for _, who := range spoilers {
+		i.waste.spoil(who, batch.Len(), now)
+	}
+	for _, j := range jobs { // last: who is told finds what it owes
 		j.all.one()
 	}
 }
 
-// verify judges all claims, those of a suspect apart from others', and returns how many it had to
-// verify one by one. When it fails they are not judged, and must not be used again.
-func (i *ingress) verify(ctx context.Context, claims []claim, suspect bool) (lone int, err error) {
+// verify judges all claims of a submitter, nil for this process. When it fails they are not judged,
+// and must not be used again.
+func (i *ingress) verify(ctx context.Context, claims []claim, from *debtor) error {
 	all := &verdicts{done: make(chan struct{})}
 	jobs := (len(claims) + verifyBatch - 1) / verifyBatch
 	if jobs == 0 {
-		return 0, nil
+		return nil
 	}
 	queue := i.queue
-	if suspect {
+	if i.suspect(from, i.clock()) {
 		queue = i.suspects
 	}
 	all.left.Store(int32(jobs))
 	for len(claims) > 0 {
 		n := min(len(claims), verifyBatch)
 		select {
-		case queue <- job{claims: claims[:n], all: all}:
+		case queue <- job{claims: claims[:n], from: from, all: all}:
 		case <-i.ended:
-			return 0, errEnded
+			return errEnded
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return ctx.Err()
 		}
 		claims = claims[n:]
 	}
 	select {
 	case <-all.done:
-		return int(all.lone.Load()), nil
+		return nil
 	case <-i.ended:
-		return 0, errEnded
+		return errEnded
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return ctx.Err()
 	}
 }

@@ -125,10 +125,8 @@ func (c *Chain) Enqueue(ctx context.Context, raw [][]byte, wait Finality) (*Subm
 // verified decodes the transactions and judges all their signatures. Faults: ReasonWaste,
 // ReasonChainStopped.
 func (p *preparation) verified(ctx context.Context, raw [][]byte) error {
-	suspect := false
 	if peer, known := p.chain.peer(ctx, raw); known {
-		var refusal *fault.Error
-		if suspect, refusal = p.chain.waste.tooMuch(peer, p.chain.clock()); refusal != nil {
+		if refusal := p.chain.waste.tooMuch(peer, p.chain.clock()); refusal != nil {
 			return refusal
 		}
 		p.peer = &peer
@@ -136,15 +134,12 @@ func (p *preparation) verified(ctx context.Context, raw [][]byte) error {
 	for i, bytes := range raw {
 		p.prepare(i, bytes)
 	}
-	lone, err := p.chain.ingress.verify(ctx, p.claims, suspect)
+	err := p.chain.ingress.verify(ctx, p.claims, p.peer)
 	if errors.Is(err, errEnded) {
 		return stopped(err)
 	}
 	if err != nil {
 		return err
-	}
-	if p.peer != nil {
-		p.chain.waste.add(*p.peer, lone, p.chain.clock())
 	}
 	p.judge()
 	p.limit()

@@ -28,6 +28,8 @@ const (
 	// once, then 5 % of it.
 	wasteAllRoom  = 8192
 	wasteAllPause = time.Millisecond
+	// suspectFor is how long the signatures of who had a bad one are verified apart from others'.
+	suspectFor = time.Minute
 	// maxDebtors is how many debts are remembered. Beyond it, one of the others is forgotten.
 	maxDebtors = 1 << 16
 )
@@ -56,13 +58,21 @@ var (
 	strangers = debtor{kind: byMany, id: Hash{1}}
 )
 
-// debts are who has wasted how much. Those who waste nothing are not in it.
-type debts struct {
-	mu    sync.Mutex
-	until map[debtor]time.Time // when all of the debt will have passed
+// debt is what somebody wasted.
+type debt struct {
+	until   time.Time // when all of it will have passed
+	suspect time.Time // until when signatures of theirs are verified apart from others'
 }
 
-func newDebts() *debts { return &debts{until: map[debtor]time.Time{}} }
+func (d debt) over(now time.Time) bool { return !d.until.After(now) && !d.suspect.After(now) }
+
+// debts are who has wasted how much. Those who waste nothing are not in it.
+type debts struct {
+	mu sync.Mutex
+	of map[debtor]debt
+}
+
+func newDebts() *debts { return &debts{of: map[debtor]debt{}} }
 
 func pause(d debtor) (each, room time.Duration) {
 	if d.kind == byMany {
@@ -73,28 +83,40 @@ func pause(d debtor) (each, room time.Duration) {
 
 // add runs a debtor into so many units of debt more, and with a stranger all of them.
 func (d *debts) add(who debtor, units int, now time.Time) {
-	if units == 0 {
-		return
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.addHeld(who, units, now)
-	if who.kind == byAddress {
-		d.addHeld(strangers, units, now)
+	if units > 0 {
+		d.put(who, units, time.Time{}, now)
 	}
 }
 
-// addHeld is add for one debtor; mu is held.
-func (d *debts) addHeld(who debtor, units int, now time.Time) {
+// spoil is add for who made so many signatures be verified one by one, and makes it a suspect.
+func (d *debts) spoil(who debtor, units int, now time.Time) {
+	d.put(who, units, now.Add(suspectFor), now)
+}
+
+func (d *debts) put(who debtor, units int, suspect, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.putHeld(who, units, suspect, now)
+	if who.kind == byAddress {
+		d.putHeld(strangers, units, suspect, now)
+	}
+}
+
+// putHeld is put for one debtor; mu is held.
+func (d *debts) putHeld(who debtor, units int, suspect, now time.Time) {
 	each, _ := pause(who)
-	until, known := d.until[who]
-	if !known && len(d.until) >= maxDebtors {
+	owed, known := d.of[who]
+	if !known && len(d.of) >= maxDebtors {
 		d.forget(now)
 	}
-	if until.Before(now) {
-		until = now
+	if owed.until.Before(now) {
+		owed.until = now
 	}
-	d.until[who] = until.Add(time.Duration(units) * each)
+	owed.until = owed.until.Add(time.Duration(units) * each)
+	if suspect.After(owed.suspect) {
+		owed.suspect = suspect
+	}
+	d.of[who] = owed
 }
 
 // waive takes back what add put down.
@@ -102,39 +124,44 @@ func (d *debts) waive(who debtor, units int) {
 	each, _ := pause(who)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if until, known := d.until[who]; known {
-		d.until[who] = until.Add(-time.Duration(units) * each)
+	if owed, known := d.of[who]; known {
+		owed.until = owed.until.Add(-time.Duration(units) * each)
+		d.of[who] = owed
 	}
 }
 
 // forget makes room for one more: those whose debt has passed, else any. mu is held.
 func (d *debts) forget(now time.Time) {
-	for who, until := range d.until {
-		if !until.After(now) {
-			delete(d.until, who)
+	for who, owed := range d.of {
+		if owed.over(now) {
+			delete(d.of, who)
 		}
 	}
-	for who := range d.until {
-		if len(d.until) < maxDebtors {
+	for who := range d.of {
+		if len(d.of) < maxDebtors {
 			return
 		}
 		if who.kind != byMany {
-			delete(d.until, who)
+			delete(d.of, who)
 		}
 	}
 }
 
-// owes tells whether a debtor has any debt, and how long until it is let in again, 0 for at once.
+// owes tells whether a debtor has any debt or is a suspect, and how long until it is let in again,
+// 0 for at once.
 func (d *debts) owes(who debtor, now time.Time) (any bool, wait time.Duration) {
 	_, room := pause(who)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	left := d.until[who].Sub(now)
-	if left <= 0 {
-		delete(d.until, who)
+	owed, known := d.of[who]
+	if !known {
 		return false, 0
 	}
-	return true, max(0, left-room)
+	if owed.over(now) {
+		delete(d.of, who)
+		return false, 0
+	}
+	return true, max(0, owed.until.Sub(now)-room)
 }
 
 func wasteful(whose string, wait time.Duration) *fault.Error {
@@ -201,23 +228,31 @@ func isOf(account sig.AccountID, keys sig.KeySet) bool {
 		})
 }
 
-// tooMuch refuses a peer whose debt, or all strangers' if it is one, has come to its limit. suspect
-// says that it has any.
-func (d *debts) tooMuch(peer debtor, now time.Time) (suspect bool, refusal *fault.Error) {
-	suspect, wait := d.owes(peer, now)
-	if peer.kind != byAddress {
-		if wait > 0 {
-			return suspect, wasteful("this caller", wait)
-		}
-		return suspect, nil
+// suspect tells whether a peer's signatures are verified apart: it has debt or spoiled a batch of
+// late, or another stranger did, if it is one.
+func (d *debts) suspect(peer debtor, now time.Time) bool {
+	owes, _ := d.owes(peer, now)
+	if !owes && peer.kind == byAddress {
+		owes, _ = d.owes(strangers, now)
 	}
-	if wait > 0 {
-		return suspect, wasteful("callers without an account at this address", wait)
+	return owes
+}
+
+// tooMuch refuses a peer whose debt, or all strangers' if it is one, has come to its limit.
+func (d *debts) tooMuch(peer debtor, now time.Time) *fault.Error {
+	_, wait := d.owes(peer, now)
+	switch {
+	case wait > 0 && peer.kind == byAddress:
+		return wasteful("callers without an account at this address", wait)
+	case wait > 0:
+		return wasteful("this caller", wait)
+	case peer.kind != byAddress:
+		return nil
 	}
 	if _, wait = d.owes(strangers, now); wait > 0 {
-		return suspect, wasteful("callers without an account", wait)
+		return wasteful("callers without an account", wait)
 	}
-	return suspect, nil
+	return nil
 }
 
 // blame puts waste down to an account, and to the peer that submitted it, if any.
