@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/cli/screen"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
@@ -75,10 +76,13 @@ func (a *app) updateJob(
 	if newest == nil {
 		newest = held.GetJob().GetRevision()
 	}
-	spec := proto.CloneOf(newest.GetRevision().GetSpec())
-	if spec == nil {
-		return fmt.Errorf("the scheduler shows no specification of %s", text)
+	err = job.VerifyNewest(job.ID(id), held.GetJob().GetRevision(), newest,
+		sig.SingleKey(key.Public()))
+	if err != nil {
+		return fmt.Errorf("the scheduler shows what this wallet did not sign for %s: nothing is "+
+			"signed: %w", text, err)
 	}
+	spec := proto.CloneOf(newest.GetRevision().GetSpec())
 	change(spec)
 	revision, err := job.SignNext(key, job.ID(id), newest, spec)
 	if err != nil {

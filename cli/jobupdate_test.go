@@ -3,7 +3,52 @@ package cli_test
 import (
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/united-containers/ucn/kit/id"
+	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 )
+
+// TestUpdateSignsNoLies: a scheduler that shows another specification gets no signature under it.
+func TestUpdateSignsNoLies(t *testing.T) {
+	u := started(t, honest)
+	name := result(t, u.must("job", "run", imageCID, "--detach", "--json", "--max-total", "0.5",
+		"--trigger", "always"))["job"].(string)
+	for what, lie := range map[string]func(*schedulerv1.Job){
+		"another program": func(j *schedulerv1.Job) {
+			j.Revision.Revision.Spec.Args = []string{"mine bitcoin"}
+		},
+		"an update that nobody signed": func(j *schedulerv1.Job) {
+			j.Update = proto.CloneOf(j.Revision)
+			j.Update.Revision.Number, j.Update.Revision.Job = 2, mustParse(t, name)
+			j.Update.Revision.Spec.Replicas = 100
+		},
+		"another image in an update": func(j *schedulerv1.Job) {
+			j.Update = proto.CloneOf(j.Revision)
+			j.Update.Revision.Number, j.Update.Revision.Job = 2, mustParse(t, name)
+			j.Update.Revision.Spec.Args = []string{"mine bitcoin"}
+		},
+		"nothing": func(j *schedulerv1.Job) { j.Revision = nil },
+	} {
+		u.net.Market.Lie = lie
+		_, complaint, code := u.run("job", "update", name, "--backoff", "3s")
+		if code == 0 || !strings.Contains(complaint, "did not sign") || u.net.Market.Updated() != nil {
+			t.Errorf("%s: exit code %d, %s", what, code, complaint)
+		}
+	}
+	u.net.Market.Lie = nil
+	u.must("job", "update", name, "--backoff", "3s")
+}
+
+func mustParse(t *testing.T, text string) []byte {
+	t.Helper()
+	parsed, err := id.ParseBech32(id.Job, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed[:]
+}
 
 // TestUpdate: revisions follow each other, signed by the wallet; what may not change is refused.
 func TestUpdate(t *testing.T) {

@@ -72,6 +72,40 @@ func VerifyNext(id ID, previous, next *jobv1.SignedRevision, held sig.KeySet) er
 	return nil
 }
 
+// VerifyNewest checks what somebody shows as the revision in force of a job, before it is built
+// upon: first is the revision that id names, newest is that one or a later one by the same owner,
+// and differs in nothing but what may change. held is as in VerifyNext.
+func VerifyNewest(id ID, first, newest *jobv1.SignedRevision, held sig.KeySet) error {
+	_, hash, err := Preimage(first.GetRevision())
+	if err != nil {
+		return err
+	}
+	if ID(hash) != id {
+		return fmt.Errorf("%w: the first revision is of another job", ErrRevision)
+	}
+	revision, spec := newest.GetRevision(), first.GetRevision().GetSpec()
+	preimage, hash, err := Preimage(revision)
+	if err != nil {
+		return err
+	}
+	if ID(hash) != id {
+		if !bytes.Equal(revision.GetJob(), id[:]) {
+			return fmt.Errorf("%w: the newest revision is of another job", ErrRevision)
+		}
+		if err := checkChange(spec, revision.GetSpec()); err != nil {
+			return err
+		}
+	}
+	signature, err := sig.ParseAccountSignature(newest.GetSignature())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	if err := verifyEither(sig.AccountID(spec.GetOwner()), held, preimage, signature); err != nil {
+		return fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	return nil
+}
+
 // checkChange names the first field that differs and may not.
 func checkChange(from, to *jobv1.JobSpec) error {
 	if from.GetTrigger().GetAlways() == nil {

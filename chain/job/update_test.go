@@ -100,3 +100,49 @@ func TestVerifyNext(t *testing.T) {
 		t.Errorf("a job that runs once: %v, want refused by name", err)
 	}
 }
+
+func TestVerifyNewest(t *testing.T) {
+	key, other := testKey(1), testKey(2)
+	s := spec(key)
+	always(s)
+	first, id, err := job.Sign(key, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(key sig.PrivateKey, change func(*jobv1.JobSpec)) *jobv1.SignedRevision {
+		spec := proto.CloneOf(s)
+		change(spec)
+		signed, err := job.SignNext(key, id, first, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed
+	}
+	program := next(key, func(s *jobv1.JobSpec) { s.Args = []string{"x"} })
+	more := next(key, func(s *jobv1.JobSpec) { s.Replicas = 5 })
+	foreign := proto.CloneOf(first)
+	foreign.Revision.Spec.Name = "other"
+	unsigned := proto.CloneOf(first)
+	unsigned.Signature = next(other, func(*jobv1.JobSpec) {}).Signature
+	otherJob := proto.CloneOf(more)
+	otherJob.Revision.Job[0] ^= 1
+	for name, tt := range map[string]struct {
+		first, newest *jobv1.SignedRevision
+		want          error
+	}{
+		"the first":               {first, first, nil},
+		"a later one":             {first, more, nil},
+		"another first":           {foreign, more, job.ErrRevision},
+		"another instead of it":   {first, foreign, job.ErrRevision},
+		"another job's":           {first, otherJob, job.ErrRevision},
+		"the first, badly signed": {first, unsigned, job.ErrSignature},
+		"none":                    {first, nil, job.ErrRevision},
+		"another's":               {first, next(other, func(*jobv1.JobSpec) {}), job.ErrSignature},
+		"another program":         {first, program, job.ErrInvalid},
+	} {
+		err := job.VerifyNewest(id, tt.first, tt.newest, sig.SingleKey(key.Public()))
+		if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}

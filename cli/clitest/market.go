@@ -35,6 +35,8 @@ type Market struct {
 	script Script
 	// Refuse makes SubmitJob fail with this error.
 	Refuse error
+	// Lie changes what GetJob answers.
+	Lie func(*schedulerv1.Job)
 
 	mu      sync.Mutex // guards what follows
 	jobs    map[job.ID]*schedulerv1.Job
@@ -196,6 +198,9 @@ func (m *Market) GetJob(_ context.Context, r *schedulerv1.GetJobRequest) (
 	*schedulerv1.GetJobResponse, error,
 ) {
 	j, _, err := m.find(r.GetJob())
+	if m.Lie != nil && err == nil {
+		m.Lie(j)
+	}
 	return &schedulerv1.GetJobResponse{Job: j}, err
 }
 

@@ -70,9 +70,15 @@ func (s *Sender) send(ctx context.Context, calls []*call) ([]*ledgerv1.SubmitRes
 	return nil, err
 }
 
+// reasonWaste: this caller has wasted too much of the ledger's time; nothing was looked at.
+const reasonWaste fault.Reason = "WASTE_LIMIT"
+
 // refused tells whether the ledger refused a whole submission for what it says, before it looked
 // at any transaction. A token that expires ends a submission that is under way, too.
 func refused(err error) bool {
+	if fault.ReasonOf(err) == reasonWaste {
+		return true
+	}
 	switch fault.KindOf(err) {
 	case fault.InvalidArgument, fault.PermissionDenied, fault.NotFound, fault.Unimplemented:
 		return true

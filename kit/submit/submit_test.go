@@ -129,6 +129,7 @@ func TestUnknownOnlyWhenUnknown(t *testing.T) {
 		"answers never come":       {func(c *chain) { c.after = away }, true, fault.Unavailable},
 		"the ledger is away":       {func(c *chain) { c.open = away }, false, fault.Unavailable},
 		"the submission is barred": {func(c *chain) { c.before = always(denied()) }, false, denied()},
+		"too much was wasted":      {func(c *chain) { c.before = always(wasted()) }, false, wasted()},
 		"barred after a lost answer": {func(c *chain) {
 			c.before = func(n int) error {
 				if n == 2 {
@@ -177,6 +178,8 @@ func TestUnknownOnlyWhenUnknown(t *testing.T) {
 }
 
 func denied() error { return fault.New(fault.PermissionDenied, "SCOPE_MISSING", "no") }
+
+func wasted() error { return fault.New(fault.ResourceExhausted, "WASTE_LIMIT", "later") }
 
 func always(err error) func(int) error { return func(int) error { return err } }
 

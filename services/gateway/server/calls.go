@@ -82,15 +82,17 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, a asking) error {
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.MaxTime)
 	defer cancel()
 	r = r.WithContext(context.WithValue(ctx, askedKey{}, a.url))
-	if err := s.readBody(w, r); err != nil {
+	give, err := s.readBody(w, r)
+	if err != nil {
 		return err
 	}
+	defer give()
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}
 	var who client
 	if r.Header.Get(keyHeader) != "" {
-		who.who, who.proven = s.whose(ctx, a.token, addressOf(r))
+		who = s.whose(ctx, a.token, addressOf(r))
 		if !who.proven { // its token names nobody: then the very same token counts
 			who.token = sha256.Sum256([]byte(a.token))
 		}
@@ -120,25 +122,45 @@ func linkNext(ctx context.Context, w http.ResponseWriter, m proto.Message) error
 	return nil
 }
 
-// readBody takes the whole body into memory, so that a slow or endless one never holds a call.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) error {
+// wholeBody is a body in memory.
+type wholeBody struct {
+	bytes.Reader
+	all []byte
+}
+
+// Close implements io.Closer.
+func (*wholeBody) Close() error { return nil }
+
+// readBody takes the whole body into memory, so that a slow or endless one never holds a call. What
+// it may take there is reserved until give is called.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (give func(), err error) {
 	limit := int64(s.cfg.MaxBody)
 	if r.ContentLength > limit {
-		return bodyTooLarge(limit)
+		return nil, bodyTooLarge(limit)
 	}
 	if r.Body == nil || r.Body == http.NoBody {
-		return nil
+		return func() {}, nil
+	}
+	size := limit // of a body of unknown length
+	if r.ContentLength >= 0 {
+		size = r.ContentLength
+	}
+	if give, err = s.bodies.takeMany(r, int(size), "requests with bodies"); err != nil {
+		return nil, err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, newPatient(w, r.Body, s.cfg.StallTime), limit))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return bodyTooLarge(limit)
-	}
 	if err != nil {
-		return bodyCut(err)
+		give()
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return nil, bodyTooLarge(limit)
+		}
+		return nil, bodyCut(err)
 	}
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	return nil
+	whole := &wholeBody{all: body}
+	whole.Reset(body)
+	r.Body, r.ContentLength = whole, int64(len(body))
+	return give, nil
 }
 
 func bodyCut(err error) error {

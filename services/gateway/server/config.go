@@ -21,6 +21,9 @@ type Config struct {
 	Insecure bool `yaml:"insecure"`
 	// MaxBody bounds a JSON body. Default 1MiB, at most 4MiB.
 	MaxBody config.Size `yaml:"max_body"`
+	// MaxBodies bounds the JSON bodies of all calls under way together; one address may have half of
+	// them. Default 256MiB, at least twice max_body.
+	MaxBodies config.Size `yaml:"max_bodies"`
 	// MaxFile bounds a file's bytes in one request. Default 16GiB.
 	MaxFile config.Size `yaml:"max_file"`
 	// MaxStreams bounds logs, stats and watches under way, all clients together; one address may
@@ -64,15 +67,17 @@ var _ config.Validator = Config{}
 // Bounds of what a configuration may allow.
 const (
 	maxMaxBody    = 4 * config.MiB // a message of kit/rpc
-	maxHeaders    = 32 << 10       // bytes of headers per request
-	maxPerClient  = 128            // concurrent requests on one HTTP/2 connection
+	maxMaxBodies  = 64 * config.GiB
+	maxHeaders    = 32 << 10 // bytes of headers per request
+	maxPerClient  = 128      // concurrent requests on one HTTP/2 connection
 	readinessTime = 2 * time.Second
 )
 
 // Default returns the configuration of a local network.
 func Default() Config {
 	return Config{
-		Addr: "127.0.0.1:7680", MaxBody: config.MiB, MaxFile: 16 * config.GiB,
+		Addr: "127.0.0.1:7680", MaxBody: config.MiB, MaxBodies: 256 * config.MiB,
+		MaxFile:    16 * config.GiB,
 		MaxStreams: 1024, MaxTransfers: 256, MaxConnections: 4096, MaxPerAddress: 256,
 		MaxTime:    time.Minute,
 		HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute, StallTime: time.Minute,
@@ -91,6 +96,9 @@ func (c Config) Validate() error {
 		return config.Invalid("tls_cert", "tls_cert and tls_key go together: set both or neither")
 	case c.MaxBody < 1 || c.MaxBody > maxMaxBody:
 		return config.Invalid("max_body", "%s is not between 1B and %s", c.MaxBody, maxMaxBody)
+	case c.MaxBodies < 2*c.MaxBody || c.MaxBodies > maxMaxBodies:
+		return config.Invalid("max_bodies", "%s is not between twice max_body and %s", c.MaxBodies,
+			maxMaxBodies)
 	case c.MaxFile < 1:
 		return config.Invalid("max_file", "%s is not positive", c.MaxFile)
 	case c.RatePerSecond < 0 || c.RatePerSecond != c.RatePerSecond:

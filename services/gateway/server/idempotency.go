@@ -5,12 +5,14 @@ import (
 	"container/list"
 	"context"
 	"crypto/sha256"
-	"io"
+	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/services/gateway"
 )
 
@@ -24,9 +26,6 @@ const (
 	rememberTime = 24 * time.Hour
 )
 
-// statusClientClosed is what a cancelled call is answered with; net/http has no name for it.
-const statusClientClosed = 499
-
 const keyHeader = "Idempotency-Key"
 
 // client is whose a key is. One that proves no account shares what its address may have remembered
@@ -35,6 +34,15 @@ type client struct {
 	who    string
 	token  [32]byte // of one that is not proven
 	proven bool
+	caller rpc.Caller // of one that is
+}
+
+// mayHear tells whether c may do all that first was allowed: who has a lesser token is not told
+// what a call was answered that it could not have made.
+func (c client) mayHear(first client) bool {
+	return !slices.ContainsFunc(first.caller.Scopes, func(s string) bool {
+		return !c.caller.HasScope(s)
+	})
 }
 
 // answers remembers what requests with an Idempotency-Key were answered
@@ -99,6 +107,9 @@ func (a *answers) begin(
 		case !known.done:
 			return nil, fault.New(fault.Aborted, gateway.ReasonKeyBusy,
 				"the request with this Idempotency-Key is still under way").WithRetry(defaultRetry)
+		case !c.mayHear(known.client):
+			return nil, fault.New(fault.PermissionDenied, gateway.ReasonKeyReused,
+				"this Idempotency-Key was used with a token that allows more: use that one")
 		}
 		return known, nil
 	}
@@ -120,12 +131,12 @@ func (a *answers) begin(
 	return one, nil
 }
 
-// end keeps an answer. One that may be different next time, or is too large, is forgotten, and so
-// is a failure of a client that is not proven: it costs nothing to make one.
+// end keeps an answer. A refusal is forgotten: nothing was done, and whoever may do it later, or
+// has the money by then, asks again under the same key. So is what is too large.
 func (a *answers) end(one *answer, got *recorded) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !got.lasting() || got.large || got.code >= 300 && !one.client.proven {
+	if !got.whole || got.large || got.code < 200 || got.code >= 300 {
 		a.drop(one)
 		return
 	}
@@ -198,20 +209,6 @@ type recorded struct {
 	whole bool // the call came to its own end
 }
 
-// lasting reports whether the same request will be answered the same: it succeeded, or was refused
-// for what it is. What asks to try again, says so, or was cut off is no answer to repeat.
-func (r *recorded) lasting() bool {
-	switch {
-	case !r.whole || r.code < 200 || r.code >= 500 || r.Header().Get("Retry-After") != "":
-		return false
-	case r.code == http.StatusUnauthorized || r.code == http.StatusRequestTimeout ||
-		r.code == http.StatusTooManyRequests || r.code == http.StatusConflict ||
-		r.code == statusClientClosed:
-		return false
-	}
-	return true
-}
-
 // WriteHeader implements http.ResponseWriter.
 func (r *recorded) WriteHeader(code int) {
 	if r.code == 0 {
@@ -248,13 +245,12 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, who client, serve 
 		return fault.New(fault.InvalidArgument, gateway.ReasonRequest,
 			"%s is one value of at most %d bytes", keyHeader, maxKey)
 	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return bodyCut(err)
+	print := sha256.New()
+	fmt.Fprintf(print, "%s %s\x00", r.Method, r.URL.RequestURI())
+	if body, read := r.Body.(*wholeBody); read {
+		print.Write(body.all)
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	print := sha256.Sum256(append([]byte(r.Method+" "+r.URL.RequestURI()+"\x00"), body...))
-	one, err := s.answers.begin(who, key, print, s.deps.Now())
+	one, err := s.answers.begin(who, key, [32]byte(print.Sum(nil)), s.deps.Now())
 	if err != nil {
 		return err
 	}

@@ -147,8 +147,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, token string) err
 	if kind == nil {
 		return nil
 	}
-	who, _ := s.whose(r.Context(), token, address)
-	return kind.allow(w.Header(), who, now)
+	return kind.allow(w.Header(), s.whose(r.Context(), token, address).who, now)
 }
 
 // addressOf is whose requests without a proven account are counted together.
@@ -156,13 +155,13 @@ func addressOf(r *http.Request) string { return rpc.Origin(r.RemoteAddr) }
 
 // whose names the client whose bucket a request is from: the account that signed its token, which
 // is proven then, or its address. The token gives no right here; services judge it again.
-func (s *Server) whose(ctx context.Context, token, address string) (who string, proven bool) {
+func (s *Server) whose(ctx context.Context, token, address string) client {
 	if token == "" || s.deps.Callers == nil {
-		return "address:" + address, false
+		return client{who: "address:" + address}
 	}
 	caller, err := s.deps.Callers.Authenticate(ctx, token)
 	if err != nil {
-		return "address:" + address, false
+		return client{who: "address:" + address}
 	}
-	return "account:" + string(caller.Account[:]), true
+	return client{who: "account:" + string(caller.Account[:]), proven: true, caller: caller}
 }

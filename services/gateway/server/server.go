@@ -86,6 +86,7 @@ type Server struct {
 	blobs     *blob.Client
 	streams   *shares
 	transfers *shares
+	bodies    *shares // bytes
 	http      *http.Server
 
 	draining context.Context // ends when streams must end
@@ -109,6 +110,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		storage:   storagev1.NewStorageServiceClient(deps.Storage.Conn),
 		rates:     newRates(cfg.Rates), answers: newAnswers(),
 		streams: newShares(cfg.MaxStreams), transfers: newShares(cfg.MaxTransfers),
+		bodies: newShares(int(cfg.MaxBodies)),
 	}
 	s.blobs = blob.New(s.storage)
 	if s.limit == nil && cfg.RatePerSecond > 0 {
@@ -238,22 +240,27 @@ func newShares(most int) *shares { return &shares{most: most, by: map[string]int
 
 // take takes a place for the client of r, or says that none is free. It never waits.
 func (s *shares) take(r *http.Request, what string) (give func(), err error) {
+	return s.takeMany(r, 1, what)
+}
+
+// takeMany takes n places at once.
+func (s *shares) takeMany(r *http.Request, n int, what string) (give func(), err error) {
 	who := addressOf(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.taken >= s.most || s.by[who] >= max(s.most/shareOfOne, 1) {
+	if s.taken+n > s.most || s.by[who]+n > max(s.most/shareOfOne, 1) {
 		return nil, busy(what)
 	}
-	s.taken++
-	s.by[who]++
-	return func() { s.give(who) }, nil
+	s.taken += n
+	s.by[who] += n
+	return func() { s.give(who, n) }, nil
 }
 
-func (s *shares) give(who string) {
+func (s *shares) give(who string, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taken--
-	if s.by[who]--; s.by[who] == 0 {
+	s.taken -= n
+	if s.by[who] -= n; s.by[who] == 0 {
 		delete(s.by, who)
 	}
 }

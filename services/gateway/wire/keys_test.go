@@ -1,14 +1,17 @@
 package wire_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/token"
 	"github.com/united-containers/ucn/services/gateway/server"
 	"github.com/united-containers/ucn/services/gateway/wire"
 )
@@ -20,29 +23,99 @@ func (w *world) faucet(t *testing.T, key string) (*http.Response, []byte) {
 		header: map[string]string{"Idempotency-Key": key}})
 }
 
-// TestPassingFailuresAreNotKept: what may be different next time is asked again.
-func TestPassingFailuresAreNotKept(t *testing.T) {
+// TestRefusalsAreNotKept: nothing was done, and the same may be granted next time: the account has
+// money by then, the token more scopes, the thing is there.
+func TestRefusalsAreNotKept(t *testing.T) {
 	w := newWorld(t, nil)
-	for name, tc := range map[string]struct {
-		err  *fault.Error
-		kept bool
-	}{
-		"cancelled":     {fault.New(fault.Cancelled, "GONE", "gone"), false},
-		"aborted":       {fault.New(fault.Aborted, "CONFLICT", "again"), false},
-		"retry":         {fault.New(fault.NotFound, "SOON", "later").WithRetry(time.Second), false},
-		"retry-refused": {fault.New(fault.FailedPrecondition, "SOON", "l").WithRetry(1), false},
-		"not-found":     {fault.New(fault.NotFound, "NONE", "there is none"), true},
-		"refused":       {fault.New(fault.PermissionDenied, "NO", "never"), true},
+	for name, err := range map[string]*fault.Error{
+		"cancelled": fault.New(fault.Cancelled, "GONE", "gone"),
+		"aborted":   fault.New(fault.Aborted, "CONFLICT", "again"),
+		"retry":     fault.New(fault.NotFound, "SOON", "later").WithRetry(time.Second),
+		"not-found": fault.New(fault.NotFound, "NONE", "there is none"),
+		"refused":   fault.New(fault.PermissionDenied, "NO", "not with this token"),
+		"no-money":  fault.New(fault.FailedPrecondition, "CANNOT_PAY", "it holds nothing"),
 	} {
-		w.calls.fail(tc.err)
+		w.calls.fail(err)
 		first, _ := w.faucet(t, name)
 		w.calls.fail(nil)
 		again, body := w.faucet(t, name)
-		if kept := again.Header.Get("Idempotency-Replayed") == "true"; kept != tc.kept ||
-			first.StatusCode < 400 || (again.StatusCode == 200) == kept {
-			t.Errorf("%s: %d, then %d %s, kept %t", name, first.StatusCode, again.StatusCode, body,
-				kept)
+		third, _ := w.faucet(t, name)
+		if again.Header.Get("Idempotency-Replayed") != "" || first.StatusCode < 400 ||
+			again.StatusCode != 200 || third.Header.Get("Idempotency-Replayed") != "true" {
+			t.Errorf("%s: %d, then %d %s, then %v", name, first.StatusCode, again.StatusCode, body,
+				third.Header)
 		}
+	}
+}
+
+// TestLesserTokensHearNoAnswers: what an account's wide token was answered is not repeated to its
+// narrow one.
+func TestLesserTokensHearNoAnswers(t *testing.T) {
+	w := newWorld(t, nil)
+	ask := func(scopes ...string) (*http.Response, []byte) {
+		return w.do(t, request{method: "POST", path: "/v1/faucet", body: strings.NewReader("{}"),
+			header: map[string]string{"Idempotency-Key": "k",
+				"Authorization": "Bearer " + w.token(t, func(c *token.Claims) { c.Scopes = scopes })}})
+	}
+	if got, body := ask("job", "file"); got.StatusCode != 200 {
+		t.Fatalf("%d %s", got.StatusCode, body)
+	}
+	w.calls.take()
+	if got, body := ask("job"); got.StatusCode != 422 || len(w.calls.take()) != 0 {
+		t.Errorf("a lesser token: %d %s", got.StatusCode, body)
+	}
+	if got, body := ask("job", "file", "admin"); got.Header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("a wider token: %d %s", got.StatusCode, body)
+	}
+}
+
+// TestBodiesTogether: one address cannot make the gateway hold more bytes of bodies than its share.
+func TestBodiesTogether(t *testing.T) {
+	w := newWorld(t, func(c *wire.Config) {
+		c.HTTP.MaxBody, c.HTTP.MaxBodies = 64<<10, 256<<10
+	})
+	address := strings.TrimPrefix(w.url, "http://")
+	open := func() net.Conn {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		// With 100-continue the gateway asks for the body only when it has room for it.
+		_, err = fmt.Fprint(conn, "POST /v1/faucet HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n"+
+			"Expect: 100-continue\r\n\r\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	status := func(c net.Conn) string {
+		line, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(line)
+	}
+	first, second := open(), open()
+	for _, c := range []net.Conn{first, second} {
+		if got := status(c); got != "HTTP/1.1 100 Continue" {
+			t.Errorf("a body within the share: %s", got)
+		}
+	}
+	if got := status(open()); got != "HTTP/1.1 429 Too Many Requests" {
+		t.Errorf("a body beyond it: %s", got)
+	}
+	if _, err := first.Write(make([]byte, 65536)); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(first); !strings.HasPrefix(got, "HTTP/1.1 4") {
+		t.Errorf("a body of zeros: %s", got)
+	}
+	if got := status(open()); got != "HTTP/1.1 100 Continue" {
+		t.Errorf("once one was answered: %s", got)
 	}
 }
 
