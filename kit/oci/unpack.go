@@ -83,7 +83,7 @@ func packed(r *bufio.Reader) (io.Reader, func(), error) {
 		return z, nothing, err
 	case begins("\x28\xb5\x2f\xfd"):
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1),
-			zstd.WithDecoderMaxWindow(maxWindow))
+			zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, nothing, err
 		}

@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -24,11 +26,10 @@ const (
 	MaxManifest    = 4 << 20  // bytes of a manifest, index, config or token
 	MaxLayers      = 127      // of one image
 	MaxPacked      = 16 << 30 // bytes of an image as it travels
-	MaxUnpacked    = 64 << 30 // bytes of all its layers unpacked
 	MaxCredentials = 8        // at once, one for each host
 	maxTries       = 5        // for one manifest or blob
 	firstPause     = 200 * time.Millisecond
-	documentWait   = time.Minute // for one manifest, or a token
+	documentWait   = time.Minute // for one manifest, config or token
 	pullWait       = time.Hour   // for a whole image, however slowly it comes
 )
 
@@ -38,8 +39,8 @@ type Options struct {
 	Private bool
 	// Insecure names hosts ("registry.example.org:5000") that are spoken to without TLS.
 	Insecure []string
-	// MaxPacked and MaxUnpacked bound an image, in bytes. 0 is the constant of that name.
-	MaxPacked, MaxUnpacked int64
+	// MaxPacked bounds an image, in bytes. 0 is the constant of that name.
+	MaxPacked int64
 }
 
 // Credential is what one registry wants to see.
@@ -62,9 +63,6 @@ type Client struct {
 func New(o Options) *Client {
 	if o.MaxPacked == 0 {
 		o.MaxPacked = MaxPacked
-	}
-	if o.MaxUnpacked == 0 {
-		o.MaxUnpacked = MaxUnpacked
 	}
 	return &Client{guard: newGuard(o), o: o}
 }
@@ -130,8 +128,7 @@ func (c *Client) MayRead(ctx context.Context, reference, digest string, with ...
 	if err != nil {
 		return err
 	}
-	_, err = s.manifest(ctx, digest)
-	return err
+	return s.holds(ctx, digest)
 }
 
 // parse splits a reference into repository, and tag or digest.
@@ -266,29 +263,57 @@ func (s *session) get(ctx context.Context, path, part string) (*http.Response, e
 }
 
 // manifest reads a manifest or index by tag or digest, whole and checked.
-func (s *session) manifest(ctx context.Context, label string) (raw []byte, err error) {
-	err = retry(ctx, func() error {
+func (s *session) manifest(ctx context.Context, label string) ([]byte, error) {
+	var raw bytes.Buffer
+	if err := s.document(ctx, "manifests/"+label, &raw); err != nil {
+		return nil, err
+	}
+	if got := digestOf(raw.Bytes()); strings.Contains(label, ":") && got != label {
+		return nil, refuse(ReasonMismatch, "the registry gives %s for %s", got, label)
+	}
+	return raw.Bytes(), nil
+}
+
+// holds checks that the registry gives the manifest with the digest. Nothing of it is kept: many
+// may be asked at once.
+func (s *session) holds(ctx context.Context, digest string) error {
+	sum := sha256.New()
+	if err := s.document(ctx, "manifests/"+digest, sum); err != nil {
+		return err
+	}
+	if got := fmt.Sprintf("sha256:%x", sum.Sum(nil)); got != digest {
+		return refuse(ReasonMismatch, "the registry gives %s for %s", got, digest)
+	}
+	return nil
+}
+
+// document reads a manifest to w, anew at each try.
+func (s *session) document(ctx context.Context, path string, w resetWriter) error {
+	n := int64(0)
+	err := retry(ctx, func() error {
+		w.Reset()
 		ctx, cancel := context.WithTimeout(ctx, documentWait)
 		defer cancel()
-		answer, err := s.get(ctx, "manifests/"+label, "")
+		answer, err := s.get(ctx, path, "")
 		if err != nil {
 			return err
 		}
-		raw, err = io.ReadAll(io.LimitReader(answer.Body, MaxManifest+1))
+		n, err = io.Copy(w, io.LimitReader(answer.Body, MaxManifest+1))
 		if err = errors.Join(err, answer.Body.Close()); err != nil {
 			return asFault(s.repo.RegistryStr(), err)
 		}
 		return nil
 	})
-	switch {
-	case err != nil:
-		return nil, err
-	case len(raw) > MaxManifest:
-		return nil, refuse(ReasonTooLarge, "the manifest has more than %d bytes", MaxManifest)
-	case strings.Contains(label, ":") && digestOf(raw) != label:
-		return nil, refuse(ReasonMismatch, "the registry gives %s for %s", digestOf(raw), label)
+	if err == nil && n > MaxManifest {
+		err = refuse(ReasonTooLarge, "the manifest has more than %d bytes", MaxManifest)
 	}
-	return raw, nil
+	return err
+}
+
+// resetWriter is a buffer or a hash.
+type resetWriter interface {
+	io.Writer
+	Reset()
 }
 
 // retry tries until it succeeds, a refusal is lasting, or the tries are used up.

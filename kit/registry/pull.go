@@ -43,7 +43,7 @@ func (c *Client) WriteLayout(ctx context.Context, w io.Writer, image Image, with
 	if err != nil {
 		return err
 	}
-	p := &pull{session: s, out: tar.NewWriter(w), unpacked: c.o.MaxUnpacked}
+	p := &pull{session: s, out: tar.NewWriter(w)}
 	if err := p.image(ctx, image); err != nil {
 		return err
 	}
@@ -63,8 +63,7 @@ type Image struct {
 // pull is one image on its way.
 type pull struct {
 	*session
-	out      *tar.Writer
-	unpacked int64 // bytes that the layers may still unpack to
+	out *tar.Writer
 }
 
 func (p *pull) image(ctx context.Context, image Image) error {
@@ -94,23 +93,17 @@ func (p *pull) image(ctx context.Context, image Image) error {
 	return p.layers(ctx, m.Layers)
 }
 
-// layers streams each layer once. The engine unpacks it as often as the manifest names it, and as
-// often it counts.
+// layers streams each layer once, however often the manifest names it.
 func (p *pull) layers(ctx context.Context, layers []oci.Descriptor) error {
-	sizes := make(map[string]int64, len(layers))
+	here := make(map[string]bool, len(layers))
 	for _, layer := range layers {
-		digest := layer.Digest
-		size, here := sizes[digest]
-		if !here {
-			var err error
-			if size, err = p.layer(ctx, layer); err != nil {
-				return err
-			}
-			sizes[digest] = size
+		if here[layer.Digest] {
+			continue
 		}
-		if p.unpacked -= size; p.unpacked < 0 {
-			return refuse(ReasonTooLarge, "the image unpacks to more bytes than this host allows")
+		if err := p.layer(ctx, layer); err != nil {
+			return err
 		}
+		here[layer.Digest] = true
 	}
 	return nil
 }
@@ -158,30 +151,22 @@ func (p *pull) header(digest string, size int64) error {
 	return nil
 }
 
-// layer streams one layer, and tells the bytes that it unpacks to.
-func (p *pull) layer(ctx context.Context, d oci.Descriptor) (int64, error) {
+// layer streams one layer.
+func (p *pull) layer(ctx context.Context, d oci.Descriptor) error {
 	c, err := cid.ParseDigest(d.Digest)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if err := p.header(d.Digest, d.Size); err != nil {
-		return 0, err
+		return err
 	}
 	body := &blob{ctx: ctx, session: p.session, digest: d.Digest, size: d.Size}
 	defer body.close()
-	unpacker := oci.NewUnpacker(p.unpacked)
-	_, err = io.Copy(io.MultiWriter(p.out, unpacker), cid.NewReader(body, c, d.Size))
-	got, bad := unpacker.Close()
-	if err == nil {
-		err = bad
-	}
-	if err == nil {
-		err = got.Refused
-	}
+	_, err = io.Copy(p.out, cid.NewReader(body, c, d.Size))
 	if errors.Is(err, cid.ReasonMismatch) {
-		return 0, refuse(ReasonMismatch, "layer %s is not what its digest and size say", d.Digest)
+		return refuse(ReasonMismatch, "layer %s is not what its digest and size say", d.Digest)
 	}
-	return got.Size, err
+	return err
 }
 
 func layerType(mediaType string) bool {
@@ -269,12 +254,17 @@ func (s *session) config(ctx context.Context, d oci.Descriptor) ([]byte, error) 
 	if d.Size < 0 || d.Size > MaxManifest {
 		return nil, refuse(ReasonTooLarge, "the config has %d bytes, at most %d", d.Size, MaxManifest)
 	}
-	body := &blob{ctx: ctx, session: s, digest: d.Digest, size: d.Size}
+	short, cancel := context.WithTimeout(ctx, documentWait) // tries included: it is small
+	defer cancel()
+	body := &blob{ctx: short, session: s, digest: d.Digest, size: d.Size}
 	defer body.close()
 	var out bytes.Buffer
 	if _, err := io.Copy(&out, cid.NewReader(body, c, d.Size)); err != nil {
 		if errors.Is(err, cid.ReasonMismatch) {
 			return nil, refuse(ReasonMismatch, "the config is not what its digest and size say")
+		}
+		if short.Err() != nil && ctx.Err() == nil {
+			return nil, unavailable(s.repo.RegistryStr(), err)
 		}
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/united-containers/ucn/kit/oci"
 )
 
 // mute is a registry that sends a few bytes of a blob, breaks off, ignores what part it is asked
@@ -52,6 +54,57 @@ func TestStalledRegistryIsGivenUp(t *testing.T) {
 		}
 		if took := time.Since(begun); took > (maxTries+1)*stallWait {
 			t.Errorf("given up after %v of %d tries", took, away.asked)
+		}
+	})
+}
+
+// trickle is a registry that sends a byte every half minute.
+type trickle struct{}
+
+func (trickle) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(drops{r.Context()})}, nil
+}
+
+type drops struct{ ctx context.Context }
+
+func (d drops) Read(p []byte) (int, error) {
+	timer := time.NewTimer(stallWait / 2)
+	defer timer.Stop()
+	select {
+	case <-d.ctx.Done():
+		return 0, d.ctx.Err()
+	case <-timer.C:
+		p[0] = ' '
+		return 1, nil
+	}
+}
+
+// TestTrickledDocumentsAreGivenUp: a config is as small as a manifest, and waited for no longer.
+func TestTrickledDocumentsAreGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		repo, err := name.NewRepository("registry.example/some/image")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &session{repo: repo, scheme: "https", client: &http.Client{Transport: trickle{}}}
+		for what, read := range map[string]func() error{
+			"config": func() error {
+				_, err := s.config(t.Context(), oci.Descriptor{Digest: digestOf(nil), Size: 1000})
+				return err
+			},
+			"manifest": func() error {
+				_, err := s.manifest(t.Context(), digestOf(nil))
+				return err
+			},
+			"right": func() error { return s.holds(t.Context(), digestOf(nil)) },
+		} {
+			begun := time.Now()
+			if err := read(); !errors.Is(err, ReasonUnavailable) {
+				t.Errorf("%s: %v", what, err)
+			}
+			if took := time.Since(begun); took > (maxTries+1)*documentWait {
+				t.Errorf("%s given up after %v", what, took)
+			}
 		}
 	})
 }

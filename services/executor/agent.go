@@ -58,6 +58,7 @@ type Agent struct {
 	evicting chan struct{} // asks the eviction loop to look again
 
 	stating sync.Mutex // one word of the operator at a time
+	pulls   *pulls
 
 	// mu guards what follows. An attempt is in attempts from its question until it is closed; used
 	// is the sum of what unfinished attempts reserve.
@@ -97,7 +98,7 @@ func New(cfg Config, identity Identity, deps Deps) (*Agent, error) {
 		cfg: cfg, rules: rules, identity: identity, key: identity.Key.Public(), deps: deps,
 		signer: signer{key: identity.Key, anchors: identity.Anchors}, counters: counters,
 		tracer: deps.Tracers.Tracer("ucn/executor"), nudge: make(chan struct{}, 1),
-		evicting: make(chan struct{}, 1),
+		evicting: make(chan struct{}, 1), pulls: newPulls(cfg.MaxPulls),
 		attempts: map[AttemptID]*attempt{}, byLease: map[LeaseID]*attempt{},
 		over: map[LeaseID]bool{},
 	}, nil

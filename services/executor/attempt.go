@@ -62,7 +62,7 @@ func newAttempt(a *Agent, rec Record) *attempt {
 		t.halt()
 	}
 	if rec.Phase > PhaseAsked {
-		t.statuses = []Status{rec.Status("")}
+		t.statuses = []Status{rec.Status(rec.Waiting)}
 	}
 	if rec.Note.Note.Lease == rec.Lease.ID {
 		t.recent = []SignedNote{rec.Note}
@@ -127,7 +127,9 @@ func (t *attempt) transition(next *Record, why string) *Status {
 	now := t.agent.deps.Now()
 	switch {
 	case next.Phase != t.rec.Phase:
-		next.Changed = now
+		next.Changed, next.Waiting = now, ""
+	case next.Waiting != t.rec.Waiting:
+		why = first(next.Waiting, fetching)
 	case next.Evict == t.rec.Evict || next.Phase == PhaseAsked: // the next phase tells of it
 		return nil
 	}
@@ -137,6 +139,16 @@ func (t *attempt) transition(next *Record, why string) *Status {
 	s := next.Status(why)
 	s.Time = now
 	return &s
+}
+
+// fetching is what a start is told to do that waits for nothing.
+const fetching = "fetching image and inputs"
+
+func first(one, other string) string {
+	if one != "" {
+		return one
+	}
+	return other
 }
 
 // broadcast wakes everyone who waits for a change; the caller holds mu.

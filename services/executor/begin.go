@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -119,7 +117,7 @@ func (t *attempt) take(ctx context.Context, task *Task) error {
 	case escrow.Owner != t.ask.Spec.Owner:
 		return t.endUnstarted(ctx, EndRefused, "the escrow belongs to another account")
 	}
-	return t.update(ctx, "fetching image and inputs", func(r *Record) {
+	return t.update(ctx, fetching, func(r *Record) {
 		r.Phase, r.Token, r.TaskTrace = PhaseTaken, task.StorageToken, task.Trace
 		r.Private = len(t.registry) > 0
 	})
@@ -129,7 +127,7 @@ func (t *attempt) take(ctx context.Context, task *Task) error {
 // the engine is asked for the same.
 func (t *attempt) begin(ctx context.Context) error {
 	life, whole := ctx, context.WithoutCancel(ctx)
-	late := t.view().rec.Changed.Add(t.agent.cfg.StartWait)
+	late, missed := t.startBy()
 	ctx, cancel := context.WithTimeout(ctx, max(late.Sub(t.agent.deps.Now()), minStart))
 	defer cancel()
 	defer context.AfterFunc(t.stopped, cancel)()
@@ -147,9 +145,20 @@ func (t *attempt) begin(ctx context.Context) error {
 	case final(err):
 		return t.endUnstarted(whole, EndRefused, publicText(err))
 	case !t.agent.deps.Now().Before(late):
-		return t.endUnstarted(whole, EndRefused, "could not be started in time: "+publicText(err))
+		return t.endUnstarted(whole, EndRefused, missed+": "+first(v.rec.Waiting, publicText(err)))
 	}
 	return err
+}
+
+// startBy returns until when the program must have begun, and what is said if it has not: the lease
+// does not wait for an image that waits for its turn.
+func (t *attempt) startBy() (late time.Time, missed string) {
+	late = t.view().rec.Changed.Add(t.agent.cfg.StartWait)
+	until := time.UnixMilli(int64(min(t.lease.Lease.Until, 1<<53)))
+	if until.Before(late) {
+		return until, "the lease ended before the program could be started"
+	}
+	return late, "could not be started in time"
 }
 
 // cutShort ends an attempt that is to be stopped before it was seen running. A program that did
@@ -277,38 +286,6 @@ func (t *attempt) fetch(ctx context.Context, v *view) ([]string, error) {
 // maxInputs bounds the inputs together by what the host has left for anyone: they are not part of
 // the job's own disk.
 func (t *attempt) maxInputs() uint64 { return t.agent.Abilities().DiskBytes / 2 }
-
-func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error {
-	id := t.ask.Spec.Image
-	want := FetchImage{ID: id, Reference: t.ask.Spec.Reference, Credentials: v.registry}
-	t.agent.wanted(id)
-	held, err := t.agent.deps.Driver.HasImage(ctx, id)
-	if err != nil {
-		return err
-	}
-	if held {
-		return t.agent.deps.Files.CheckImage(ctx, as, want)
-	}
-	if err := t.agent.evict(ctx); err != nil {
-		t.agent.deps.Log.WarnContext(ctx, "cannot make room for images", "error", err)
-	}
-	var mine atomic.Bool
-	open := func(ctx context.Context) (io.ReadCloser, error) {
-		mine.Store(true)
-		return t.agent.deps.Files.OpenImage(ctx, as, want)
-	}
-	if _, err := t.agent.deps.Driver.LoadImage(ctx, id, open); err != nil {
-		if !mine.Load() { // another's load failed, with another's token: try with ours
-			return fmt.Errorf("wait for image %s: %v", id, err)
-		}
-		return fmt.Errorf("fetch image %s: %w", id, err)
-	}
-	t.agent.offerChanged()
-	if !mine.Load() { // it came with another's right
-		return t.agent.deps.Files.CheckImage(ctx, as, want)
-	}
-	return nil
-}
 
 // started writes down that the program runs, with the first note, which covers what is due at once.
 func (t *attempt) started(ctx context.Context) error {

@@ -67,6 +67,10 @@ type Config struct {
 	ImageBytes uint64 `yaml:"image_bytes"`
 	// ImageBytesLow is what is left of them then. Zero is half of ImageBytes.
 	ImageBytesLow uint64 `yaml:"image_bytes_low"`
+	// MaxPulls images are fetched at once, of registries and of the network's storage, half of them
+	// (at least one) for one owner; others wait for their turn. Each may take 128 MiB of memory for
+	// its packed layers. 1 to 64.
+	MaxPulls int `yaml:"max_pulls"`
 	// PIDs is the most processes and threads of one program.
 	PIDs uint64 `yaml:"pids"`
 	// Policy is whom and what this host does not want.
@@ -88,7 +92,7 @@ func DefaultConfig() Config {
 		Notice: 0, Tick: time.Second, NoteEvery: 5 * time.Second, ChargeEvery: time.Minute,
 		AckWait: 3 * time.Second, TaskWait: 2 * time.Minute, StartWait: 10 * time.Minute,
 		CollectWait: 10 * time.Minute, StopGrace: 10 * time.Second, OfferLife: 2 * time.Minute,
-		LogBytes: 64 << 20, PIDs: 1024, KeepClosed: 1000,
+		LogBytes: 64 << 20, MaxPulls: 4, PIDs: 1024, KeepClosed: 1000,
 	}
 }
 
@@ -134,6 +138,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("log_bytes is %d, at least 64 KiB", c.LogBytes)
 	case c.ImageBytes != 0 && c.ImageBytesLow > c.ImageBytes:
 		return fmt.Errorf("image_bytes_low is %d, more than image_bytes", c.ImageBytesLow)
+	case c.MaxPulls < 1 || c.MaxPulls > 64:
+		return fmt.Errorf("max_pulls is %d, allowed 1 to 64", c.MaxPulls)
 	case c.PIDs < 1:
 		return fmt.Errorf("pids is 0, at least 1")
 	case c.KeepClosed < 0:

@@ -208,6 +208,9 @@ func (w *world) storage() executor.Files {
 	if w.hang {
 		return hanging{w.files}
 	}
+	if w.gates != nil {
+		return gated{w.files, w.gates}
+	}
 	return w.files
 }
 

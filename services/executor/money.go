@@ -48,6 +48,15 @@ type LeaseState struct {
 	Withheld uint64
 	// Leaf is all that the chain holds of it.
 	Leaf tx.LeaseState
+	// SilenceOver is when, by ChainTime.Accrual, that day is over. An earlier end brings it nearer.
+	SilenceOver time.Time
+}
+
+// ChainTime is a chain's newest block by its two clocks.
+type ChainTime struct {
+	Block time.Time
+	// Accrual counts time in which the chain made blocks: what delays of the chain run on.
+	Accrual time.Time
 }
 
 // Escrow is what an executor must know of one.
@@ -82,6 +91,8 @@ type Charged struct {
 type Ledger interface {
 	Lease(ctx context.Context, chain string, id LeaseID) (LeaseState, error)
 	Escrow(ctx context.Context, chain string, id EscrowID) (Escrow, error)
+	// Time reads the clocks of the chain's head.
+	Time(ctx context.Context, chain string) (ChainTime, error)
 	// Charge returns when the charges are committed, in one transaction, one answer for each.
 	Charge(ctx context.Context, chain string, charges []Charge) ([]Charged, error)
 	// Settle asks the chain to pay what silence has accepted, of 1 to 1,000 leases. Those that are

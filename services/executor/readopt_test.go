@@ -123,6 +123,10 @@ func (r *remote) Escrow(_ context.Context, _ string, id executor.EscrowID) (
 	return out.Value, err
 }
 
+func (r *remote) Time(context.Context, string) (executor.ChainTime, error) {
+	return executor.ChainTime{Block: time.Now(), Accrual: time.Now()}, nil
+}
+
 func (r *remote) Charge(_ context.Context, _ string, list []executor.Charge) (
 	[]executor.Charged, error,
 ) {

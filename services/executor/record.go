@@ -59,6 +59,7 @@ type Record struct {
 	Token     string    // the owner's for storage; cleared when closed
 	TaskTrace string    // W3C traceparent of the task
 	Private   bool      // the task brought registry credentials, which are never written down
+	Waiting   string    // what the start waits for, in a sentence; empty: it goes on
 
 	// Since PhaseRunning.
 	Tally   Tally

@@ -52,6 +52,8 @@ type world struct {
 	life *life
 	hook func(fake.Call) fake.Fault
 	hang bool // storage never answers
+	// gates hold the images back that they name until they are closed.
+	gates map[executor.ImageID]*gate
 }
 
 // life is one life of the executor.
@@ -171,6 +173,9 @@ func (w *world) end() {
 	w.mu.Unlock()
 	if living {
 		w.stop()
+	}
+	if w.gates != nil {
+		pass(time.Minute) // until what nobody wants has been given up
 	}
 	w.host.Shutdown()
 }

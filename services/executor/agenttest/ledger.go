@@ -23,18 +23,22 @@ type Ledger struct {
 	hook    Hook
 	leases  map[executor.LeaseID]*Lease
 	escrows map[executor.EscrowID]executor.Escrow
+	stood   time.Duration // in which the chain made no blocks
+	early   int           // leases that were settled before silence had accepted
 }
 
 // Lease is a lease on the chain of a Ledger.
 type Lease struct {
-	Terms   executor.Lease
-	From    time.Time
-	End     time.Time
-	Paid    uint64
-	Acked   uint64
-	Settled bool
-	Charges int
-	Held    uint64 // withheld for the owner's word
+	Terms executor.Lease
+	From  time.Time
+	End   time.Time
+	// AccrualFrom is From by the accrual clock.
+	AccrualFrom time.Time
+	Paid        uint64
+	Acked       uint64
+	Settled     bool
+	Charges     int
+	Held        uint64 // withheld for the owner's word
 }
 
 var _ executor.Ledger = (*Ledger)(nil)
@@ -69,7 +73,7 @@ func (l *Ledger) Place(s executor.SignedLease) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.leases[s.ID] = &Lease{Terms: s.Lease, From: l.now()}
+	l.leases[s.ID] = &Lease{Terms: s.Lease, From: l.now(), AccrualFrom: l.accrual()}
 	return nil
 }
 
@@ -107,6 +111,7 @@ func (l *Ledger) Lease(
 	return executor.LeaseState{
 		Leaf: have.leaf(), From: have.From, Until: time.UnixMilli(int64(have.Terms.Until)), End: have.End,
 		Budget: have.Terms.Budget, Paid: have.Paid, Settled: have.Settled, Withheld: have.Held,
+		SilenceOver: l.silenceOver(have),
 	}, after
 }
 
@@ -120,6 +125,42 @@ func (l *Lease) leaf() tx.LeaseState {
 		s.End, s.RateFreed = tx.Millis(l.End.UnixMilli()), true
 	}
 	return s
+}
+
+// silenceOver is when, by the accrual clock, silence has accepted.
+func (l *Ledger) silenceOver(have *Lease) time.Time {
+	end := time.UnixMilli(int64(have.Terms.Until))
+	if !have.End.IsZero() {
+		end = have.End
+	}
+	return have.AccrualFrom.Add(end.Sub(have.From) + 24*time.Hour)
+}
+
+// Stand says that the chain made no blocks for a while, until now.
+func (l *Ledger) Stand(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stood += d
+}
+
+// Early returns how many leases a host asked to settle in vain.
+func (l *Ledger) Early() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.early
+}
+
+func (l *Ledger) accrual() time.Time { return l.now().Add(-l.stood) }
+
+// Time implements executor.Ledger.
+func (l *Ledger) Time(context.Context, string) (executor.ChainTime, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, after := l.hook.ask("Time")
+	if before != nil {
+		return executor.ChainTime{}, before
+	}
+	return executor.ChainTime{Block: l.now(), Accrual: l.accrual()}, after
 }
 
 // Escrow implements executor.Ledger.
@@ -204,7 +245,11 @@ func (l *Ledger) Settle(_ context.Context, _ string, leases []executor.LeaseID) 
 	}
 	for _, id := range leases {
 		have := l.leases[id]
-		if have != nil && !have.End.IsZero() && l.now().Sub(have.End) > 24*time.Hour {
+		switch {
+		case have == nil:
+		case l.accrual().Before(l.silenceOver(have)):
+			l.early++
+		default:
 			have.Paid, have.Held = have.Paid+have.Held, 0
 		}
 	}

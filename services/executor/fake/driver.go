@@ -80,8 +80,20 @@ func (d *Driver) LoadImage(ctx context.Context, id executor.ImageID, open execut
 
 func (d *Driver) load(ctx context.Context, id executor.ImageID, open executor.OpenLayout,
 ) (executor.Image, error) {
-	d.h.loading.Lock()
-	defer d.h.loading.Unlock()
+	got := d.h.loading.DoChan(string(id), func() (any, error) {
+		return d.loadOnce(context.WithoutCancel(ctx), id, open)
+	})
+	select {
+	case <-ctx.Done():
+		return executor.Image{}, ctx.Err()
+	case res := <-got:
+		img, _ := res.Val.(executor.Image)
+		return img, res.Err
+	}
+}
+
+func (d *Driver) loadOnce(ctx context.Context, id executor.ImageID, open executor.OpenLayout,
+) (executor.Image, error) {
 	d.h.mu.Lock()
 	img, ok := d.h.images[id]
 	d.h.mu.Unlock()
@@ -121,8 +133,11 @@ func readLayout(r io.Reader, id executor.ImageID) (executor.Image, error) {
 		if err == nil {
 			data, err = io.ReadAll(in)
 		}
-		if err != nil {
+		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return img, fmt.Errorf("%w: %w", executor.ErrImageMismatch, err)
+		}
+		if err != nil {
+			return img, fmt.Errorf("reading the image layout: %w", err)
 		}
 		sum, blob := strings.CutPrefix(h.Name, "blobs/sha256/")
 		if !blob {

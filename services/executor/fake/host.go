@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/united-containers/ucn/services/executor"
 )
 
@@ -43,7 +45,7 @@ type Host struct {
 	images     map[executor.ImageID]executor.Image
 	containers map[key]*container
 	programs   sync.WaitGroup
-	loading    sync.Mutex // held while an image is loaded
+	loading    singleflight.Group // one load of an image at a time
 }
 
 // key tells containers of several executors apart.

@@ -106,10 +106,34 @@ func (c *Client) Lease(
 		Leaf: leaf, From: at(l.GetFrom()), Until: at(l.GetUntil()), Budget: l.GetBudget(),
 		Paid: l.GetPaid(), Settled: l.GetSettled(), Withheld: l.GetWithheld(),
 	}
+	end := l.GetUntil()
 	if l.GetEnd() != 0 {
 		s.End = at(l.GetEnd())
+		end = min(end, l.GetEnd())
 	}
+	ran := end - min(end, l.GetFrom())
+	s.SilenceOver = at(min(l.GetAccrualFrom(), most) + min(ran, most) + silence)
 	return s, nil
+}
+
+const (
+	// silence accepts what is held back, so long after the end, in ms: docs/domain.md section 3.
+	silence = 24 * 3_600_000
+	most    = 1 << 53 // ms since 1970: beyond what a chain sees
+)
+
+// Time implements executor.Ledger.
+func (c *Client) Time(ctx context.Context, chain string) (executor.ChainTime, error) {
+	m, err := c.ledger.GetChain(ctx, &ledgerv1.GetChainRequest{Chain: chain})
+	if err != nil {
+		return executor.ChainTime{}, fmt.Errorf("read chain %s: %w", chain, err)
+	}
+	head := m.GetHead()
+	if head == nil { // before the first block both clocks stand at the genesis
+		start := at(m.GetGenesis().GetTime())
+		return executor.ChainTime{Block: start, Accrual: start}, nil
+	}
+	return executor.ChainTime{Block: at(head.GetTime()), Accrual: at(head.GetAccrual())}, nil
 }
 
 // Escrow implements executor.Ledger.
@@ -168,4 +192,4 @@ func (c *Client) KeySet(
 	return set, nil
 }
 
-func at(ms uint64) time.Time { return time.UnixMilli(int64(min(ms, 1<<53))) }
+func at(ms uint64) time.Time { return time.UnixMilli(int64(min(ms, most))) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ type ledger struct {
 	mu       sync.Mutex // guards all
 	lease    *chainv1.LeaseState
 	escrow   *chainv1.Escrow
+	head     *chainv1.Header
 	keys     *chainv1.KeySet
 	nonce    uint64
 	reads    int // of accounts
@@ -37,7 +39,9 @@ type ledger struct {
 func (l *ledger) GetChain(
 	context.Context, *ledgerv1.GetChainRequest, ...grpc.CallOption,
 ) (*ledgerv1.GetChainResponse, error) {
-	return &ledgerv1.GetChainResponse{Anchor: make([]byte, 32), OperationFee: 10, ByteFee: 1}, nil
+	return &ledgerv1.GetChainResponse{
+		Anchor: make([]byte, 32), OperationFee: 10, ByteFee: 1, Head: l.head,
+	}, nil
 }
 
 func (l *ledger) GetLease(
@@ -146,6 +150,23 @@ func TestReads(t *testing.T) {
 	if err != nil || s.From.UnixMilli() != 1000 || !s.End.IsZero() || !s.Settled || s.Paid != 4 ||
 		s.Leaf.Lease.Slot != 7 || s.Leaf.From != 1000 {
 		t.Errorf("lease %+v, %v", s, err)
+	}
+	const day = 24 * 3_600_000
+	for _, tt := range []struct{ from, accrual, until, end, want uint64 }{
+		{1000, 500, 9000, 0, 8500 + day}, {1000, 500, 9000, 3000, 2500 + day},
+		{1000, 500, 9000, 1, 500 + day}, {1, 0, math.MaxUint64, 0, 1 << 53},
+	} {
+		l.lease = &chainv1.LeaseState{Lease: terms.PB(), From: tt.from, AccrualFrom: tt.accrual,
+			Until: tt.until, End: tt.end}
+		s, err := c.Lease(t.Context(), "main", executor.LeaseID{})
+		if got := uint64(s.SilenceOver.UnixMilli()); err != nil || got != tt.want {
+			t.Errorf("%+v: silence is over at %d, %v", tt, got, err)
+		}
+	}
+	l.head = &chainv1.Header{Time: 70, Accrual: 60}
+	if at, err := c.Time(t.Context(), "main"); err != nil || at.Block.UnixMilli() != 70 ||
+		at.Accrual.UnixMilli() != 60 {
+		t.Errorf("time %+v, %v", at, err)
 	}
 	e, err := c.Escrow(t.Context(), "main", executor.EscrowID{})
 	if err != nil || e.Job != job || e.Owner != owner || e.Assigner != assigner ||

@@ -29,6 +29,9 @@ type Config struct {
 	// IdleStop ends the API service after so long without a call; the next one starts it again, which
 	// takes some 0.1 s. Zero is 30 seconds.
 	IdleStop time.Duration
+	// MaxUnpacked bounds what the layers of an image unpack to, in bytes, each as often as it is
+	// named, wherever the image comes from. Zero is 64 GiB.
+	MaxUnpacked int64
 	// StartTimeout bounds the start of the API service. Zero is 20 seconds.
 	StartTimeout time.Duration
 	// Log receives what the service complains about. Nil drops it.
@@ -44,6 +47,7 @@ const (
 	defaultCgroup       = "/ucn"
 	defaultIdleStop     = 30 * time.Second
 	defaultStartTimeout = 20 * time.Second
+	defaultMaxUnpacked  = 64 << 30
 	maxDirLength        = 1000
 )
 
@@ -70,6 +74,12 @@ func (c *Config) setDefaults() error {
 	}
 	if c.IdleStop == 0 {
 		c.IdleStop = defaultIdleStop
+	}
+	if c.MaxUnpacked < 0 {
+		return fmt.Errorf("podman instance: max_unpacked %d is negative", c.MaxUnpacked)
+	}
+	if c.MaxUnpacked == 0 {
+		c.MaxUnpacked = defaultMaxUnpacked
 	}
 	if c.StartTimeout == 0 {
 		c.StartTimeout = defaultStartTimeout

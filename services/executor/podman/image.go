@@ -240,7 +240,7 @@ func (i *Instance) transfer(ctx context.Context, src io.Reader, digest string) (
 	}
 	checked := make(chan outcome, 1)
 	go func() {
-		config, err := filterLayout(w, src, digest)
+		config, err := filterLayout(w, src, layoutLimits{digest, i.cfg.MaxUnpacked})
 		_ = w.CloseWithError(err) // always nil
 		checked <- outcome{config, err}
 	}()

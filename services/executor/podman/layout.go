@@ -23,7 +23,6 @@ const (
 	maxDocument  = 4 << 20  // bytes of a manifest, index or config
 	maxDocuments = 32 << 20 // bytes of everything in a layout that might be one
 	maxBlobs     = 4096     // entries of a layout
-	maxUnpacked  = 64 << 30 // bytes of an image's layers unpacked, each as often as it is named
 )
 
 // layoutFilter copies an OCI image layout tar and believes nothing of it: every blob must hash to
@@ -35,7 +34,8 @@ const (
 // block it on this host, or pass for it. The engine makes files of layers as root, so a layer may
 // hold files, folders and links only.
 type layoutFilter struct {
-	want string // digest of the manifest or index asked for
+	layoutLimits
+	left int64 // bytes that the blobs may still unpack to
 
 	in        *tar.Reader
 	out       *tar.Writer
@@ -44,11 +44,19 @@ type layoutFilter struct {
 	seen      map[string]oci.Unpacked // by hex digest
 }
 
+// layoutLimits say what is asked for and how much it may be.
+type layoutLimits struct {
+	want string // digest of the manifest or index
+	most int64  // bytes that its layers may unpack to, each as often as it is named
+}
+
 // filterLayout copies the layout in r to w and returns the digest of the image's config. Bytes that
-// do not match are executor.ErrImageMismatch.
-func filterLayout(w io.Writer, r io.Reader, want string) (config string, err error) {
+// do not match are executor.ErrImageMismatch; what the source says of itself is passed on. Each
+// blob is unpacked once on the way, only to count: the engine unpacks what has arrived whole, so a
+// bomb is refused before it takes disk.
+func filterLayout(w io.Writer, r io.Reader, limits layoutLimits) (config string, err error) {
 	f := &layoutFilter{
-		want: want, in: tar.NewReader(r), out: tar.NewWriter(w),
+		layoutLimits: limits, left: limits.most, in: tar.NewReader(r), out: tar.NewWriter(w),
 		documents: make(map[string][]byte), seen: make(map[string]oci.Unpacked),
 	}
 	for range maxBlobs {
@@ -56,8 +64,11 @@ func filterLayout(w io.Writer, r io.Reader, want string) (config string, err err
 		if errors.Is(err, io.EOF) {
 			return f.finish()
 		}
-		if err != nil {
+		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return "", fmt.Errorf("%w: reading the image layout: %w", executor.ErrImageMismatch, err)
+		}
+		if err != nil {
+			return "", fmt.Errorf("reading the image layout: %w", err)
 		}
 		if err := f.entry(h); err != nil {
 			return "", err
@@ -94,12 +105,14 @@ func (f *layoutFilter) entry(h *tar.Header) error {
 
 // copy passes the bytes of one blob on, and learns what they are.
 func (f *layoutFilter) copy(to io.Writer, sum string) error {
-	hash, unpacker := sha256.New(), oci.NewUnpacker(maxUnpacked)
+	hash, unpacker := sha256.New(), oci.NewUnpacker(f.left)
 	_, err := io.Copy(io.MultiWriter(to, hash, unpacker), f.in)
 	unpacked, bad := unpacker.Close()
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: the layout ends in the midst of blob %s", executor.ErrImageMismatch, sum)
+	case errors.Is(bad, oci.ReasonTooLarge):
+		return fmt.Errorf("%w: blob %s: %w", executor.ErrUnsupported, sum, bad)
 	case bad != nil && (err == nil || errors.Is(err, bad)):
 		return fmt.Errorf("%w: blob %s: %w", executor.ErrImageMismatch, sum, bad)
 	case err != nil:
@@ -109,6 +122,7 @@ func (f *layoutFilter) copy(to io.Writer, sum string) error {
 		return fmt.Errorf("%w: blob %s hashes to %s", executor.ErrImageMismatch, sum, got)
 	}
 	f.seen[sum] = unpacked
+	f.left -= unpacked.Size
 	return nil
 }
 
@@ -155,7 +169,7 @@ func (f *layoutFilter) layers(m oci.Document) error {
 		return fmt.Errorf("%w: %d layers, and %d in the config", executor.ErrImageMismatch,
 			len(m.Layers), len(config.RootFS.DiffIDs))
 	}
-	left := int64(maxUnpacked)
+	left := f.most
 	for n, d := range m.Layers {
 		got, ok := f.seen[strings.TrimPrefix(d.Digest, "sha256:")]
 		if !ok {
@@ -171,7 +185,7 @@ func (f *layoutFilter) layers(m oci.Document) error {
 		}
 		if left -= got.Size; left < 0 {
 			return fmt.Errorf("%w: the image unpacks to more than %d bytes", executor.ErrUnsupported,
-				int64(maxUnpacked))
+				f.most)
 		}
 	}
 	return nil

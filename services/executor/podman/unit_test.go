@@ -44,7 +44,7 @@ func TestFilterLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	config, err := filterLayout(&out, io.MultiReader(&odd, bytes.NewReader(img.Layout)), want)
+	config, err := filterLayout(&out, io.MultiReader(&odd, bytes.NewReader(img.Layout)), asked(want))
 	if err != nil || config != img.Config {
 		t.Fatalf("config %s, %v; want %s", config, err, img.Config)
 	}
@@ -58,11 +58,13 @@ func TestFilterLayout(t *testing.T) {
 		}
 	}
 	other := "sha256:" + strings.Repeat("0", 64)
-	_, err = filterLayout(io.Discard, bytes.NewReader(img.Layout), other)
+	_, err = filterLayout(io.Discard, bytes.NewReader(img.Layout), asked(other))
 	if !errors.Is(err, executor.ErrImageMismatch) {
 		t.Errorf("another image was taken for it: %v", err)
 	}
 }
+
+func asked(digest string) layoutLimits { return layoutLimits{digest, defaultMaxUnpacked} }
 
 func entries(t *testing.T, r io.Reader) (names []string) {
 	t.Helper()
@@ -91,7 +93,7 @@ func FuzzFilterLayout(f *testing.F) {
 	f.Add(b.Bytes())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, err := filterLayout(io.Discard, bytes.NewReader(data), digest); err == nil {
+		if _, err := filterLayout(io.Discard, bytes.NewReader(data), asked(digest)); err == nil {
 			t.Error("bytes that hash to zeros")
 		}
 	})

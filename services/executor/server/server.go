@@ -203,7 +203,7 @@ func page(records []executor.Record, size int) (*executorv1.ListAttemptsResponse
 	bytes := 0
 	for i := range records {
 		r := &records[i]
-		status := r.Status("")
+		status := r.Status(r.Waiting)
 		m, err := statusPB(&status)
 		if err != nil {
 			return nil, err

@@ -49,7 +49,8 @@ type RegistryConfig struct {
 	Insecure []string `yaml:"insecure"`
 	// MaxImage bounds an image as it travels, in bytes. 0 is 16 GiB.
 	MaxImage int64 `yaml:"max_image"`
-	// MaxUnpacked bounds what its layers unpack to, in bytes. 0 is 64 GiB.
+	// MaxUnpacked bounds what the layers of an image unpack to, in bytes, of registries and of the
+	// network's storage alike. 0 is 64 GiB.
 	MaxUnpacked int64 `yaml:"max_unpacked"`
 }
 
@@ -77,6 +78,8 @@ type EngineConfig struct {
 	Podman string `yaml:"podman"`
 	// Runtime is "runc" or "crun". Default is the one that works here.
 	Runtime string `yaml:"runtime"`
+	// MaxUnpacked is registries.max_unpacked.
+	MaxUnpacked int64 `yaml:"-"`
 }
 
 // Default returns the defaults; dir is still needed.
@@ -96,6 +99,9 @@ func (c Config) Validate() error {
 		if _, err := id.ParseBech32(id.Account, c.Payee); err != nil {
 			return config.Invalid("payee", "%v", err)
 		}
+	}
+	if c.Driver != nil && c.Registries.MaxUnpacked != 0 {
+		return config.Invalid("registries.max_unpacked", "it belongs to the engine that is shared")
 	}
 	if err := c.Registries.validate(); err != nil {
 		return config.Under("registries", err)
@@ -127,6 +133,7 @@ func (f *File) Validate() error {
 func OpenEngine(c EngineConfig, log *slog.Logger) (*podman.Instance, error) {
 	engine, err := podman.Open(podman.Config{
 		Dir: c.Dir, RunDir: c.RunDir, Podman: c.Podman, Runtime: c.Runtime, Log: log,
+		MaxUnpacked: c.MaxUnpacked,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the container engine: %w", err)

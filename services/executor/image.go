@@ -1,0 +1,98 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// fetchImage makes sure that the image is here and that its source would give it to this owner.
+func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error {
+	id := t.ask.Spec.Image
+	want := FetchImage{ID: id, Reference: t.ask.Spec.Reference, Credentials: v.registry}
+	t.agent.wanted(id)
+	held, err := t.agent.deps.Driver.HasImage(ctx, id)
+	if err != nil {
+		return err
+	}
+	if held {
+		return t.agent.deps.Files.CheckImage(ctx, as, want)
+	}
+	if err := t.agent.evict(ctx); err != nil {
+		t.agent.deps.Log.WarnContext(ctx, "cannot make room for images", "error", err)
+	}
+	var mine atomic.Bool
+	open := func(ctx context.Context) (io.ReadCloser, error) {
+		mine.Store(true)
+		return t.agent.pulls.open(ctx, id, func(ctx context.Context) (io.ReadCloser, error) {
+			return t.agent.deps.Files.OpenImage(ctx, as, want)
+		})
+	}
+	if err := t.loadImage(ctx, open); err != nil {
+		if !mine.Load() { // another's load failed, with another's token: try with ours
+			return fmt.Errorf("wait for image %s: %v", id, err)
+		}
+		return fmt.Errorf("fetch image %s: %w", id, err)
+	}
+	t.agent.offerChanged()
+	if !mine.Load() { // it came with another's right
+		return t.agent.deps.Files.CheckImage(ctx, as, want)
+	}
+	return nil
+}
+
+// loadImage loads the image, alone or with others that want it, and tells the owner while it waits
+// for its turn.
+func (t *attempt) loadImage(ctx context.Context, open OpenLayout) error {
+	defer t.agent.pulls.want(t.ask.Spec.Image, t.ask.Spec.Owner)()
+	over := make(chan struct{})
+	var show sync.WaitGroup
+	show.Go(func() { t.showTurn(ctx, over) })
+	_, err := t.agent.deps.Driver.LoadImage(ctx, t.ask.Spec.Image, open)
+	close(over)
+	show.Wait()
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errImageLate
+	}
+	return err
+}
+
+var errImageLate = fault.New(fault.Unavailable, "IMAGE_LATE", "its image was still on its way")
+
+// showTurn tells that the image waits for its turn, and that it does no more, until over is closed.
+func (t *attempt) showTurn(ctx context.Context, over <-chan struct{}) {
+	tick := time.NewTicker(showLook)
+	defer tick.Stop()
+	for told := t.view().rec.Waiting != ""; ; {
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+		}
+		waits, under, queued := t.agent.pulls.waiting(t.ask.Spec.Image)
+		if waits == told {
+			continue
+		}
+		text := ""
+		if waits {
+			text = fmt.Sprintf("its image waits for its turn: %d images are being fetched here, "+
+				"%d wait", under, queued)
+		}
+		err := t.update(context.WithoutCancel(ctx), "", func(r *Record) {
+			if r.Phase == PhaseTaken {
+				r.Waiting = text
+			}
+		})
+		if err != nil { // tried again at the next look
+			t.agent.deps.Log.WarnContext(ctx, "cannot tell that an image waits", "error", err)
+			continue
+		}
+		told = waits
+	}
+}
