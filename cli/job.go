@@ -292,6 +292,7 @@ type attemptResult struct {
 	Lease    string          `json:"lease,omitempty"`
 	Created  uint64          `json:"created_ms"`
 	Ended    uint64          `json:"ended_ms,omitempty"`
+	EvictAt  uint64          `json:"evict_at_ms,omitempty"`
 	ExitCode int32           `json:"exit_code"`
 	Amount   string          `json:"amount"`
 	Usage    *jobrun.Usage   `json:"usage,omitempty"`

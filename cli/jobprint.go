@@ -52,6 +52,9 @@ func attemptOf(a *schedulerv1.Attempt) attemptResult {
 		Amount:   amount.Format(tx.Grains(status.GetAmount())),
 		ExitCode: status.GetOutcome().GetExitCode(), LogCID: status.GetOutcome().GetLogCid(),
 	}
+	if a.GetState() != jobv1.State_STATE_ENDED {
+		r.EvictAt = status.GetEvictAt()
+	}
 	if u := status.GetUsage(); u != nil {
 		r.Usage = &jobrun.Usage{
 			WallMS: u.GetWallMs(), CPUNS: u.GetCpuNs(), MemoryKiBMS: u.GetMemoryKibMs(),
@@ -87,6 +90,8 @@ func (r jobResult) print(w io.Writer) {
 		took := ""
 		if a.Ended != 0 {
 			took = " after " + screen.Elapsed(between(a.Created, a.Ended))
+		} else if a.EvictAt != 0 {
+			took = ", goes " + stamp(a.EvictAt)
 		}
 		printf(w, "attempt %d\t%s on %s%s: %s\n", i+1, a.State, a.Host, took,
 			screen.Clean(a.Reason))

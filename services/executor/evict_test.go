@@ -111,6 +111,51 @@ func TestEvictWithoutNotice(t *testing.T) {
 	}
 }
 
+// TestReplacedBeforeItsEnd: the scheduler stops an attempt that is to go. Once another host has the
+// lane it went as evicted, before that, or if nobody knows, as cancelled.
+func TestReplacedBeforeItsEnd(t *testing.T) {
+	away := errors.New("the ledger is away")
+	for name, tt := range map[string]struct {
+		replaced, away bool
+		want           executor.EndReason
+	}{
+		"replaced": {true, false, executor.EndEvicted},
+		"stopped":  {false, false, executor.EndCancelled},
+		"unknown":  {true, true, executor.EndCancelled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				agent := w.start()
+				ask, lease, _, ended := w.runFor(agent, 1, 30*time.Second)
+				if _, err := agent.Evict(t.Context(), ask.Attempt, time.Hour, "a new fan"); err != nil {
+					t.Fatal(err)
+				}
+				if tt.replaced {
+					w.ledger.End(lease.ID)
+				}
+				if tt.away {
+					w.ledger.SetHook(func(string) (error, error) { return away, nil })
+				}
+				stop := executor.StopAsk{From: w.asker, Job: ask.Job, Attempt: ask.Attempt,
+					Reason: "replaced by host-2"}
+				if err := agent.Stop(t.Context(), stop); err != nil {
+					t.Fatal(err)
+				}
+				w.ledger.SetHook(nil)
+				o := <-ended
+				if o.Reason != tt.want || o.Usage.WallMS > uint64(time.Minute.Milliseconds()) {
+					t.Errorf("outcome %s %q after %d ms, want %s", o.Reason, o.Message, o.Usage.WallMS,
+						tt.want)
+				}
+				w.closed(ask.Attempt)
+				if got := w.ledger.Read(lease.ID); got.Paid == 0 || !got.Settled {
+					t.Errorf("lease %+v", got)
+				}
+			})
+		})
+	}
+}
+
 // TestEvictBeforeTheProgramRan costs nothing.
 func TestEvictBeforeTheProgramRan(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

@@ -212,13 +212,8 @@ func (w *watch) charge(ctx context.Context, now time.Time) {
 // checkLease stops a program whose lease was ended on the chain: what it uses from then on is not
 // paid. Trouble with the chain stops nothing.
 func (w *watch) checkLease(ctx context.Context) error {
-	state, err := w.t.agent.deps.Ledger.Lease(ctx, w.t.ask.Spec.Chain, w.t.lease.ID)
-	gone := errors.Is(err, ErrNoLease)
-	if err != nil && !gone {
-		return fmt.Errorf("read the lease: %w", err)
-	}
-	if !gone && !state.over(w.t.agent.deps.Now()) {
-		return nil
+	if over, err := w.t.leaseOver(ctx); err != nil || !over {
+		return err
 	}
 	cause := StopCause{
 		Reason: EndCancelled, Message: "the lease was ended on the chain",
@@ -228,6 +223,18 @@ func (w *watch) checkLease(ctx context.Context) error {
 		cause.Reason, cause.Message = EndEvicted, e.words()
 	}
 	return w.t.requestStop(ctx, cause)
+}
+
+// leaseOver tells whether the lease has ended on the chain.
+func (t *attempt) leaseOver(ctx context.Context) (bool, error) {
+	state, err := t.agent.deps.Ledger.Lease(ctx, t.ask.Spec.Chain, t.lease.ID)
+	switch {
+	case errors.Is(err, ErrNoLease):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("read the lease: %w", err)
+	}
+	return state.over(t.agent.deps.Now()), nil
 }
 
 // mustStop tells why the program may not run until the next tick, or nil.

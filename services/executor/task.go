@@ -230,7 +230,8 @@ type StopAsk struct {
 
 const maxReason = 200
 
-// Stop ends an attempt as cancelled: by the owner, or by the scheduler that asked for it. It
+// Stop ends an attempt as cancelled: by the owner, or by the scheduler that asked for it; as
+// evicted if it was told to go and its lease is over, since another host has the lane then. It
 // returns when that is written down; repeating it, or stopping what has ended, is success.
 func (a *Agent) Stop(ctx context.Context, ask StopAsk) error {
 	if ask.Grace < 0 || ask.Grace > MaxStopAsk {
@@ -248,13 +249,20 @@ func (a *Agent) Stop(ctx context.Context, ask StopAsk) error {
 	if err := allowed(&r, ask.From); err != nil {
 		return err
 	}
-	message := "cancelled"
+	cause := StopCause{Reason: EndCancelled, Message: "cancelled", Grace: ask.Grace}
 	if ask.Reason != "" {
-		message += ": " + clip(ask.Reason, maxReason)
+		cause.Message += ": " + clip(ask.Reason, maxReason)
 	}
-	return t.requestStop(context.WithoutCancel(ctx), StopCause{
-		Reason: EndCancelled, Message: message, Grace: ask.Grace,
-	})
+	if r.Evict != nil { // what told it may be that its replacement runs
+		switch over, err := t.leaseOver(ctx); {
+		case err != nil:
+			t.agent.deps.Log.WarnContext(ctx, "cannot tell an eviction from a cancellation",
+				"attempt", t.id, "error", err)
+		case over:
+			cause.Reason, cause.Message = EndEvicted, r.Evict.words()
+		}
+	}
+	return t.requestStop(context.WithoutCancel(ctx), cause)
 }
 
 // lookUp finds an attempt of a job: the living one, or the record of a closed one.

@@ -16,6 +16,7 @@ const (
 	findingLease = "find the lease"
 	stopping     = "stop"
 	looking      = "look after a silent host"
+	dismissing   = "tell a host that it was replaced"
 	expiring     = "end what waited too long"
 	settling     = "settle leases"
 )

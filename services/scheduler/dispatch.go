@@ -172,20 +172,35 @@ func (e *Engine) explain(r *Run, reason string, now time.Time) string {
 	return reason + " (" + words + ")"
 }
 
-// avoidFor is how long a host that failed or declined a run is not asked for it again.
-const avoidFor = 30 * time.Second
+// avoidFor is how long a host that failed or declined a run is not asked for it again; twice as
+// long for each further time that it told it to go, maxEvictions of which count.
+const (
+	avoidFor     = 30 * time.Second
+	maxEvictions = 9
+)
 
 // skips names hosts that failed or declined this run lately: another one is tried first.
 func (e *Engine) skips(r *Run, now time.Time) func(*Offer) bool {
 	attempts := r.Attempts
+	evictions := map[sig.PublicKey]int{} // told ahead, beyond the first
+	for i := range attempts {
+		if a := &attempts[i]; a.Moving && a.State == Ended {
+			n, before := evictions[a.Host.Executor]
+			if before {
+				n = min(n+1, maxEvictions)
+			}
+			evictions[a.Host.Executor] = n
+		}
+	}
 	avoid := e.notes.avoids(r.ID, now)
 	return func(o *Offer) bool {
 		return avoid[o.Host.Executor] || slices.ContainsFunc(attempts, func(a Attempt) bool {
-			if a.Silent && a.State != Ended && a.Host.Executor == o.Host.Executor {
+			if (a.Silent || a.Moving) && a.State != Ended && a.Host.Executor == o.Host.Executor {
 				return true
 			}
 			hostsFault := a.End != Failed && a.End != Completed && a.End != Cancelled
-			return hostsFault && a.Host.Executor == o.Host.Executor && now.Sub(a.Ended) < avoidFor
+			return hostsFault && a.Host.Executor == o.Host.Executor &&
+				now.Sub(a.Ended) < avoidFor<<evictions[o.Host.Executor]
 		})
 	}
 }

@@ -306,7 +306,7 @@ func (e *Engine) explainRun(j *Job, r *Run) {
 		why = of
 	}
 	if why != "" {
-		r.Reason = why
+		r.say(why)
 	}
 }
 
@@ -354,7 +354,7 @@ func (e *Engine) save(ctx context.Context, c Change) error {
 		return fmt.Errorf("save job: %w", err)
 	}
 	for i := range c.Job.Runs {
-		if r := &c.Job.Runs[i]; r.State != Pending {
+		if r := &c.Job.Runs[i]; r.State != Pending && r.moving() == nil {
 			e.notes.forget(r.ID)
 		}
 	}

@@ -223,6 +223,10 @@ type Attempt struct {
 	// was last heard of this attempt, by ours.
 	Reported time.Time
 	Heard    time.Time
+	// EvictAt is when the host said that it will ask the program to end, by its clock; zero: it did
+	// not. Moving: another is sought before, and this one goes on until that has the lane's lease.
+	EvictAt time.Time
+	Moving  bool
 }
 
 // SignedLease is a lease with its agent's signature.
@@ -290,8 +294,8 @@ func (r *Run) Live() bool {
 	return r.State != Ended && a != nil && a.State != Ended && !a.Silent
 }
 
-// Waits tells whether the run waits to be placed.
-func (r *Run) Waits() bool { return r.State == Pending && !r.Live() }
+// Waits tells whether the run waits to be placed, be it elsewhere than where it runs.
+func (r *Run) Waits() bool { return r.State == Pending && !r.Live() || r.moving() != nil }
 
 // Open tells whether an attempt of the run has not ended, be its host silent or not.
 func (r *Run) Open() bool {

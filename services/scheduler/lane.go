@@ -175,8 +175,8 @@ func (j *Job) progress(n [Ended + 1]uint32) string {
 		text = fmt.Sprintf("%d of %d tasks completed, %d failed, %d run", j.Array.Completed,
 			j.Spec.Tasks, j.Array.Failed, n[Running])
 	}
-	for i := range j.Runs {
-		if r := &j.Runs[i]; r.State == Pending {
+	for i := range j.Runs { // the first that waits
+		if r := &j.Runs[i]; r.State == Pending || r.moving() != nil {
 			return shorten(text + "; " + r.Reason)
 		}
 	}

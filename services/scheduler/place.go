@@ -302,10 +302,14 @@ func (e *Engine) withdraw(ctx context.Context, id job.ID, attempt AttemptID, cau
 		r.Attempts = r.Attempts[:len(r.Attempts)-1]
 		r.Tries--
 		if why, _ := j.stops(r); why != "" {
+			if r.Open() { // the one that was to be replaced, which is being stopped
+				return "job.waiting", r
+			}
 			r.finish(Cancelled, why, e.deps.Now())
 			return "job.ended", r
 		}
-		r.NotBefore, r.Reason = e.deps.Now().Add(withdrawn), shorten("waiting: "+cause.Error())
+		r.NotBefore = e.deps.Now().Add(withdrawn)
+		r.say("waiting: " + cause.Error())
 		return "job.waiting", r
 	})
 	if err != nil {

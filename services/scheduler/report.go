@@ -50,6 +50,9 @@ func (e *Engine) Report(ctx context.Context, rep Report) error {
 	if over != nil {
 		e.settle(j, over, rep)
 	}
+	if r, a := j.Attempt(rep.Attempt); a != nil && rep.State == Running {
+		e.dismiss(j, r)
+	}
 	return nil
 }
 
@@ -60,8 +63,9 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 	a.Began = a.Began || rep.Ran || rep.State == Running || rep.State == Asleep
 	a.State, a.Reason, a.Status, a.Reported = rep.State, shorten(rep.Reason), rep.Raw, rep.Time
 	if rep.State != Ended {
+		e.leaves(j, r, a, rep.EvictAt)
 		if a != r.Current() {
-			return // a silent host is back while another is asked: it ends when that one is leased
+			return // another is asked in its place: it ends when that one is leased
 		}
 		r.State = rep.State
 		if why, _ := j.stops(r); why == "" {
@@ -92,12 +96,21 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 // Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
 // maxBackoff.
 func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
-	if r.State == Ended || a != r.Current() {
-		return // what goes on is another attempt
+	if r.State == Ended {
+		return
+	}
+	if next := r.Current(); a != next { // what goes on is another attempt
+		if next.State == Pending {
+			r.State, r.Reason = Pending, next.Reason // which is only asked for
+		}
+		return
 	}
 	now := e.deps.Now()
 	r.streak(a)
 	again := e.again(j, r, a)
+	if r.goesOn(a, again, now) {
+		return
+	}
 	if why, _ := j.stops(r); again && why != "" {
 		r.finish(Cancelled, why, now)
 		return
@@ -158,11 +171,16 @@ func (r *Run) add(a Attempt, endless bool) {
 	}
 }
 
-// replace ends the silent attempts in whose place another is leased: their leases ended when its
-// higher epoch began.
+// replace ends the attempts in whose place another is leased, those of silent hosts and those that
+// were told to go: their leases ended when its higher epoch began.
 func (r *Run) replace(by *Attempt, now time.Time) {
 	for i := range r.Attempts {
-		if a := &r.Attempts[i]; a != by && a.State != Ended {
+		a := &r.Attempts[i]
+		switch {
+		case a == by, a.State == Ended:
+		case a.Moving && !a.Silent:
+			a.finish(Evicted, shorten("replaced by "+by.Host.Name+": "+a.Reason), now)
+		default:
 			a.finish(HostLost, "silent for too long: replaced by "+by.Host.Name, now)
 		}
 	}
@@ -248,7 +266,9 @@ func (e *Engine) Cancel(ctx context.Context, j *Job, reason string) (*Job, error
 		}
 		j.CancelReason, j.Cancelled = reason, e.deps.Now()
 		for i := range j.Runs {
-			switch r := &j.Runs[i]; {
+			r := &j.Runs[i]
+			r.stay()
+			switch {
 			case r.State == Ended:
 			case r.Open():
 				r.Reason = "being cancelled: " + reason
@@ -311,7 +331,7 @@ func (e *Engine) holdBack(ctx context.Context, j *Job, run RunID, cause error) {
 		}
 		r.NotBefore, j.Expires = e.deps.Now().Add(time.Second), expires
 		if cause != nil {
-			r.Reason = shorten("waiting: " + cause.Error())
+			r.say("waiting: " + cause.Error())
 		}
 		return "job.waiting", r
 	})
@@ -329,7 +349,7 @@ func (e *Engine) escrowTrouble(ctx context.Context, j *Job, r *Run, cause error)
 	e.endWaiting(ctx, j.ID, r.ID, Exhausted, "its escrow was closed")
 }
 
-// endWaiting ends a run that has no attempt.
+// endWaiting ends a run that has no attempt, and the search of one that runs.
 func (e *Engine) endWaiting(
 	ctx context.Context, id job.ID, run RunID, end EndReason, reason string,
 ) {
@@ -337,6 +357,11 @@ func (e *Engine) endWaiting(
 		r := j.Run(run)
 		if r == nil || !r.Waits() {
 			return "", nil
+		}
+		if a := r.moving(); a != nil { // it runs on, and no other will
+			r.stay()
+			r.Reason = shorten(a.Reason + "; it is placed nowhere else: " + reason)
+			return "job.waiting", r
 		}
 		r.finish(end, reason, e.deps.Now())
 		return "job.ended", r

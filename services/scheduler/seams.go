@@ -130,6 +130,8 @@ type Report struct {
 	End      EndReason
 	Reason   string
 	Time     time.Time
+	// EvictAt is when the host will ask the program to end; zero: it did not say that it will.
+	EvictAt time.Time
 	// Ran tells that the program was seen to run.
 	Ran bool
 	// Amount (grains), WallMS and CPUNS are what the host says of the whole when it ended.

@@ -107,6 +107,7 @@ func (e *Engine) resize(j *Job, n uint32) error {
 
 // leave stops a lane that is not wanted any more.
 func (e *Engine) leave(r *Run) {
+	r.stay()
 	switch {
 	case r.Surplus, r.State == Ended:
 	case r.Open():

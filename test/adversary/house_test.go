@@ -3,6 +3,7 @@ package adversary
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -39,6 +40,7 @@ const (
 	assigner
 	host
 	agentKey
+	neighbour // another host, which is paid under its agent's account
 	people
 )
 
@@ -213,13 +215,24 @@ func (h *house) openEscrow(c cheat) {
 }
 
 func (h *house) openAgent(c cheat) {
+	var run func(context.Context, func()) error
+	h.agent, run = h.newAgent(c, agentKey, host, h.journal)
+	h.lose = sync.OnceFunc(h.run(run))
+	h.closed = append(h.closed, h.lose)
+	synctest.Wait() // it has posted its offer
+}
+
+// newAgent makes an executor with a key of its own, paid to an account.
+func (h *house) newAgent(c cheat, key, payee int, journal *agenttest.Journal) (
+	*executor.Agent, func(context.Context, func()) error,
+) {
 	engine := fake.NewHost(fake.Options{AnyImage: true})
 	h.closed = append(h.closed, engine.Shutdown)
 	var driver executor.Driver = engine.Driver("e")
 	if c.driver != nil {
 		driver = c.driver(driver)
 	}
-	own := ledgerclient.New(h.client, h.n.Keys[agentKey], ledgerclient.Clock{Now: time.Now})
+	own := ledgerclient.New(h.client, h.n.Keys[key], ledgerclient.Clock{Now: time.Now})
 	h.closed = append(h.closed, func() { _ = own.Close() })
 	var money executor.Ledger = own
 	if c.ledger != nil {
@@ -233,20 +246,18 @@ func (h *house) openAgent(c cheat) {
 	if c.config != nil {
 		c.config(&config)
 	}
-	h.agent, err = executor.New(config, executor.Identity{
-		Key: h.n.Keys[agentKey], Operator: h.n.Accounts[host], Payee: h.n.Accounts[host],
+	agent, err := executor.New(config, executor.Identity{
+		Key: h.n.Keys[key], Operator: h.n.Accounts[payee], Payee: h.n.Accounts[payee],
 		Anchors: map[string]sig.Anchor{block.Main: h.n.Anchor},
 	}, executor.Deps{
-		Driver: driver, Journal: h.journal, Ledger: money, Files: agenttest.NewFiles(),
+		Driver: driver, Journal: journal, Ledger: money, Files: agenttest.NewFiles(),
 		Encoder: encoder, Log: slog.New(slog.DiscardHandler),
 		Tracers: tracenoop.NewTracerProvider(), Meters: meternoop.NewMeterProvider(), Now: time.Now,
 	})
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.lose = sync.OnceFunc(h.run(h.agent.Run))
-	h.closed = append(h.closed, h.lose)
-	synctest.Wait() // it has posted its offer
+	return agent, agent.Run
 }
 
 // play runs a job of jobRuns on one core to its end and returns what was paid for it.
@@ -399,33 +410,44 @@ func (h *house) repeat() {
 // settled waits until the executor has nothing more to do for the attempt.
 func (h *house) settled(id executor.AttemptID) {
 	h.t.Helper()
+	h.settledIn(h.journal, id)
+}
+
+func (h *house) settledIn(journal *agenttest.Journal, id executor.AttemptID) {
+	h.t.Helper()
 	for range 10_000 {
-		if h.journal.Record(id).Phase == executor.PhaseClosed {
+		if journal.Record(id).Phase == executor.PhaseClosed {
 			return
 		}
 		timer := time.NewTimer(100 * time.Millisecond)
 		<-timer.C
 	}
-	h.t.Errorf("the attempt is never closed: its phase is %v", h.journal.Record(id).Phase)
+	h.t.Errorf("the attempt is never closed: its phase is %v", journal.Record(id).Phase)
 }
 
 // offer returns the hash of what the executor offers.
 func (h *house) offer() executor.Hash {
 	h.t.Helper()
-	for _, e := range h.journal.Events() {
+	return offerIn(h.t, h.journal)
+}
+
+// offerIn returns the hash of the newest offer of an executor.
+func offerIn(t *testing.T, journal *agenttest.Journal) executor.Hash {
+	t.Helper()
+	for _, e := range slices.Backward(journal.Events()) {
 		if e.Type != executor.TypeOfferPosted {
 			continue
 		}
 		var m marketv1.Offer
 		if err := canon.Unmarshal(e.Payload, &m); err != nil {
-			h.t.Fatal(err)
+			t.Fatal(err)
 		}
 		hash, err := canon.Hash(&m)
 		if err != nil {
-			h.t.Fatal(err)
+			t.Fatal(err)
 		}
 		return hash
 	}
-	h.t.Fatal("no offer was posted")
+	t.Fatal("no offer was posted")
 	return executor.Hash{}
 }

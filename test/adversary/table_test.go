@@ -42,6 +42,15 @@ func TestAdversaries(t *testing.T) {
 			}
 		})
 	}
+	for _, a := range byResidents {
+		t.Run(a.name, func(t *testing.T) {
+			gained := playStreet(t, a.play)
+			fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", a.name, gained, a.bound, a.named)
+			if gained > a.bound {
+				t.Errorf("gained %d grains, the bound (%s) is %d", gained, a.named, a.bound)
+			}
+		})
+	}
 	for _, a := range byFriends {
 		t.Run(a.name, func(t *testing.T) {
 			gained, leases := playFriend(t, a.sign)

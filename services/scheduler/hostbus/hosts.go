@@ -158,6 +158,9 @@ func reportOf(
 		return nil, nil
 	}
 	out.Job = job.ID(m.GetJob())
+	if at := m.GetEvictAt(); at != 0 {
+		out.EvictAt = timeOf(at)
+	}
 	if out.State == scheduler.Ended {
 		out.End = scheduler.EndReason(m.GetOutcome().GetReason())
 		out.Amount = m.GetOutcome().GetAmount()

@@ -90,6 +90,7 @@ func attemptFields(a *scheduler.Attempt) []field {
 		truth(8, &a.Delivered), whole(9, priceFields(&a.Prices)), moment(10, &a.Created),
 		moment(11, &a.Ended), truth(12, &a.Told), truth(13, &a.Began), blob(14, &a.Status),
 		moment(15, &a.Reported), moment(16, &a.Heard), truth(17, &a.Silent),
+		moment(18, &a.EvictAt), truth(19, &a.Moving),
 	}
 }
 

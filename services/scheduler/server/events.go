@@ -167,6 +167,9 @@ func reportOf(m *jobv1.AttemptStatus, in event.Incoming) (scheduler.Report, erro
 	}
 	out.Job, out.Run = job.ID(m.GetJob()), scheduler.RunID(m.GetRun())
 	out.Attempt = scheduler.AttemptID(m.GetAttempt())
+	if at := m.GetEvictAt(); at != 0 {
+		out.EvictAt = fromMillis(at)
+	}
 	if out.State < scheduler.Starting || out.State > scheduler.Ended {
 		return out, fmt.Errorf("a host cannot report the state %s", out.State)
 	}
