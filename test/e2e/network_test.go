@@ -13,6 +13,7 @@ func bodies() map[string]func(*testing.T, *scene) {
 		"ArrayByCommand": arrayByCommand, "HoldbackByCommand": holdbackByCommand,
 		"ReplicasByCommand": replicasByCommand,
 		"FoldersByCommand":  foldersByCommand, "EvictedByCommand": evictedByCommand,
+		"MovedByCommand": movedByCommand,
 	}
 }
 
