@@ -175,9 +175,13 @@ func (r *escrowResult) printHeld(w io.Writer) {
 }
 
 func (a *app) escrowTopUp() *cobra.Command {
-	return a.byDelegate(&cobra.Command{
+	raise := false
+	cmd := a.byDelegate(&cobra.Command{
 		Use: "topup ESCROW AMOUNT", Short: "Add money to an escrow; anyone may",
-		Example: "  ucn escrow topup ucne1... 5", Args: args(cobra.ExactArgs(2)),
+		Long: `Add money to an escrow. Anyone may. An escrow pays no more in all than its terms say, so
+its owner gives --raise to let it pay the amount, too: an always job that waits because its money is
+used up then goes on within a minute or so.`,
+		Example: "  ucn escrow topup ucne1... 5 --raise", Args: args(cobra.ExactArgs(2)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			escrow, err := parseEscrow(list[0])
 			if err != nil {
@@ -187,10 +191,39 @@ func (a *app) escrowTopUp() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := l.Sender.Send(ctx, &tx.TopUp{Escrow: escrow, Amount: tx.Grains(sum)})
+			do := []tx.Operation{&tx.TopUp{Escrow: escrow, Amount: tx.Grains(sum)}}
+			if raise {
+				raised, err := l.raised(ctx, escrow, tx.Grains(sum))
+				if err != nil {
+					return err
+				}
+				do = append(do, raised)
+			}
+			r, err := l.Sender.Send(ctx, do...)
 			return a.printSent(r, err, func(s *submitted) { s.Escrow, s.Amount = list[0], &sum })
 		}),
 	})
+	cmd.Flags().BoolVar(&raise, "raise", false, "let it pay as much more in all; its owner only")
+	return cmd
+}
+
+// raised are the escrow's terms with so much more that it may pay in all.
+func (l *link) raised(ctx context.Context, id tx.EscrowID, by tx.Grains) (*tx.SetTerms, error) {
+	answer, err := l.Ledger.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{
+		Chain: l.Chain, Escrow: id[:],
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look the escrow up: %w", err)
+	}
+	held, err := tx.EscrowFromPB(answer.GetEscrow())
+	if err != nil {
+		return nil, fmt.Errorf("look the escrow up: %w", err)
+	}
+	out := &tx.SetTerms{Escrow: id, Terms: held.Terms}
+	if out.Terms.MaxTotal += by; out.Terms.MaxTotal < by {
+		return nil, usagef("the escrow may pay nearly all that can be counted already")
+	}
+	return out, nil
 }
 
 func (a *app) escrowWithdraw() *cobra.Command {

@@ -85,6 +85,23 @@ func TestBudget(t *testing.T) {
 	if out := u.must("escrow", "get", sent.Escrow); !strings.Contains(out, "budget") {
 		t.Errorf("shown as %s", out)
 	}
+	total := func() (shown struct {
+		Balance  string
+		MaxTotal string `json:"max_total"`
+	}) {
+		text := u.must("escrow", "get", sent.Escrow, "--json")
+		if err := json.Unmarshal([]byte(text), &shown); err != nil {
+			t.Fatal(err)
+		}
+		return shown
+	}
 	u.must("escrow", "topup", sent.Escrow, "1")
+	if got := total(); got.Balance != "3" || got.MaxTotal != "2" {
+		t.Errorf("topped up it is %+v", got)
+	}
+	u.must("escrow", "topup", sent.Escrow, "1", "--raise")
+	if got := total(); got.Balance != "4" || got.MaxTotal != "3" {
+		t.Errorf("topped up and raised it is %+v", got)
+	}
 	u.must("escrow", "close", sent.Escrow)
 }

@@ -12,6 +12,9 @@ var (
 	ErrOver = errors.New("the job has ended or is being cancelled")
 	// ErrEscrow: the escrow does not pay for this job.
 	ErrEscrow = errors.New("the escrow does not pay for this job")
+	// ErrExhausted: what an always job has left does not pay for another lease, until its owner tops
+	// the escrow up.
+	ErrExhausted = errors.New("exhausted")
 	// ErrConflict: the job exists with another escrow.
 	ErrConflict = errors.New("the job was submitted with another escrow")
 	// ErrFull: too many watch a job already.

@@ -127,7 +127,7 @@ func TestRestartPolicy(t *testing.T) {
 		"always, failed":        {scheduler.RestartAlways, scheduler.Failed, true},
 		"always, lease over":    {scheduler.RestartAlways, scheduler.Expired, true},
 		"always, evicted":       {scheduler.RestartAlways, scheduler.Evicted, true},
-		"always, exhausted":     {scheduler.RestartAlways, scheduler.Exhausted, false},
+		"always, exhausted":     {scheduler.RestartAlways, scheduler.Exhausted, true},
 		"on failure, completed": {scheduler.RestartOnFailure, scheduler.Completed, false},
 		"on failure, failed":    {scheduler.RestartOnFailure, scheduler.Failed, true},
 		"never, completed":      {scheduler.RestartNever, scheduler.Completed, false},

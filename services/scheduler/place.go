@@ -13,8 +13,12 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 )
 
-// maxLeaseTime bounds a lease of a job without a run time.
-const maxLeaseTime = 30 * 24 * time.Hour
+const (
+	// maxLeaseTime bounds a lease of a job without a run time.
+	maxLeaseTime = 30 * 24 * time.Hour
+	// leastLife is what a lease of an always job pays for at least.
+	leastLife = time.Minute
+)
 
 // place asks the candidates in turn until one signs a lease and the chain takes it. The first
 // candidate's resources are held in the book already.
@@ -68,7 +72,7 @@ func (e *Engine) placeOnOne(
 		if ctx.Err() != nil || errors.Is(err, errSettled) {
 			return errSettled
 		}
-		if !errors.Is(err, ErrEscrow) {
+		if !lacksMoney(err) {
 			e.notes.decline(r.ID, host.Executor, e.deps.Now())
 		}
 		last = fmt.Errorf("%s: %w", host.Name, err)
@@ -76,6 +80,9 @@ func (e *Engine) placeOnOne(
 	}
 	return last
 }
+
+// lacksMoney tells whether the escrow is why a run was not placed, and no host.
+func lacksMoney(err error) bool { return errors.Is(err, ErrEscrow) || errors.Is(err, ErrExhausted) }
 
 // release takes back what was held of the candidates for the job.
 func (e *Engine) release(j *Job, held []Candidate) {
@@ -171,9 +178,16 @@ func (e *Engine) setAside(
 	}
 	frees, freesRate := money.frees(e.deps.Now().Add(e.policy.PlaceWithin))
 	budget := p.share(j, r.ID, frees)
-	rate, _ := o.draws(j.Spec.Resources)
+	rate, upfront := o.draws(j.Spec.Resources)
+	least := uint64(1)
+	if j.Spec.Always { // what is to run for good does not begin with what is gone at once
+		least = max(least, addUpTo(upfront, rate/uint64(time.Hour/leastLife)))
+	}
 	switch left := p.rateLeft(r.ID, freesRate); {
-	case budget == 0 || addUpTo(p.escrow.Unreserved, frees) < p.escrow.Floor:
+	case budget < least && j.Spec.Always && r.Tries > 0:
+		return 0, fmt.Errorf("%w: %d grains are free for it, and %v cost %d; top its escrow up",
+			ErrExhausted, budget, leastLife, least)
+	case budget < least || addUpTo(p.escrow.Unreserved, frees) < p.escrow.Floor:
 		return 0, fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
 	case budget < j.Spec.Holdback:
 		return 0, fmt.Errorf("%w: the %d grains that are free for a lease do not cover its holdback "+

@@ -83,7 +83,8 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 
 // settleRun decides what an ended attempt means for its run: the one retry policy.
 //
-//   - completed, cancelled, exhausted, expired: the run ends so.
+//   - completed, cancelled, exhausted, expired: the run ends so, but for an always job whose money
+//     ended: it waits for more.
 //   - failed: tried again up to limits.retries times, then failed.
 //   - refused, evicted, host-lost, and expired before the program ran: the host's or the
 //     network's affair; tried again elsewhere up to HostRetries times, then ended so.
@@ -133,7 +134,7 @@ func (e *Engine) again(j *Job, r *Run, a *Attempt) bool {
 	case a.End == Failed:
 		r.Failures++
 		return restarts || r.Failures <= r.Retries
-	case a.End == Expired && a.Began:
+	case a.End == Expired && a.Began, a.End == Exhausted:
 		return j.Spec.Always
 	case a.End == Cancelled && !j.Spec.Always:
 		return false
@@ -329,7 +330,8 @@ func (e *Engine) holdBack(ctx context.Context, j *Job, run RunID, cause error) {
 		if r == nil || !r.Waits() {
 			return "", nil
 		}
-		r.NotBefore, j.Expires = e.deps.Now().Add(time.Second), expires
+		now := e.deps.Now()
+		r.NotBefore, j.Expires = now.Add(r.patience(cause, now)), expires
 		if cause != nil {
 			r.say("waiting: " + cause.Error())
 		}
@@ -338,6 +340,25 @@ func (e *Engine) holdBack(ctx context.Context, j *Job, run RunID, cause error) {
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot hold a run back", "job", j.ID, "error", err)
 	}
+}
+
+// How long a run waits to be offered again that no candidate took; for money longer the longer it
+// has waited for it. The escrow is looked at anew each time: so soon is topping it up seen.
+const (
+	minPatience = time.Second
+	maxPatience = time.Minute
+	patienceOf  = 4 // a fourth of what it has waited
+)
+
+func (r *Run) patience(cause error, now time.Time) time.Duration {
+	if !lacksMoney(cause) {
+		return minPatience
+	}
+	since := r.Created
+	if a := r.Current(); a != nil {
+		since = latest(since, a.Ended)
+	}
+	return min(max(now.Sub(since)/patienceOf, minPatience), maxPatience)
 }
 
 // escrowTrouble ends a run whose escrow is gone, and holds it back when the ledger is away.
