@@ -79,10 +79,17 @@ func TestEndThatIsRefused(t *testing.T) {
 				}
 				gone := fmt.Errorf("%w: gone", scheduler.ErrAbsent)
 				m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error { return gone }
+				var away atomic.Bool
+				m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
+					if away.Load() {
+						return gone
+					}
+					return nil
+				}
 				m.offer(1, 1000)
 				j := m.submitSpec(func(s *scheduler.Spec) { s.Always = true })
 				m.tell(j.ID, 0, scheduler.Running, 0)
-				m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error { return gone }
+				away.Store(true)
 				if cancels {
 					if _, err := m.engine.Cancel(t.Context(), m.read(j.ID), "enough"); err != nil {
 						t.Fatal(err)

@@ -66,8 +66,11 @@ type shop struct {
 	queue  *queue
 	owners map[RunID]sig.AccountID
 	unfit  map[RunID]bool
-	now    time.Time
-	made   int
+	// here are the runs that wait, fits and unfits how many of each owner.
+	here         map[RunID]Ref
+	fits, unfits map[sig.AccountID]int
+	now          time.Time
+	made         int
 	// served counts placements; since is at which count an owner was last served or began to have
 	// a run that fits.
 	served int
@@ -79,6 +82,7 @@ func newShop(t *rapid.T) *shop {
 	return &shop{
 		t: t, store: store, queue: &queue{store: store}, owners: map[RunID]sig.AccountID{},
 		unfit: map[RunID]bool{}, now: time.Unix(1_800_000_000, 0), since: map[sig.AccountID]int{},
+		here: map[RunID]Ref{}, fits: map[sig.AccountID]int{}, unfits: map[sig.AccountID]int{},
 	}
 }
 
@@ -90,14 +94,18 @@ func (s *shop) come(owner sig.AccountID, unfit bool) {
 	if !unfit && !s.waits(owner) {
 		s.since[owner] = s.served
 	}
-	s.owners[ref.Run], s.unfit[ref.Run] = owner, unfit
+	s.owners[ref.Run], s.unfit[ref.Run], s.here[ref.Run] = owner, unfit, ref
+	if s.fits[owner]++; unfit {
+		s.fits[owner]--
+		s.unfits[owner]++
+	}
 	s.store.put(owner, ref)
 	s.queue.add(owner, ref)
 }
 
 // waits tells whether the owner has a run that fits.
 func (s *shop) waits(owner sig.AccountID) bool {
-	return slices.ContainsFunc(s.store.refs[owner], func(r Ref) bool { return !s.unfit[r.Run] })
+	return s.fits[owner] > 0
 }
 
 // serve makes rounds until n runs are placed or none can be.
@@ -109,7 +117,7 @@ func (s *shop) serve(n int) {
 			switch {
 			case n == 0:
 				return nobodyNow
-			case !slices.Contains(s.store.refs[owner], ref):
+			case s.here[ref.Run] != ref:
 				return gone
 			case s.unfit[ref.Run]:
 				return notNow
@@ -130,28 +138,20 @@ func (s *shop) serve(n int) {
 func (s *shop) placed(owner sig.AccountID, ref Ref) {
 	s.served++
 	s.store.drop(owner, ref.Run)
+	delete(s.here, ref.Run)
+	s.fits[owner]--
 	s.since[owner] = s.served
 }
 
 func (s *shop) check() {
 	for owner := range s.store.refs {
-		if s.hopeless(owner) > maxWindow/2 {
+		if s.unfits[owner] > maxWindow/2 {
 			continue // those that fit come up once the window has passed over the others
 		}
 		if waited := s.served - s.since[owner]; s.waits(owner) && waited > s.bound() {
 			s.t.Fatalf("owner %d has waited for %d placements, bound %d", owner[0], waited, s.bound())
 		}
 	}
-}
-
-// hopeless counts an owner's runs that fit nowhere.
-func (s *shop) hopeless(owner sig.AccountID) (n int) {
-	for _, ref := range s.store.refs[owner] {
-		if s.unfit[ref.Run] {
-			n++
-		}
-	}
-	return n
 }
 
 // maxOwners of a shop.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"maps"
 	"slices"
 	"sync"
@@ -24,7 +23,7 @@ type Memory struct {
 	After bool
 
 	mu     sync.Mutex
-	jobs   map[job.ID][]byte
+	jobs   map[job.ID]*scheduler.Job
 	looks  map[job.ID]time.Time
 	tasks  map[chunk][]byte
 	claims map[tx.LeaseID]time.Time
@@ -54,15 +53,11 @@ func (m *Memory) Job(_ context.Context, id job.ID) (*scheduler.Job, error) {
 }
 
 func (m *Memory) read(id job.ID) (*scheduler.Job, error) {
-	raw, ok := m.jobs[id]
+	j, ok := m.jobs[id]
 	if !ok {
 		return nil, scheduler.ErrNotFound
 	}
-	var j scheduler.Job
-	if err := json.Unmarshal(raw, &j); err != nil {
-		return nil, err
-	}
-	return &j, nil
+	return j.Clone(), nil
 }
 
 // Save implements scheduler.Store.
@@ -75,16 +70,12 @@ func (m *Memory) Save(_ context.Context, c scheduler.Change) error {
 			return failure
 		}
 	}
-	raw, err := json.Marshal(c.Job)
-	if err != nil {
-		return err
-	}
 	if m.jobs == nil {
-		m.jobs, m.looks = map[job.ID][]byte{}, map[job.ID]time.Time{}
+		m.jobs, m.looks = map[job.ID]*scheduler.Job{}, map[job.ID]time.Time{}
 		m.tasks = map[chunk][]byte{}
 	}
 	m.claim(c.Claims)
-	m.jobs[c.Job.ID], m.looks[c.Job.ID] = raw, c.Look
+	m.jobs[c.Job.ID], m.looks[c.Job.ID] = c.Job.Clone(), c.Look
 	for number, raw := range c.Tasks {
 		m.tasks[chunk{c.Job.ID, number}] = slices.Clone(raw)
 	}
