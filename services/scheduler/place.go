@@ -192,6 +192,9 @@ func (e *Engine) setAside(
 	case budget < j.Spec.Holdback:
 		return 0, fmt.Errorf("%w: the %d grains that are free for a lease do not cover its holdback "+
 			"of %d", ErrEscrow, budget, j.Spec.Holdback)
+	case j.Spec.Trust > p.escrow.Trust-min(p.escrow.Trust, p.escrow.Risk):
+		return 0, fmt.Errorf("%w: its trust leaves no room for %d grains beyond what is acknowledged",
+			ErrEscrow, j.Spec.Trust)
 	case rate > left:
 		return 0, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour", ErrEscrow, rate)
 	}

@@ -301,13 +301,18 @@ func TestEscrowThatCannotPromise(t *testing.T) {
 		"no rate":      {func(s *scheduler.Escrow) { s.Rate = s.MaxRate }, "max_rate"},
 		"other payees": {func(s *scheduler.Escrow) { s.Payees = []sig.AccountID{{9}} }, "payees"},
 		"no trust":     {func(s *scheduler.Escrow) { s.Risk = s.Trust + 1 }, ""},
+		"less trust":   {func(s *scheduler.Escrow) { s.Risk = s.Trust - 1 }, "its trust leaves no room"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
-				j := m.submit(1, 1)
+				j := m.submitSpec(func(s *scheduler.Spec) {
+					if name == "less trust" {
+						s.Trust = 2
+					}
+				})
 				m.ledger.Change(j.Escrow, tt.spoil)
 				m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
 					l.Trust = 1

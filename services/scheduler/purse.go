@@ -198,16 +198,28 @@ func (e *Engine) fund(ctx context.Context, p *purse, r *Run) (*funds, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &funds{purse: p, escrow: escrow}
-	if r.Lease == (tx.LeaseID{}) {
+	f, last := &funds{purse: p, escrow: escrow}, r.lastPlaced()
+	if last == (tx.LeaseID{}) {
 		return f, nil
 	}
-	state, err := e.deps.Ledger.Lease(ctx, r.Lease)
+	state, err := e.deps.Ledger.Lease(ctx, last)
 	switch {
 	case err == nil && !state.Leaf.Settled && !state.Leaf.RateFreed:
-		f.old, f.leaf = r.Lease, state.Leaf
+		f.old, f.leaf = last, state.Leaf
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return nil, fmt.Errorf("look at the lane's last lease: %w", err)
 	}
 	return f, nil
+}
+
+// lastPlaced is the lane's newest lease that was placed, zero for none. Records of before it was
+// kept have it in their attempts.
+func (r *Run) lastPlaced() tx.LeaseID {
+	last := r.Lease
+	for i := range r.Attempts {
+		if a := &r.Attempts[i]; r.Lease == (tx.LeaseID{}) && a.Placed {
+			last = a.Lease.ID
+		}
+	}
+	return last
 }
