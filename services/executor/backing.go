@@ -16,6 +16,9 @@ type backing struct {
 	free uint64 // grains of the escrow that no lease on the chain has reserved
 	// frees is what leases surely free that promises on the same escrow take the place of.
 	frees map[LeaseID]uint64
+	// stale: a lease that another promise takes the place of has ended, perhaps because that promise
+	// was placed after the promises were looked at.
+	stale bool
 }
 
 // all is what the promises on the escrow may come to together.
@@ -30,6 +33,18 @@ func (b *backing) all() uint64 {
 // backed reads the escrow of a question from the chain: capacity is held only for whoever could
 // place the lease, and only against money that is there, or surely will be when it is placed.
 func (a *Agent) backed(ctx context.Context, ask *Ask) (*backing, *Decline, error) {
+	for try := 1; ; try++ {
+		money, no, err := a.readBacking(ctx, ask)
+		if no != nil || err != nil || !money.stale || try == maxBackingReads {
+			return money, no, err
+		}
+	}
+}
+
+// maxBackingReads is how often the money behind a question is read, if it changes meanwhile.
+const maxBackingReads = 3
+
+func (a *Agent) readBacking(ctx context.Context, ask *Ask) (*backing, *Decline, error) {
 	chain := ask.Spec.Chain
 	a.lookForPlaced(ctx, ask) // before the escrow: what is placed later is reserved in it, too
 	escrow, err := a.deps.Ledger.Escrow(ctx, chain, ask.Terms.Escrow)
@@ -79,6 +94,7 @@ func (a *Agent) superseded(ctx context.Context, ask *Ask, money *backing) (*Decl
 		if no != nil || err != nil {
 			frees = 0 // too little rather than too much
 		}
+		money.stale = money.stale || frees == 0
 		if have, twice := money.frees[terms.Supersedes]; twice {
 			frees = min(frees, have)
 		}

@@ -9,6 +9,10 @@ import (
 // says so long before has the program until then, and an hour is enough to find another.
 const moveAhead = time.Hour
 
+// moveLead is how long before its time a run whose host goes stands in its owner's line: what has
+// begun comes before what has not, or it would end behind a long queue.
+const moveLead = 24 * time.Hour
+
 // leaves notes that the host of an attempt has said when it will ask the program to end. A program
 // that is to run for good is then placed elsewhere before; until that lease is on the chain it runs
 // on. One that is to come to an end is left alone, as it may be done by then: a replacement would

@@ -12,6 +12,7 @@ import (
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/scheduler"
+	"github.com/united-containers/ucn/services/scheduler/schedulertest"
 )
 
 // eviction is a market in which the one lane of an always job runs on host 1 with all the money
@@ -187,6 +188,34 @@ func TestEvictionsOtherwise(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhatRunsComesFirst: there is room for one, and others of the owner have waited for longer.
+func TestWhatRunsComesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		room := func(n byte) {
+			o := schedulertest.NewOffer(n, 1000, time.Now())
+			o.Free.CPUMilli = 1000
+			m.hosts.Know(o)
+			m.engine.Offer(o)
+		}
+		room(1)
+		j := m.submitSpec(func(s *scheduler.Spec) { s.Always = true })
+		m.tell(j.ID, 0, scheduler.Running, 0)
+		first := m.wantLane(j.ID, 0, scheduler.Running, "host-1")
+		for n := range 3 {
+			m.submit(1, 10+n)
+		}
+		time.Sleep(time.Minute)
+		m.evict(j.ID, first, time.Now().Add(10*time.Minute))
+		room(2)
+		m.wantLane(j.ID, 0, scheduler.Leased, "host-2")
+		if n := m.ledger.Placed(); n != 2 {
+			t.Errorf("%d leases were placed", n)
+		}
+	})
 }
 
 // TestEvictedWhileAsked: the first host ends before the lease of its replacement is on the chain.

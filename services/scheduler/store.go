@@ -166,8 +166,12 @@ func (j *Job) WaitingSince(r *Run) (Ref, bool) {
 		since = r.NotBefore
 	}
 	bid := j.Spec.bid()
+	order := since.Add(-lead(bid))
+	if r.moving() != nil {
+		order = order.Add(-moveLead)
+	}
 	return Ref{
-		Job: j.ID, Run: r.ID, Due: since, Order: since.Add(-lead(bid)), Bid: bid,
+		Job: j.ID, Run: r.ID, Due: since, Order: order, Bid: bid,
 		Shape: j.Spec.Shape(), Size: j.Spec.size(),
 	}, true
 }
