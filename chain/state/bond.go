@@ -11,6 +11,9 @@ const (
 	minUnbond = 7 * day
 	// maxUnbond bounds a bond's notice.
 	maxUnbond = 366 * day
+	// noticeLasts is how long a notice that is due can be used. One that could for ever would leave a
+	// bond that looks full and can be gone in the next block.
+	noticeLasts = 7 * day
 )
 
 // isBond tells whether money of this purpose can be withdrawn only after notice: it secures what
@@ -64,7 +67,7 @@ func (x *Execution) notice(o *tx.Notice) chainv1.Reason {
 }
 
 // unbonded tells whether an amount may leave an escrow: at once unless it is a bond, else only
-// what notice was given for, when its delay is over.
+// what notice was given for, from when its delay is over until it lapses.
 func (x *Execution) unbonded(e *tx.Escrow, amount tx.Grains) chainv1.Reason {
 	switch {
 	case !isBond(e.Purpose) || amount == 0:
@@ -73,6 +76,26 @@ func (x *Execution) unbonded(e *tx.Escrow, amount tx.Grains) chainv1.Reason {
 		return chainv1.Reason_REASON_NOTICE_TOO_LOW
 	case x.ctx.Accrual < e.NoticeDue:
 		return chainv1.Reason_REASON_NOTICE_NOT_DUE
+	case lapsed(e, x.ctx.Accrual):
+		return chainv1.Reason_REASON_NOTICE_LAPSED
 	}
 	return outcomeOK
+}
+
+// lapsed tells whether a notice was not used in time: what it was given for is held as before.
+func lapsed(e *tx.Escrow, accrual tx.Millis) bool {
+	return accrual > satAdd(e.NoticeDue, noticeLasts)
+}
+
+// Secured is what a bond or guarantee secures at an accrual time, from its leaf: what cannot leave it
+// within unbond, whatever its owner does. What notice was given for is not part of it until the
+// notice has lapsed or was taken back. 0 of what is no bond.
+func Secured(e *tx.Escrow, accrual tx.Millis) tx.Grains {
+	switch {
+	case !isBond(e.Purpose):
+		return 0
+	case e.Noticed == 0 || lapsed(e, accrual):
+		return e.Balance
+	}
+	return satSub(e.Balance, e.Noticed)
 }

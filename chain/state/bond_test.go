@@ -35,7 +35,8 @@ func TestBond(t *testing.T) {
 		}
 		w.refused(chainv1.Reason_REASON_NOTICE_NOT_DUE, owner(), &tx.Withdraw{Escrow: id, Amount: 1})
 		// What is added after the notice is not covered by it.
-		w.must(other(), &tx.TopUp{Escrow: id, Amount: 5_000})
+		w.refused(chainv1.Reason_REASON_NOT_OWNER, other(), &tx.TopUp{Escrow: id, Amount: 1})
+		w.must(owner(), &tx.TopUp{Escrow: id, Amount: 5_000})
 		w.wait(week)
 		if w.s.Accruing() {
 			t.Error("a notice that is due and that nobody withdraws keeps blocks coming")
@@ -107,6 +108,42 @@ func TestBondRefused(t *testing.T) {
 	w.refused(chainv1.Reason_REASON_PURPOSE_DIFFERS, owner(), &tx.Notice{Escrow: job, Amount: 1})
 	w.refused(chainv1.Reason_REASON_ESCROW_UNKNOWN, owner(),
 		&tx.Notice{Escrow: tx.EscrowID{9}, Amount: 1})
+}
+
+// TestNoticeLapses: an owner who gives notice in advance has a week to use it; then the bond secures
+// all it holds, and leaving it takes the whole delay again.
+func TestNoticeLapses(t *testing.T) {
+	w := newWorld(t)
+	id := tx.EscrowID(w.must(owner(), openBond(chainv1.Purpose_PURPOSE_BOND)).Outcomes[0].Created)
+	secured := func(when string, want tx.Grains) {
+		t.Helper()
+		e, _ := w.s.Escrow(id)
+		if got := state.Secured(&e, w.s.Head().Accrual); got != want {
+			t.Errorf("%s it secures %d, want %d", when, got, want)
+		}
+	}
+	secured("at first", 1_000)
+	w.must(owner(), &tx.Notice{Escrow: id, Amount: 1_000})
+	secured("after notice of all", 0)
+	w.wait(week - second)
+	w.must(owner(), &tx.Withdraw{Escrow: id, Amount: 100}) // the moment it is due
+	w.wait(week - second)
+	secured("as long as notice lasts", 0)
+	w.must(owner(), &tx.Withdraw{Escrow: id, Amount: 100}) // the last moment
+	w.refused(chainv1.Reason_REASON_NOTICE_LAPSED, owner(), &tx.Withdraw{Escrow: id, Amount: 100})
+	w.refused(chainv1.Reason_REASON_NOTICE_LAPSED, owner(), &tx.CloseEscrow{Escrow: id})
+	secured("after notice lapsed", 800)
+	w.must(owner(), &tx.Notice{Escrow: id, Amount: 300})
+	secured("after another notice", 500)
+	w.refused(chainv1.Reason_REASON_NOTICE_NOT_DUE, owner(), &tx.Withdraw{Escrow: id, Amount: 300})
+	w.wait(week)
+	w.must(owner(), &tx.Withdraw{Escrow: id, Amount: 300})
+	secured("in the end", 500)
+	job := tx.EscrowID(w.must(owner(), openJob()).Outcomes[0].Created)
+	if e, _ := w.s.Escrow(job); state.Secured(&e, w.s.Head().Accrual) != 0 {
+		t.Error("a job's escrow secures something")
+	}
+	w.s.Recount()
 }
 
 // TestNoticesPass: of many notices, given again and again, the last one of each bond keeps blocks

@@ -139,6 +139,9 @@ func (x *Execution) topUp(o *tx.TopUp, out *tx.Outcome) chainv1.Reason {
 		return chainv1.Reason_REASON_AMOUNT_ZERO
 	case c == nil:
 		return chainv1.Reason_REASON_ESCROW_UNKNOWN
+	case isBond(c.val.Purpose) && c.val.Owner != x.sender.id:
+		// A grain from a stranger would be above the notice that covers all of it, and keep it open.
+		return chainv1.Reason_REASON_NOT_OWNER
 	}
 	if reason := x.leave(o.Amount); reason != outcomeOK {
 		return reason

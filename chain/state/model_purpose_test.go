@@ -34,6 +34,8 @@ func (r *run) held(e mEscrow, amount tx.Grains) chainv1.Reason {
 		return chainv1.Reason_REASON_NOTICE_TOO_LOW
 	case less(r.accrual, e.noticeDue):
 		return chainv1.Reason_REASON_NOTICE_NOT_DUE
+	case less(add(e.noticeDue, num(7*day)), r.accrual):
+		return chainv1.Reason_REASON_NOTICE_LAPSED
 	}
 	return 0
 }

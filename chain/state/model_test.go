@@ -422,6 +422,8 @@ func (r *run) topUp(o *tx.TopUp, out *tx.Outcome) chainv1.Reason {
 		return chainv1.Reason_REASON_AMOUNT_ZERO
 	case !ok:
 		return chainv1.Reason_REASON_ESCROW_UNKNOWN
+	case e.bond() && e.owner != r.sender:
+		return chainv1.Reason_REASON_NOT_OWNER
 	}
 	if reason := r.leave(num(o.Amount)); reason != 0 {
 		return reason

@@ -234,6 +234,8 @@ const (
 	Reason_REASON_SPEND_SEQUENCE Reason = 57
 	// Not signed by the lease's session key, or it has none.
 	Reason_REASON_SPEND_SIGNATURE Reason = 58
+	// Notice was due more than 7 days ago by the accrual clock: give it anew.
+	Reason_REASON_NOTICE_LAPSED Reason = 59
 )
 
 // Enum value maps for Reason.
@@ -298,6 +300,7 @@ var (
 		56: "REASON_SPEND_TOO_FAST",
 		57: "REASON_SPEND_SEQUENCE",
 		58: "REASON_SPEND_SIGNATURE",
+		59: "REASON_NOTICE_LAPSED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -359,6 +362,7 @@ var (
 		"REASON_SPEND_TOO_FAST":       56,
 		"REASON_SPEND_SEQUENCE":       57,
 		"REASON_SPEND_SIGNATURE":      58,
+		"REASON_NOTICE_LAPSED":        59,
 	}
 )
 
@@ -2164,7 +2168,7 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\rBOUND_SETTLED\x10\b\x12\x13\n" +
 	"\x0fBOUND_SIGNATURE\x10\t\x12\x16\n" +
 	"\x12BOUND_ALREADY_PAID\x10\n" +
-	"*\xaf\f\n" +
+	"*\xc9\f\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_BALANCE_TOO_LOW\x10\x01\x12\x16\n" +
@@ -2225,7 +2229,8 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\x15REASON_ESCROW_EXPIRED\x107\x12\x19\n" +
 	"\x15REASON_SPEND_TOO_FAST\x108\x12\x19\n" +
 	"\x15REASON_SPEND_SEQUENCE\x109\x12\x1a\n" +
-	"\x16REASON_SPEND_SIGNATURE\x10:B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x16REASON_SPEND_SIGNATURE\x10:\x12\x18\n" +
+	"\x14REASON_NOTICE_LAPSED\x10;B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_block_proto_rawDescOnce sync.Once

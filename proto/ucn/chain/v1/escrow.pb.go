@@ -275,7 +275,8 @@ type Escrow struct {
 	Paid uint64 `protobuf:"varint,19,opt,name=paid,proto3" json:"paid,omitempty"`
 	// Grains of a bond or guarantee that notice was given for and that were not withdrawn yet.
 	Noticed uint64 `protobuf:"varint,20,opt,name=noticed,proto3" json:"noticed,omitempty"`
-	// Accrual ms from which they may be withdrawn.
+	// Accrual ms from which they may be withdrawn, until 7 days later. Until then they are not part of
+	// what the bond secures; a notice that lapsed counts for nothing.
 	NoticeDue     uint64 `protobuf:"varint,21,opt,name=notice_due,json=noticeDue,proto3" json:"notice_due,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

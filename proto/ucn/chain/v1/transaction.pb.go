@@ -796,7 +796,8 @@ func (x *OpenEscrow) GetUnbond() uint64 {
 	return 0
 }
 
-// TopUp adds to an escrow; anyone may.
+// TopUp adds to an escrow. Anyone may, but of a bond or guarantee only its owner. Reasons: AMOUNT_ZERO,
+// ESCROW_UNKNOWN, NOT_OWNER.
 type TopUp struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Escrow        []byte                 `protobuf:"bytes,1,opt,name=escrow,proto3" json:"escrow,omitempty"`
@@ -1398,7 +1399,8 @@ func (x *Reject) GetCountersignature() *Countersignature {
 }
 
 // Notice tells that the owner will withdraw from a bond or guarantee: amount grains can be
-// withdrawn once unbond has passed. It replaces an earlier notice; 0 takes it back.
+// withdrawn once unbond has passed, for 7 days; then the notice lapses and they are held as before
+// (both by the accrual clock). It replaces an earlier notice; 0 takes it back.
 type Notice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Escrow        []byte                 `protobuf:"bytes,1,opt,name=escrow,proto3" json:"escrow,omitempty"`
