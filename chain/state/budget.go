@@ -86,7 +86,8 @@ func (x *Execution) maySpend(o *tx.SpendOrder, l *tx.LeaseState, e *tx.Escrow) c
 	return outcomeOK
 }
 
-// checkSpend runs the escrow's limits.
+// checkSpend runs the escrow's limits. Nothing is reserved of a budget, so all it holds but the floor
+// can be spent.
 func (x *Execution) checkSpend(o *tx.SpendOrder, e *tx.Escrow) chainv1.Reason {
 	allowed := perHour(e.Terms.MaxRate, satAdd(satSub(x.ctx.Accrual, e.Opened), spendAhead))
 	switch {
@@ -98,8 +99,14 @@ func (x *Execution) checkSpend(o *tx.SpendOrder, e *tx.Escrow) chainv1.Reason {
 		return chainv1.Reason_REASON_ESCROW_EXPIRED
 	case satAdd(e.Paid, o.Amount) > allowed:
 		return chainv1.Reason_REASON_SPEND_TOO_FAST
+	case satAdd(e.Paid, o.Amount) > e.Terms.MaxTotal:
+		return chainv1.Reason_REASON_MAX_TOTAL
+	case e.Balance < o.Amount:
+		return chainv1.Reason_REASON_UNRESERVED_TOO_LOW
+	case e.Balance-o.Amount < e.Terms.Floor:
+		return chainv1.Reason_REASON_BELOW_FLOOR
 	}
-	return checkBudget(o.Amount, e)
+	return outcomeOK
 }
 
 // sessionValid wants a lease's session key to be none, or a key for nothing else: a host that signs

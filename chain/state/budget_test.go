@@ -156,6 +156,22 @@ func TestSpendRefused(t *testing.T) {
 	}
 }
 
+// TestSpendLeavesTheFloor: a budget of 1,000,000 with a floor of 950,000 pays 50,000 and no more, in
+// one order or in many.
+func TestSpendLeavesTheFloor(t *testing.T) {
+	s := newShop(t, func(o *tx.OpenEscrow) { o.Terms.Floor = 950_000 })
+	below := chainv1.Reason_REASON_BELOW_FLOOR
+	s.refused(below, other(), s.signed(s.order(50_001)))
+	s.must(other(), s.signed(s.order(30_000)))
+	s.refused(below, other(), s.signed(s.order(20_001)))
+	s.must(other(), s.signed(s.order(20_000)))
+	s.refused(below, other(), s.signed(s.order(1)))
+	if s.left().Balance != 950_000 {
+		t.Errorf("the budget is %+v", s.left())
+	}
+	s.must(owner(), &tx.Withdraw{Escrow: s.budget, Amount: 1}) // the floor binds the job, not the owner
+}
+
 // TestSpendToNobody: a payee that does not exist must get its lock, and gets nothing otherwise; an
 // expired budget pays nothing although its lease lives.
 func TestSpendToNobody(t *testing.T) {

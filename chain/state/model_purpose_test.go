@@ -88,10 +88,10 @@ func (r *run) spend(o *tx.Spend, signed bool, out *tx.Outcome) chainv1.Reason {
 		return chainv1.Reason_REASON_SPEND_TOO_FAST
 	case less(num(e.terms.MaxTotal), add(e.paid, num(s.Amount))):
 		return chainv1.Reason_REASON_MAX_TOTAL
-	case less(e.balance, num(e.terms.Floor)):
-		return chainv1.Reason_REASON_BELOW_FLOOR
 	case less(e.balance, num(s.Amount)):
 		return chainv1.Reason_REASON_UNRESERVED_TOO_LOW
+	case less(e.balance, add(num(s.Amount), num(e.terms.Floor))):
+		return chainv1.Reason_REASON_BELOW_FLOOR
 	case !signed:
 		return chainv1.Reason_REASON_SPEND_SIGNATURE
 	case !r.give(s.To, num(s.Amount)):
