@@ -91,8 +91,11 @@ func windowOver(l *tx.LeaseState, window, accrual tx.Millis) bool {
 
 // windowEnd is when a window after the lease's end is over, on the accrual clock.
 func windowEnd(l *tx.LeaseState, window tx.Millis) tx.Millis {
-	length := satAdd(satSub(endOf(l), l.From), window)
-	return satAdd(l.AccrualFrom, length)
+	return windowAfter(l, endOf(l), window)
+}
+
+func windowAfter(l *tx.LeaseState, end, window tx.Millis) tx.Millis {
+	return satAdd(l.AccrualFrom, satAdd(satSub(end, l.From), window))
 }
 
 // hold finds a lease and its escrow, whose burn is booked.
@@ -194,7 +197,8 @@ func (x *Execution) insertLease(l *tx.Lease, h held, lane *cell[LaneID, tx.LaneS
 	*x.s.lanes.create(lane) = tx.LaneState{Lease: h.lease.id, Epoch: l.Epoch}
 }
 
-// checkLease checks what a lease says against the escrow's terms, amounts apart.
+// checkLease checks what a lease says against the escrow's terms, amounts apart. Its claims must be
+// over when the escrow expires, both by the accrual clock.
 func (x *Execution) checkLease(l *tx.Lease, e *tx.Escrow) chainv1.Reason {
 	switch {
 	case x.sender.id != e.Owner && x.sender.id != e.Terms.Assigner:
@@ -211,7 +215,7 @@ func (x *Execution) checkLease(l *tx.Lease, e *tx.Escrow) chainv1.Reason {
 		return chainv1.Reason_REASON_LEASE_LATE
 	case !x.leaseValid(l):
 		return chainv1.Reason_REASON_LEASE_INVALID
-	case satAdd(l.Until, l.ClaimWindow) > e.Terms.Expires:
+	case satAdd(satAdd(x.ctx.Accrual, l.Until-x.ctx.Time), l.ClaimWindow) > e.Terms.Expires:
 		return chainv1.Reason_REASON_ESCROW_EXPIRES_FIRST
 	}
 	return outcomeOK
@@ -316,7 +320,7 @@ func checkExtended(o *tx.Extend, l *tx.LeaseState, e *tx.Escrow) chainv1.Reason 
 		return chainv1.Reason_REASON_MAX_RATE
 	case e.Risk > e.Terms.Trust:
 		return chainv1.Reason_REASON_TRUST_EXCEEDED
-	case satAdd(o.Until, l.Lease.ClaimWindow) > e.Terms.Expires:
+	case windowAfter(l, o.Until, l.Lease.ClaimWindow) > e.Terms.Expires:
 		return chainv1.Reason_REASON_ESCROW_EXPIRES_FIRST
 	}
 	return checkBudget(more, e)

@@ -229,6 +229,29 @@ func TestExtendRefused(t *testing.T) {
 	}
 }
 
+// TestExpiresAfterARest: while a chain rests the accrual clock stands, by which escrows expire. What
+// is opened afterwards has the life that it says, no more, and leases fit into it.
+func TestExpiresAfterARest(t *testing.T) {
+	m := newMarket(t, nil)
+	m.block(40 * day)
+	lag := m.now() - m.s.Head().Accrual
+	if lag < 39*day {
+		t.Fatalf("the accrual clock is %d ms behind", lag)
+	}
+	o := openJob()
+	o.Terms.Expires = m.s.Head().Accrual + 3*day
+	m.escrow = tx.EscrowID(m.must(owner(), o).Outcomes[0].Created)
+	long := m.lease(func(l *tx.Lease) { l.Until = m.now() + 2*day + minute })
+	m.refused(chainv1.Reason_REASON_ESCROW_EXPIRES_FIRST, assigner(), m.place(long))
+	id := m.placed(func(l *tx.Lease) { l.Until = m.now() + day })
+	m.refused(chainv1.Reason_REASON_ESCROW_EXPIRES_FIRST, owner(), &tx.Extend{
+		Lease: id, Budget: 1_000_000, Until: m.now() + 2*day + minute})
+	m.must(owner(), &tx.Extend{Lease: id, Budget: 1_000_000, Until: m.now() + 2*day - minute})
+	m.refused(chainv1.Reason_REASON_NOT_EXPIRED, other(), &tx.CloseEscrow{Escrow: m.escrow})
+	m.wait(3*day + minute)
+	m.must(other(), &tx.Settle{Leases: []tx.LeaseID{id}}, &tx.CloseEscrow{Escrow: m.escrow})
+}
+
 func renewed(o *tx.OpenEscrow) { o.Renew = true }
 
 // TestExtendByAgent: up to an hour of rate ahead of now, and what was agreed stays.

@@ -35,7 +35,8 @@ func (r *run) place(o *tx.PlaceLease, signed bool, out *tx.Outcome) chainv1.Reas
 	case l.Budget == 0 || l.Upfront > l.Budget || l.Holdback > l.Budget ||
 		!less(r.time, num(l.Until)):
 		return chainv1.Reason_REASON_LEASE_INVALID
-	case less(num(e.terms.Expires), add(num(l.Until), num(l.ClaimWindow))):
+	case less(num(e.terms.Expires),
+		add(r.accrual, sub(num(l.Until), r.time), num(l.ClaimWindow))):
 		return chainv1.Reason_REASON_ESCROW_EXPIRES_FIRST
 	case exists:
 		return chainv1.Reason_REASON_LEASE_EXISTS
@@ -150,7 +151,8 @@ func (r *run) extend(o *tx.Extend) chainv1.Reason {
 		return chainv1.Reason_REASON_MAX_RATE
 	case less(num(e.terms.Trust), r.risk(l.Escrow)):
 		return chainv1.Reason_REASON_TRUST_EXCEEDED
-	case less(num(e.terms.Expires), add(until, num(l.ClaimWindow))):
+	case less(num(e.terms.Expires),
+		add(l.accrualFrom, sub(until, l.from), num(l.ClaimWindow))):
 		return chainv1.Reason_REASON_ESCROW_EXPIRES_FIRST
 	}
 	if reason := r.budget(l.Escrow, sub(budget, l.budget)); reason != 0 {

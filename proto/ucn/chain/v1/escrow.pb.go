@@ -149,7 +149,9 @@ type Terms struct {
 	Assigner []byte `protobuf:"bytes,5,opt,name=assigner,proto3" json:"assigner,omitempty"`
 	// Below this unreserved balance nothing is placed, grains.
 	Floor uint64 `protobuf:"varint,6,opt,name=floor,proto3" json:"floor,omitempty"`
-	// Block time in ms after which anyone may close; 0 only for bonds and guarantees.
+	// Accrual ms after which anyone may close, nothing is spent, and by which the claims of every lease
+	// must be over; 0 only for bonds and guarantees. The accrual clock is never ahead of block time:
+	// a life of d ms from now is the accrual of now (ucn.ledger.v1.GetChainResponse) + d.
 	Expires       uint64 `protobuf:"varint,7,opt,name=expires,proto3" json:"expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
