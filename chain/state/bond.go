@@ -87,8 +87,8 @@ func lapsed(e *tx.Escrow, accrual tx.Millis) bool {
 	return accrual > satAdd(e.NoticeDue, noticeLasts)
 }
 
-// Secured is what a bond or guarantee secures at an accrual time, from its leaf: what cannot leave it
-// within unbond, whatever its owner does. What notice was given for is not part of it until the
+// Secured is what a bond or guarantee secures at an accrual time, from its leaf: what cannot leave
+// it within unbond, whatever its owner does. What notice was given for is not part of it until the
 // notice has lapsed or was taken back. 0 of what is no bond.
 func Secured(e *tx.Escrow, accrual tx.Millis) tx.Grains {
 	switch {

@@ -110,8 +110,8 @@ func TestBondRefused(t *testing.T) {
 		&tx.Notice{Escrow: tx.EscrowID{9}, Amount: 1})
 }
 
-// TestNoticeLapses: an owner who gives notice in advance has a week to use it; then the bond secures
-// all it holds, and leaving it takes the whole delay again.
+// TestNoticeLapses: an owner who gives notice in advance has a week to use it; then the bond
+// secures all it holds, and leaving it takes the whole delay again.
 func TestNoticeLapses(t *testing.T) {
 	w := newWorld(t)
 	id := tx.EscrowID(w.must(owner(), openBond(chainv1.Purpose_PURPOSE_BOND)).Outcomes[0].Created)

@@ -86,8 +86,8 @@ func (x *Execution) maySpend(o *tx.SpendOrder, l *tx.LeaseState, e *tx.Escrow) c
 	return outcomeOK
 }
 
-// checkSpend runs the escrow's limits. Nothing is reserved of a budget, so all it holds but the floor
-// can be spent.
+// checkSpend runs the escrow's limits. Nothing is reserved of a budget, so all it holds but the
+// floor can be spent.
 func (x *Execution) checkSpend(o *tx.SpendOrder, e *tx.Escrow) chainv1.Reason {
 	allowed := perHour(e.Terms.MaxRate, satAdd(satSub(x.ctx.Accrual, e.Opened), spendAhead))
 	switch {

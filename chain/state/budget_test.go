@@ -156,8 +156,8 @@ func TestSpendRefused(t *testing.T) {
 	}
 }
 
-// TestSpendLeavesTheFloor: a budget of 1,000,000 with a floor of 950,000 pays 50,000 and no more, in
-// one order or in many.
+// TestSpendLeavesTheFloor: a budget of 1,000,000 with a floor of 950,000 pays 50,000 and no more,
+// in one order or in many.
 func TestSpendLeavesTheFloor(t *testing.T) {
 	s := newShop(t, func(o *tx.OpenEscrow) { o.Terms.Floor = 950_000 })
 	below := chainv1.Reason_REASON_BELOW_FLOOR
@@ -169,7 +169,8 @@ func TestSpendLeavesTheFloor(t *testing.T) {
 	if s.left().Balance != 950_000 {
 		t.Errorf("the budget is %+v", s.left())
 	}
-	s.must(owner(), &tx.Withdraw{Escrow: s.budget, Amount: 1}) // the floor binds the job, not the owner
+	// The floor binds the job, not the owner.
+	s.must(owner(), &tx.Withdraw{Escrow: s.budget, Amount: 1})
 }
 
 // TestSpendToNobody: a payee that does not exist must get its lock, and gets nothing otherwise; an

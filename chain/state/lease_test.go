@@ -229,8 +229,8 @@ func TestExtendRefused(t *testing.T) {
 	}
 }
 
-// TestExpiresAfterARest: while a chain rests the accrual clock stands, by which escrows expire. What
-// is opened afterwards has the life that it says, no more, and leases fit into it.
+// TestExpiresAfterARest: while a chain rests the accrual clock stands, by which escrows expire.
+// What is opened afterwards has the life that it says, no more, and leases fit into it.
 func TestExpiresAfterARest(t *testing.T) {
 	m := newMarket(t, nil)
 	m.block(40 * day)
