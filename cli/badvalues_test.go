@@ -42,6 +42,7 @@ func TestBadValuesAreWrongCalls(t *testing.T) {
 		{"chain watch --escrow " + account, "--escrow"},
 		{"chain watch --escrow " + escrow[:len(escrow)-1], "--escrow"},
 		{"chain watch --account " + account + " --escrow " + escrow, "escrow"},
+		{"event epoch --service x", "--key, --certificate"},
 		{"market more", "more"},
 		{"job wait", "arg"},
 		{"job wait " + escrow, "job"},

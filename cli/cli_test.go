@@ -32,6 +32,8 @@ type user struct {
 	data string
 	net  *clitest.Network // nil: none is running
 	ctx  context.Context
+	// skew is how far the person's clock is ahead.
+	skew time.Duration
 	// typed are the passphrases that the person types, one after the other.
 	typed []string
 }
@@ -90,7 +92,8 @@ func indexOf(list []string, text string) int {
 func (u *user) command(input string, stdout, stderr *bytes.Buffer) *cobra.Command {
 	return cli.NewWith(cli.Deps{
 		Version: "test", In: strings.NewReader(input), Out: stdout, Err: stderr,
-		Env: func(string) string { return "" }, Now: time.Now,
+		Env:     func(string) string { return "" },
+		Now:     func() time.Time { return time.Now().Add(u.skew) },
 		Columns: func(any) int { return 0 },
 		Password: func(string) ([]byte, error) {
 			if len(u.typed) == 0 {

@@ -124,6 +124,8 @@ func hintFor(cmd *cobra.Command, err error, code int) string {
 		return "look with `ucn tx get ID` before doing it again"
 	case errors.Is(err, rpc.ReasonTokenExpired), errors.Is(err, rpc.ReasonWrongAudience):
 		return "is this machine's clock right, and the network file that of this operator?"
+	case errors.Is(err, fault.Reason("EXPIRED")), errors.Is(err, fault.Reason("VALID_UNTIL_TOO_FAR")):
+		return "is this machine's clock right? a transaction is valid by the chain's"
 	case errors.Is(err, fault.Reason("FAUCET_USED")):
 		return "the faucet gives once per wallet; make another wallet or ask for a transfer"
 	case errors.Is(err, context.DeadlineExceeded):

@@ -185,12 +185,7 @@ with the instance's own key. Name the file that is written in the service's conf
 	f.StringVar(&o.instance.Certificate, "certificate", "", "its certificate (PEM)")
 	f.StringVar(&o.instance.Broker, "broker", "", "NATS address of the broker")
 	f.StringVarP(&o.out, "output", "o", "", "file to write")
-	for _, name := range []string{"service", "key", "certificate", "broker", "output"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err) // the flag was just made
-		}
-	}
-	return cmd
+	return needing(cmd, "service", "key", "certificate", "broker", "output")
 }
 
 func (a *app) openEpoch(ctx context.Context, o *restored) error {

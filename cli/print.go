@@ -51,6 +51,24 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// needing refuses a command without these flags as a wrong call, which cobra's own check does not.
+func needing(cmd *cobra.Command, flags ...string) *cobra.Command {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, list []string) error {
+		missing := []string{}
+		for _, name := range flags {
+			if !cmd.Flags().Changed(name) {
+				missing = append(missing, "--"+name)
+			}
+		}
+		if len(missing) > 0 {
+			return usagef("%s must be given", strings.Join(missing, ", "))
+		}
+		return run(cmd, list)
+	}
+	return cmd
+}
+
 func accountText(a [32]byte) string { return id.Bech32(id.Account, a) }
 func escrowText(e [32]byte) string  { return id.Bech32(id.Escrow, e) }
 

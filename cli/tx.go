@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/screen"
 	"github.com/united-containers/ucn/kit/id"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -30,6 +32,7 @@ type signing struct {
 	transfers []string
 	memo      string
 	validFor  time.Duration
+	until     string // RFC 3339; empty: validFor
 	fee       amount.Amount
 	nonce     int64
 	first     bool
@@ -45,22 +48,29 @@ func (a *app) txSign() *cobra.Command {
 ucn.chain.v1.Operation, as JSON or YAML; ids may be written as bech32 (ucn1..., ucne1..., ucnl1...,
 ucnj1...).
 
-Nonce and fee are asked of the ledger. With --nonce and --fee nothing is asked, so that a key can
-sign on a machine without network; --first then says that the account has never signed.`,
+Nonce, fee and the chain's time are asked of the ledger; a clock here that is far from it is told.
+With --nonce and --fee nothing is asked, so that a key can sign on a machine without network: --first
+then says that the account has never signed, --valid-until how long it may be submitted, if the clock
+here cannot be relied on.`,
 		Example: `  ucn tx sign --transfer ucn1...=2.5
   echo '[{"top_up": {"escrow": "ucne1...", "amount": "1000000000"}}]' | ucn tx sign -
   curl -H "Authorization: Bearer $(ucn auth token --scope ledger:submit)" \
        -d "{\"transaction\": \"$(ucn tx sign --transfer ucn1...=1)\"}" \
        http://127.0.0.1:7680/v1/transactions`,
 		Args: args(cobra.MaximumNArgs(1)),
-		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
-			return a.sign(ctx, l, &s, list)
-		}),
 	}
+	cmd.RunE = a.session(withKey, func(ctx context.Context, l *link, list []string) error {
+		if s.until != "" && cmd.Flags().Changed("valid-for") {
+			return usagef("--valid-for and --valid-until do not go together")
+		}
+		return a.sign(ctx, l, &s, list)
+	})
 	f := cmd.Flags()
 	f.StringArrayVar(&s.transfers, "transfer", nil, "ACCOUNT=AMOUNT to send; may be repeated")
 	f.StringVar(&s.memo, "memo", "", "text that goes into the transaction")
 	f.DurationVar(&s.validFor, "valid-for", 10*time.Minute, "how long it may be submitted, up to 24h")
+	f.StringVar(&s.until, "valid-until", "", "until when it may be submitted, such as "+
+		"2026-01-02T15:04:05Z (default: --valid-for from now)")
 	f.Var(&s.fee, "fee", "most that may be charged (default: four times today's)")
 	f.Int64Var(&s.nonce, "nonce", -1, "nonce (default: the ledger's next for the account)")
 	f.BoolVar(&s.first, "first", false, "with --nonce 0: the account's first, so its key goes along")
@@ -74,6 +84,8 @@ type signedResult struct {
 	Nonce       uint64        `json:"nonce"`
 	Fee         amount.Amount `json:"fee_cap"`
 	ValidUntil  uint64        `json:"valid_until_ms"`
+	// ChainTime is by what ValidUntil was chosen; 0: by the clock here.
+	ChainTime uint64 `json:"chain_time_ms,omitempty"`
 }
 
 func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) error {
@@ -81,7 +93,7 @@ func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) erro
 	if err != nil {
 		return err
 	}
-	if s.validFor <= 0 || s.validFor > 24*time.Hour {
+	if s.validFor <= 0 || s.validFor > maxValid {
 		return usagef("--valid-for is %v, allowed up to 24h", s.validFor)
 	}
 	key, err := l.Key()
@@ -91,10 +103,13 @@ func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) erro
 	body := tx.Body{
 		Chain: l.Chain, Account: l.Sender.Account(), Signer: l.Signer(),
 		Operations: operations, Memo: []byte(s.memo),
-		ValidUntil: tx.Millis(l.Now().Add(s.validFor).UnixMilli()),
+		ValidUntil: tx.Millis(l.Now().UnixMilli()), // counts for the fee; chosen below
 	}
-	first, err := fill(ctx, l, s, &body)
+	chain, first, err := fill(ctx, l, s, &body)
 	if err != nil {
+		return err
+	}
+	if body.ValidUntil, err = a.validUntil(l, s, chain); err != nil {
 		return err
 	}
 	signed, err := tx.Sign(body, l.Anchor, sig.SingleKey(key.Public()), first, key)
@@ -106,25 +121,72 @@ func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) erro
 		ID:          signed.ID(l.Anchor).String(), Account: accountText(body.Account),
 		Nonce: body.Nonce, Fee: amount.Amount(body.Fee), ValidUntil: uint64(body.ValidUntil),
 	}
+	if !chain.IsZero() {
+		result.ChainTime = uint64(chain.UnixMilli())
+	}
 	return a.emit(result, func(w io.Writer) { printf(w, "%s\n", result.Transaction) })
 }
 
-// fill sets nonce and fee by flags, or else by the ledger; first tells whether the key set goes
-// along.
-func fill(ctx context.Context, l *link, s *signing, body *tx.Body) (first bool, err error) {
+// Bounds of a transaction's time.
+const (
+	maxValid = 24 * time.Hour // by the chain's rules
+	maxSkew  = 10 * time.Second
+)
+
+// validUntil chooses until when a transaction may be submitted: by the chain's time, or by the clock
+// here when chain is zero.
+func (a *app) validUntil(l *link, s *signing, chain time.Time) (tx.Millis, error) {
+	now := l.Now()
+	if !chain.IsZero() {
+		a.tellSkew(now.Sub(chain))
+		now = chain
+	}
+	if s.until == "" {
+		return tx.Millis(now.Add(s.validFor).UnixMilli()), nil
+	}
+	until, err := time.Parse(time.RFC3339, s.until)
+	switch {
+	case err != nil:
+		return 0, usagef("--valid-until %q is no time such as 2026-01-02T15:04:05Z", s.until)
+	case !chain.IsZero() && (!until.After(now) || until.Sub(now) > maxValid):
+		return 0, usagef("--valid-until is %s, but by the chain's time it is %s, and 24h ahead is "+
+			"the most", until.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	case until.UnixMilli() <= 0:
+		return 0, usagef("--valid-until %s is before all time", s.until)
+	}
+	return tx.Millis(until.UnixMilli()), nil
+}
+
+// tellSkew warns of a clock that is not the chain's; ahead is how far it is before it.
+func (a *app) tellSkew(ahead time.Duration) {
+	where := "ahead of"
+	if ahead < 0 {
+		ahead, where = -ahead, "behind"
+	}
+	if ahead > maxSkew && !a.flags.quiet {
+		printf(a.Err, "ucn: this machine's clock is %s %s the chain's: set it, or others will refuse "+
+			"what it signs; the transaction goes by the chain's\n", screen.Elapsed(ahead.Round(time.Second)), where)
+	}
+}
+
+// fill sets nonce and fee by flags, or else by the ledger, which then tells the chain's time as well;
+// first tells whether the key set goes along.
+func fill(ctx context.Context, l *link, s *signing, body *tx.Body) (
+	now time.Time, first bool, err error,
+) {
 	if s.nonce >= 0 && s.fee > 0 {
 		body.Nonce, body.Fee = uint64(s.nonce), tx.Grains(s.fee)
-		return s.first, nil
+		return now, s.first, nil
 	}
 	account, err := l.Ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{
 		Chain: l.Chain, Account: body.Account[:], Signer: body.Signer,
 	})
 	if err != nil {
-		return false, fmt.Errorf("ask for the nonce (or give --nonce and --fee): %w", err)
+		return now, false, fmt.Errorf("ask for the nonce (or give --nonce and --fee): %w", err)
 	}
 	chain, err := l.Ledger.GetChain(ctx, &ledgerv1.GetChainRequest{Chain: l.Chain})
 	if err != nil {
-		return false, fmt.Errorf("ask for the fees (or give --nonce and --fee): %w", err)
+		return now, false, fmt.Errorf("ask for the fees (or give --nonce and --fee): %w", err)
 	}
 	body.Nonce = account.GetPendingNonce()
 	if s.nonce >= 0 {
@@ -138,7 +200,21 @@ func fill(ctx context.Context, l *link, s *signing, body *tx.Body) (first bool, 
 	if s.fee > 0 {
 		body.Fee = tx.Grains(s.fee)
 	}
-	return body.Signer == 0 && account.GetAccount().GetKeys() == nil, nil
+	return chainTime(chain, l.Now()), body.Signer == 0 && account.GetAccount().GetKeys() == nil, nil
+}
+
+// chainTime is the chain's time: what the ledger says, but never before its newest block. An older
+// ledger does not say; then the own clock has to do.
+func chainTime(chain *ledgerv1.GetChainResponse, own time.Time) time.Time {
+	head := time.UnixMilli(int64(min(chain.GetHead().GetTime(), math.MaxInt64)))
+	now := own
+	if ms := chain.GetNow(); ms > 0 {
+		now = time.UnixMilli(int64(min(ms, math.MaxInt64)))
+	}
+	if now.Before(head) {
+		return head
+	}
+	return now
 }
 
 // operations reads what is to be signed from flags and file.

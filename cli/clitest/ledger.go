@@ -164,6 +164,7 @@ func (l *Ledger) GetChain(context.Context, *ledgerv1.GetChainRequest) (
 		Genesis: l.Genesis.PB(), Anchor: anchor[:], Head: head.Header.PB(), HeadHash: hash[:],
 		Certificate: head.Certificate.PB(), Validators: l.Genesis.Validators.PB(),
 		OperationFee: uint64(prices.Operation), ByteFee: uint64(prices.Byte), Trust: "a test",
+		Now: uint64(time.Now().UnixMilli()),
 	}, nil
 }
 

@@ -26,6 +26,7 @@ func (s *Server) GetChain(_ context.Context, r *ledgerv1.GetChainRequest) (
 		Genesis: c.Genesis().PB(), Anchor: anchor[:], Head: tip.Header.PB(), HeadHash: tip.Hash[:],
 		Certificate: tip.Certificate.PB(), Validators: c.Genesis().Validators.PB(),
 		OperationFee: uint64(prices.Operation), ByteFee: uint64(prices.Byte), Trust: trust(c),
+		Now: uint64(c.Now()),
 	}, nil
 }
 

@@ -396,7 +396,10 @@ type GetChainResponse struct {
 	OperationFee uint64 `protobuf:"varint,7,opt,name=operation_fee,json=operationFee,proto3" json:"operation_fee,omitempty"`
 	ByteFee      uint64 `protobuf:"varint,8,opt,name=byte_fee,json=byteFee,proto3" json:"byte_fee,omitempty"`
 	// Who is trusted for order, liveness and time, in a sentence.
-	Trust         string `protobuf:"bytes,9,opt,name=trust,proto3" json:"trust,omitempty"`
+	Trust string `protobuf:"bytes,9,opt,name=trust,proto3" json:"trust,omitempty"`
+	// The time that a block made now would have, Unix milliseconds: valid_until is judged by it. The
+	// head's may be long ago when nothing happens. 0: a ledger that does not tell.
+	Now           uint64 `protobuf:"varint,10,opt,name=now,proto3" json:"now,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -492,6 +495,13 @@ func (x *GetChainResponse) GetTrust() string {
 		return x.Trust
 	}
 	return ""
+}
+
+func (x *GetChainResponse) GetNow() uint64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
 }
 
 type SubmitRequest struct {
@@ -4000,7 +4010,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\n" +
 	"\x1aucn/ledger/v1/ledger.proto\x12\rucn.ledger.v1\x1a\x1aucn/chain/v1/account.proto\x1a\x18ucn/chain/v1/block.proto\x1a\x19ucn/chain/v1/escrow.proto\x1a\x1eucn/chain/v1/transaction.proto\"'\n" +
 	"\x0fGetChainRequest\x12\x14\n" +
-	"\x05chain\x18\x01 \x01(\tR\x05chain\"\xf1\x02\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\"\x83\x03\n" +
 	"\x10GetChainResponse\x12/\n" +
 	"\agenesis\x18\x01 \x01(\v2\x15.ucn.chain.v1.GenesisR\agenesis\x12\x16\n" +
 	"\x06anchor\x18\x02 \x01(\fR\x06anchor\x12(\n" +
@@ -4012,7 +4022,9 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"validators\x12#\n" +
 	"\roperation_fee\x18\a \x01(\x04R\foperationFee\x12\x19\n" +
 	"\bbyte_fee\x18\b \x01(\x04R\abyteFee\x12\x14\n" +
-	"\x05trust\x18\t \x01(\tR\x05trust\"t\n" +
+	"\x05trust\x18\t \x01(\tR\x05trust\x12\x10\n" +
+	"\x03now\x18\n" +
+	" \x01(\x04R\x03now\"t\n" +
 	"\rSubmitRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12 \n" +
 	"\vtransaction\x18\x02 \x01(\fR\vtransaction\x12+\n" +
