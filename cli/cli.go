@@ -36,6 +36,8 @@ type Deps struct {
 	Now func() time.Time
 	// Columns is the width of the terminal that a stream is, 0 if it is none.
 	Columns func(stream any) int
+	// Rows is its height, 0 if it is none.
+	Rows func(stream any) int
 	// Password asks a person for a passphrase without echo. It fails without a terminal.
 	Password func(prompt string) ([]byte, error)
 	// Open opens a session; tests connect it to fakes.
@@ -60,7 +62,7 @@ type flags struct {
 func New(version string) *cobra.Command {
 	return NewWith(Deps{
 		Version: version, In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.Getenv,
-		Now: time.Now, Columns: columns, Password: askPassword, Open: session.Open,
+		Now: time.Now, Columns: columns, Rows: rows, Password: askPassword, Open: session.Open,
 	})
 }
 

@@ -32,6 +32,8 @@ type user struct {
 	data string
 	net  *clitest.Network // nil: none is running
 	ctx  context.Context
+	// columns and rows are the terminal's; 0: there is none.
+	columns, rows int
 	// skew is how far the person's clock is ahead.
 	skew time.Duration
 	// typed are the passphrases that the person types, one after the other.
@@ -94,7 +96,7 @@ func (u *user) command(input string, stdout, stderr *bytes.Buffer) *cobra.Comman
 		Version: "test", In: strings.NewReader(input), Out: stdout, Err: stderr,
 		Env:     func(string) string { return "" },
 		Now:     func() time.Time { return time.Now().Add(u.skew) },
-		Columns: func(any) int { return 0 },
+		Columns: func(any) int { return u.columns }, Rows: func(any) int { return u.rows },
 		Password: func(string) ([]byte, error) {
 			if len(u.typed) == 0 {
 				return nil, errors.New("nobody types")

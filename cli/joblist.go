@@ -360,7 +360,7 @@ func (r *marketResult) print(w io.Writer) {
 		printf(w, "%s\t%d\t%.2f of %.2f\t%s\t%s\t%s\t\n", p.Platform, p.Hosts, p.FreeCores,
 			p.TotalCores, p.BestCore, p.MedianCore, paid)
 	}
-	printf(w, "\n%d hosts of %d operators; %d runs of %d owners wait\n\n", r.Hosts, r.Operators,
-		r.Pending, r.Waiting)
+	printf(w, "\n%s of %s; %s of %s waiting\n\n", many(r.Hosts, "host"),
+		many(r.Operators, "operator"), many(r.Pending, "run"), many(r.Waiting, "owner"))
 	printOffers(w, r.Offers)
 }

@@ -1,15 +1,10 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,9 +24,6 @@ import (
 
 // Bounds of job top.
 const (
-	topEvery    = 2 * time.Second
-	minTopEvery = 500 * time.Millisecond
-	maxTopEvery = time.Hour
 	topJobs     = 50  // that are looked at
 	topRows     = 100 // attempts that are shown
 	topAtOnce   = 8   // questions on their way
@@ -40,7 +32,7 @@ const (
 )
 
 func (a *app) jobTop() *cobra.Command {
-	once, every := false, topEvery
+	once, every := false, watchEvery
 	cmd := &cobra.Command{
 		Use: "top [JOB...]", Short: "Show what running jobs use and owe, live",
 		Long: `Ask the hosts of running jobs what these use now and what is due so far, every two
@@ -52,8 +44,8 @@ only while job run or job attach watches.`,
 		Example: "  ucn job top\n  ucn job top ucnj1... --once\n  ucn job top --once --json",
 		Args:    args(cobra.MaximumNArgs(topJobs)),
 		RunE: a.following(withKey, func(ctx context.Context, l *link, list []string) error {
-			if every < minTopEvery || every > maxTopEvery {
-				return usagef("--interval is %v, allowed %v to %v", every, minTopEvery, maxTopEvery)
+			if err := checkEvery(every); err != nil {
+				return err
 			}
 			t := &top{a: a, l: l, targets: map[string]bus.Target{}}
 			for _, text := range list {
@@ -70,11 +62,16 @@ only while job run or job attach watches.`,
 				}
 				return a.emit(rows, func(w io.Writer) { printTop(w, rows) })
 			}
-			return t.live(ctx, every)
+			live := &watching{a: a, every: every, read: func(ctx context.Context) (reading, error) {
+				rows, going, err := t.read(ctx)
+				return reading{rows, func(w io.Writer) { printTop(w, rows) },
+					!going && len(t.jobs) > 0}, err
+			}}
+			return live.run(ctx)
 		}),
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "print one table and end")
-	cmd.Flags().DurationVar(&every, "interval", topEvery, "time between two readings")
+	cmd.Flags().DurationVar(&every, "interval", watchEvery, "time between two readings")
 	return cmd
 }
 
@@ -111,57 +108,6 @@ type topRow struct {
 	Paid        amount.Amount `json:"paid"`
 	Budget      amount.Amount `json:"budget"`
 	Rate        amount.Amount `json:"rate"`
-}
-
-// live prints a table again and again until the jobs given have ended or ctx has.
-func (t *top) live(ctx context.Context, every time.Duration) error {
-	for {
-		rows, going, err := t.read(ctx)
-		if ctx.Err() != nil {
-			return nil // Ctrl-C is how one leaves
-		}
-		if err != nil {
-			return err
-		}
-		if err := t.show(rows); err != nil {
-			return err
-		}
-		if !going && len(t.jobs) > 0 {
-			return nil
-		}
-		timer := time.NewTimer(every)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		}
-	}
-}
-
-// show prints one table of many: in place on a terminal, one after the other elsewhere, a line of
-// JSON each for programs.
-func (t *top) show(rows []topRow) error {
-	if t.a.flags.json {
-		return json.NewEncoder(t.a.Out).Encode(rows)
-	}
-	var table bytes.Buffer
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	printTop(w, rows)
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	columns := t.a.Columns(t.a.Out)
-	if columns == 0 {
-		_, err := fmt.Fprintln(t.a.Out, table.String())
-		return err
-	}
-	text := "\x1b[H" // to the corner; each line clears its rest, then what is below goes
-	for line := range strings.Lines(table.String()) {
-		text += screen.Fit(strings.TrimSuffix(line, "\n"), columns-1) + "\x1b[K\n"
-	}
-	_, err := io.WriteString(t.a.Out, text+"\x1b[J")
-	return err
 }
 
 // read asks every host once. going tells whether a job has not ended.

@@ -50,8 +50,9 @@ be called man1 and stand in one of those that manpath prints.`,
 	return cmd
 }
 
-// completeTime is how long a shell waits for suggestions.
-const completeTime = 2 * time.Second
+// completeTime is how long a shell waits for suggestions, everything included: someone has pressed
+// a key and looks at a cursor that does not move.
+const completeTime = 700 * time.Millisecond
 
 // completions is how many are suggested at most.
 const completions = 50
@@ -64,8 +65,17 @@ type suggest func(ctx context.Context, l *link) ([]cobra.Completion, error)
 func (a *app) complete(needsKey bool, list suggest) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, have []string, typed string) ([]cobra.Completion,
 		cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+		defer cancel()
+		cmd.SetContext(ctx)
 		quiet := *a
 		quiet.Err = io.Discard
+		quiet.Env = func(name string) string { // a collector would be waited for
+			if strings.HasPrefix(name, "OTEL_") {
+				return ""
+			}
+			return a.Env(name)
+		}
 		quiet.Password = func(string) ([]byte, error) {
 			return nil, errors.New("no passphrase while completing")
 		}
@@ -74,8 +84,6 @@ func (a *app) complete(needsKey bool, list suggest) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		defer l.Close()
-		ctx, cancel := context.WithTimeout(ctx, completeTime)
-		defer cancel()
 		all, err := list(ctx, l)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp

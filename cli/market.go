@@ -35,34 +35,67 @@ type offerResult struct {
 }
 
 func (a *app) marketCommand() *cobra.Command {
-	return &cobra.Command{
+	watch, every := false, watchEvery
+	cmd := &cobra.Command{
 		Use: "market", Short: "Show prices, what was paid lately, and every offer",
-		Example: "  ucn market\n  ucn market --json", Args: args(cobra.NoArgs),
-		RunE: a.session(withoutKey, func(ctx context.Context, l *link, _ []string) error {
-			offers := []offerResult{}
-			token := ""
-			for range maxPages {
-				answer, err := l.Scheduler.ListOffers(ctx, &schedulerv1.ListOffersRequest{
-					PageToken: token,
-				})
-				if err != nil {
-					return err
-				}
-				for _, posted := range answer.GetOffers() {
-					offers = append(offers, offerOf(posted))
-				}
-				if token = answer.GetNextPageToken(); token == "" {
-					break
-				}
-			}
-			summary, err := l.Scheduler.GetMarket(ctx, &schedulerv1.GetMarketRequest{})
-			if err != nil {
-				return err
-			}
-			result := marketOf(summary, offers)
-			return a.emit(result, result.print)
-		}),
+		Long: `Show best and median prices by platform, what was paid lately, and every offer, cheapest
+first. With --watch it is shown anew every two seconds until Ctrl-C: in place on a terminal, one
+after the other elsewhere, a line of JSON each with --json.`,
+		Example: "  ucn market\n  ucn market --json\n  ucn market --watch --interval 10s",
+		Args:    args(cobra.NoArgs),
 	}
+	once := a.session(withoutKey, func(ctx context.Context, l *link, _ []string) error {
+		market, err := askMarket(ctx, l)
+		if err != nil {
+			return err
+		}
+		return a.emit(market, market.print)
+	})
+	again := a.following(withoutKey, func(ctx context.Context, l *link, _ []string) error {
+		live := &watching{a: a, every: every, read: func(ctx context.Context) (reading, error) {
+			market, err := askMarket(ctx, l)
+			return reading{value: market, print: market.print}, err
+		}}
+		return live.run(ctx)
+	})
+	cmd.RunE = func(cmd *cobra.Command, list []string) error {
+		if err := checkEvery(every); err != nil {
+			return err
+		}
+		if watch {
+			return again(cmd, list)
+		}
+		return once(cmd, list)
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again and again")
+	cmd.Flags().DurationVar(&every, "interval", watchEvery, "time between two readings")
+	return cmd
+}
+
+// askMarket asks for prices and every offer.
+func askMarket(ctx context.Context, l *link) (*marketResult, error) {
+	offers := []offerResult{}
+	token := ""
+	for range maxPages {
+		answer, err := l.Scheduler.ListOffers(ctx, &schedulerv1.ListOffersRequest{
+			PageToken: token,
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, posted := range answer.GetOffers() {
+			offers = append(offers, offerOf(posted))
+		}
+		if token = answer.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	summary, err := l.Scheduler.GetMarket(ctx, &schedulerv1.GetMarketRequest{})
+	if err != nil {
+		return nil, err
+	}
+	market := marketOf(summary, offers)
+	return &market, nil
 }
 
 // maxPages bounds how many pages a listing fetches.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/cli/screen"
 	"github.com/united-containers/ucn/kit/id"
 )
 
@@ -24,7 +24,7 @@ func (a *app) emit(v any, text func(w io.Writer)) error {
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(v)
 	}
-	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
+	w := screen.NewTable(a.Out)
 	text(w)
 	return w.Flush()
 }
@@ -38,7 +38,7 @@ func rawJSON(m proto.Message) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// printf writes to a buffer that cannot fail: tabwriter keeps errors for Flush.
+// printf writes to a table, which keeps errors for Flush.
 func printf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
 
 // args wraps a check of arguments so that what it refuses is a wrong call.
@@ -102,6 +102,14 @@ func parseJob(text string) ([32]byte, error) {
 		return job, usagef("job: %w", err)
 	}
 	return job, nil
+}
+
+// many is a number of things.
+func many[N ~uint32 | ~uint64 | ~int](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func stamp(ms uint64) string {

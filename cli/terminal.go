@@ -26,15 +26,28 @@ var (
 
 // columns returns the width of a terminal, 0 for anything else.
 func columns(stream any) int {
-	file, ok := stream.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
-		return 0
-	}
-	width, _, err := term.GetSize(int(file.Fd()))
-	if err != nil || width < 1 {
-		return 80
-	}
+	width, _ := size(stream)
 	return width
+}
+
+// rows returns the height of a terminal, 0 for anything else.
+func rows(stream any) int {
+	_, height := size(stream)
+	return height
+}
+
+// size returns that of a terminal. One that cannot move its cursor (TERM=dumb) is none to us: what
+// is drawn in place would only pile up.
+func size(stream any) (width, height int) {
+	file, ok := stream.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" || !term.IsTerminal(int(file.Fd())) {
+		return 0, 0
+	}
+	width, height, err := term.GetSize(int(file.Fd()))
+	if err != nil || width < 1 || height < 1 {
+		return 80, 24
+	}
+	return width, height
 }
 
 // askPassword asks at the terminal of the process, even if standard input is something else.

@@ -49,9 +49,9 @@ ucn.chain.v1.Operation, as JSON or YAML; ids may be written as bech32 (ucn1..., 
 ucnj1...).
 
 Nonce, fee and the chain's time are asked of the ledger; a clock here that is far from it is told.
-With --nonce and --fee nothing is asked, so that a key can sign on a machine without network: --first
-then says that the account has never signed, --valid-until how long it may be submitted, if the clock
-here cannot be relied on.`,
+With --nonce and --fee nothing is asked, so that a key can sign on a machine without network:
+--first then says that the account has never signed, --valid-until until when it may be submitted,
+if the clock here cannot be relied on.`,
 		Example: `  ucn tx sign --transfer ucn1...=2.5
   echo '[{"top_up": {"escrow": "ucne1...", "amount": "1000000000"}}]' | ucn tx sign -
   curl -H "Authorization: Bearer $(ucn auth token --scope ledger:submit)" \
@@ -133,8 +133,8 @@ const (
 	maxSkew  = 10 * time.Second
 )
 
-// validUntil chooses until when a transaction may be submitted: by the chain's time, or by the clock
-// here when chain is zero.
+// validUntil chooses until when a transaction may be submitted: by the chain's time, or by the
+// clock here when chain is zero.
 func (a *app) validUntil(l *link, s *signing, chain time.Time) (tx.Millis, error) {
 	now := l.Now()
 	if !chain.IsZero() {
@@ -165,12 +165,13 @@ func (a *app) tellSkew(ahead time.Duration) {
 	}
 	if ahead > maxSkew && !a.flags.quiet {
 		printf(a.Err, "ucn: this machine's clock is %s %s the chain's: set it, or others will refuse "+
-			"what it signs; the transaction goes by the chain's\n", screen.Elapsed(ahead.Round(time.Second)), where)
+			"what it signs; the transaction goes by the chain's\n",
+			screen.Elapsed(ahead.Round(time.Second)), where)
 	}
 }
 
-// fill sets nonce and fee by flags, or else by the ledger, which then tells the chain's time as well;
-// first tells whether the key set goes along.
+// fill sets nonce and fee by flags, or else by the ledger, which then tells the chain's time as
+// well; first tells whether the key set goes along.
 func fill(ctx context.Context, l *link, s *signing, body *tx.Body) (
 	now time.Time, first bool, err error,
 ) {

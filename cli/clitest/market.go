@@ -37,6 +37,9 @@ type Market struct {
 	Refuse error
 	// Lie changes what GetJob answers.
 	Lie func(*schedulerv1.Job)
+	// Priced is called when the market is asked for, with how often that was; what it returns is the
+	// answer. Nil answers.
+	Priced func(n int) error
 
 	mu      sync.Mutex // guards what follows
 	jobs    map[job.ID]*schedulerv1.Job
@@ -44,6 +47,7 @@ type Market struct {
 	acks    []*executorv1.AcknowledgeRequest
 	stop    chan struct{} // closed when a job is cancelled
 	updated *jobv1.SignedRevision
+	priced  int
 }
 
 var _ schedulerv1.SchedulerServiceServer = (*Market)(nil)
@@ -81,6 +85,28 @@ func (m *Market) GetScheduler(context.Context, *schedulerv1.GetSchedulerRequest)
 	account := sig.AccountOfKey(m.n.scheduler.Key.Public())
 	return &schedulerv1.GetSchedulerResponse{
 		Assigner: account[:], Certificate: certificateOf(m.n.scheduler),
+	}, nil
+}
+
+// GetMarket implements the service.
+func (m *Market) GetMarket(context.Context, *schedulerv1.GetMarketRequest) (
+	*schedulerv1.GetMarketResponse, error,
+) {
+	m.mu.Lock()
+	m.priced++
+	n := m.priced
+	m.mu.Unlock()
+	if m.Priced != nil {
+		if err := m.Priced(n); err != nil {
+			return nil, err
+		}
+	}
+	core := Prices().PB()
+	return &schedulerv1.GetMarketResponse{
+		Time: uint64(time.Now().UnixMilli()), Hosts: 1, Operators: 1, Pending: uint64(n),
+		Platforms: []*schedulerv1.PlatformMarket{{
+			Platform: "linux/amd64", Hosts: 1, Best: core, Median: core,
+		}},
 	}, nil
 }
 

@@ -118,6 +118,7 @@ func (n *Network) serve(t testing.TB, tokens rpc.Authenticator) {
 			Public: []string{
 				"/ucn.ledger.v1.LedgerService/", "/ucn.scheduler.v1.SchedulerService/ListOffers",
 				"/ucn.scheduler.v1.SchedulerService/GetScheduler",
+				"/ucn.scheduler.v1.SchedulerService/GetMarket",
 			},
 		})
 		if err != nil {
