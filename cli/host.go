@@ -30,7 +30,7 @@ var errNoHost = errors.New("no offer of such a host stands: it is away, or anoth
 	"`ucn host ls --all` shows all, and --wallet names the operator's wallet")
 
 func (a *app) hostCommand() *cobra.Command {
-	cmd := group("host", "Hosts of an operator: look in, drain, evict",
+	cmd := group("host", "Hosts of an operator: look in, choose jobs, drain, evict",
 		a.hostList(), a.hostShow(), a.hostPolicy(), a.hostDrain(), a.hostUndrain(), a.hostEvict())
 	cmd.Long = `Look into the hosts of an operator, and tell them what to do. The wallet that acts is
 the operator's account; its hosts are reached over the bus, so they need no open port.
@@ -167,24 +167,6 @@ func (a *app) hostShow() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&limit, "attempts", limit, "how many attempts, newest first; at most 1000")
 	return cmd
-}
-
-func (a *app) hostPolicy() *cobra.Command {
-	return &cobra.Command{
-		Use: "policy HOST", Short: "Show whom and what a host does not want",
-		Long: `Show whom and what a host does not want. It is set in the host's configuration
-(agent.policy) and read when the host starts; what runs is not touched by a change.`,
-		Example: "  ucn host policy alpha-1 --wallet alpha --json", Args: args(cobra.ExactArgs(1)),
-		RunE: a.atHost(func(ctx context.Context, d *desk, _ []string) error {
-			host := &executorv1.GetHostResponse{}
-			err := d.call(ctx, "GetHost", &executorv1.GetHostRequest{}, host)
-			if err != nil {
-				return err
-			}
-			p := policyOf(host.GetPolicy())
-			return a.emit(p, p.print)
-		}),
-	}
 }
 
 func (a *app) hostDrain() *cobra.Command {

@@ -2,10 +2,8 @@ package cli
 
 import (
 	"encoding/hex"
-	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/jobfile"
@@ -150,51 +148,6 @@ func (r *hostResult) print(w io.Writer) {
 		}
 		printf(w, "%s\t%s\t%s\t%s\t%s\n", a.Attempt, state, stamp(a.Since), a.Due,
 			screen.Fit(screen.Clean(a.Reason), 60))
-	}
-}
-
-// policyResult is whom and what a host does not want.
-type policyResult struct {
-	AllowOwners []string `json:"allow_owners"`
-	DenyOwners  []string `json:"deny_owners"`
-	DenyImages  []string `json:"deny_images"`
-	MaxRunTime  uint64   `json:"max_run_time_ms"`
-	Entries     uint32   `json:"entries"` // in truth: a list is cut at 1,000
-}
-
-func policyOf(p *executorv1.HostPolicy) *policyResult {
-	clean := func(list []string) []string {
-		out := make([]string, len(list))
-		for i := range list {
-			out[i] = screen.Clean(list[i])
-		}
-		return out
-	}
-	return &policyResult{
-		clean(p.GetAllowOwners()), clean(p.GetDenyOwners()), clean(p.GetDenyImages()),
-		p.GetMaxRunTimeMs(), p.GetEntries(),
-	}
-}
-
-func (p *policyResult) print(w io.Writer) {
-	list := func(name, none string, entries []string) {
-		if len(entries) == 0 {
-			printf(w, "%s\t%s\n", name, none)
-		}
-		for _, e := range entries {
-			printf(w, "%s\t%s\n", name, e)
-		}
-	}
-	list("only owners", "any", p.AllowOwners)
-	list("not owners", "none", p.DenyOwners)
-	list("not images", "none", p.DenyImages)
-	longest := "any"
-	if p.MaxRunTime > 0 {
-		longest = fmt.Sprint(time.Duration(p.MaxRunTime) * time.Millisecond)
-	}
-	printf(w, "run time\t%s\n", longest)
-	if shown := len(p.AllowOwners) + len(p.DenyOwners) + len(p.DenyImages); int(p.Entries) > shown {
-		printf(w, "\t%d of %d entries are shown\n", shown, p.Entries)
 	}
 }
 

@@ -23,6 +23,14 @@ type Desk struct {
 	attempts []*executorv1.ListAttemptsResponse
 	stats    *executorv1.StatsResponse
 	heard    []proto.Message
+	changed  int // SetPolicy calls that find another version in force
+}
+
+// Change makes the next n changes of the policy find that another version is in force.
+func (d *Desk) Change(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.changed = n
 }
 
 // Tell sets what the executor answers.
@@ -61,6 +69,16 @@ func (d *Desk) serve(server *bus.Server) {
 	) {
 		return &executorv1.EvictResponse{EvictAt: m.GetNoticeMs()}, nil
 	}))
+	bus.Unary(server, "executor.v1/SetPolicy", operated(d, d.setPolicy))
+}
+
+// setPolicy is called under mu.
+func (d *Desk) setPolicy(m *executorv1.SetPolicyRequest) (*executorv1.SetPolicyResponse, error) {
+	if d.changed > 0 {
+		d.changed--
+		return nil, fault.New(fault.FailedPrecondition, "POLICY_CHANGED", "version 9 is in force")
+	}
+	return &executorv1.SetPolicyResponse{Version: m.GetBase() + 1, Against: 3}, nil
 }
 
 // operated lets the operator alone through, and keeps what was asked.

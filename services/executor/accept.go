@@ -89,7 +89,10 @@ func (a *Agent) checkPolicy(ask *Ask) *Decline {
 	if len(spec.Allow) > 0 && !slices.Contains(spec.Allow, me) || slices.Contains(spec.Deny, me) {
 		return declined(DeclinePolicy, "placement.operators: the job does not want this operator")
 	}
-	if no := a.rules.check(spec); no != nil {
+	a.mu.Lock()
+	no := a.judge(spec)
+	a.mu.Unlock()
+	if no != nil {
 		return no
 	}
 	most := a.cfg.MaxHoldbackPercent

@@ -46,7 +46,7 @@ type Deps struct {
 // same journal and driver goes on where a killed one stopped.
 type Agent struct {
 	cfg      Config
-	rules    rules
+	rules    rules // of the configuration
 	identity Identity
 	key      sig.PublicKey
 	signer   signer
@@ -73,6 +73,7 @@ type Agent struct {
 	closed    int
 	images    images
 	state     HostState // written under stating, too
+	set       rules     // of state.Set
 	lives     sync.WaitGroup
 }
 
@@ -214,6 +215,9 @@ func (a *Agent) enter(t *attempt, by *backing) *Decline {
 	}
 	if by != nil {
 		if no := a.checkDraining(); no != nil {
+			return no
+		}
+		if no := a.judge(&t.ask.Spec); no != nil { // it may have been set since it was asked
 			return no
 		}
 		if no := a.weigh(t, by); no != nil {
@@ -418,4 +422,5 @@ func (a *Agent) tell(s Status, trace string) (event.Event, error) {
 const (
 	TypeAttemptChanged = "attempt.changed" // topic job
 	TypeOfferPosted    = "offer.posted"    // topic market
+	TypePolicyChanged  = "policy.changed"  // topic operator
 )

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/kit/fault"
 )
 
 // HostState is what an operator said to a running executor; it outlives restarts.
 type HostState struct {
 	Draining bool
-	EvictAt  time.Time // when what still runs is to go; zero: never
-	Reason   string    // for the owners, at most MaxDrainReason bytes
-	Since    time.Time // of the newest word
+	EvictAt  time.Time  // when what still runs is to go; zero: never
+	Reason   string     // for the owners, at most MaxDrainReason bytes
+	Since    time.Time  // of the newest word about draining
+	Set      *PolicySet // nil: no policy was set by command
 }
 
 // MaxDrainReason bounds what an operator tells the owners, in bytes.
@@ -30,11 +32,13 @@ func (a *Agent) Drain(ctx context.Context, reason string, evict time.Duration) (
 		return 0, fault.New(fault.InvalidArgument, ReasonBadArgument,
 			"the deadline is in %v, allowed 0 to %v", evict, MaxDrain)
 	}
-	s := HostState{Draining: true, Reason: reason, Since: a.deps.Now()}
-	if evict > 0 {
-		s.EvictAt = s.Since.Add(evict)
-	}
-	left, err := a.setState(ctx, s)
+	left, err := a.setState(ctx, func(s *HostState) ([]event.Event, error) {
+		*s = HostState{Draining: true, Reason: reason, Since: a.deps.Now(), Set: s.Set}
+		if evict > 0 {
+			s.EvictAt = s.Since.Add(evict)
+		}
+		return nil, nil
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -46,25 +50,39 @@ func (a *Agent) Drain(ctx context.Context, reason string, evict time.Duration) (
 
 // Undrain takes new work again. What was told to go still goes.
 func (a *Agent) Undrain(ctx context.Context) error {
-	_, err := a.setState(ctx, HostState{Since: a.deps.Now()})
+	_, err := a.setState(ctx, func(s *HostState) ([]event.Event, error) {
+		*s = HostState{Since: a.deps.Now(), Set: s.Set}
+		return nil, nil
+	})
 	return err
 }
 
-// setState writes what the operator said down, and then acts on it.
-func (a *Agent) setState(ctx context.Context, s HostState) (int, error) {
+// setState changes what the operator said: writes it down, with the events that tell of it, and
+// then acts on it. It tells how many attempts are here.
+func (a *Agent) setState(
+	ctx context.Context, change func(*HostState) ([]event.Event, error),
+) (int, error) {
 	a.stating.Lock() // the disk and this life have the same last word
 	defer a.stating.Unlock()
 	a.mu.Lock()
-	running := a.running != nil
+	running, s := a.running != nil, a.state
 	a.mu.Unlock()
 	if !running {
 		return 0, errNotRunning
 	}
-	if err := a.deps.Journal.SaveHost(context.WithoutCancel(ctx), s); err != nil {
+	events, err := change(&s)
+	if err != nil {
+		return 0, err
+	}
+	set, err := s.rules()
+	if err != nil {
+		return 0, err
+	}
+	if err := a.deps.Journal.SaveHost(context.WithoutCancel(ctx), s, events...); err != nil {
 		return 0, fmt.Errorf("write it down: %w", err)
 	}
 	a.mu.Lock()
-	a.state = s
+	a.state, a.set = s, set
 	left := len(a.attempts)
 	a.mu.Unlock()
 	wake(a.evicting)
@@ -85,8 +103,12 @@ func (a *Agent) recall(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}
+	set, err := s.rules()
+	if err != nil {
+		return fmt.Errorf("read what was set by command: %w", err)
+	}
 	a.mu.Lock()
-	a.state = s
+	a.state, a.set = s, set
 	a.mu.Unlock()
 	return nil
 }

@@ -96,8 +96,8 @@ func (r *rules) check(spec *JobSpec) *Decline {
 	case err == nil && slices.Contains(r.images, image):
 		return declined(DeclinePolicy, "image: this host does not run this image")
 	case r.runTime > 0 && (spec.RunTime == 0 || spec.RunTime > r.runTime):
-		return declined(DeclinePolicy, "limits.run_time_ms: this host takes jobs of at most %v",
-			r.runTime)
+		return declined(DeclinePolicy,
+			"limits.run_time_ms: this host takes jobs that say they end within %v", r.runTime)
 	}
 	return nil
 }

@@ -122,8 +122,9 @@ type Journal interface {
 	Get(ctx context.Context, id AttemptID) (Record, error)
 	// List returns at most limit records asked before the time given (zero: all), newest first.
 	List(ctx context.Context, before time.Time, limit int) ([]Record, error)
-	// SaveHost replaces what the operator said; Host returns it, zero when nothing was said.
-	SaveHost(ctx context.Context, s HostState) error
+	// SaveHost replaces what the operator said and puts the events into the outbox, both or neither;
+	// Host returns it, zero when nothing was said.
+	SaveHost(ctx context.Context, s HostState, events ...event.Event) error
 	Host(ctx context.Context) (HostState, error)
 	// Forget deletes the closed records but the newest keep, and those that are held.
 	Forget(ctx context.Context, keep int) error

@@ -92,6 +92,8 @@ type Update struct {
 type Encoder interface {
 	// Status makes the "attempt.changed" event.
 	Status(s Status) ([]byte, error)
+	// Policy makes the "policy.changed" event.
+	Policy(c PolicyChange) ([]byte, error)
 	// Offer makes the "offer.posted" event; the hash names the offer.
 	Offer(o Offer) (payload []byte, hash Hash, err error)
 }

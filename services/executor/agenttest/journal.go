@@ -49,9 +49,12 @@ func (j *Journal) Record(id executor.AttemptID) executor.Record {
 }
 
 // SaveHost implements executor.Journal.
-func (j *Journal) SaveHost(ctx context.Context, s executor.HostState) error {
+func (j *Journal) SaveHost(
+	ctx context.Context, s executor.HostState, events ...event.Event,
+) error {
 	return j.write(ctx, "SaveHost", func() error {
 		j.host = s
+		j.events = append(j.events, events...)
 		return nil
 	})
 }

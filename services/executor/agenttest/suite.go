@@ -91,10 +91,14 @@ func keepsRecords(t *testing.T, open Opener) {
 
 func keepsHost(t *testing.T, open Opener) {
 	j, shut := open(t)
-	if s, err := j.Host(t.Context()); err != nil || s != (executor.HostState{}) {
-		t.Errorf("nothing was said, but there is %+v, %v", s, err)
+	s, err := j.Host(t.Context())
+	if diff := cmp.Diff(executor.HostState{}, s); err != nil || diff != "" {
+		t.Errorf("nothing was said: %v, %s", err, diff)
 	}
-	want := executor.HostState{Draining: true, Reason: "ä", Since: time.Unix(1, 2).UTC()}
+	want := executor.HostState{Draining: true, Reason: "ä", Since: time.Unix(1, 2).UTC(),
+		Set: &executor.PolicySet{Version: 7, Since: time.Unix(3, 4).UTC(), Policy: executor.Policy{
+			DenyOwners: []string{"a", "b"}, MaxRunTime: time.Hour,
+		}}}
 	for _, s := range []executor.HostState{{Reason: "older"}, want} {
 		if err := j.SaveHost(t.Context(), s); err != nil {
 			t.Fatal(err)
@@ -103,8 +107,9 @@ func keepsHost(t *testing.T, open Opener) {
 	shut()
 	j, shut = open(t)
 	defer shut()
-	if s, err := j.Host(t.Context()); err != nil || s != want {
-		t.Errorf("read %+v, %v, want %+v", s, err, want)
+	s, err = j.Host(t.Context())
+	if diff := cmp.Diff(want, s); err != nil || diff != "" {
+		t.Errorf("read: %v, %s", err, diff)
 	}
 	list, err := j.List(t.Context(), time.Time{}, 10)
 	if err != nil || len(list) != 0 {

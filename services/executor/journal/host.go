@@ -8,11 +8,14 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/services/executor"
 )
 
 // SaveHost implements executor.Journal.
-func (j *Journal) SaveHost(ctx context.Context, s executor.HostState) error {
+func (j *Journal) SaveHost(
+	ctx context.Context, s executor.HostState, events ...event.Event,
+) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -20,7 +23,7 @@ func (j *Journal) SaveHost(ctx context.Context, s executor.HostState) error {
 	if err != nil {
 		return fmt.Errorf("encode the host's state: %w", err)
 	}
-	return j.commit(nil, func(b *pebble.Batch) error {
+	return j.commit(events, func(b *pebble.Batch) error {
 		return b.Set([]byte(keyHost), append([]byte{formatJSON}, raw...), nil)
 	})
 }

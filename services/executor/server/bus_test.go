@@ -151,6 +151,9 @@ func TestOnlyTheOperatorLooksIn(t *testing.T) {
 		if _, err := s.Evict(ctx, nil); !errors.Is(err, tt.want) {
 			t.Errorf("%s: Evict = %v, want %v", name, err, tt.want)
 		}
+		if _, err := s.SetPolicy(ctx, nil); !errors.Is(err, tt.want) {
+			t.Errorf("%s: SetPolicy = %v, want %v", name, err, tt.want)
+		}
 	}
 	ctx := rpc.WithCaller(t.Context(), rpc.Caller{Account: [32]byte{1}, Scopes: []string{"admin"}})
 	for name, call := range map[string]func() error{
@@ -164,6 +167,11 @@ func TestOnlyTheOperatorLooksIn(t *testing.T) {
 		},
 		"a notice of more than a day": func() error {
 			_, err := s.Evict(ctx, &executorv1.EvictRequest{Attempt: []byte{1}, NoticeMs: 1 << 63})
+			return err
+		},
+		"a run time of more than ten years": func() error {
+			m := &executorv1.HostPolicy{MaxRunTimeMs: 1 << 62}
+			_, err := s.SetPolicy(ctx, &executorv1.SetPolicyRequest{Policy: m})
 			return err
 		},
 		"stats of no job": func() error {

@@ -23,6 +23,7 @@ const (
 	maxPage     = 1000
 	maxPageByte = 256 << 10 // of one page; the rest comes with the next token
 	maxListed   = 1000      // entries of one list of a policy
+	maxRunTime  = 10 * 366 * 24 * time.Hour
 )
 
 // ReasonNotOperator says that somebody else than the host's operator asks.
@@ -69,11 +70,42 @@ func (s *Server) GetHost(
 		return nil, err
 	}
 	offer, state := s.deps.Agent.Offer(), s.deps.Agent.State()
-	return &executorv1.GetHostResponse{
+	m := &executorv1.GetHostResponse{
 		Offer: s.deps.Encoder.offerPB(&offer), Abilities: abilities(s.deps.Agent.Abilities()),
 		Draining: state.Draining, EvictAt: millis(state.EvictAt), Reason: state.Reason,
 		Policy: policyPB(s.deps.Agent.Policy()),
-	}, nil
+	}
+	if set := state.Set; set != nil {
+		m.SetPolicy, m.SetVersion = policyPB(set.Policy), set.Version
+		m.SetSince, m.SetReason = millis(set.Since), set.Reason
+	}
+	return m, nil
+}
+
+// SetPolicy sets a policy besides the configuration's.
+func (s *Server) SetPolicy(
+	ctx context.Context, m *executorv1.SetPolicyRequest,
+) (*executorv1.SetPolicyResponse, error) {
+	if err := s.allow(ctx); err != nil {
+		return nil, err
+	}
+	policy, err := heardPolicy(m.GetPolicy())
+	if err != nil {
+		return nil, err
+	}
+	set, against, err := s.deps.Agent.SetPolicy(ctx, policy, m.GetBase(), m.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	return &executorv1.SetPolicyResponse{Version: set.Version, Against: uint32(against)}, nil
+}
+
+func heardPolicy(m *executorv1.HostPolicy) (executor.Policy, error) {
+	longest, err := span("policy.max_run_time_ms", m.GetMaxRunTimeMs(), maxRunTime)
+	return executor.Policy{
+		AllowOwners: m.GetAllowOwners(), DenyOwners: m.GetDenyOwners(),
+		DenyImages: m.GetDenyImages(), MaxRunTime: longest,
+	}, err
 }
 
 // Drain takes no new work, and evicts what still runs at the deadline.

@@ -37,6 +37,20 @@ func (e *Encoder) Status(s executor.Status) ([]byte, error) {
 	return canon.Marshal(m)
 }
 
+// Policy implements executor.Encoder.
+func (e *Encoder) Policy(c executor.PolicyChange) ([]byte, error) {
+	m := policyPB(c.Policy.Policy)
+	raw, err := canon.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode the policy: %w", err)
+	}
+	hash := hashOf(raw)
+	return canon.Marshal(&executorv1.PolicyChanged{
+		Version: c.Policy.Version, Hash: hash[:], Entries: m.GetEntries(),
+		MaxRunTimeMs: m.GetMaxRunTimeMs(), Time: millis(c.Time),
+	})
+}
+
 // Offer implements executor.Encoder.
 func (e *Encoder) Offer(o executor.Offer) ([]byte, executor.Hash, error) {
 	raw, err := canon.Marshal(e.offerPB(&o))

@@ -1257,6 +1257,206 @@ func (x *StatsResponse) GetEvictAt() uint64 {
 	return 0
 }
 
+type SetPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of the new policy; at most 1,000 entries in each list, entries is passed over.
+	Policy *HostPolicy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// GetHostResponse.set_version that it is based on; 0 = none was set yet.
+	Base uint64 `protobuf:"varint,2,opt,name=base,proto3" json:"base,omitempty"`
+	// For the operator's own record, at most 200 bytes.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPolicyRequest) Reset() {
+	*x = SetPolicyRequest{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPolicyRequest) ProtoMessage() {}
+
+func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SetPolicyRequest) GetPolicy() *HostPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *SetPolicyRequest) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *SetPolicyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type SetPolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version that is in force now: one above the base.
+	Version uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Attempts that are here and would not be taken now; they go on.
+	Against       uint32 `protobuf:"varint,2,opt,name=against,proto3" json:"against,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPolicyResponse) Reset() {
+	*x = SetPolicyResponse{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPolicyResponse) ProtoMessage() {}
+
+func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
+func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetPolicyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SetPolicyResponse) GetAgainst() uint32 {
+	if x != nil {
+		return x.Against
+	}
+	return 0
+}
+
+// PolicyChanged is the payload of "policy.changed" (topic operator): an operator set a policy by
+// command. Whom and what it names is his own affair.
+type PolicyChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 is the first policy that was set on this host.
+	Version uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// SHA-256 of the canonical bytes of the HostPolicy, so that the operator can prove what it was.
+	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Entries of its three lists together.
+	Entries uint32 `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
+	// Its longest run time; 0 = any.
+	MaxRunTimeMs uint64 `protobuf:"varint,4,opt,name=max_run_time_ms,json=maxRunTimeMs,proto3" json:"max_run_time_ms,omitempty"`
+	// ms since 1970.
+	Time          uint64 `protobuf:"varint,5,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyChanged) Reset() {
+	*x = PolicyChanged{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyChanged) ProtoMessage() {}
+
+func (x *PolicyChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyChanged.ProtoReflect.Descriptor instead.
+func (*PolicyChanged) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PolicyChanged) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *PolicyChanged) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *PolicyChanged) GetEntries() uint32 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *PolicyChanged) GetMaxRunTimeMs() uint64 {
+	if x != nil {
+		return x.MaxRunTimeMs
+	}
+	return 0
+}
+
+func (x *PolicyChanged) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
 type DrainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Time until what still runs is evicted, at most 366 days; 0 = nothing is ever evicted.
@@ -1269,7 +1469,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1481,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1494,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{16}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DrainRequest) GetEvictAfterMs() uint64 {
@@ -1323,7 +1523,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1535,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1548,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{17}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DrainResponse) GetAttempts() uint32 {
@@ -1373,7 +1573,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1585,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1598,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{18}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{21}
 }
 
 type UndrainResponse struct {
@@ -1409,7 +1609,7 @@ type UndrainResponse struct {
 
 func (x *UndrainResponse) Reset() {
 	*x = UndrainResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1621,7 @@ func (x *UndrainResponse) String() string {
 func (*UndrainResponse) ProtoMessage() {}
 
 func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1634,7 @@ func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
 func (*UndrainResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{19}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{22}
 }
 
 type EvictRequest struct {
@@ -1451,7 +1651,7 @@ type EvictRequest struct {
 
 func (x *EvictRequest) Reset() {
 	*x = EvictRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1663,7 @@ func (x *EvictRequest) String() string {
 func (*EvictRequest) ProtoMessage() {}
 
 func (x *EvictRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1676,7 @@ func (x *EvictRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictRequest.ProtoReflect.Descriptor instead.
 func (*EvictRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{20}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EvictRequest) GetAttempt() []byte {
@@ -1510,7 +1710,7 @@ type EvictResponse struct {
 
 func (x *EvictResponse) Reset() {
 	*x = EvictResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1722,7 @@ func (x *EvictResponse) String() string {
 func (*EvictResponse) ProtoMessage() {}
 
 func (x *EvictResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1735,7 @@ func (x *EvictResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictResponse.ProtoReflect.Descriptor instead.
 func (*EvictResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{21}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EvictResponse) GetEvictAt() uint64 {
@@ -1553,7 +1753,7 @@ type GetHostRequest struct {
 
 func (x *GetHostRequest) Reset() {
 	*x = GetHostRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1765,7 @@ func (x *GetHostRequest) String() string {
 func (*GetHostRequest) ProtoMessage() {}
 
 func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1778,7 @@ func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostRequest.ProtoReflect.Descriptor instead.
 func (*GetHostRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{22}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{25}
 }
 
 type GetHostResponse struct {
@@ -1589,15 +1789,22 @@ type GetHostResponse struct {
 	// ms since 1970 at which what still runs is evicted; 0 = never.
 	EvictAt uint64 `protobuf:"varint,4,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
 	// What the owners are told of the draining.
-	Reason        string      `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	Policy        *HostPolicy `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"`
+	Reason string      `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Policy *HostPolicy `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"`
+	// What was set by command (SetPolicy); a job must pass both.
+	SetPolicy *HostPolicy `protobuf:"bytes,7,opt,name=set_policy,json=setPolicy,proto3" json:"set_policy,omitempty"`
+	// 0 = nothing was ever set.
+	SetVersion uint64 `protobuf:"varint,8,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
+	// ms since 1970 at which it was set.
+	SetSince      uint64 `protobuf:"varint,9,opt,name=set_since,json=setSince,proto3" json:"set_since,omitempty"`
+	SetReason     string `protobuf:"bytes,10,opt,name=set_reason,json=setReason,proto3" json:"set_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetHostResponse) Reset() {
 	*x = GetHostResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1816,7 @@ func (x *GetHostResponse) String() string {
 func (*GetHostResponse) ProtoMessage() {}
 
 func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1829,7 @@ func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostResponse.ProtoReflect.Descriptor instead.
 func (*GetHostResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{23}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetHostResponse) GetOffer() *v11.Offer {
@@ -1667,7 +1874,35 @@ func (x *GetHostResponse) GetPolicy() *HostPolicy {
 	return nil
 }
 
-// HostPolicy is whom and what a host does not want, as its configuration says (agent.policy).
+func (x *GetHostResponse) GetSetPolicy() *HostPolicy {
+	if x != nil {
+		return x.SetPolicy
+	}
+	return nil
+}
+
+func (x *GetHostResponse) GetSetVersion() uint64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
+}
+
+func (x *GetHostResponse) GetSetSince() uint64 {
+	if x != nil {
+		return x.SetSince
+	}
+	return 0
+}
+
+func (x *GetHostResponse) GetSetReason() string {
+	if x != nil {
+		return x.SetReason
+	}
+	return ""
+}
+
+// HostPolicy is whom and what a host does not want.
 type HostPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The only owners, as account ids in text; empty = any. Lists are cut at 1,000 entries each.
@@ -1685,7 +1920,7 @@ type HostPolicy struct {
 
 func (x *HostPolicy) Reset() {
 	*x = HostPolicy{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1932,7 @@ func (x *HostPolicy) String() string {
 func (*HostPolicy) ProtoMessage() {}
 
 func (x *HostPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1945,7 @@ func (x *HostPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPolicy.ProtoReflect.Descriptor instead.
 func (*HostPolicy) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{24}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HostPolicy) GetAllowOwners() []string {
@@ -1761,7 +1996,7 @@ type Ability struct {
 
 func (x *Ability) Reset() {
 	*x = Ability{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +2008,7 @@ func (x *Ability) String() string {
 func (*Ability) ProtoMessage() {}
 
 func (x *Ability) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +2021,7 @@ func (x *Ability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ability.ProtoReflect.Descriptor instead.
 func (*Ability) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{25}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Ability) GetName() string {
@@ -1821,7 +2056,7 @@ type ListAttemptsRequest struct {
 
 func (x *ListAttemptsRequest) Reset() {
 	*x = ListAttemptsRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +2068,7 @@ func (x *ListAttemptsRequest) String() string {
 func (*ListAttemptsRequest) ProtoMessage() {}
 
 func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +2081,7 @@ func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{26}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListAttemptsRequest) GetPageSize() uint32 {
@@ -1874,7 +2109,7 @@ type ListAttemptsResponse struct {
 
 func (x *ListAttemptsResponse) Reset() {
 	*x = ListAttemptsResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2121,7 @@ func (x *ListAttemptsResponse) String() string {
 func (*ListAttemptsResponse) ProtoMessage() {}
 
 func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2134,7 @@ func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{27}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListAttemptsResponse) GetAttempts() []*v1.AttemptStatus {
@@ -2008,7 +2243,20 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\x04rate\x18\x0f \x01(\x04R\x04rate\x121\n" +
 	"\breserved\x18\x10 \x01(\v2\x15.ucn.job.v1.ResourcesR\breserved\x12\x18\n" +
 	"\astarted\x18\x11 \x01(\x04R\astarted\x12\x19\n" +
-	"\bevict_at\x18\x12 \x01(\x04R\aevictAt\"L\n" +
+	"\bevict_at\x18\x12 \x01(\x04R\aevictAt\"s\n" +
+	"\x10SetPolicyRequest\x123\n" +
+	"\x06policy\x18\x01 \x01(\v2\x1b.ucn.executor.v1.HostPolicyR\x06policy\x12\x12\n" +
+	"\x04base\x18\x02 \x01(\x04R\x04base\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"G\n" +
+	"\x11SetPolicyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x18\n" +
+	"\aagainst\x18\x02 \x01(\rR\aagainst\"\x92\x01\n" +
+	"\rPolicyChanged\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x18\n" +
+	"\aentries\x18\x03 \x01(\rR\aentries\x12%\n" +
+	"\x0fmax_run_time_ms\x18\x04 \x01(\x04R\fmaxRunTimeMs\x12\x12\n" +
+	"\x04time\x18\x05 \x01(\x04R\x04time\"L\n" +
 	"\fDrainRequest\x12$\n" +
 	"\x0eevict_after_ms\x18\x01 \x01(\x04R\fevictAfterMs\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"F\n" +
@@ -2023,14 +2271,22 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"*\n" +
 	"\rEvictResponse\x12\x19\n" +
 	"\bevict_at\x18\x01 \x01(\x04R\aevictAt\"\x10\n" +
-	"\x0eGetHostRequest\"\xf9\x01\n" +
+	"\x0eGetHostRequest\"\x92\x03\n" +
 	"\x0fGetHostResponse\x12*\n" +
 	"\x05offer\x18\x01 \x01(\v2\x14.ucn.market.v1.OfferR\x05offer\x126\n" +
 	"\tabilities\x18\x02 \x03(\v2\x18.ucn.executor.v1.AbilityR\tabilities\x12\x1a\n" +
 	"\bdraining\x18\x03 \x01(\bR\bdraining\x12\x19\n" +
 	"\bevict_at\x18\x04 \x01(\x04R\aevictAt\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x123\n" +
-	"\x06policy\x18\x06 \x01(\v2\x1b.ucn.executor.v1.HostPolicyR\x06policy\"\xb2\x01\n" +
+	"\x06policy\x18\x06 \x01(\v2\x1b.ucn.executor.v1.HostPolicyR\x06policy\x12:\n" +
+	"\n" +
+	"set_policy\x18\a \x01(\v2\x1b.ucn.executor.v1.HostPolicyR\tsetPolicy\x12\x1f\n" +
+	"\vset_version\x18\b \x01(\x04R\n" +
+	"setVersion\x12\x1b\n" +
+	"\tset_since\x18\t \x01(\x04R\bsetSince\x12\x1d\n" +
+	"\n" +
+	"set_reason\x18\n" +
+	" \x01(\tR\tsetReason\"\xb2\x01\n" +
 	"\n" +
 	"HostPolicy\x12!\n" +
 	"\fallow_owners\x18\x01 \x03(\tR\vallowOwners\x12\x1f\n" +
@@ -2054,13 +2310,14 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\x9a\x03\n" +
+	"\rSTREAM_STDERR\x10\x022\xee\x03\n" +
 	"\x0fExecutorService\x12L\n" +
 	"\aGetHost\x12\x1f.ucn.executor.v1.GetHostRequest\x1a .ucn.executor.v1.GetHostResponse\x12[\n" +
 	"\fListAttempts\x12$.ucn.executor.v1.ListAttemptsRequest\x1a%.ucn.executor.v1.ListAttemptsResponse\x12F\n" +
 	"\x05Drain\x12\x1d.ucn.executor.v1.DrainRequest\x1a\x1e.ucn.executor.v1.DrainResponse\x12L\n" +
 	"\aUndrain\x12\x1f.ucn.executor.v1.UndrainRequest\x1a .ucn.executor.v1.UndrainResponse\x12F\n" +
-	"\x05Evict\x12\x1d.ucn.executor.v1.EvictRequest\x1a\x1e.ucn.executor.v1.EvictResponseBCZAgithub.com/united-containers/ucn/proto/ucn/executor/v1;executorv1b\x06proto3"
+	"\x05Evict\x12\x1d.ucn.executor.v1.EvictRequest\x1a\x1e.ucn.executor.v1.EvictResponse\x12R\n" +
+	"\tSetPolicy\x12!.ucn.executor.v1.SetPolicyRequest\x1a\".ucn.executor.v1.SetPolicyResponseBCZAgithub.com/united-containers/ucn/proto/ucn/executor/v1;executorv1b\x06proto3"
 
 var (
 	file_ucn_executor_v1_executor_proto_rawDescOnce sync.Once
@@ -2075,7 +2332,7 @@ func file_ucn_executor_v1_executor_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_executor_v1_executor_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ucn_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_ucn_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_ucn_executor_v1_executor_proto_goTypes = []any{
 	(Stream)(0),                  // 0: ucn.executor.v1.Stream
 	(*AskRequest)(nil),           // 1: ucn.executor.v1.AskRequest
@@ -2094,67 +2351,74 @@ var file_ucn_executor_v1_executor_proto_goTypes = []any{
 	(*StopResponse)(nil),         // 14: ucn.executor.v1.StopResponse
 	(*StatsRequest)(nil),         // 15: ucn.executor.v1.StatsRequest
 	(*StatsResponse)(nil),        // 16: ucn.executor.v1.StatsResponse
-	(*DrainRequest)(nil),         // 17: ucn.executor.v1.DrainRequest
-	(*DrainResponse)(nil),        // 18: ucn.executor.v1.DrainResponse
-	(*UndrainRequest)(nil),       // 19: ucn.executor.v1.UndrainRequest
-	(*UndrainResponse)(nil),      // 20: ucn.executor.v1.UndrainResponse
-	(*EvictRequest)(nil),         // 21: ucn.executor.v1.EvictRequest
-	(*EvictResponse)(nil),        // 22: ucn.executor.v1.EvictResponse
-	(*GetHostRequest)(nil),       // 23: ucn.executor.v1.GetHostRequest
-	(*GetHostResponse)(nil),      // 24: ucn.executor.v1.GetHostResponse
-	(*HostPolicy)(nil),           // 25: ucn.executor.v1.HostPolicy
-	(*Ability)(nil),              // 26: ucn.executor.v1.Ability
-	(*ListAttemptsRequest)(nil),  // 27: ucn.executor.v1.ListAttemptsRequest
-	(*ListAttemptsResponse)(nil), // 28: ucn.executor.v1.ListAttemptsResponse
-	(*v1.SignedRevision)(nil),    // 29: ucn.job.v1.SignedRevision
-	(*v11.LeaseTerms)(nil),       // 30: ucn.market.v1.LeaseTerms
-	(*v11.SignedLease)(nil),      // 31: ucn.market.v1.SignedLease
-	(*v1.AttemptStatus)(nil),     // 32: ucn.job.v1.AttemptStatus
-	(*v1.SignedNote)(nil),        // 33: ucn.job.v1.SignedNote
-	(*v12.Note)(nil),             // 34: ucn.chain.v1.Note
-	(*v12.Countersignature)(nil), // 35: ucn.chain.v1.Countersignature
-	(v1.State)(0),                // 36: ucn.job.v1.State
-	(*v1.Usage)(nil),             // 37: ucn.job.v1.Usage
-	(*v1.Resources)(nil),         // 38: ucn.job.v1.Resources
-	(*v11.Offer)(nil),            // 39: ucn.market.v1.Offer
+	(*SetPolicyRequest)(nil),     // 17: ucn.executor.v1.SetPolicyRequest
+	(*SetPolicyResponse)(nil),    // 18: ucn.executor.v1.SetPolicyResponse
+	(*PolicyChanged)(nil),        // 19: ucn.executor.v1.PolicyChanged
+	(*DrainRequest)(nil),         // 20: ucn.executor.v1.DrainRequest
+	(*DrainResponse)(nil),        // 21: ucn.executor.v1.DrainResponse
+	(*UndrainRequest)(nil),       // 22: ucn.executor.v1.UndrainRequest
+	(*UndrainResponse)(nil),      // 23: ucn.executor.v1.UndrainResponse
+	(*EvictRequest)(nil),         // 24: ucn.executor.v1.EvictRequest
+	(*EvictResponse)(nil),        // 25: ucn.executor.v1.EvictResponse
+	(*GetHostRequest)(nil),       // 26: ucn.executor.v1.GetHostRequest
+	(*GetHostResponse)(nil),      // 27: ucn.executor.v1.GetHostResponse
+	(*HostPolicy)(nil),           // 28: ucn.executor.v1.HostPolicy
+	(*Ability)(nil),              // 29: ucn.executor.v1.Ability
+	(*ListAttemptsRequest)(nil),  // 30: ucn.executor.v1.ListAttemptsRequest
+	(*ListAttemptsResponse)(nil), // 31: ucn.executor.v1.ListAttemptsResponse
+	(*v1.SignedRevision)(nil),    // 32: ucn.job.v1.SignedRevision
+	(*v11.LeaseTerms)(nil),       // 33: ucn.market.v1.LeaseTerms
+	(*v11.SignedLease)(nil),      // 34: ucn.market.v1.SignedLease
+	(*v1.AttemptStatus)(nil),     // 35: ucn.job.v1.AttemptStatus
+	(*v1.SignedNote)(nil),        // 36: ucn.job.v1.SignedNote
+	(*v12.Note)(nil),             // 37: ucn.chain.v1.Note
+	(*v12.Countersignature)(nil), // 38: ucn.chain.v1.Countersignature
+	(v1.State)(0),                // 39: ucn.job.v1.State
+	(*v1.Usage)(nil),             // 40: ucn.job.v1.Usage
+	(*v1.Resources)(nil),         // 41: ucn.job.v1.Resources
+	(*v11.Offer)(nil),            // 42: ucn.market.v1.Offer
 }
 var file_ucn_executor_v1_executor_proto_depIdxs = []int32{
-	29, // 0: ucn.executor.v1.AskRequest.revision:type_name -> ucn.job.v1.SignedRevision
-	30, // 1: ucn.executor.v1.AskRequest.terms:type_name -> ucn.market.v1.LeaseTerms
-	31, // 2: ucn.executor.v1.AskResponse.lease:type_name -> ucn.market.v1.SignedLease
+	32, // 0: ucn.executor.v1.AskRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	33, // 1: ucn.executor.v1.AskRequest.terms:type_name -> ucn.market.v1.LeaseTerms
+	34, // 2: ucn.executor.v1.AskResponse.lease:type_name -> ucn.market.v1.SignedLease
 	3,  // 3: ucn.executor.v1.AskResponse.declined:type_name -> ucn.executor.v1.Decline
-	29, // 4: ucn.executor.v1.TaskRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	32, // 4: ucn.executor.v1.TaskRequest.revision:type_name -> ucn.job.v1.SignedRevision
 	6,  // 5: ucn.executor.v1.TaskRequest.secrets:type_name -> ucn.executor.v1.Secret
 	5,  // 6: ucn.executor.v1.TaskRequest.registry_credentials:type_name -> ucn.executor.v1.RegistryCredential
-	32, // 7: ucn.executor.v1.TaskUpdate.status:type_name -> ucn.job.v1.AttemptStatus
+	35, // 7: ucn.executor.v1.TaskUpdate.status:type_name -> ucn.job.v1.AttemptStatus
 	8,  // 8: ucn.executor.v1.TaskUpdate.log:type_name -> ucn.executor.v1.LogChunk
-	33, // 9: ucn.executor.v1.TaskUpdate.note:type_name -> ucn.job.v1.SignedNote
+	36, // 9: ucn.executor.v1.TaskUpdate.note:type_name -> ucn.job.v1.SignedNote
 	9,  // 10: ucn.executor.v1.LogChunk.lines:type_name -> ucn.executor.v1.LogLine
 	0,  // 11: ucn.executor.v1.LogLine.stream:type_name -> ucn.executor.v1.Stream
-	34, // 12: ucn.executor.v1.AcknowledgeRequest.note:type_name -> ucn.chain.v1.Note
-	35, // 13: ucn.executor.v1.AcknowledgeRequest.countersignature:type_name -> ucn.chain.v1.Countersignature
-	36, // 14: ucn.executor.v1.StatsResponse.state:type_name -> ucn.job.v1.State
-	37, // 15: ucn.executor.v1.StatsResponse.usage:type_name -> ucn.job.v1.Usage
-	38, // 16: ucn.executor.v1.StatsResponse.reserved:type_name -> ucn.job.v1.Resources
-	39, // 17: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
-	26, // 18: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
-	25, // 19: ucn.executor.v1.GetHostResponse.policy:type_name -> ucn.executor.v1.HostPolicy
-	32, // 20: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
-	23, // 21: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
-	27, // 22: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
-	17, // 23: ucn.executor.v1.ExecutorService.Drain:input_type -> ucn.executor.v1.DrainRequest
-	19, // 24: ucn.executor.v1.ExecutorService.Undrain:input_type -> ucn.executor.v1.UndrainRequest
-	21, // 25: ucn.executor.v1.ExecutorService.Evict:input_type -> ucn.executor.v1.EvictRequest
-	24, // 26: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
-	28, // 27: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
-	18, // 28: ucn.executor.v1.ExecutorService.Drain:output_type -> ucn.executor.v1.DrainResponse
-	20, // 29: ucn.executor.v1.ExecutorService.Undrain:output_type -> ucn.executor.v1.UndrainResponse
-	22, // 30: ucn.executor.v1.ExecutorService.Evict:output_type -> ucn.executor.v1.EvictResponse
-	26, // [26:31] is the sub-list for method output_type
-	21, // [21:26] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	37, // 12: ucn.executor.v1.AcknowledgeRequest.note:type_name -> ucn.chain.v1.Note
+	38, // 13: ucn.executor.v1.AcknowledgeRequest.countersignature:type_name -> ucn.chain.v1.Countersignature
+	39, // 14: ucn.executor.v1.StatsResponse.state:type_name -> ucn.job.v1.State
+	40, // 15: ucn.executor.v1.StatsResponse.usage:type_name -> ucn.job.v1.Usage
+	41, // 16: ucn.executor.v1.StatsResponse.reserved:type_name -> ucn.job.v1.Resources
+	28, // 17: ucn.executor.v1.SetPolicyRequest.policy:type_name -> ucn.executor.v1.HostPolicy
+	42, // 18: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
+	29, // 19: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
+	28, // 20: ucn.executor.v1.GetHostResponse.policy:type_name -> ucn.executor.v1.HostPolicy
+	28, // 21: ucn.executor.v1.GetHostResponse.set_policy:type_name -> ucn.executor.v1.HostPolicy
+	35, // 22: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
+	26, // 23: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
+	30, // 24: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
+	20, // 25: ucn.executor.v1.ExecutorService.Drain:input_type -> ucn.executor.v1.DrainRequest
+	22, // 26: ucn.executor.v1.ExecutorService.Undrain:input_type -> ucn.executor.v1.UndrainRequest
+	24, // 27: ucn.executor.v1.ExecutorService.Evict:input_type -> ucn.executor.v1.EvictRequest
+	17, // 28: ucn.executor.v1.ExecutorService.SetPolicy:input_type -> ucn.executor.v1.SetPolicyRequest
+	27, // 29: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
+	31, // 30: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
+	21, // 31: ucn.executor.v1.ExecutorService.Drain:output_type -> ucn.executor.v1.DrainResponse
+	23, // 32: ucn.executor.v1.ExecutorService.Undrain:output_type -> ucn.executor.v1.UndrainResponse
+	25, // 33: ucn.executor.v1.ExecutorService.Evict:output_type -> ucn.executor.v1.EvictResponse
+	18, // 34: ucn.executor.v1.ExecutorService.SetPolicy:output_type -> ucn.executor.v1.SetPolicyResponse
+	29, // [29:35] is the sub-list for method output_type
+	23, // [23:29] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_ucn_executor_v1_executor_proto_init() }
@@ -2173,7 +2437,7 @@ func file_ucn_executor_v1_executor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_executor_v1_executor_proto_rawDesc), len(file_ucn_executor_v1_executor_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	ExecutorService_Drain_FullMethodName        = "/ucn.executor.v1.ExecutorService/Drain"
 	ExecutorService_Undrain_FullMethodName      = "/ucn.executor.v1.ExecutorService/Undrain"
 	ExecutorService_Evict_FullMethodName        = "/ucn.executor.v1.ExecutorService/Evict"
+	ExecutorService_SetPolicy_FullMethodName    = "/ucn.executor.v1.ExecutorService/SetPolicy"
 )
 
 // ExecutorServiceClient is the client API for ExecutorService service.
@@ -45,6 +46,11 @@ type ExecutorServiceClient interface {
 	// Evict ends one attempt: with notice it is paid up to its end, without up to its last note.
 	// Repeating it can bring the end nearer, not put it off.
 	Evict(ctx context.Context, in *EvictRequest, opts ...grpc.CallOption) (*EvictResponse, error)
+	// SetPolicy sets whom and what the host does not want besides what its configuration says: a job
+	// must pass both. It survives a restart and counts for new questions; what is here goes on.
+	// Repeating a change that was made is success. POLICY_CHANGED: another version is in force than
+	// the one that the change is based on.
+	SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error)
 }
 
 type executorServiceClient struct {
@@ -105,6 +111,16 @@ func (c *executorServiceClient) Evict(ctx context.Context, in *EvictRequest, opt
 	return out, nil
 }
 
+func (c *executorServiceClient) SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetPolicyResponse)
+	err := c.cc.Invoke(ctx, ExecutorService_SetPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ExecutorServiceServer is the server API for ExecutorService service.
 // All implementations must embed UnimplementedExecutorServiceServer
 // for forward compatibility.
@@ -124,6 +140,11 @@ type ExecutorServiceServer interface {
 	// Evict ends one attempt: with notice it is paid up to its end, without up to its last note.
 	// Repeating it can bring the end nearer, not put it off.
 	Evict(context.Context, *EvictRequest) (*EvictResponse, error)
+	// SetPolicy sets whom and what the host does not want besides what its configuration says: a job
+	// must pass both. It survives a restart and counts for new questions; what is here goes on.
+	// Repeating a change that was made is success. POLICY_CHANGED: another version is in force than
+	// the one that the change is based on.
+	SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error)
 	mustEmbedUnimplementedExecutorServiceServer()
 }
 
@@ -148,6 +169,9 @@ func (UnimplementedExecutorServiceServer) Undrain(context.Context, *UndrainReque
 }
 func (UnimplementedExecutorServiceServer) Evict(context.Context, *EvictRequest) (*EvictResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Evict not implemented")
+}
+func (UnimplementedExecutorServiceServer) SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetPolicy not implemented")
 }
 func (UnimplementedExecutorServiceServer) mustEmbedUnimplementedExecutorServiceServer() {}
 func (UnimplementedExecutorServiceServer) testEmbeddedByValue()                         {}
@@ -260,6 +284,24 @@ func _ExecutorService_Evict_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ExecutorService_SetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ExecutorServiceServer).SetPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ExecutorService_SetPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ExecutorServiceServer).SetPolicy(ctx, req.(*SetPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ExecutorService_ServiceDesc is the grpc.ServiceDesc for ExecutorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -286,6 +328,10 @@ var ExecutorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Evict",
 			Handler:    _ExecutorService_Evict_Handler,
+		},
+		{
+			MethodName: "SetPolicy",
+			Handler:    _ExecutorService_SetPolicy_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
