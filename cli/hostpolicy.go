@@ -248,7 +248,7 @@ type policySetResult struct {
 func (r *policySetResult) print(w io.Writer) {
 	printf(w, "version %d of the policy is in force\n", r.Version)
 	if r.Against > 0 {
-		printf(w, "%d attempts here would not be taken now; they go on, `ucn host evict` ends one\n",
+		printf(w, "it would decline now: %d of what is here, which goes on; `ucn host evict` ends one\n",
 			r.Against)
 	}
 }
@@ -344,6 +344,10 @@ func (r *policyResult) print(w io.Writer) {
 	printf(w, "\nset by command: version %d, since %s", r.Set.Version, stamp(r.Set.Since))
 	if r.Set.Reason != "" {
 		printf(w, ", %q", r.Set.Reason)
+	}
+	if r.Set.count() == 0 {
+		printf(w, "; it has no rules\n")
+		return
 	}
 	printf(w, "; a job must pass the file's rules as well\n")
 }

@@ -88,7 +88,7 @@ func TestHostPolicyIsChanged(t *testing.T) {
 		line := append([]string{"host", "policy", tt.args[0], clitest.Host, "--wallet", "op",
 			"--reason", "why"}, tt.args[1:]...)
 		out := u.must(line...)
-		if !strings.Contains(out, "version 5") || !strings.Contains(out, "3 attempts") {
+		if !strings.Contains(out, "version 5") || !strings.Contains(out, "decline now: 3") {
 			t.Errorf("%q says %q", line, out)
 		}
 		heard := u.net.Desk.Heard()

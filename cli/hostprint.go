@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/hex"
+	"fmt"
 	"io"
 	"strings"
 
@@ -157,11 +158,24 @@ type drainResult struct {
 }
 
 func (r *drainResult) print(w io.Writer) {
-	printf(w, "it takes no new work; %d attempts are here still", r.Attempts)
-	if r.EvictAt != 0 {
-		printf(w, " and are evicted at %s", stamp(r.EvictAt))
+	printf(w, "it takes no new work; %s", attemptsHere(r.Attempts))
+	switch {
+	case r.EvictAt != 0 && r.Attempts == 0:
+		printf(w, ", and what still comes of earlier promises is evicted at %s", stamp(r.EvictAt))
+	case r.EvictAt != 0:
+		printf(w, ", and what still runs is evicted at %s", stamp(r.EvictAt))
 	}
 	printf(w, "\n")
+}
+
+func attemptsHere(n uint32) string {
+	switch n {
+	case 0:
+		return "nothing runs here any more"
+	case 1:
+		return "1 attempt is here still"
+	}
+	return fmt.Sprintf("%d attempts are here still", n)
 }
 
 type evictResult struct {

@@ -165,7 +165,7 @@ func priceText(p *jobrun.Prices) string {
 // printReport prints result, outputs, bill and proofs.
 func printReport(w io.Writer, r *jobrun.Report) {
 	printf(w, "\nresult\t%s", r.Result)
-	if r.ExitCode != 0 {
+	if r.ExitCode > 0 { // -1: it never ran, or a signal ended it
 		printf(w, " (exit code %d)", r.ExitCode)
 	}
 	if r.Reason != "" {

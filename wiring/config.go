@@ -7,6 +7,7 @@ import (
 	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/kit/config"
 	"github.com/united-containers/ucn/kit/telemetry"
+	executor "github.com/united-containers/ucn/services/executor/wire"
 )
 
 // Config is what can be changed about a local network.
@@ -24,6 +25,9 @@ type Config struct {
 	Executors []Executor `yaml:"executors"`
 	// StorageQuota is how many bytes an account may hold. Default 10GiB.
 	StorageQuota config.Size `yaml:"storage_quota"`
+	// Registries says which OCI registries the hosts pull images from. Default: public ones, over
+	// TLS. For one of your own: private: true, insecure: ["127.0.0.1:5000"].
+	Registries executor.RegistryConfig `yaml:"registries"`
 	// Telemetry says where traces, metrics and logs go.
 	Telemetry telemetry.Config `yaml:"telemetry"`
 }
@@ -107,6 +111,9 @@ func (c Config) Validate() error {
 			return config.Invalid("executors.operator", "%.64q is not alpha or beta", e.Operator)
 		}
 		seen[e.Name] = true
+	}
+	if err := c.Registries.Validate(); err != nil {
+		return config.Under("registries", err)
 	}
 	return config.Under("telemetry", c.Telemetry.Validate())
 }

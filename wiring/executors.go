@@ -25,7 +25,9 @@ func (n *Network) addExecutors(ctx context.Context) error {
 	if err := errors.Join(os.MkdirAll(dir, passable), os.Chmod(dir, passable)); err != nil {
 		return fmt.Errorf("make the executors' folder: %w", err)
 	}
-	engine, err := executor.OpenEngine(executor.EngineConfig{Dir: n.home.path("engine")}, told.Log)
+	engine, err := executor.OpenEngine(executor.EngineConfig{
+		Dir: n.home.path("engine"), MaxUnpacked: n.cfg.Registries.MaxUnpacked,
+	}, told.Log)
 	if err != nil {
 		return err
 	}
@@ -45,6 +47,8 @@ func (n *Network) addExecutors(ctx context.Context) error {
 		cfg.Agent.Host = e.Name
 		cfg.Agent.Prices = e.prices()
 		cfg.Agent.Capacity.Memory = memory
+		cfg.Registries = n.cfg.Registries
+		cfg.Registries.MaxUnpacked = 0 // the engine's, which they share
 		cfg.Driver = func(name string) (agent.Driver, error) { return engine.Driver(name) }
 		s, err := executor.New(ctx, cfg, i)
 		if err != nil {

@@ -73,17 +73,22 @@ func upCommand() *cobra.Command {
 // config reads the file, if any, and lays the flags over it.
 func (f *upFlags) config(cmd *cobra.Command) (wiring.Config, error) {
 	cfg := wiring.Default()
-	if f.file != "" {
-		if err := config.Load(f.file, &cfg); err != nil {
-			return cfg, err
-		}
-	}
-	if data := cmd.Flag("data"); data != nil && (data.Changed || f.file == "") {
+	data := cmd.Flag("data") // its default is UCN_DATA's
+	if data != nil {
 		abs, err := filepath.Abs(data.Value.String())
 		if err != nil {
 			return cfg, fmt.Errorf("data folder: %w", err)
 		}
 		cfg.Data = abs
+	}
+	named := cfg.Data
+	if f.file != "" {
+		if err := config.Load(f.file, &cfg); err != nil {
+			return cfg, err
+		}
+	}
+	if data != nil && data.Changed { // else the file's counts, if it names one
+		cfg.Data = named
 	}
 	for to, from := range map[*string]string{&cfg.API: f.api, &cfg.REST: f.rest, &cfg.Bus: f.bus} {
 		if from != "" {

@@ -47,8 +47,12 @@ func asFault(host string, err error) error {
 	}
 	var bad *addressError
 	if errors.As(err, &bad) {
-		return refuse(ReasonAddress, "registry %.100s leads to an address or scheme that this host "+
-			"does not connect to", host)
+		if bad.plain {
+			return refuse(ReasonAddress, "registry %.100s leads to an address without TLS, which "+
+				"must be allowed by name (--insecure-registry, or registries.insecure of a host)", host)
+		}
+		return refuse(ReasonAddress, "registry %.100s is at an address of this machine or of a "+
+			"private network, which must be allowed (registries.private of a host)", host)
 	}
 	return unavailable(host, err)
 }

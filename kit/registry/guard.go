@@ -22,7 +22,10 @@ const (
 )
 
 // addressError is an address or scheme that is not connected to.
-type addressError struct{ what string }
+type addressError struct {
+	what  string
+	plain bool // the scheme: no TLS
+}
 
 func (e *addressError) Error() string { return "registry: " + e.what + " is not allowed" }
 
@@ -47,7 +50,7 @@ func newGuard(o Options) *guard {
 // RoundTrip implements http.RoundTripper.
 func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !slices.Contains(g.insecure, r.URL.Host) {
-		return nil, &addressError{"no TLS"}
+		return nil, &addressError{"no TLS", true}
 	}
 	answer, err := g.inner.RoundTrip(r)
 	if err != nil {
@@ -86,7 +89,7 @@ func public(_ context.Context, _, address string, _ syscall.RawConn) error {
 		return fmt.Errorf("read the dialed address: %w", err)
 	}
 	if !isPublic(at.Addr()) {
-		return &addressError{"address " + at.Addr().String()}
+		return &addressError{"address " + at.Addr().String(), false}
 	}
 	return nil
 }

@@ -237,7 +237,8 @@ func (t *attempt) endUnstarted(ctx context.Context, reason EndReason, message st
 	}
 	note := t.zeroNote(&v.rec)
 	err := t.update(ctx, message, func(r *Record) {
-		r.Outcome, r.Note, r.Phase = outcome, note, PhaseEnded
+		r.Outcome, r.Phase = outcome, PhaseEnded
+		t.noted(r, note)                     // its countersignature may come
 		r.Ack, r.AckNote = nil, SignedNote{} // a first note may be countersigned: nothing is due
 	})
 	if err == nil {

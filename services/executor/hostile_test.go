@@ -265,3 +265,37 @@ func TestWithheldTokenHoldsNoCores(t *testing.T) {
 		}
 	})
 }
+
+// TestRefusedNoteIsCountersigned: the note of an attempt that never ran says that nothing is due,
+// and its countersignature is no forgery.
+func TestRefusedNoteIsCountersigned(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.host = fake.NewHost(fake.Options{Hook: w.driverHook})
+		agent := w.start()
+		ask := w.ask(1, "exit", "0") // its image is nowhere
+		lease := w.lease(agent, ask)
+		w.ledger.SetHook(func(op string) (error, error) {
+			if op == "Charge" { // so that the attempt stays
+				return errors.New("away"), nil
+			}
+			return w.killed(), nil
+		})
+		c := &client{w: w, away: true}
+		if o := c.run(w.task(ask, lease.ID)); o.Reason != executor.EndRefused {
+			t.Fatalf("outcome %+v", o)
+		}
+		if len(c.notes) == 0 {
+			t.Fatal("no note came")
+		}
+		last := c.notes[len(c.notes)-1].Note.Note
+		if err := agent.Acknowledge(t.Context(), lease.ID, w.sign(last)); err != nil ||
+			last.Cumulative != 0 {
+			t.Errorf("the note of %d grains: %v", last.Cumulative, err)
+		}
+		w.ledger.SetHook(func(string) (error, error) { return w.killed(), nil })
+		w.closed(ask.Attempt)
+		if got := w.ledger.Read(lease.ID); got.Paid != 0 {
+			t.Errorf("paid %d", got.Paid)
+		}
+	})
+}

@@ -54,7 +54,8 @@ type RegistryConfig struct {
 	MaxUnpacked int64 `yaml:"max_unpacked"`
 }
 
-func (c RegistryConfig) validate() error {
+// Validate names the field that is wrong.
+func (c RegistryConfig) Validate() error {
 	switch {
 	case len(c.Insecure) > maxInsecure:
 		return config.Invalid("insecure", "%d hosts, at most %d", len(c.Insecure), maxInsecure)
@@ -103,7 +104,7 @@ func (c Config) Validate() error {
 	if c.Driver != nil && c.Registries.MaxUnpacked != 0 {
 		return config.Invalid("registries.max_unpacked", "it belongs to the engine that is shared")
 	}
-	if err := c.Registries.validate(); err != nil {
+	if err := c.Registries.Validate(); err != nil {
 		return config.Under("registries", err)
 	}
 	if err := c.Agent.Validate(); err != nil {
