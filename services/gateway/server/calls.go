@@ -173,8 +173,8 @@ type failedKey struct{}
 
 // watch serves a stream of the stubs: one JSON object per line, {"result": ...} or, at last,
 // {"error": ...}. A failure before the first is an ordinary one.
-func (s *Server) watch(w http.ResponseWriter, r *http.Request) error {
-	give, err := s.streams.take(r, "streams")
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, route gateway.Route) error {
+	give, err := s.takeStream(r, route)
 	if err != nil {
 		return err
 	}

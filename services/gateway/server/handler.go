@@ -163,7 +163,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) error {
 	r.Header.Del("Authorization") // the stubs would pass it on beside the context's
 	r.URL.Path, r.URL.RawPath, r.URL.RawQuery = route.Path, "", route.Query.Encode()
 	if route.Operation == gateway.Watch {
-		return s.watch(w, r)
+		return s.watch(w, r, route)
 	}
 	return s.call(w, r, asking{&asked, token})
 }

@@ -31,6 +31,7 @@ import (
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
+	"github.com/united-containers/ucn/services/gateway"
 )
 
 // Peer is a service that the gateway stands in front of.
@@ -85,6 +86,7 @@ type Server struct {
 	storage   storagev1.StorageServiceClient
 	blobs     *blob.Client
 	streams   *shares
+	blocks    *shares // those of streams that watch blocks
 	transfers *shares
 	bodies    *shares // bytes
 	http      *http.Server
@@ -109,8 +111,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		scheduler: schedulerv1.NewSchedulerServiceClient(deps.Scheduler.Conn),
 		storage:   storagev1.NewStorageServiceClient(deps.Storage.Conn),
 		rates:     newRates(cfg.Rates), answers: newAnswers(),
-		streams: newShares(cfg.MaxStreams), transfers: newShares(cfg.MaxTransfers),
-		bodies: newShares(int(cfg.MaxBodies)),
+		streams:   newShares(cfg.MaxStreams),
+		blocks:    &shares{most: maxBlockStreams, each: maxBlockStreamsOfOne, by: map[string]int{}},
+		transfers: newShares(cfg.MaxTransfers),
+		bodies:    newShares(int(cfg.MaxBodies)),
 	}
 	s.blobs = blob.New(s.storage)
 	if s.limit == nil && cfg.RatePerSecond > 0 {
@@ -228,6 +232,7 @@ func errDraining() error {
 // takes all it can keeps nobody else out.
 type shares struct {
 	most int
+	each int // the most of one client
 
 	mu    sync.Mutex // guards both
 	taken int
@@ -236,7 +241,31 @@ type shares struct {
 
 const shareOfOne = 2 // one client may have half
 
-func newShares(most int) *shares { return &shares{most: most, by: map[string]int{}} }
+func newShares(most int) *shares {
+	return &shares{most: most, each: max(most/shareOfOne, 1), by: map[string]int{}}
+}
+
+// Streams of blocks come from the ledger, to which all clients of a gateway are one address, and
+// which serves 128 of an address: fewer are open here, so that it never refuses this gateway, and so
+// few of one client that it takes eight to keep others out.
+const (
+	maxBlockStreams      = 120
+	maxBlockStreamsOfOne = maxBlockStreams / 8
+)
+
+// takeStream takes the places of a stream, for a watch of blocks two.
+func (s *Server) takeStream(r *http.Request, route gateway.Route) (give func(), err error) {
+	stream, err := s.streams.take(r, "streams")
+	if err != nil || route.Name != gateway.WatchBlocks {
+		return stream, err
+	}
+	blocks, err := s.blocks.take(r, "streams of blocks")
+	if err != nil {
+		stream()
+		return nil, err
+	}
+	return func() { blocks(); stream() }, nil
+}
 
 // take takes a place for the client of r, or says that none is free. It never waits.
 func (s *shares) take(r *http.Request, what string) (give func(), err error) {
@@ -248,7 +277,7 @@ func (s *shares) takeMany(r *http.Request, n int, what string) (give func(), err
 	who := addressOf(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.taken+n > s.most || s.by[who]+n > max(s.most/shareOfOne, 1) {
+	if s.taken+n > s.most || s.by[who]+n > s.each {
 		return nil, busy(what)
 	}
 	s.taken += n

@@ -51,3 +51,24 @@ func TestOneSiteIsOneClient(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamsOfBlocksGiveBackBothPlaces: also where only one of them was free.
+func TestStreamsOfBlocksGiveBackBothPlaces(t *testing.T) {
+	s := &Server{streams: newShares(40),
+		blocks: &shares{most: 2, each: 1, by: map[string]int{}}}
+	r := &http.Request{RemoteAddr: "192.0.2.1:1"}
+	for range 3 {
+		give, err := s.takeStream(r, gateway.Route{Name: gateway.WatchBlocks})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.takeStream(r, gateway.Route{Name: gateway.WatchBlocks})
+		if !errors.Is(err, gateway.ReasonBusy) {
+			t.Errorf("a second stream of blocks: %v", err)
+		}
+		give()
+	}
+	if s.streams.taken != 0 || s.blocks.taken != 0 {
+		t.Errorf("%d streams and %d of blocks are still taken", s.streams.taken, s.blocks.taken)
+	}
+}

@@ -48,7 +48,7 @@ func (s *Server) watchEvents(w http.ResponseWriter, r *http.Request, route gatew
 		}
 		source = s.blockEvents(ask)
 	}
-	give, err := s.streams.take(r, "streams")
+	give, err := s.takeStream(r, route)
 	if err != nil {
 		return err
 	}

@@ -66,12 +66,22 @@ func (f *fakeLedger) GetHistoryProof(
 // noBlocks is from where there are none.
 const noBlocks = 404
 
+// heldBlocks is from where the stream does not end by itself.
+const heldBlocks = 403
+
 // WatchBlocks sends two blocks and ends.
 func (f *fakeLedger) WatchBlocks(
 	m *ledgerv1.WatchBlocksRequest, s grpc.ServerStreamingServer[ledgerv1.WatchBlocksResponse],
 ) error {
 	if err := f.calls.note(s.Context(), "WatchBlocks", m); err != nil {
 		return err
+	}
+	if m.GetFrom() == heldBlocks {
+		if err := s.Send(&ledgerv1.WatchBlocksResponse{Block: &chainv1.Block{}}); err != nil {
+			return err
+		}
+		<-s.Context().Done()
+		return s.Context().Err()
 	}
 	if m.GetFrom() == noBlocks {
 		return nil

@@ -114,6 +114,38 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 }
 
+// TestStreamsOfBlocksOfOneClientAreFew: to the ledger all clients are one address, whose share of its
+// streams one of them must not use up. Other streams are open to it still.
+func TestStreamsOfBlocksOfOneClientAreFew(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	events := map[string]string{"Accept": "text/event-stream"}
+	watch := request{method: "GET", path: fmt.Sprint("/v1/blocks:watch?from=", heldBlocks)}
+	for n := range 15 {
+		if watch.header = nil; n%2 == 0 {
+			watch.header = events
+		}
+		got := w.open(ctx, t, watch)
+		defer func() { _ = got.Body.Close() }()
+		if got.StatusCode != 200 {
+			t.Fatalf("stream %d: status %d", n, got.StatusCode)
+		}
+	}
+	for _, header := range []map[string]string{nil, events} {
+		watch.header = header
+		got, body := w.do(t, watch)
+		if f := failureOf(t, body); got.StatusCode != 429 || f.Reason != "GATEWAY_BUSY" {
+			t.Errorf("one more: status %d, %+v", got.StatusCode, f)
+		}
+	}
+	job := w.open(ctx, t, request{method: "GET", path: watchPath()})
+	defer func() { _ = job.Body.Close() }()
+	if job.StatusCode != 200 {
+		t.Errorf("a watch of a job: status %d", job.StatusCode)
+	}
+}
+
 func TestRateLimitPerClient(t *testing.T) {
 	w := newWorld(t, func(c *wire.Config) { c.HTTP.RatePerSecond, c.HTTP.RateBurst = 0.001, 2 })
 	for n := range 3 {
