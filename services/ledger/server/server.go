@@ -27,7 +27,9 @@ type Server struct {
 	telemetry *telemetry
 	chains    map[string]*ledger.Chain
 	watchers  watchers
-	faucet    sync.Mutex // one request of the faucet at a time: its account has one nonce line
+
+	faucet sync.Mutex // one request of the faucet at a time: its account has one nonce line
+	grants grants     // guarded by faucet
 
 	health sync.Mutex // guards failed, and keeps what is told in order
 	failed int        // chains that take nothing
@@ -39,7 +41,7 @@ func New(_ Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("ledger server: %w", err)
 	}
 	s := &Server{deps: deps, log: deps.Log, chains: map[string]*ledger.Chain{},
-		watchers: watchers{from: map[string]int{}}}
+		watchers: watchers{from: map[string]int{}}, grants: grants{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
