@@ -246,8 +246,8 @@ func newShares(most int) *shares {
 }
 
 // Streams of blocks come from the ledger, to which all clients of a gateway are one address, and
-// which serves 128 of an address: fewer are open here, so that it never refuses this gateway, and so
-// few of one client that it takes eight to keep others out.
+// which serves 128 of an address: fewer are open here, so that it never refuses this gateway, and
+// so few of one client that it takes eight to keep others out.
 const (
 	maxBlockStreams      = 120
 	maxBlockStreamsOfOne = maxBlockStreams / 8

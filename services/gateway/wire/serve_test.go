@@ -114,8 +114,8 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 }
 
-// TestStreamsOfBlocksOfOneClientAreFew: to the ledger all clients are one address, whose share of its
-// streams one of them must not use up. Other streams are open to it still.
+// TestStreamsOfBlocksOfOneClientAreFew: to the ledger all clients are one address, whose share of
+// its streams one of them must not use up. Other streams are open to it still.
 func TestStreamsOfBlocksOfOneClientAreFew(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx, leave := context.WithCancel(t.Context())
