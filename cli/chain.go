@@ -72,7 +72,7 @@ func (a *app) chainInfo() *cobra.Command {
 func (r chainResult) print(w io.Writer) {
 	printf(w, "chain\t%s\nanchor\t%s (verified against the genesis)\n", r.Chain, r.Anchor)
 	printf(w, "head\tblock %d, %s, %s\n", r.Height, stamp(r.HeadTime), r.HeadHash)
-	printf(w, "orderer\t%s, %d validators\ntrust\t%s\n", r.Orderer, r.Validators, r.Trust)
+	printf(w, "orderer\t%s, %s\ntrust\t%s\n", r.Orderer, many(r.Validators, "validator"), r.Trust)
 	printf(w, "fees\t%s per operation, %s per byte\noperator\t%s\n", amount.Text(r.OpFee),
 		amount.Text(r.ByteFee), r.Operator)
 }
@@ -127,7 +127,7 @@ func (a *app) chainBlock() *cobra.Command {
 
 func (r blockResult) print(w io.Writer) {
 	printf(w, "block\t%d\nhash\t%s\ntime\t%s\n", r.Height, r.Hash, stamp(r.Time))
-	printf(w, "content\t%d transactions, %d operations, %d bytes\n", r.Transactions, r.Operations,
-		r.Bytes)
+	printf(w, "content\t%s, %s, %s\n", many(r.Transactions, "transaction"),
+		many(r.Operations, "operation"), many(r.Bytes, "byte"))
 	printf(w, "proposer\t%s\nsignatures\t%d\n", r.Proposer, r.Signatures)
 }

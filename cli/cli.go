@@ -2,12 +2,15 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/united-containers/ucn/cli/screen"
 	"github.com/united-containers/ucn/cli/session"
 	"github.com/united-containers/ucn/kit/network"
 	"github.com/united-containers/ucn/kit/run"
@@ -81,7 +84,10 @@ Begin with a network on this machine:
   ucn doctor               see what this machine can and cannot do
   ucn wallet balance       the default wallet has money on a local network
   ucn image push NAME      push an image of your podman or docker
-  ucn job run CID          run it, see it live, get the bill`,
+  ucn job run CID          run it, see it live, get the bill
+
+Exit codes: 0 done, 1 failed, 2 a wrong call, 3 a job that ended other than completed, 4 nobody
+reached. Standard output is the answer, standard error is about it.`,
 		Version: d.Version, SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) { began(cmd.Context()) },
 	}
@@ -90,6 +96,7 @@ Begin with a network on this machine:
 	root.SetErr(d.Err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	a.persistent(root)
+	wrapUsage(root, d.Columns(d.Out))
 	root.AddCommand(
 		a.walletCommand(), a.transferCommand(), a.jobCommand(), a.fileCommand(), a.imageCommand(),
 		a.txCommand(), a.authCommand(), a.verifyCommand(), a.accountCommand(), a.escrowCommand(),
@@ -115,6 +122,22 @@ func (a *app) persistent(root *cobra.Command) {
 	p.BoolVar(&a.flags.quiet, "quiet", false, "print nothing but the result")
 	p.DurationVar(&a.flags.timeout, "timeout", DefaultTimeout,
 		"longest time for commands that do not follow something")
+}
+
+// wrapUsage keeps help within a terminal: flags always, texts if there is a terminal.
+func wrapUsage(root *cobra.Command, columns int) {
+	if help := root.HelpFunc(); columns > 0 {
+		root.SetHelpFunc(func(cmd *cobra.Command, list []string) {
+			cmd.Long = screen.Reflow(cmd.Long, columns)
+			help(cmd, list)
+		})
+	}
+	const usual, least, most = 80, 60, 100
+	if columns == 0 {
+		columns = usual
+	}
+	wrapped := fmt.Sprintf(".FlagUsagesWrapped %d", min(max(columns, least), most))
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", wrapped))
 }
 
 // Execute runs the root command: the first SIGINT or SIGTERM ends its context, a second one the

@@ -162,8 +162,8 @@ func (r *escrowResult) print(w io.Writer) {
 
 func (r *escrowResult) printHeld(w io.Writer) {
 	printf(w, "owner\t%s\npurpose\t%s %s\n", r.Owner, r.Purpose, r.Job)
-	printf(w, "balance\t%s, of which %s is reserved for %d leases\n", amount.Text(r.Balance),
-		amount.Text(r.Reserved), r.Leases)
+	printf(w, "balance\t%s, of which %s is reserved for %s\n", amount.Text(r.Balance),
+		amount.Text(r.Reserved), many(r.Leases, "lease"))
 	printf(w, "free\t%s\npaid so far\t%s of at most %s\nrate\tat most %s per hour\n",
 		amount.Text(r.Unreserved), amount.Text(r.Paid), amount.Text(r.MaxTotal),
 		amount.Text(r.MaxRate))

@@ -136,7 +136,7 @@ func printEscrows(w io.Writer, lines []escrowLine) {
 	for _, e := range lines {
 		state := "closed"
 		if e.Open {
-			state = fmt.Sprintf("open, %d leases", e.Leases)
+			state = "open, " + many(e.Leases, "lease")
 		}
 		printf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", stamp(e.Opened), e.Purpose, state,
 			amount.Text(e.Balance), amount.Text(e.Unreserved), amount.Text(e.Paid), e.Escrow)

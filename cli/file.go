@@ -16,7 +16,7 @@ import (
 func (a *app) fileCommand() *cobra.Command {
 	return group("file", "Files of the network, named by their content",
 		a.filePut(), a.fileGet(), a.fileList(), a.fileStat(), a.filePin(), a.fileUnpin(),
-		a.fileExpire(), a.fileUsage(), a.fileRemove())
+		a.fileExpire(), a.fileUsage(), a.fileUploads(), a.fileRemove())
 }
 
 type fileResult struct {
@@ -41,9 +41,14 @@ func resultOfReference(r *storagev1.Reference) fileResult {
 
 func (a *app) fileList() *cobra.Command {
 	return &cobra.Command{
-		Use: "ls", Aliases: []string{"list"}, Short: "List what the wallet's account holds",
-		Example: "  ucn file ls --json", Args: args(cobra.NoArgs),
-		RunE: a.session(withKey, func(ctx context.Context, l *link, _ []string) error {
+		Use: "ls [CID[/PATH]]", Aliases: []string{"list"},
+		Short:   "List what the wallet's account holds, or what is in a folder",
+		Example: "  ucn file ls\n  ucn file ls bafib4i.../data\n  ucn file ls --json",
+		Args:    args(cobra.MaximumNArgs(1)),
+		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
+			if len(list) > 0 {
+				return a.listFolder(ctx, l, list[0])
+			}
 			files := []fileResult{}
 			token := ""
 			for range maxPages {
@@ -60,15 +65,71 @@ func (a *app) fileList() *cobra.Command {
 					break
 				}
 			}
-			return a.emit(files, func(w io.Writer) {
-				printf(w, "CID\tSIZE\tKIND\tCREATED\tNAME\n")
-				for _, f := range files {
-					printf(w, "%s\t%s\t%s\t%s\t%s\n", f.CID, screen.Bytes(f.Size), f.Kind,
-						stamp(f.Created), screen.Clean(f.Name))
-				}
-			})
+			return a.emit(files, func(w io.Writer) { printFiles(w, files) })
 		}),
 	}
+}
+
+func printFiles(w io.Writer, files []fileResult) {
+	if len(files) == 0 {
+		printf(w, "the account holds no files\n")
+		return
+	}
+	printf(w, "CID\tSIZE\tKIND\tCREATED\tNAME\n")
+	for _, f := range files {
+		printf(w, "%s\t%s\t%s\t%s\t%s\n", f.CID, screen.Bytes(f.Size), f.Kind,
+			stamp(f.Created), screen.Clean(f.Name))
+	}
+}
+
+// folderEntry is what stands in a folder.
+type folderEntry struct {
+	Name string `json:"name"`
+	CID  string `json:"cid"`
+	Size uint64 `json:"size"`
+	Kind string `json:"kind"`
+	Mode string `json:"mode"` // octal
+}
+
+// listFolder lists one folder.
+func (a *app) listFolder(ctx context.Context, l *link, name string) error {
+	root, inside, _ := strings.Cut(name, "/")
+	if _, err := cid.Parse(root); err != nil {
+		return usage(err)
+	}
+	entries := []folderEntry{}
+	r := &storagev1.ListDirectoryRequest{Cid: root, Path: strings.TrimSuffix(inside, "/"),
+		PageSize: 1000}
+	for range maxPages {
+		answer, err := l.Storage.ListDirectory(ctx, r)
+		if err != nil {
+			return err
+		}
+		for _, e := range answer.GetEntries() {
+			entries = append(entries, folderEntry{
+				Name: screen.Clean(e.GetName()), CID: e.GetCid(), Size: e.GetSize(),
+				Kind: reasonText(e.GetKind().String(), "ENTRY_KIND_"),
+				Mode: fmt.Sprintf("%04o", e.GetMode()),
+			})
+		}
+		if r.PageToken = answer.GetNextPageToken(); r.PageToken == "" {
+			break
+		}
+	}
+	return a.emit(entries, func(w io.Writer) {
+		if len(entries) == 0 {
+			printf(w, "the folder is empty\n")
+			return
+		}
+		printf(w, "MODE\tSIZE\tNAME\tCID\n")
+		for _, e := range entries {
+			name := e.Name
+			if e.Kind == "directory" {
+				name += "/"
+			}
+			printf(w, "%s\t%s\t%s\t%s\n", e.Mode, screen.Bytes(e.Size), name, e.CID)
+		}
+	})
 }
 
 func (a *app) fileStat() *cobra.Command {
@@ -85,8 +146,9 @@ func (a *app) fileStat() *cobra.Command {
 			}
 			f := resultOfReference(answer.GetReference())
 			return a.emit(f, func(w io.Writer) {
-				printf(w, "cid\t%s\nsize\t%s (%d bytes)\nkind\t%s\nname\t%s\njob\t%s\n", f.CID,
-					screen.Bytes(f.Size), f.Size, f.Kind, screen.Clean(f.Name), f.Job)
+				printf(w, "cid\t%s\nsize\t%s (%s)\nkind\t%s\nname\t%s\njob\t%s\n", f.CID,
+					screen.Bytes(f.Size), many(f.Size, "byte"), f.Kind,
+					first(screen.Clean(f.Name), "-"), first(f.Job, "-"))
 				printf(w, "created\t%s\n", stamp(f.Created))
 			})
 		}),

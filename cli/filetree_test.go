@@ -116,6 +116,24 @@ func TestFoldersGoOn(t *testing.T) {
 			t.Errorf("get killed at %d: beside it %v, %v", k, left, err)
 		}
 	}
+	listed := u.must("file", "ls", name)
+	for _, want := range []string{"a.csv", "sub/", "empty/", "585.9 KiB"} {
+		if !strings.Contains(listed, want) {
+			t.Errorf("file ls of a folder lacks %q: %s", want, listed)
+		}
+	}
+	if listed := u.must("file", "ls", name+"/sub/", "--json"); !strings.Contains(listed, "0400") {
+		t.Errorf("file ls of a folder in it: %s", listed)
+	}
+	if listed := u.must("file", "ls", name+"/empty"); !strings.Contains(listed, "is empty") {
+		t.Errorf("file ls of an empty folder: %s", listed)
+	}
+	if _, _, code := u.run("file", "ls", name+"/z"); code != cli.ExitFailed {
+		t.Errorf("file ls of a file: exit code %d", code)
+	}
+	if _, _, code := u.run("file", "ls", "data"); code != cli.ExitUsage {
+		t.Errorf("file ls of no CID: exit code %d", code)
+	}
 	to := filepath.Join(t.TempDir(), "b")
 	u.must("file", "get", name+"/sub/b.bin", "-o", to)
 	mustHold(t, to, someBytes(400_000, 12))

@@ -33,7 +33,8 @@ func (a *app) screen() screen.Screen {
 	case a.flags.quiet:
 		return screen.Quiet{}
 	case a.Columns(a.Out) > 0:
-		return screen.NewLive(a.Out, func() int { return a.Columns(a.Out) }, a.Now)
+		return screen.NewLive(a.Out, func() int { return a.Columns(a.Out) }, a.Now,
+			a.Env("NO_COLOR") != "")
 	}
 	return &screen.Plain{Out: a.Out}
 }

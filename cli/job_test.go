@@ -81,7 +81,7 @@ charge 1  0.001 UCN to alpha-1 in block 3, final
           usage so far: 0.0 s, 0.00 core·s, 1 run
           prices in UCN: 0.0036/core·h, 0.001/run
           proof verified: HASH
-paid      0.001 UCN in 1 charges
+paid      0.001 UCN in 1 charge
 refunded  1 UCN
 escrow    closed
 fees      MONEY UCN

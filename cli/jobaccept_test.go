@@ -53,7 +53,7 @@ func TestHoldbackIsAccepted(t *testing.T) {
 		t.Errorf("the host got %d grains, want %d", got, runPrice/4)
 	}
 	if text := u.must("job", "bill", job, "--proof"); !strings.Contains(text,
-		"0.00025 UCN paid on") || !strings.Contains(text, "paid      0.001 UCN, 1 charges") ||
+		"0.00025 UCN paid on") || !strings.Contains(text, "paid      0.001 UCN, 1 charge of") ||
 		!strings.Contains(text, "verified: 2 receipts") {
 		t.Errorf("the bill after the acceptance: %s", text)
 	}

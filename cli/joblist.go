@@ -112,6 +112,10 @@ func (o *listOptions) request(l *link) (*schedulerv1.ListJobsRequest, error) {
 }
 
 func printJobs(w io.Writer, jobs []jobResult, full bool) {
+	if len(jobs) == 0 {
+		printf(w, "no such job\n")
+		return
+	}
 	printf(w, "JOB\tNAME\tSTATE\tSUBMITTED\tWHY\n")
 	for _, j := range jobs {
 		why := screen.Clean(j.Reason)
@@ -351,13 +355,13 @@ func marketOf(m *schedulerv1.GetMarketResponse, offers []offerResult) marketResu
 }
 
 func (r *marketResult) print(w io.Writer) {
-	printf(w, "PLATFORM\tHOSTS\tFREE CORES\tBEST\tMEDIAN\tPAID LATELY\tUCN PER CORE·H\n")
+	printf(w, "PLATFORM\tHOSTS\tFREE CORES\tBEST\tMEDIAN\tPAID LATELY, IN UCN PER CORE·H\n")
 	for _, p := range r.Platforms {
 		paid := "-"
 		if p.Settled > 0 {
-			paid = fmt.Sprintf("%s (%d runs)", p.PaidCore, p.Settled)
+			paid = fmt.Sprintf("%s (%s)", p.PaidCore, many(p.Settled, "run"))
 		}
-		printf(w, "%s\t%d\t%.2f of %.2f\t%s\t%s\t%s\t\n", p.Platform, p.Hosts, p.FreeCores,
+		printf(w, "%s\t%d\t%.2f of %.2f\t%s\t%s\t%s\n", p.Platform, p.Hosts, p.FreeCores,
 			p.TotalCores, p.BestCore, p.MedianCore, paid)
 	}
 	printf(w, "\n%s of %s; %s of %s waiting\n\n", many(r.Hosts, "host"),

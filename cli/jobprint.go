@@ -215,8 +215,8 @@ func printBill(w io.Writer, job string, b *jobrun.Bill) {
 			printf(w, "\tproof verified: %s\n", c.Transaction)
 		}
 	}
-	printf(w, "paid\t%s in %d charges\nrefunded\t%s\n", amount.Text(b.Paid), len(b.Charges),
-		amount.Text(b.Refunded))
+	printf(w, "paid\t%s in %s\nrefunded\t%s\n", amount.Text(b.Paid),
+		many(len(b.Charges), "charge"), amount.Text(b.Refunded))
 	switch {
 	case b.Closed:
 		printf(w, "escrow\tclosed\n")

@@ -406,8 +406,8 @@ func (b *billResult) print(w io.Writer) {
 		printf(w, "holdback\t%s paid on %s in block %d\n", amount.Text(h.Paid), stamp(h.Time),
 			h.Height)
 	}
-	printf(w, "paid\t%s, %d charges of %d leases\n", amount.Text(b.Paid), b.Charges,
-		len(b.Leases))
+	printf(w, "paid\t%s, %s of %s\n", amount.Text(b.Paid), many(b.Charges, "charge"),
+		many(len(b.Leases), "lease"))
 	if b.More {
 		printf(w, "\tthere are more leases: --limit 0\n")
 	}

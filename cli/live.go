@@ -93,7 +93,7 @@ func (w *watching) show(one reading) error {
 		return json.NewEncoder(w.a.Out).Encode(one.value)
 	}
 	var text bytes.Buffer
-	table := screen.NewTable(&text)
+	table := screen.NewTable(&text, max(w.a.Columns(w.a.Out)-1, 0))
 	one.print(table)
 	if err := table.Flush(); err != nil {
 		return err

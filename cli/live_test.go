@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -35,7 +36,7 @@ func watchMarket(t *testing.T, u *user, args ...string) (out, complaint string, 
 func TestMarketWatch(t *testing.T) {
 	t.Run("lines", func(t *testing.T) {
 		out, complaint, code := watchMarket(t, started(t, honest))
-		if code != cli.ExitOK || strings.Count(out, "UCN PER CORE") != 2 ||
+		if code != cli.ExitOK || strings.Count(out, "PAID LATELY") != 2 ||
 			strings.Contains(out, "\x1b") ||
 			strings.Count(complaint, "the scheduler is away; trying again") != 1 {
 			t.Errorf("exit code %d, %s\n%s", code, complaint, out)
@@ -67,7 +68,7 @@ func TestMarketWatch(t *testing.T) {
 		lines := 0
 		for i, frame := range frames[:4] {
 			if i > 0 { // it is drawn over the one before
-				up := "\x1b[" + string(rune('0'+lines)) + "A\r"
+				up := fmt.Sprintf("\x1b[%dA\r", lines)
 				if !strings.HasPrefix(frame, up) {
 					t.Errorf("frame %d does not begin with %q: %q", i, up, frame)
 				}

@@ -129,7 +129,7 @@ func printOffers(w io.Writer, offers []offerResult) {
 		printf(w, "no host offers anything at the moment\n")
 		return
 	}
-	printf(w, "HOST\tUCN/CORE·H\tUCN/GiB·H\tUCN/RUN\tFREE\tPLATFORM\tOPERATOR\n")
+	printf(w, "HOST\tCORE·H\tGiB·H\tRUN\tFREE\tPLATFORM\tOPERATOR\n")
 	for _, o := range offers {
 		note := ""
 		if o.Draining {

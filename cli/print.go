@@ -24,7 +24,7 @@ func (a *app) emit(v any, text func(w io.Writer)) error {
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(v)
 	}
-	w := screen.NewTable(a.Out)
+	w := screen.NewTable(a.Out, a.Columns(a.Out))
 	text(w)
 	return w.Flush()
 }

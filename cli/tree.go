@@ -73,6 +73,66 @@ func (a *app) fileExpire() *cobra.Command {
 	return cmd
 }
 
+type uploadResult struct {
+	Upload  string `json:"upload"`
+	CID     string `json:"cid,omitempty"` // that was announced
+	Name    string `json:"name,omitempty"`
+	Offset  uint64 `json:"offset"`
+	Size    uint64 `json:"size,omitempty"` // that was announced
+	Created uint64 `json:"created_ms"`
+	Expires uint64 `json:"expires_ms"`
+}
+
+func (a *app) fileUploads() *cobra.Command {
+	abort := []string{}
+	cmd := &cobra.Command{
+		Use: "uploads", Short: "List uploads that were interrupted, or give them up",
+		Long: `List the account's uploads that are not finished. Repeating the command that began one
+goes on with it; it ends by itself when nothing comes for a day. Until then it counts against the
+quota. --abort gives one up.`,
+		Example: "  ucn file uploads\n  ucn file uploads --abort ID", Args: args(cobra.NoArgs),
+		RunE: a.session(withKey, func(ctx context.Context, l *link, _ []string) error {
+			for _, one := range abort {
+				r := &storagev1.AbortUploadRequest{Upload: one}
+				if _, err := l.Storage.AbortUpload(ctx, r); err != nil {
+					return fmt.Errorf("%s: %w", screen.Clean(one), err)
+				}
+			}
+			answer, err := l.Storage.ListUploads(ctx, &storagev1.ListUploadsRequest{})
+			if err != nil {
+				return err
+			}
+			uploads := []uploadResult{}
+			for _, u := range answer.GetUploads() {
+				h := u.GetHeader()
+				uploads = append(uploads, uploadResult{
+					u.GetId(), h.GetExpectedCid(), screen.Clean(h.GetName()), u.GetOffset(),
+					h.GetSize(), u.GetCreatedMs(), u.GetExpiresMs(),
+				})
+			}
+			return a.emit(uploads, func(w io.Writer) { printUploads(w, uploads) })
+		}),
+	}
+	cmd.Flags().StringArrayVar(&abort, "abort", nil, "give this upload up; may be repeated")
+	return cmd
+}
+
+func printUploads(w io.Writer, uploads []uploadResult) {
+	if len(uploads) == 0 {
+		printf(w, "no upload is under way\n")
+		return
+	}
+	printf(w, "UPLOAD\tHAS\tOF\tBEGAN\tENDS\tNAME\n")
+	for _, u := range uploads {
+		size := "-"
+		if u.Size > 0 {
+			size = screen.Bytes(u.Size)
+		}
+		printf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", u.Upload, screen.Bytes(u.Offset), size,
+			stamp(u.Created), stamp(u.Expires), u.Name)
+	}
+}
+
 type usageResult struct {
 	Bytes       uint64 `json:"bytes"`
 	Blobs       uint64 `json:"blobs"`

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -309,6 +311,39 @@ func (s *Storage) send(
 		content = content[n:]
 	}
 	return s.effect("Get done")
+}
+
+// List implements the service.
+func (s *Storage) List(context.Context, *storagev1.ListRequest) (*storagev1.ListResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answer := &storagev1.ListResponse{}
+	for _, name := range slices.Sorted(maps.Keys(s.blobs)) {
+		answer.References = append(answer.References, s.blobs[name].reference)
+	}
+	return answer, nil
+}
+
+// ListDirectory implements the service, in one page.
+func (s *Storage) ListDirectory(ctx context.Context, r *storagev1.ListDirectoryRequest) (
+	*storagev1.ListDirectoryResponse, error,
+) {
+	b, err := s.resolve(r.GetCid(), r.GetPath())
+	if err != nil {
+		return nil, err
+	}
+	if b.reference.GetKind() != storagev1.Kind_KIND_DIRECTORY {
+		return nil, fault.New(fault.FailedPrecondition, "NOT_A_DIRECTORY", "it is no directory")
+	}
+	entries, err := dir.Decode(b.bytes)
+	answer := &storagev1.ListDirectoryResponse{Cid: b.reference.GetCid()}
+	for _, e := range entries {
+		answer.Entries = append(answer.Entries, &storagev1.DirectoryEntry{
+			Name: e.Name, Cid: e.CID.String(), Size: uint64(e.Size), Mode: e.Mode,
+			Kind: dir.KindOf(e),
+		})
+	}
+	return answer, err
 }
 
 // Stat implements the service.

@@ -150,6 +150,9 @@ func (s *Storage) AbortUpload(_ context.Context, r *storagev1.AbortUploadRequest
 	*storagev1.AbortUploadResponse, error,
 ) {
 	return around(s, "AbortUpload", func() (*storagev1.AbortUploadResponse, error) {
+		if _, err := s.upload(r.GetUpload()); err != nil {
+			return nil, err
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.uploads, r.GetUpload())

@@ -125,6 +125,8 @@ type Live struct {
 	stop  chan struct{}
 	done  sync.WaitGroup
 
+	bold, dim, usual string // may be empty
+
 	mu      sync.Mutex // guards what follows and the order of frames
 	name    string
 	began   time.Time
@@ -137,9 +139,13 @@ type Live struct {
 	closed  bool
 }
 
-// NewLive starts a live screen; width tells the terminal's columns. Close it.
-func NewLive(out io.Writer, width func() int, now func() time.Time) *Live {
+// NewLive starts a live screen; width tells the terminal's columns. plain leaves out bold and dim.
+// Close it.
+func NewLive(out io.Writer, width func() int, now func() time.Time, plain bool) *Live {
 	l := &Live{out: out, width: width, now: now, stop: make(chan struct{}), began: now()}
+	if l.bold, l.dim, l.usual = "\x1b[1m", "\x1b[2m", "\x1b[0m"; plain {
+		l.bold, l.dim, l.usual = "", "", ""
+	}
 	l.state = jobrun.Event{State: "submitting"}
 	l.done.Go(l.tick)
 	return l
@@ -215,9 +221,9 @@ func (l *Live) draw() {
 		frame.WriteString(note + "\x1b[K\n") // may be longer than a line: it is not drawn over
 	}
 	l.notes = nil
-	lines := []string{"\x1b[1m" + Fit(l.headline(), columns-1) + "\x1b[0m"}
+	lines := []string{l.bold + Fit(l.headline(), columns-1) + l.usual}
 	for _, line := range l.tail {
-		lines = append(lines, "\x1b[2m  "+Fit(line, columns-3)+"\x1b[0m")
+		lines = append(lines, l.dim+"  "+Fit(line, columns-3)+l.usual)
 	}
 	for _, line := range lines {
 		frame.WriteString(line + "\x1b[K\n")

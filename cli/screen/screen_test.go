@@ -113,7 +113,7 @@ func TestJSONIsALinePerEvent(t *testing.T) {
 func TestLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		terminal := &terminal{}
-		l := screen.NewLive(terminal, func() int { return 60 }, time.Now)
+		l := screen.NewLive(terminal, func() int { return 60 }, time.Now, false)
 		for _, e := range events(time.Now()) {
 			l.Event(e)
 		}
@@ -187,4 +187,18 @@ func (v *terminal) Write(p []byte) (int, error) {
 		}
 	}
 	return len(p), nil
+}
+
+// TestLivePlain: NO_COLOR asks for no style at all.
+func TestLivePlain(t *testing.T) {
+	var out bytes.Buffer
+	l := screen.NewLive(&out, func() int { return 60 }, time.Now, true)
+	for _, e := range events(time.Now()) {
+		l.Event(e)
+	}
+	l.Close()
+	if text := out.String(); strings.Contains(text, "\x1b[1m") ||
+		strings.Contains(text, "\x1b[2m") || strings.Contains(text, "\x1b[0m") {
+		t.Errorf("styles in %q", text)
+	}
 }

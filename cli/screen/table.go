@@ -3,68 +3,163 @@ package screen
 import (
 	"bytes"
 	"io"
+	"slices"
 	"strings"
 )
 
-// gap is what stands between two columns.
-const gap = 2
+const (
+	gap    = 2  // columns between two cells
+	indent = 4  // of what did not fit a line
+	words  = 24 // columns that text of several words needs at least
+
+	unknown = -1 // a width that was not measured
+)
 
 // Table aligns cells that are ended by tabs, as text/tabwriter does, but by the columns that they
 // take on a terminal: wide characters, as of Chinese, take two. A column is what stands in lines
-// one below the other; what follows a line's last tab is no cell. Lines end without spaces. Nothing
-// is written before Flush.
+// one below the other; what follows a line's last tab belongs to none. Lines end without spaces.
+//
+// What is wider than the terminal goes on in another line, for all lines of a table at the same
+// column; only text of several words is broken within, so that ids can be copied. Nothing is
+// written before Flush.
 type Table struct {
-	out io.Writer
-	buf bytes.Buffer
+	out     io.Writer
+	columns int // 0: no terminal
+	buf     bytes.Buffer
 }
 
-// NewTable makes a table that is written to out.
-func NewTable(out io.Writer) *Table { return &Table{out: out} }
+// NewTable makes a table that is written to out, a terminal of so many columns; 0: it is none.
+func NewTable(out io.Writer, columns int) *Table { return &Table{out: out, columns: columns} }
 
 // Write implements io.Writer. It never fails.
 func (t *Table) Write(p []byte) (int, error) { return t.buf.Write(p) }
 
 // Flush writes everything.
 func (t *Table) Flush() error {
-	var lines [][]string
+	var rows []row
 	for line := range strings.Lines(t.buf.String()) {
-		lines = append(lines, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
+		cells := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		rows = append(rows, row{cells: cells, widths: slices.Repeat([]int{unknown}, len(cells))})
 	}
 	t.buf.Reset()
-	widths := make([][]int, len(lines))
-	for i := range lines {
-		widths[i] = make([]int, len(lines[i])-1)
-	}
-	for i := range lines {
-		for column := range widths[i] {
-			if widths[i][column] == 0 {
-				measure(lines, widths, i, column)
+	for i := range rows {
+		for column := range rows[i].widths {
+			if rows[i].widths[column] == unknown {
+				measure(rows[i:], column)
 			}
 		}
 	}
 	var text strings.Builder
-	for i, cells := range lines {
-		var line strings.Builder
-		for column, cell := range cells[:len(cells)-1] {
-			line.WriteString(cell)
-			line.WriteString(strings.Repeat(" ", widths[i][column]-Width(cell)))
+	for i := range rows {
+		for line := range strings.SplitSeq(t.lines(&rows[i]), "\n") {
+			text.WriteString(strings.TrimRight(line, " ") + "\n")
 		}
-		line.WriteString(cells[len(cells)-1])
-		text.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
 	_, err := io.WriteString(t.out, text.String())
 	return err
 }
 
-// measure gives a column the width of its widest cell, from the line where it begins.
-func measure(lines [][]string, widths [][]int, from, column int) {
-	width, end := 0, from
-	for ; end < len(lines) && column < len(widths[end]); end++ {
-		width = max(width, Width(lines[end][column])+gap)
+// row is one line.
+type row struct {
+	cells  []string
+	widths []int // of each cell's column; of the last cell what it needs
+}
+
+// measure gives a column the width of its widest cell, from the line where it begins. What follows
+// the last tab is measured over lines of as many cells.
+func measure(rows []row, column int) {
+	last := column == len(rows[0].cells)-1
+	width, end := 0, 0
+	for ; end < len(rows); end++ {
+		cells := rows[end].cells
+		if last && len(cells) != column+1 || column > len(cells)-1 ||
+			!last && column == len(cells)-1 {
+			break
+		}
+		if last {
+			width = max(width, needs(cells[column]))
+		} else {
+			width = max(width, Width(cells[column])+gap)
+		}
 	}
-	for i := from; i < end; i++ {
-		widths[i][column] = width
+	for i := range end {
+		rows[i].widths[column] = width
 	}
+}
+
+// needs is how many columns a text must have.
+func needs(text string) int {
+	if strings.Contains(text, " ") {
+		return min(Width(text), words)
+	}
+	return Width(text)
+}
+
+// lines writes a row, in as many lines as it takes.
+func (t *Table) lines(r *row) string {
+	var text strings.Builder
+	x := 0
+	for column, cell := range r.cells {
+		last := column == len(r.cells)-1
+		room := r.widths[column]
+		if !last {
+			room -= gap
+		}
+		if strings.Join(r.cells[column:], "") == "" {
+			break
+		}
+		if t.columns > 0 && x > indent && x+room > t.columns {
+			text.WriteString("\n" + strings.Repeat(" ", indent))
+			x = indent
+		}
+		if last {
+			text.WriteString(t.wrap(cell, x))
+			break
+		}
+		text.WriteString(cell + strings.Repeat(" ", r.widths[column]-Width(cell)))
+		x += r.widths[column]
+	}
+	return text.String()
+}
+
+// wrap breaks a text that begins at column x between its words.
+func (t *Table) wrap(cell string, x int) string {
+	if t.columns == 0 || x+Width(cell) <= t.columns {
+		return cell
+	}
+	body := strings.TrimLeft(cell, " ")
+	lead := len(cell) - len(body)
+	var text strings.Builder
+	text.WriteString(cell[:lead])
+	hang := x + lead
+	at := hang
+	for i, word := range strings.Fields(body) {
+		switch {
+		case i == 0:
+		case at+1+Width(word) > t.columns:
+			text.WriteString("\n" + strings.Repeat(" ", hang))
+			at = hang
+		default:
+			text.WriteByte(' ')
+			at++
+		}
+		text.WriteString(word)
+		at += Width(word)
+	}
+	return text.String()
+}
+
+// Reflow fills the paragraphs of a text to the columns of a terminal. One with an indented line is
+// left as it is.
+func Reflow(text string, columns int) string {
+	paragraphs := strings.Split(text, "\n\n")
+	for i, p := range paragraphs {
+		if !strings.HasPrefix(p, " ") && !strings.Contains(p, "\n ") {
+			one := Table{columns: columns}
+			paragraphs[i] = one.wrap(strings.ReplaceAll(p, "\n", " "), 0)
+		}
+	}
+	return strings.Join(paragraphs, "\n\n")
 }
 
 // Width is how many columns of a terminal a text takes.

@@ -60,7 +60,7 @@ func upCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.file, "config", "", "configuration of the network (YAML)")
-	flags.BoolVarP(&f.detach, "detach", "d", false, "run in the background; `ucn down` stops it")
+	flags.BoolVarP(&f.detach, "detach", "d", false, "run in the background; stop it by ucn down")
 	flags.StringVar(&f.api, "listen-api", "", "gRPC address (default 127.0.0.1:7600)")
 	flags.StringVar(&f.rest, "listen-rest", "", "REST address (default 127.0.0.1:7680)")
 	flags.StringVar(&f.bus, "listen-bus", "", "NATS address (default 127.0.0.1:7622)")
