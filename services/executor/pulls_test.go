@@ -285,6 +285,32 @@ func TestUnwantedPullIsGivenUp(t *testing.T) {
 	})
 }
 
+// TestEvictedWhileItsImageWaits: it goes as it was told, uncharged, also over a restart, and its
+// turn is another's.
+func TestEvictedWhileItsImageWaits(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := pullWorld(w, 1)
+		under, queued := w.pull(agent, 1, sig.AccountID{1}), w.pull(agent, 2, sig.AccountID{2})
+		pass(2 * time.Second)
+		_, err := agent.Evict(t.Context(), queued.ask.Attempt, 20*time.Second, "moving")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.kill()
+		agent = w.start()
+		<-queued.done
+		if e := queued.end; e.Reason != executor.EndEvicted || e.Amount != 0 {
+			t.Errorf("ended %+v", e)
+		}
+		if r := w.closed(queued.ask.Attempt); r.Waiting != "" || r.Paid != 0 {
+			t.Errorf("closed waiting for %q, paid %d", r.Waiting, r.Paid)
+		}
+		last := w.pull(agent, 3, sig.AccountID{3})
+		under.finish(t)
+		last.finish(t)
+	})
+}
+
 // TestWaitingPullOutlastsItsLease: it ends with the lease, says why, and costs nothing.
 func TestWaitingPullOutlastsItsLease(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

@@ -36,7 +36,7 @@ type Instance struct {
 	unlock  func()
 	reserve uint64 // bytes of disk that no image may take
 	loading singleflight.Group
-	loads   sync.WaitGroup  // running loads
+	loads   sync.WaitGroup  // running loads, and what else ends with the instance
 	closing context.Context // ends with Close; for work that is bound to no caller
 	cancel  context.CancelFunc
 
@@ -115,6 +115,7 @@ func open(cfg Config, found tools) (*Instance, error) {
 	i.api = newClient(i.socket)
 	i.service = newService(i)
 	i.api.ensure = i.service.ensure
+	i.loads.Go(i.service.keepWords)
 	return i, nil
 }
 

@@ -136,20 +136,23 @@ const (
 	wordsTold  = 2 << 10 // bytes of its end that an error tells
 )
 
-// attend reaps the service and keeps its file small.
+// attend reaps the service.
 func (s *service) attend(cmd *exec.Cmd, done chan<- struct{}) {
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	defer close(done)
+	if err := cmd.Wait(); err != nil {
+		s.i.cfg.Log.Debug("podman service ended", slog.Any("error", err),
+			slog.String("words", s.words()))
+	}
+}
+
+// keepWords keeps the file of the service small until the instance closes: also of one that an
+// earlier life left, which lives for as long as it is called.
+func (s *service) keepWords() {
 	tick := time.NewTicker(wordsEvery)
 	defer tick.Stop()
-	defer close(done)
 	for {
 		select {
-		case err := <-ended:
-			if err != nil {
-				s.i.cfg.Log.Debug("podman service ended", slog.Any("error", err),
-					slog.String("words", s.words()))
-			}
+		case <-s.i.closing.Done():
 			return
 		case <-tick.C:
 		}
