@@ -440,6 +440,10 @@ func escrowEventText(e *ledgerv1.EscrowEvent) string {
 		return "holdback accepted, " + sum + " paid"
 	case *chainv1.Operation_Reject:
 		return "holdback rejected"
+	case *chainv1.Operation_Spend:
+		return sum + " spent, to " + bytesText(id.Account, o.Spend.GetOrder().GetTo())
+	case *chainv1.Operation_Notice:
+		return "notice given for " + amount.Text(amount.Amount(o.Notice.GetAmount()))
 	}
 	return operationText(e.GetOperation())
 }

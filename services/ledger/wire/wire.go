@@ -32,6 +32,8 @@ type Deps struct {
 	Telemetry *telemetry.Service
 	// Health is told when a chain stops because of a failure; nil for nobody.
 	Health func(service string, serving bool)
+	// Elapsed replaces the machine's count of the time that passes, for tests that simulate it.
+	Elapsed func() time.Duration
 }
 
 // Ledger is a ledger that holds its files and is ready to run.
@@ -114,7 +116,7 @@ func open(ctx context.Context, c Config, one ChainConfig, deps Deps) (*opened, e
 	}
 	// One clock for what is taken in and for what blocks say: a jump of the wall clock must neither
 	// stall the chain nor make it refuse what it would include.
-	steady := clock.New(clock.Deps{Log: log})
+	steady := clock.New(clock.Deps{Log: log, Elapsed: deps.Elapsed})
 	o.chain, err = ledger.Open(ctx, ledger.Config{
 		Pool: c.pool(), CachedKeys: c.CachedKeys, SnapshotEvery: c.SnapshotEvery,
 	}, ledger.Deps{

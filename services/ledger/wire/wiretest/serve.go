@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -62,11 +63,24 @@ type Service struct {
 
 // Serve starts a ledger on a free port of the loopback interface. service may be nil.
 func Serve(n *ledgertest.Network, c wire.Config, service *telemetry.Service) (*Service, error) {
+	return ServeOn(nil, n, c, service)
+}
+
+// ServeOn is Serve on a listener, such as one of an rpc.Pipe, which simulated time can run over.
+// The ledger's time is that of package time then.
+func ServeOn(
+	listener net.Listener, n *ledgertest.Network, c wire.Config, service *telemetry.Service,
+) (*Service, error) {
 	if service == nil {
 		service = &telemetry.Service{Name: "ledger", Log: slog.New(slog.DiscardHandler)}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l, err := wire.New(ctx, c, wire.Deps{Telemetry: service})
+	deps := wire.Deps{Telemetry: service}
+	if listener != nil {
+		began := time.Now()
+		deps.Elapsed = func() time.Duration { return time.Since(began) }
+	}
+	l, err := wire.New(ctx, c, deps)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -76,7 +90,8 @@ func Serve(n *ledgertest.Network, c wire.Config, service *telemetry.Service) (*S
 		done: make(chan error, 1),
 	}
 	s.front, err = rpc.NewServer(rpc.DefaultServer(), rpc.ServerDeps{
-		Log: service.Log, Tracers: service.Tracers, Meters: service.Meters, Public: server.Public(),
+		Listener: listener,
+		Log:      service.Log, Tracers: service.Tracers, Meters: service.Meters, Public: server.Public(),
 		Auth: &token.Verifier{Audience: s.Operator, Chains: []string{block.Main}, Sets: l.Sets()},
 	})
 	if err != nil {
