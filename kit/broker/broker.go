@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +57,7 @@ type Deps struct {
 type Broker struct {
 	cfg    Config
 	log    *slog.Logger
+	tls    bool // clients of the listener must speak it
 	server *server.Server
 	// Of this process, never shown: admin for the streams, secret for own services, inbox for what
 	// these hear.
@@ -64,6 +66,7 @@ type Broker struct {
 	// which only the broker itself enters. nil until the server's store is open, or the server would
 	// answer JetStream's requests in it by itself.
 	commons atomic.Pointer[server.Account]
+	front   atomic.Pointer[front] // nil without a listener, and before Run
 	roster  *roster
 }
 
@@ -79,7 +82,7 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the broker's folder: %w", err)
 	}
-	b := &Broker{cfg: cfg, log: deps.Log, admin: rand.Text(), secret: rand.Text(),
+	b := &Broker{cfg: cfg, log: deps.Log, tls: deps.TLS != nil, admin: rand.Text(), secret: rand.Text(),
 		inbox: bus.InboxPrefix + "own" + rand.Text(), roster: newRoster()}
 	options, err := b.options(deps)
 	if err != nil {
@@ -117,7 +120,7 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 		DisableJetStreamBanner: true, JetStream: true, StoreDir: b.cfg.Dir,
 		JetStreamMaxMemory: b.cfg.Memory, JetStreamMaxStore: b.cfg.Disk,
 		SyncAlways: b.cfg.SyncAlways, SyncInterval: syncEvery,
-		MaxConn: b.cfg.Connections, MaxPayload: maxPayload, MaxPending: maxPending,
+		MaxConn: b.cfg.Connections + ownConnections, MaxPayload: maxPayload, MaxPending: maxPending,
 		MaxSubs: maxListens, MaxControlLine: maxControl, MaxSubTokens: maxSubjects,
 		PingInterval: pingEvery, MaxPingsOut: 2,
 		WriteDeadline: writeDeadline, AuthTimeout: authTimeout.Seconds(),
@@ -126,22 +129,20 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 			admin: b.admin, secret: b.secret,
 			commons: b.commons.Load, tokens: deps.Tokens, instances: deps.Instances,
 			accept: deps.Operators, roster: b.roster, log: deps.Log,
+			origin: func(inner string) string { return b.front.Load().origin(inner) },
 		},
 	}
 	if b.cfg.Listen == "" {
 		return o, nil
 	}
-	host, port, err := b.cfg.address()
+	host, _, err := b.cfg.address()
 	if err != nil {
 		return nil, err
 	}
 	if !loopback(host) && deps.TLS == nil {
 		return nil, fmt.Errorf("broker: listening on %s needs TLS", b.cfg.Listen)
 	}
-	o.Host, o.Port = host, port
-	if port == 0 {
-		o.Port = server.RANDOM_PORT
-	}
+	o.Host, o.Port = "127.0.0.1", server.RANDOM_PORT // behind the front
 	if deps.TLS != nil {
 		o.TLS, o.TLSConfig, o.TLSTimeout = true, deps.TLS, authTimeout.Seconds()
 	}
@@ -151,6 +152,14 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 // Run starts the server, makes the streams, calls ready, and stops the server when ctx ends; it
 // implements kit/run.Component.
 func (b *Broker) Run(ctx context.Context, ready func()) error {
+	if b.cfg.Listen != "" {
+		f, err := newFront(b.cfg, b.log)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }() // done already by serve, if it came to that
+		b.front.Store(f)
+	}
 	b.server.Start()
 	defer func() {
 		b.server.Shutdown()
@@ -182,6 +191,9 @@ func (b *Broker) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	ready()
+	if f := b.front.Load(); f != nil {
+		f.serve(ctx, b.server.Addr().String())
+	}
 	<-ctx.Done()
 	return nil
 }
@@ -239,18 +251,27 @@ func (b *Broker) enter(name, secret string) (*nats.Conn, error) {
 
 // Addr returns where the listener listens, nil without one or before Run.
 func (b *Broker) Addr() net.Addr {
-	if b.cfg.Listen == "" {
+	f := b.front.Load()
+	if f == nil {
 		return nil
 	}
-	return b.server.Addr()
+	return f.Addr()
 }
 
 // URL returns the address of the listener for bus.Connect, "" without one.
 func (b *Broker) URL() string {
-	if b.Addr() == nil {
+	addr, _ := b.Addr().(*net.TCPAddr)
+	if addr == nil {
 		return ""
 	}
-	return b.server.ClientURL()
+	scheme, host := "nats", addr.IP.String()
+	if addr.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	if b.tls {
+		scheme = "tls"
+	}
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))
 }
 
 // logger passes the server's words on. Its texts hold no secrets at these levels.

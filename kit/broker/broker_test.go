@@ -427,6 +427,7 @@ func TestValidate(t *testing.T) {
 		{"bad service", func(c *broker.Config) { c.Services = []string{"a.b"} }, false},
 		{"no consumers", func(c *broker.Config) { c.Consumers = 0 }, false},
 		{"no connections", func(c *broker.Config) { c.Connections = 0 }, false},
+		{"none per address", func(c *broker.Config) { c.PerAddress = 0 }, false},
 	}
 	for _, c := range cases {
 		cfg := broker.Default()

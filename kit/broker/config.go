@@ -22,6 +22,7 @@ const (
 	MaxConsumers       = 1 << 16
 	DefaultConnections = 1024
 	MaxConnections     = 1 << 16
+	DefaultPerAddress  = 256
 )
 
 // Config says how the broker runs.
@@ -48,8 +49,11 @@ type Config struct {
 	// power failure may lose some minutes of events that publishers believe sent; their outboxes
 	// still have them, and consumers see a gap.
 	SyncAlways bool
-	// Connections bounds clients of the listener and own services together.
+	// Connections bounds clients of the listener. More are closed at once. Own services of this
+	// process have room of their own.
 	Connections int
+	// PerAddress bounds those of one address, loopback apart; an IPv6 address counts as its /64.
+	PerAddress int
 	// Services are the kinds that get a stream.
 	Services []string
 }
@@ -59,7 +63,8 @@ func Default() Config {
 	return Config{
 		Disk: DefaultDisk, Memory: DefaultMemory, EventRate: DefaultEventRate,
 		Consumers: DefaultConsumers, Connections: DefaultConnections,
-		Services: []string{"ledger", "scheduler", "executor", "storage", "gateway"},
+		PerAddress: DefaultPerAddress,
+		Services:   []string{"ledger", "scheduler", "executor", "storage", "gateway"},
 	}
 }
 
@@ -81,6 +86,8 @@ func (c Config) Validate() error {
 		return errors.New("broker: age must not be negative")
 	case c.Connections < 1 || c.Connections > MaxConnections:
 		return fmt.Errorf("broker: connections must be 1 to %d", MaxConnections)
+	case c.PerAddress < 1 || c.PerAddress > MaxConnections:
+		return fmt.Errorf("broker: connections per address must be 1 to %d", MaxConnections)
 	}
 	for _, service := range c.Services {
 		if !subject.ValidService(service) {

@@ -39,6 +39,7 @@ type gate struct {
 	instances bus.Instances
 	accept    func(operator sig.AccountID) bool // nil accepts all
 	roster    *roster                           // hears who was let in
+	origin    func(inner string) string         // who stands behind a connection of the front
 	log       *slog.Logger
 }
 
@@ -63,7 +64,7 @@ func (g *gate) Check(c server.ClientAuthentication) bool {
 	defer cancel()
 	user, err := g.admit(ctx, c, o)
 	if err != nil {
-		g.log.InfoContext(ctx, "a connection is turned away", "from", from(c), "error", err)
+		g.log.InfoContext(ctx, "a connection is turned away", "from", g.from(c), "error", err)
 		return false
 	}
 	user.Account = commons
@@ -73,9 +74,9 @@ func (g *gate) Check(c server.ClientAuthentication) bool {
 
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
-func from(c server.ClientAuthentication) string {
+func (g *gate) from(c server.ClientAuthentication) string {
 	if address := c.RemoteAddress(); address != nil {
-		return address.String()
+		return g.origin(address.String())
 	}
 	return ""
 }

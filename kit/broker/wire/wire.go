@@ -46,8 +46,11 @@ type File struct {
 	Age time.Duration `yaml:"age"`
 	// SyncAlways writes every event through to the disk before it is acknowledged. Default false.
 	SyncAlways bool `yaml:"sync_always"`
-	// Connections bounds services and clients together. Default 1024.
+	// Connections bounds connections; more are closed at once. Default 1024.
 	Connections int `yaml:"connections"`
+	// PerAddress bounds those of one address, loopback apart; an IPv6 address counts as its /64.
+	// Default 256.
+	PerAddress int `yaml:"per_address"`
 }
 
 // Default returns the defaults; dir, the files and the ledger of instance are still needed.
@@ -57,7 +60,7 @@ func Default() File {
 	return File{
 		Instance: instance.Default(), Listen: "127.0.0.1:7622", Disk: config.Size(d.Disk),
 		EventRate: config.Size(d.EventRate), Age: week, Connections: d.Connections,
-		Consumers: d.Consumers,
+		Consumers: d.Consumers, PerAddress: d.PerAddress,
 	}
 }
 
@@ -103,7 +106,7 @@ func (f *File) operators() (map[sig.AccountID]bool, error) {
 func (f *File) config() broker.Config {
 	c := broker.Default()
 	c.Dir, c.Listen, c.Disk, c.Age = f.Dir, f.Listen, int64(f.Disk), f.Age
-	c.SyncAlways, c.Connections = f.SyncAlways, f.Connections
+	c.SyncAlways, c.Connections, c.PerAddress = f.SyncAlways, f.Connections, f.PerAddress
 	c.EventRate, c.Consumers = int64(f.EventRate), f.Consumers
 	return c
 }
