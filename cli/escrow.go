@@ -12,6 +12,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/jobrun"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -278,6 +279,13 @@ is over.`,
 				}
 			}
 			operations = append(operations, &tx.CloseEscrow{Escrow: escrow})
+			for len(operations) > jobrun.SettlesAtOnce { // those before the last transaction
+				part := operations[:jobrun.SettlesAtOnce]
+				if r, err := l.Sender.Send(ctx, part...); err != nil {
+					return a.printSent(r, err, func(s *submitted) { s.Escrow = list[0] })
+				}
+				operations = operations[jobrun.SettlesAtOnce:]
+			}
 			r, err := l.Sender.Send(ctx, operations...)
 			if outcomes := r.Receipt.GetOutcomes(); len(outcomes) > 0 {
 				last := outcomes[len(outcomes)-1].GetAmount()

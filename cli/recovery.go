@@ -273,6 +273,25 @@ func joinIntents(texts []string) (*tx.Recover, error) {
 	return out, nil
 }
 
+// trim leaves as many good signatures as the set asks for: the chain wants no more, and would
+// charge the fee for refusing them.
+func trim(o *tx.Recover, set sig.KeySet, anchor sig.Anchor) error {
+	preimage := o.Intent.Preimage(anchor)
+	o.Signatures = slices.CompactFunc(o.Signatures, func(x, y sig.IndexedSignature) bool {
+		return x.Index == y.Index
+	})
+	o.Signatures = slices.DeleteFunc(o.Signatures, func(s sig.IndexedSignature) bool {
+		return int(s.Index) >= len(set.Keys) ||
+			!sig.Verify(set.Keys[s.Index], preimage, s.Signature)
+	})
+	if n := len(o.Signatures); n < int(set.Threshold) || n == 0 {
+		return fmt.Errorf("%d good signatures of its friends, %s needs %d", n,
+			accountText(o.Intent.Account), set.Threshold)
+	}
+	o.Signatures = o.Signatures[:set.Threshold]
+	return nil
+}
+
 func (a *app) recoverySubmit() *cobra.Command {
 	return &cobra.Command{
 		Use: "submit SIGNED...", Short: "Begin a recovery with what friends signed; anyone may",
@@ -281,6 +300,13 @@ func (a *app) recoverySubmit() *cobra.Command {
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			operation, err := joinIntents(list)
 			if err != nil {
+				return err
+			}
+			held, err := readSigners(ctx, l, operation.Intent.Account)
+			if err != nil {
+				return err
+			}
+			if err := trim(operation, held.Recovery.Keys, l.Anchor); err != nil {
 				return err
 			}
 			return a.sendDelegate(ctx, l, operation)

@@ -52,9 +52,11 @@ func TestRecovery(t *testing.T) {
 			t.Errorf("%v: %d, want %s: %s%s", args, code, reason, out, complaint)
 		}
 	}
-	failed("recovery-signature", "wallet", "recovery", "submit", one)
+	failed("needs 2", "wallet", "recovery", "submit", one)
+	failed("needs 2", "wallet", "recovery", "submit", one, one)
 	failed("recovery-none", "wallet", "recovery", "cancel")
-	u.must("wallet", "recovery", "submit", two, one)
+	// one signature more than needed, and one twice
+	u.must("wallet", "recovery", "submit", two, one, sign("bob", "next"), one)
 	if out := u.must("wallet", "recovery", "show", account); !strings.Contains(out, "pending") {
 		t.Errorf("what is pending is not shown: %s", out)
 	}

@@ -229,8 +229,7 @@ func (r *Runner) takeBack(
 	if escrow.GetEscrow().GetReserved() == 0 {
 		ops, wait := closing(e.escrow, leases, r.Session.Now())
 		if wait <= closeSoon && pause(ctx, wait) {
-			result, err := r.Session.Sender.Send(ctx, ops...)
-			e.sent(result.ID, result.Receipt)
+			err := r.sendClosing(ctx, e, ops)
 			if err == nil || free == 0 {
 				return err
 			}
@@ -245,6 +244,22 @@ func (r *Runner) takeBack(
 	e.sent(result.ID, result.Receipt)
 	return err
 }
+
+// sendClosing sends what closes an escrow, in as many transactions as it takes.
+func (r *Runner) sendClosing(ctx context.Context, e *errand, operations []tx.Operation) error {
+	for part := range slices.Chunk(operations, SettlesAtOnce) {
+		result, err := r.Session.Sender.Send(ctx, part...)
+		e.sent(result.ID, result.Receipt)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SettlesAtOnce is how many Settles of tx.MaxSettle leases, or a close after fewer of them, fit in
+// a transaction: a body has at most 128 KiB, and a lease takes 34 bytes of it.
+const SettlesAtOnce = 3
 
 // closing returns what closes an escrow whose leases are settled, and how long it must wait.
 func closing(

@@ -11,7 +11,8 @@ import (
 
 // Claim is a lease whose attempt has ended. When its host does not charge it for the last time, as
 // one that is lost does not, it stays on the chain until somebody settles it: money stays reserved,
-// the escrow cannot be closed and blocks go on.
+// the escrow cannot be closed and blocks go on. One that is settled takes a place of those that an
+// escrow may have until it is removed.
 type Claim struct {
 	Lease tx.LeaseID
 	// Due is when somebody must look whether the lease is settled.
@@ -29,6 +30,9 @@ const (
 	// claimAgain is how long a claim waits that could not be settled, or was and is looked at once
 	// more.
 	claimAgain = time.Hour
+	// taskSlack is when the lease of an array's task is looked at: the chain holds 65,536 of one
+	// escrow, and tasks may be many more, so those that are done must go.
+	taskSlack = 10 * time.Second
 )
 
 // unclaimed are the attempts of the job of which no claim was written down.
@@ -53,10 +57,13 @@ func (e *Engine) claims(j *Job, before []AttemptID) (claims []Claim) {
 		if a == nil || !a.over() {
 			continue
 		}
-		window := time.Duration(a.Lease.Lease.ClaimWindow) * time.Millisecond
-		claims = append(claims, Claim{
-			Lease: a.Lease.ID, Due: latest(a.Ended, e.deps.Now()).Add(window + claimSlack),
-		})
+		ended := latest(a.Ended, e.deps.Now())
+		due := ended.Add(time.Duration(a.Lease.Lease.ClaimWindow)*time.Millisecond + claimSlack)
+		if j.Spec.Tasks > 0 {
+			placeBy := time.UnixMilli(int64(a.Lease.Lease.PlaceBy))
+			due = latest(ended, placeBy).Add(taskSlack)
+		}
+		claims = append(claims, Claim{Lease: a.Lease.ID, Due: due})
 	}
 	return claims
 }
@@ -64,9 +71,9 @@ func (e *Engine) claims(j *Job, before []AttemptID) (claims []Claim) {
 // errUnsettled: leases are open that could not be settled.
 var errUnsettled = errors.New("cannot settle leases that are open")
 
-// settleClaims looks after the claims that are due, a page at a time, and settles leases whose
-// claim window is over. What fails is tried again by a later sweep, and what cannot be settled
-// holds up none behind it.
+// settleClaims looks after the claims that are due, a page at a time, settles leases whose claim
+// window is over and removes those that are settled. What fails is tried again by a later sweep,
+// and what cannot be settled holds up none behind it.
 func (e *Engine) settleClaims(ctx context.Context) {
 	var after Claim
 	var unsettled error
@@ -127,8 +134,10 @@ func (e *Engine) sortClaims(ctx context.Context, page []Claim) (
 	now := e.deps.Now()
 	for _, c := range page {
 		switch state, there := states[c.Lease]; {
-		case !there, state.Settled:
+		case !there, state.Settled && state.Leaf.Withheld > 0: // its owner and host see to that
 			done = append(done, c)
+		case state.Settled:
+			open = append(open, c)
 		case now.Before(state.Claimable):
 			done = append(done, c)
 			again = append(again, Claim{Lease: c.Lease, Due: state.Claimable.Add(claimSlack)})
@@ -150,6 +159,7 @@ func (e *Engine) settleOpen(ctx context.Context, open []Claim) error {
 	if err := e.deps.Ledger.Settle(ctx, ids); err != nil {
 		return fmt.Errorf("%w: %d: %w", errUnsettled, len(ids), err)
 	}
-	e.deps.Log.InfoContext(ctx, "leases left open by their hosts are settled", "leases", len(ids))
+	e.deps.Log.InfoContext(ctx, "leases that are over are settled and removed",
+		"leases", len(ids))
 	return nil
 }

@@ -167,3 +167,27 @@ func TestClaimsThatCannotBeSettled(t *testing.T) {
 		}
 	})
 }
+
+// TestArraysLeaveNoLeases: an escrow may have 65,536 leases on the chain, so those of tasks
+// that are done are removed soon, while the array goes on; one whose holdback waits for its owner is not.
+func TestArraysLeaveNoLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		m.offer(1, 1000)
+		j := m.submitSpec(func(s *scheduler.Spec) { s.Tasks, s.Lanes = 40, 1 })
+		for n := range 20 {
+			m.tell(j.ID, 0, scheduler.Running, 0)
+			a := m.read(j.ID).Runs[0].Current()
+			m.ledger.Charged(a.Lease.ID, n == 0)
+			m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
+			time.Sleep(time.Second)
+			m.offer(1, 1000)
+			synctest.Wait()
+		}
+		time.Sleep(time.Minute)
+		if n := m.ledger.Leaves(); n != 2 {
+			t.Errorf("%d leases are on the chain, want the one that runs and the one held back", n)
+		}
+	})
+}

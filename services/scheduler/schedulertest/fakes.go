@@ -195,8 +195,31 @@ func (l *Ledger) Settle(_ context.Context, leases []tx.LeaseID) error {
 			s.Settled = true
 			l.leases[id] = s
 		}
+		if s, ok := l.leases[id]; ok && s.Settled {
+			if l.millis() > s.Leaf.Lease.PlaceBy {
+				delete(l.leases, id)
+			}
+		}
 	}
 	return l.failAfter("Settle")
+}
+
+// Charged notes the final charge of a lease, of which something may be held back.
+func (l *Ledger) Charged(id tx.LeaseID, held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.leases[id]
+	if s.Settled = true; held {
+		s.Leaf.Withheld = 1
+	}
+	l.leases[id] = s
+}
+
+// Leaves returns how many leases the chain holds.
+func (l *Ledger) Leaves() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.leases)
 }
 
 // Unsettled returns how many leases are not settled.
