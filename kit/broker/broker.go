@@ -82,7 +82,8 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the broker's folder: %w", err)
 	}
-	b := &Broker{cfg: cfg, log: deps.Log, tls: deps.TLS != nil, admin: rand.Text(), secret: rand.Text(),
+	b := &Broker{cfg: cfg, log: deps.Log, tls: deps.TLS != nil,
+		admin: rand.Text(), secret: rand.Text(),
 		inbox: bus.InboxPrefix + "own" + rand.Text(), roster: newRoster()}
 	options, err := b.options(deps)
 	if err != nil {

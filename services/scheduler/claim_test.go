@@ -169,7 +169,8 @@ func TestClaimsThatCannotBeSettled(t *testing.T) {
 }
 
 // TestArraysLeaveNoLeases: an escrow may have 65,536 leases on the chain, so those of tasks
-// that are done are removed soon, while the array goes on; one whose holdback waits for its owner is not.
+// that are done are removed soon, while the array goes on; one whose holdback waits for its owner
+// is not.
 func TestArraysLeaveNoLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
