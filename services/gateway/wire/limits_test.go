@@ -262,6 +262,18 @@ func TestDocsPageNeedsNobodyElse(t *testing.T) {
 		!strings.Contains(text, `id="schema-v1Header"`) {
 		t.Fatalf("status %d: %.300s", got.StatusCode, text)
 	}
+	// Every call says what it does, and can be tried with all that it takes.
+	if strings.Contains(text, `<span class="what"></span></summary>`+"\n"+`<div class="inside">`+
+		"\n\n<form>") {
+		t.Error("a call has no description")
+	}
+	_, script := w.do(t, request{method: "GET", path: "/docs/docs.js", anonymous: true})
+	for _, in := range []string{"path", "query", "header", "body", "file"} {
+		if !strings.Contains(text, `data-in="`+in+`"`) ||
+			!strings.Contains(string(script), `case "`+in+`":`) {
+			t.Errorf("a form cannot send what goes into the %s", in)
+		}
+	}
 	policy := got.Header.Get("Content-Security-Policy")
 	if !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
 		t.Errorf("policy %q", policy)

@@ -54,12 +54,17 @@ type LedgerServiceClient interface {
 	Submit(ctx context.Context, in *SubmitRequest, opts ...grpc.CallOption) (*SubmitResponse, error)
 	// SubmitStream takes batches and answers each in order.
 	SubmitStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubmitStreamRequest, SubmitStreamResponse], error)
+	// GetAccount tells balance, nonce and keys of an account, with a proof if asked for.
 	GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error)
+	// GetEscrow tells what an escrow holds, promises and allows, with a proof if asked for.
 	GetEscrow(ctx context.Context, in *GetEscrowRequest, opts ...grpc.CallOption) (*GetEscrowResponse, error)
+	// GetLease tells what a lease is owed and was paid, with a proof if asked for.
 	GetLease(ctx context.Context, in *GetLeaseRequest, opts ...grpc.CallOption) (*GetLeaseResponse, error)
 	// GetLeases reads many leases in one call, without proofs.
 	GetLeases(ctx context.Context, in *GetLeasesRequest, opts ...grpc.CallOption) (*GetLeasesResponse, error)
+	// GetTransaction returns a committed transaction and its receipt, with a proof if asked for.
 	GetTransaction(ctx context.Context, in *GetTransactionRequest, opts ...grpc.CallOption) (*GetTransactionResponse, error)
+	// GetBlock returns a block by height or hash.
 	GetBlock(ctx context.Context, in *GetBlockRequest, opts ...grpc.CallOption) (*GetBlockResponse, error)
 	// ListTransactions is the history of an account: every transaction it sent or that names it.
 	ListTransactions(ctx context.Context, in *ListTransactionsRequest, opts ...grpc.CallOption) (*ListTransactionsResponse, error)
@@ -322,12 +327,17 @@ type LedgerServiceServer interface {
 	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
 	// SubmitStream takes batches and answers each in order.
 	SubmitStream(grpc.BidiStreamingServer[SubmitStreamRequest, SubmitStreamResponse]) error
+	// GetAccount tells balance, nonce and keys of an account, with a proof if asked for.
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
+	// GetEscrow tells what an escrow holds, promises and allows, with a proof if asked for.
 	GetEscrow(context.Context, *GetEscrowRequest) (*GetEscrowResponse, error)
+	// GetLease tells what a lease is owed and was paid, with a proof if asked for.
 	GetLease(context.Context, *GetLeaseRequest) (*GetLeaseResponse, error)
 	// GetLeases reads many leases in one call, without proofs.
 	GetLeases(context.Context, *GetLeasesRequest) (*GetLeasesResponse, error)
+	// GetTransaction returns a committed transaction and its receipt, with a proof if asked for.
 	GetTransaction(context.Context, *GetTransactionRequest) (*GetTransactionResponse, error)
+	// GetBlock returns a block by height or hash.
 	GetBlock(context.Context, *GetBlockRequest) (*GetBlockResponse, error)
 	// ListTransactions is the history of an account: every transaction it sent or that names it.
 	ListTransactions(context.Context, *ListTransactionsRequest) (*ListTransactionsResponse, error)

@@ -42,6 +42,7 @@ type SchedulerServiceClient interface {
 	GetScheduler(ctx context.Context, in *GetSchedulerRequest, opts ...grpc.CallOption) (*GetSchedulerResponse, error)
 	// SubmitJob queues a job whose escrow is on the chain. Repeating it is harmless.
 	SubmitJob(ctx context.Context, in *SubmitJobRequest, opts ...grpc.CallOption) (*SubmitJobResponse, error)
+	// GetJob tells a job's state, runs and attempts, and why it waits.
 	GetJob(ctx context.Context, in *GetJobRequest, opts ...grpc.CallOption) (*GetJobResponse, error)
 	// ListJobs lists the caller's jobs, newest first.
 	ListJobs(ctx context.Context, in *ListJobsRequest, opts ...grpc.CallOption) (*ListJobsResponse, error)
@@ -202,6 +203,7 @@ type SchedulerServiceServer interface {
 	GetScheduler(context.Context, *GetSchedulerRequest) (*GetSchedulerResponse, error)
 	// SubmitJob queues a job whose escrow is on the chain. Repeating it is harmless.
 	SubmitJob(context.Context, *SubmitJobRequest) (*SubmitJobResponse, error)
+	// GetJob tells a job's state, runs and attempts, and why it waits.
 	GetJob(context.Context, *GetJobRequest) (*GetJobResponse, error)
 	// ListJobs lists the caller's jobs, newest first.
 	ListJobs(context.Context, *ListJobsRequest) (*ListJobsResponse, error)

@@ -8,6 +8,7 @@ const most = 200000; // characters of an answer that are shown
 function plan(operation, form) {
   let path = operation.dataset.path;
   const query = new URLSearchParams();
+  const headers = {};
   let body, kind;
   for (const field of form.elements) {
     const value = field.value;
@@ -17,6 +18,9 @@ function plan(operation, form) {
         break;
       case "query":
         if (value !== "") query.append(field.name, value);
+        break;
+      case "header":
+        if (value !== "") headers[field.name] = value;
         break;
       case "body":
         body = value;
@@ -28,11 +32,14 @@ function plan(operation, form) {
     }
   }
   const asked = query.toString();
-  return { method: operation.dataset.method, url: path + (asked ? "?" + asked : ""), body, kind };
+  const url = path + (asked ? "?" + asked : "");
+  return { method: operation.dataset.method, url, headers, body, kind };
 }
 
 function curl(request) {
   let text = "curl -X " + request.method + ' -H "Authorization: Bearer $(ucn auth token)"';
+  for (const name in request.headers) text += " -H '" + name + ": " + request.headers[name] + "'";
+  if (request.kind === "application/octet-stream") text += " --data-binary @" + (request.body ? request.body.name : "FILE");
   if (request.kind === "application/json") text += " -d '" + request.body.replace(/'/g, "'\\''") + "'";
   return text + " '" + location.origin + request.url + "'";
 }
@@ -43,7 +50,7 @@ async function send(operation, form) {
   line.textContent = curl(request);
   line.hidden = shown.hidden = false;
   shown.textContent = "...";
-  const headers = {};
+  const headers = request.headers;
   if (token.value) headers.Authorization = "Bearer " + token.value.trim();
   if (request.kind) headers["Content-Type"] = request.kind;
   const stop = new AbortController();
