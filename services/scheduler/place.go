@@ -11,6 +11,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 )
 
 const (
@@ -93,6 +94,14 @@ func (e *Engine) release(j *Job, held []Candidate) {
 
 func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, money *funds) error {
 	terms, err := e.promise(ctx, j, r, o, money)
+	for try := 1; errors.Is(err, errStale) && try < maxFunds; try++ {
+		fresh, failed := e.fund(ctx, money.purse, r)
+		if failed != nil {
+			return fmt.Errorf("%w: %w", ErrEscrow, failed)
+		}
+		*money = *fresh
+		terms, err = e.promise(ctx, j, r, o, money)
+	}
 	if err != nil {
 		return err
 	}
@@ -170,6 +179,9 @@ func (e *Engine) setAside(
 	p := money.purse
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.version != money.version && money.old != (tx.LeaseID{}) {
+		return 0, errStale
+	}
 	if len(j.Runs) > 1 {
 		var err error
 		if j, err = e.deps.Store.Job(ctx, j.ID); err != nil {
@@ -198,7 +210,7 @@ func (e *Engine) setAside(
 	case rate > left:
 		return 0, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour", ErrEscrow, rate)
 	}
-	p.promised[r.ID] = promise{budget: budget, frees: frees, rate: rate, freesRate: freesRate}
+	p.promised[r.ID] = promise{budget, frees, rate, freesRate, p.version}
 	return budget, nil
 }
 

@@ -35,20 +35,31 @@ type purse struct {
 	landing int
 	reading bool
 	needed  int
-	// escrow is what was read, at.
-	escrow Escrow
-	at     time.Time
+	// escrow is what was read, at; version counts the readings.
+	escrow  Escrow
+	at      time.Time
+	version uint64
 	// promised is what runs were promised and the escrow, when it was read, did not hold; landed are
 	// those of them that it holds now.
 	promised map[RunID]promise
 	landed   map[RunID]promise
 }
 
-// promise is what a lease will take of an escrow, and what superseding another gives back.
-type promise struct{ budget, frees, rate, freesRate uint64 }
+// promise is what a lease will take of an escrow, and what superseding another gives back, as the
+// escrow was in a reading.
+type promise struct {
+	budget, frees, rate, freesRate uint64
+	version                        uint64
+}
 
-func (p promise) net() uint64     { return p.budget - min(p.budget, p.frees) }
-func (p promise) netRate() uint64 { return p.rate - min(p.rate, p.freesRate) }
+// in is what the promise takes of the escrow as it is in a reading: in a later one the lease to be
+// superseded may have ended, and what it frees be free already.
+func (p promise) in(version uint64) (grains, rate uint64) {
+	if p.version != version {
+		return p.budget, p.rate
+	}
+	return p.budget - min(p.budget, p.frees), p.rate - min(p.rate, p.freesRate)
+}
 
 // open returns the escrow's purse; close gives it back.
 func (p *purses) open(id tx.EscrowID) *purse {
@@ -75,8 +86,9 @@ func (p *purses) close(held *purse) {
 	}
 }
 
-// read returns the escrow as it stands, or stood a moment ago while leases are on their way.
-func (p *purse) read(ctx context.Context, e *Engine) (Escrow, error) {
+// read returns the escrow as it stands, or stood a moment ago while leases are on their way, and
+// which reading that is.
+func (p *purse) read(ctx context.Context, e *Engine) (Escrow, uint64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.needed++
@@ -84,7 +96,7 @@ func (p *purse) read(ctx context.Context, e *Engine) (Escrow, error) {
 		if age := e.deps.Now().Sub(p.at); age >= 0 && age < purseLife {
 			p.needed--
 			p.changed.Broadcast()
-			return p.escrow, nil
+			return p.escrow, p.version, nil
 		}
 		p.changed.Wait()
 	}
@@ -96,10 +108,11 @@ func (p *purse) read(ctx context.Context, e *Engine) (Escrow, error) {
 	p.reading = false
 	if err == nil {
 		p.escrow, p.at = escrow, e.deps.Now()
+		p.version++
 		clear(p.landed)
 	}
 	p.changed.Broadcast()
-	return escrow, err
+	return escrow, p.version, err
 }
 
 // take waits until the escrow is not being read and lets a lease go on its way, until land.
@@ -133,29 +146,48 @@ func (p *purse) forget(run RunID) {
 }
 
 // share is what of the escrow's money a lease for the run may promise: what the lease that it
-// supersedes frees, and of what is free the same as every other lane that waits.
+// supersedes frees, and of what is free the same as every other lane that waits; beside what it had
+// no more than an even part of all that the lanes hold, since what is free may be what another lane
+// has just lost.
 func (p *purse) share(j *Job, run RunID, frees uint64) uint64 {
 	s := &p.escrow
 	free := min(s.Unreserved, j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, s.Used))
-	less := func(amount uint64) { free -= min(free, amount) }
-	idle := uint64(1)
+	idle, lanes, held := uint64(1), uint64(1), uint64(0)
 	for i := range j.Runs {
 		r := &j.Runs[i]
-		held, ok := p.promised[r.ID]
-		if !ok {
-			held, ok = p.landed[r.ID]
+		if r.ID == run || r.State == Ended {
+			continue
 		}
-		switch a := r.Current(); {
-		case r.ID == run:
-		case ok:
-			less(held.net())
-		case r.Live() && !a.Placed: // whose fate is not known, or of an earlier life
-			less(uint64(a.Lease.Lease.Budget))
-		case r.Waits():
+		lanes++
+		takes, has := p.holds(r)
+		free -= min(free, takes)
+		held = addUpTo(held, has)
+		if has == 0 && r.Waits() {
 			idle++
 		}
 	}
-	return min(addUpTo(free/idle, frees), j.Spec.MaxTotal)
+	even := addUpTo(addUpTo(free, held), frees) / lanes
+	return min(addUpTo(free/idle, frees), max(frees, even), j.Spec.MaxTotal)
+}
+
+// holds is what the run has of the escrow's money, promised or by its lease, and what of that the
+// escrow does not know as it was read.
+func (p *purse) holds(r *Run) (takes, has uint64) {
+	held, ok := p.promised[r.ID]
+	if !ok {
+		held, ok = p.landed[r.ID]
+	}
+	a := r.Current()
+	switch {
+	case ok:
+		takes, _ = held.in(p.version)
+		return takes, held.budget
+	case a == nil || a.State == Ended:
+		return 0, 0
+	case !a.Placed: // whose fate is not known, or of an earlier life
+		return uint64(a.Lease.Lease.Budget), uint64(a.Lease.Lease.Budget)
+	}
+	return 0, uint64(a.Lease.Lease.Budget)
 }
 
 // rateLeft is what the escrow's max_rate leaves for a run.
@@ -163,8 +195,8 @@ func (p *purse) rateLeft(run RunID, freesRate uint64) uint64 {
 	used := p.escrow.Rate - min(p.escrow.Rate, freesRate)
 	for _, held := range []map[RunID]promise{p.promised, p.landed} {
 		for other, promised := range held {
-			if other != run {
-				used = addUpTo(used, promised.netRate())
+			if _, rate := promised.in(p.version); other != run {
+				used = addUpTo(used, rate)
 			}
 		}
 	}
@@ -173,12 +205,21 @@ func (p *purse) rateLeft(run RunID, freesRate uint64) uint64 {
 
 // funds is what a run is placed with.
 type funds struct {
-	purse  *purse
-	escrow Escrow
-	// old is the lease that is superseded, zero for none, and leaf what the chain holds of it.
+	purse   *purse
+	escrow  Escrow
+	version uint64 // of the reading of the escrow
+	// old is the lease that is superseded, zero for none, and leaf what the chain holds of it, read
+	// after the escrow.
 	old  tx.LeaseID
 	leaf tx.LeaseState
 }
+
+// errStale: the escrow was read again since the lane's last lease was: what that frees may be free
+// in it already.
+var errStale = fmt.Errorf("%w: it changes all the time", ErrEscrow)
+
+// maxFunds is how often what a run can be placed with is read for one host.
+const maxFunds = 3
 
 // frees is what superseding surely frees if it is done by a time.
 func (f *funds) frees(by time.Time) (grains, rate uint64) {
@@ -194,11 +235,11 @@ func (f *funds) frees(by time.Time) (grains, rate uint64) {
 // fund reads what a run can be placed with: the escrow, and then the lane's last lease, so that
 // what it left is counted once too little rather than twice.
 func (e *Engine) fund(ctx context.Context, p *purse, r *Run) (*funds, error) {
-	escrow, err := p.read(ctx, e)
+	escrow, version, err := p.read(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	f, last := &funds{purse: p, escrow: escrow}, r.lastPlaced()
+	f, last := &funds{purse: p, escrow: escrow, version: version}, r.lastPlaced()
 	if last == (tx.LeaseID{}) {
 		return f, nil
 	}

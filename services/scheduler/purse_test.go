@@ -152,3 +152,54 @@ func TestNextTaskHasTheMoneyOfTheLast(t *testing.T) {
 		checkPaid(t, m.ledger)
 	})
 }
+
+// TestEscrowIsReadWithTheLease: while a lane's first candidate thinks its question over, its last
+// lease ends, and another lane reads the escrow. What that lease leaves is then free, and not
+// counted as freed once more.
+func TestEscrowIsReadWithTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		m.ledger.MaxTotal = 1_000_000
+		m.offer(1, 1000)
+		m.offer(4, 1000)
+		j := m.submitSpec(replicas(2))
+		for slot := range 2 {
+			m.tell(j.ID, slot, scheduler.Running, 0)
+		}
+		first := *m.read(j.ID).Runs[0].Current()
+		m.hosts.OnAsk = func(h scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
+			if h.Name == "host-2" && a.Terms.Slot == 0 {
+				time.Sleep(4 * time.Second)
+				return scheduler.ErrDeclined
+			}
+			return nil
+		}
+		m.offer(2, 500)
+		m.offer(3, 2000)
+		m.evict(j.ID, first, time.Now().Add(10*time.Minute))
+		time.Sleep(time.Second)
+		if err := m.ledger.EndLease(t.Context(), first.Lease.ID); err != nil {
+			t.Fatal(err)
+		}
+		m.tell(j.ID, 1, scheduler.Ended, scheduler.Failed) // and is placed again
+		time.Sleep(30 * time.Second)
+		total := uint64(0)
+		for slot, r := range m.read(j.ID).Runs {
+			a := r.Current()
+			if a == nil || !a.Placed || a.State == scheduler.Ended {
+				t.Fatalf("lane %d is %s: %s", slot, r.State, r.Reason)
+			}
+			for _, tried := range r.Attempts {
+				if tried.End == scheduler.Refused {
+					t.Errorf("lane %d: the chain refused it: %s", slot, tried.Reason)
+				}
+			}
+			total += uint64(a.Lease.Lease.Budget)
+		}
+		if total < 990_000 || total > 1_000_000 {
+			t.Errorf("the lanes have %d", total)
+		}
+		checkPaid(t, m.ledger)
+	})
+}

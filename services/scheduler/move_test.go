@@ -1,0 +1,156 @@
+package scheduler_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/services/scheduler"
+)
+
+// TestMovesGoWell drives lanes through random evictions, told ahead or not, silences, declines,
+// refusals, lost answers, failing writes and restarts of the scheduler. At no time are two leases
+// of a lane open; and once the trouble is over each lane has one again, the newest on the chain.
+func TestMovesGoWell(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				moves(t, rand.New(rand.NewPCG(seed, 3)))
+			})
+		})
+	}
+}
+
+const movedLanes = 3
+
+func moves(t *testing.T, r *rand.Rand) {
+	m := newMarket(t)
+	defer func() { m.stop() }()
+	m.ledger.MaxTotal = 1_000_000
+	j := m.submitSpec(func(s *scheduler.Spec) {
+		s.Lanes, s.Always, s.LostAfter = movedLanes, true, 2*time.Minute
+		s.Keep = []scheduler.Keep{scheduler.KeepReplacement, scheduler.KeepBest}[r.IntN(2)]
+	})
+	for range 40 {
+		m.trouble(r)
+		for n := byte(1); n <= 5; n++ {
+			if r.IntN(3) > 0 {
+				m.offer(n, uint64(n)*1000)
+			}
+		}
+		m.somebodyTells(r, j.ID)
+		if r.IntN(10) == 0 {
+			m.stop()
+			m.start()
+		}
+		if open := m.ledger.Open(); open > movedLanes {
+			t.Fatalf("%d leases are open", open)
+		}
+		time.Sleep(time.Duration(r.IntN(40)) * time.Second)
+		synctest.Wait()
+	}
+	m.ledger.Fail, m.ledger.FailAfter, m.store.Fail, m.hosts.OnAsk = nil, nil, nil, nil
+	m.hosts.OnDeliver = nil
+	for range 12 {
+		m.offers(time.Minute, 1, 2, 3, 4, 5)
+		for slot, run := range m.read(j.ID).Runs {
+			if run.State == scheduler.Leased {
+				m.tell(j.ID, slot, scheduler.Running, 0)
+			}
+		}
+	}
+	checkPaid(t, m.ledger)
+	m.checkMoved(j.ID)
+}
+
+// trouble is what goes wrong from now on, most of it once.
+func (m *market) trouble(r *rand.Rand) {
+	lost := errors.New("lost")
+	silent := fmt.Sprintf("host-%d", 1+r.IntN(9))
+	m.ledger.Fail, m.ledger.FailAfter, m.store.Fail, m.hosts.OnAsk = nil, nil, nil, nil
+	m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
+		if h.Name == silent {
+			return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+		}
+		return nil
+	}
+	switch r.IntN(12) {
+	case 0:
+		m.ledger.Fail = once("PlaceLease", lost)
+	case 1:
+		m.ledger.FailAfter = once("PlaceLease", lost)
+	case 2:
+		m.ledger.Fail = once("PlaceLease", scheduler.ErrLeaseRefused)
+	case 3:
+		m.ledger.Fail = once("PlaceLease", scheduler.ErrNotPlaced)
+	case 4:
+		m.ledger.Fail = once("EndLease", lost)
+	case 5:
+		done := false
+		m.store.Fail = func(scheduler.Change) error {
+			if done {
+				return nil
+			}
+			done = true
+			return lost
+		}
+	case 6:
+		m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
+			return scheduler.ErrDeclined
+		}
+	}
+}
+
+// somebodyTells has the host of a lane say something of its newest attempt.
+func (m *market) somebodyTells(r *rand.Rand, id job.ID) {
+	run := m.read(id).Runs[r.IntN(movedLanes)]
+	a := run.Current()
+	if a == nil || a.State == scheduler.Ended || !a.Placed {
+		return
+	}
+	rep := scheduler.Report{
+		Job: id, Run: run.ID, Attempt: a.ID, Executor: a.Host.Executor, State: scheduler.Running,
+		Reason: "running", Time: time.Now(), Ran: true, Raw: []byte(time.Now().String()),
+	}
+	switch r.IntN(4) {
+	case 0:
+		rep.EvictAt = time.Now().Add(time.Duration(r.IntN(600)) * time.Second)
+	case 1:
+		if !a.EvictAt.IsZero() || r.IntN(3) == 0 {
+			rep.State, rep.End = scheduler.Ended, scheduler.Evicted
+		}
+	}
+	if err := m.engine.Report(m.t.Context(), rep); err != nil && m.store.Fail == nil {
+		m.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// checkMoved tests that every lane has exactly one lease that runs, of its newest attempt.
+func (m *market) checkMoved(id job.ID) {
+	m.t.Helper()
+	for slot, run := range m.read(id).Runs {
+		a := run.Current()
+		if a == nil || a.State == scheduler.Ended || !a.Placed || a.Lease.Lease.Epoch != run.Epoch {
+			m.t.Errorf("lane %d is %s after the trouble: %s; %+v", slot, run.State, run.Reason, a)
+			continue
+		}
+		state, err := m.ledger.Lease(m.t.Context(), a.Lease.ID)
+		if err != nil || !state.Ended.IsZero() {
+			m.t.Errorf("lane %d: its lease ended %v, %v", slot, state.Ended, err)
+		}
+		for _, other := range run.Attempts {
+			if other.ID != a.ID && other.State != scheduler.Ended {
+				m.t.Errorf("lane %d has another attempt that is %s", slot, other.State)
+			}
+		}
+	}
+	if open := m.ledger.Open(); open != movedLanes {
+		m.t.Errorf("%d leases are open, want %d", open, movedLanes)
+	}
+}
