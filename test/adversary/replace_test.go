@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/executor"
@@ -89,6 +90,41 @@ func TestDrainedOnARealChain(t *testing.T) {
 			if beyond := s.handedOver(before[i], after[i]); beyond != 0 {
 				t.Errorf("lane %d: %d grains were paid for time that was not its own", i, beyond)
 			}
+		}
+	})
+}
+
+// TestToppedUpOnARealChain: an always job uses up what its escrow may pay, waits, and goes on when
+// its owner adds money and lets the escrow pay it.
+func TestToppedUpOnARealChain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStreet(t)
+		defer s.h.close()
+		e, _ := s.h.chain.State().Escrow(s.h.escrow)
+		terms := e.Terms
+		terms.MaxTotal = 180 * fromHost // what it uses in a quarter of an hour
+		s.h.do(owner, &tx.SetTerms{Escrow: s.h.escrow, Terms: terms})
+		s.submit(func(spec *scheduler.Spec) {})
+		first := s.await(1)
+		s.pass(40 * time.Minute)
+		j, err := s.engine.Job(t.Context(), s.h.n.Accounts[owner], subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := j.Current()
+		if r.State != scheduler.Pending || !strings.Contains(r.Reason, "exhausted: ") {
+			t.Errorf("without money it is %s: %s", r.State, r.Reason)
+		}
+		leases := len(r.Attempts)
+		terms.MaxTotal *= 2
+		s.h.do(owner, &tx.TopUp{Escrow: s.h.escrow, Amount: block.UCN})
+		s.h.do(owner, &tx.SetTerms{Escrow: s.h.escrow, Terms: terms})
+		added := time.Now()
+		if a := s.await(leases + 1); a.ID == first.ID || time.Since(added) > 2*time.Minute {
+			t.Errorf("after %v it runs as %s", time.Since(added), a.Host.Name)
+		}
+		if e, _ = s.h.chain.State().Escrow(s.h.escrow); e.Paid+e.Reserved > terms.MaxTotal {
+			t.Errorf("%d are paid and %d reserved, the terms say %d", e.Paid, e.Reserved, terms.MaxTotal)
 		}
 	})
 }
