@@ -89,14 +89,22 @@ func (p *purses) close(held *purse) {
 // read returns the escrow as it stands, or stood a moment ago while leases are on their way, and
 // which reading that is.
 func (p *purse) read(ctx context.Context, e *Engine) (Escrow, uint64, error) {
+	fresh := func() bool {
+		age := e.deps.Now().Sub(p.at)
+		return age >= 0 && age < purseLife
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.needed++
-	for p.reading || p.landing > 0 {
-		if age := e.deps.Now().Sub(p.at); age >= 0 && age < purseLife {
+	for waited := false; ; waited = true {
+		busy := p.reading || p.landing > 0
+		if (busy || waited) && fresh() {
 			p.needed--
 			p.changed.Broadcast()
 			return p.escrow, p.version, nil
+		}
+		if !busy {
+			break
 		}
 		p.changed.Wait()
 	}

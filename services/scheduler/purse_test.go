@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -201,5 +202,37 @@ func TestEscrowIsReadWithTheLease(t *testing.T) {
 			t.Errorf("the lanes have %d", total)
 		}
 		checkPaid(t, m.ledger)
+	})
+}
+
+// TestLanesReadTogether: lanes that come at one moment share a reading of the escrow.
+func TestLanesReadTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		m.ledger.MaxTotal = 1_000_000
+		var reads atomic.Int32
+		m.ledger.Fail = func(method string) error {
+			if method == "Escrow" {
+				reads.Add(1)
+				time.Sleep(50 * time.Millisecond)
+			}
+			return nil
+		}
+		const lanes = 20
+		j := m.submitSpec(replicas(lanes))
+		reads.Store(0)
+		for n := range byte(lanes) {
+			m.offer(n+1, 1000)
+		}
+		time.Sleep(5 * time.Second)
+		for _, r := range m.read(j.ID).Runs {
+			if a := r.Current(); a == nil || a.Lease.Lease.Budget != 1_000_000/lanes {
+				t.Fatalf("lane %d: %+v", r.Slot, a)
+			}
+		}
+		if n := reads.Load(); n > lanes/2 {
+			t.Errorf("%d lanes read the escrow %d times", lanes, n)
+		}
 	})
 }
