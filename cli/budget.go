@@ -35,12 +35,15 @@ withdraw and close work as on every escrow.`,
 	f := cmd.Flags()
 	f.Var(&o.rate, "max-rate", "the most that may be spent per hour")
 	f.Var(&o.total, "max-total", "the most that may be spent in all (default: AMOUNT)")
-	f.Var(&o.floor, "floor", "below this nothing is spent")
+	f.Var(&o.floor, "floor", "what is left at least; the owner can withdraw it")
 	f.StringArrayVar(&o.payees, "payee", nil, "account that may be paid, up to 64 (default: any)")
 	f.DurationVar(&o.life, "for", 30*24*time.Hour, "when it expires, from now on")
 	cmd.RunE = a.session(withKey, func(ctx context.Context, l *link, list []string) error {
-		operation, err := o.open(list, l.Now())
+		operation, err := o.open(list)
 		if err != nil {
+			return err
+		}
+		if operation.Terms.Expires, err = l.ExpiresIn(ctx, o.life); err != nil {
 			return err
 		}
 		r, err := l.Sender.Send(ctx, operation)
@@ -55,7 +58,8 @@ withdraw and close work as on every escrow.`,
 	return a.byDelegate(cmd)
 }
 
-func (o *budgetOptions) open(list []string, now time.Time) (*tx.OpenEscrow, error) {
+// open is the budget without its expires.
+func (o *budgetOptions) open(list []string) (*tx.OpenEscrow, error) {
 	job, err := parseJob(list[0])
 	if err != nil {
 		return nil, err
@@ -71,7 +75,7 @@ func (o *budgetOptions) open(list []string, now time.Time) (*tx.OpenEscrow, erro
 		Purpose: chainv1.Purpose_PURPOSE_BUDGET, Subject: job[:], Amount: tx.Grains(sum),
 		Terms: tx.Terms{
 			MaxRate: tx.GrainsPerHour(o.rate), MaxTotal: tx.Grains(o.total),
-			Floor: tx.Grains(o.floor), Expires: tx.Millis(now.Add(max(o.life, 0)).UnixMilli()),
+			Floor: tx.Grains(o.floor),
 		},
 	}
 	if o.total == 0 {

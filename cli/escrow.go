@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/united-containers/ucn/chain/state"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/jobrun"
@@ -36,8 +38,11 @@ type escrowResult struct {
 	Leases     uint32        `json:"leases"`
 	Assigner   string        `json:"assigner,omitempty"`
 	Payees     []string      `json:"payees,omitempty"`
-	Expires    uint64        `json:"expires_ms"`
-	Height     uint64        `json:"height"`
+	Secured    amount.Amount `json:"secured,omitempty"`
+	// By the chain's accrual clock, and when that comes at the earliest; 0 of bonds.
+	ExpiresAccrual uint64 `json:"expires_accrual_ms,omitempty"`
+	Expires        uint64 `json:"expires_ms"`
+	Height         uint64 `json:"height"`
 	// Block time, ms; with a proof only.
 	Time   uint64 `json:"time_ms,omitempty"`
 	Proven bool   `json:"proof_verified"`
@@ -92,6 +97,7 @@ func (a *app) escrowGet() *cobra.Command {
 			}
 			result := newEscrowResult(escrow, true, &held, answer.GetHeight())
 			result.Unreserved = amount.Amount(answer.GetUnreserved())
+			result.at(&held, tx.Millis(answer.GetNow()), tx.Millis(answer.GetAccrual()))
 			return a.emit(result, result.print)
 		}),
 	}
@@ -134,7 +140,7 @@ func newEscrowResult(
 	r.Job = bytesText(id.Job, e.Subject)
 	r.Balance, r.Reserved, r.Paid = amount.Amount(e.Balance), amount.Amount(e.Reserved),
 		amount.Amount(e.Paid)
-	r.Lock, r.Leases, r.Expires = amount.Amount(e.Lock), e.Live, uint64(e.Terms.Expires)
+	r.Lock, r.Leases = amount.Amount(e.Lock), e.Live
 	r.MaxTotal, r.MaxRate = amount.Amount(e.Terms.MaxTotal), amount.Amount(e.Terms.MaxRate)
 	r.Trust, r.Floor = amount.Amount(e.Terms.Trust), amount.Amount(e.Terms.Floor)
 	if !e.Terms.Assigner.IsZero() {
@@ -144,6 +150,17 @@ func newEscrowResult(
 		r.Payees = append(r.Payees, accountText(payee))
 	}
 	return r
+}
+
+// at adds what depends on where the chain's clocks stand.
+func (r *escrowResult) at(e *tx.Escrow, now, accrual tx.Millis) {
+	r.Secured = amount.Amount(state.Secured(e, accrual))
+	if expires := e.Terms.Expires; expires != 0 {
+		r.ExpiresAccrual, r.Expires = uint64(expires), uint64(expires)
+		if lag := now - accrual; accrual <= now && expires <= math.MaxUint64-lag {
+			r.Expires = uint64(expires + lag)
+		}
+	}
 }
 
 func (r *escrowResult) print(w io.Writer) {
@@ -168,8 +185,14 @@ func (r *escrowResult) printHeld(w io.Writer) {
 	printf(w, "free\t%s\npaid so far\t%s of at most %s\nrate\tat most %s per hour\n",
 		amount.Text(r.Unreserved), amount.Text(r.Paid), amount.Text(r.MaxTotal),
 		amount.Text(r.MaxRate))
-	printf(w, "trust\t%s beyond what is acknowledged\ndeposit\t%s\nexpires\t%s\n",
-		amount.Text(r.Trust), amount.Text(r.Lock), stamp(r.Expires))
+	printf(w, "trust\t%s beyond what is acknowledged\ndeposit\t%s\n", amount.Text(r.Trust),
+		amount.Text(r.Lock))
+	if r.Secured > 0 {
+		printf(w, "secures\t%s\n", amount.Text(r.Secured))
+	}
+	if r.Expires > 0 {
+		printf(w, "expires\t%s, or later if the chain rests\n", stamp(r.Expires))
+	}
 	for _, payee := range r.Payees {
 		printf(w, "may be paid\t%s\n", payee)
 	}
@@ -178,7 +201,7 @@ func (r *escrowResult) printHeld(w io.Writer) {
 func (a *app) escrowTopUp() *cobra.Command {
 	raise := false
 	cmd := a.byDelegate(&cobra.Command{
-		Use: "topup ESCROW AMOUNT", Short: "Add money to an escrow; anyone may",
+		Use: "topup ESCROW AMOUNT", Short: "Add money to an escrow; anyone may, to a bond its owner",
 		Long: `Add money to an escrow. Anyone may. An escrow pays no more in all than its terms say, so
 its owner gives --raise to let it pay the amount, too: an always job that waits because its money is
 used up then goes on within a minute or so.`,

@@ -130,6 +130,7 @@ func (r *stateResult) show(p *leafProof, trust proof.Trust) (h block.Header, err
 		if err == nil {
 			r.Escrow = newEscrowResult(id, leaf.Exists, &leaf.Value, leaf.Header.Height)
 			r.Escrow.Unreserved = amount.Amount(state.Unreserved(&leaf.Value, leaf.Header.Accrual))
+			r.Escrow.at(&leaf.Value, leaf.Header.Time, leaf.Header.Accrual)
 			r.Escrow.Proven = true
 		}
 		return leaf.Header, err

@@ -84,7 +84,8 @@ func TestBudget(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &sent); err != nil || sent.Escrow == "" {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if out := u.must("escrow", "get", sent.Escrow); !strings.Contains(out, "budget") {
+	if out := u.must("escrow", "get", sent.Escrow); !strings.Contains(out, "budget") ||
+		!strings.Contains(out, "or later if the chain rests") {
 		t.Errorf("shown as %s", out)
 	}
 	total := func() (shown struct {

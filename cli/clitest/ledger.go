@@ -164,7 +164,7 @@ func (l *Ledger) GetChain(context.Context, *ledgerv1.GetChainRequest) (
 		Genesis: l.Genesis.PB(), Anchor: anchor[:], Head: head.Header.PB(), HeadHash: hash[:],
 		Certificate: head.Certificate.PB(), Validators: l.Genesis.Validators.PB(),
 		OperationFee: uint64(prices.Operation), ByteFee: uint64(prices.Byte), Trust: "a test",
-		Now: uint64(time.Now().UnixMilli()),
+		Now: uint64(time.Now().UnixMilli()), Accrual: uint64(head.Header.Accrual),
 	}, nil
 }
 
@@ -219,6 +219,8 @@ func (l *Ledger) GetEscrow(_ context.Context, r *ledgerv1.GetEscrowRequest) (
 	out := &ledgerv1.GetEscrowResponse{
 		Id: r.GetEscrow(), Height: uint64(len(l.blocks) - 1),
 		Unreserved: uint64(l.state.Unreserved(id, l.state.Head().Accrual)),
+		Secured:    uint64(state.Secured(&escrow, l.state.Head().Accrual)),
+		Now:        uint64(l.state.Head().Time), Accrual: uint64(l.state.Head().Accrual),
 	}
 	if ok {
 		out.Escrow = escrow.PB()

@@ -195,11 +195,14 @@ func (r *Runner) terms(ctx context.Context, e *errand, detach bool) (tx.Terms, e
 	if run == 0 {
 		run = endless
 	}
-	expires := r.Session.Now().Add(run + claimWindow + queueTime)
+	expires, err := r.Session.ExpiresIn(ctx, run+claimWindow+queueTime)
+	if err != nil {
+		return tx.Terms{}, err
+	}
 	return tx.Terms{
 		MaxRate: maxRate, MaxTotal: total, Trust: tx.Grains(trust),
 		AckKeys: []sig.PublicKey{e.key.Public()}, Assigner: assigner,
-		Expires: tx.Millis(expires.UnixMilli()),
+		Expires: expires,
 	}, nil
 }
 

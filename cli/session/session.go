@@ -275,6 +275,17 @@ func (s *Session) Genesis(ctx context.Context) (*block.Genesis, error) {
 	return g, nil
 }
 
+// ExpiresIn returns the expires of an escrow that shall live so long from now on. It is a point of
+// the chain's accrual clock, which stands while the chain rests.
+func (s *Session) ExpiresIn(ctx context.Context, life time.Duration) (tx.Millis, error) {
+	r, err := s.Ledger.GetChain(ctx, &ledgerv1.GetChainRequest{Chain: s.Chain})
+	if err != nil {
+		return 0, fmt.Errorf("read the chain's clocks: %w", err)
+	}
+	accrual := tx.Millis(max(r.GetAccrual(), r.GetHead().GetAccrual()))
+	return accrual + tx.Millis(max(life, 0).Milliseconds()), nil
+}
+
 // Balance returns what an account can spend; 0 for one that does not exist.
 func (s *Session) Balance(ctx context.Context, account sig.AccountID) (tx.Grains, error) {
 	r, err := s.Ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{

@@ -70,9 +70,15 @@ func (c *Chain) PendingNonce(id sig.AccountID, number uint32) uint64 {
 
 // Accrual returns where the accrual clock would stand in a block made now.
 func (c *Chain) Accrual() tx.Millis {
+	_, accrual := c.Clocks()
+	return accrual
+}
+
+// Clocks returns where both clocks would stand in a block made now.
+func (c *Chain) Clocks() (now, accrual tx.Millis) {
 	h := c.Tip().Header
-	now := max(h.Time, tx.Millis(max(c.clock().UnixMilli(), 0)))
-	return block.NextAccrual(&h, now, tx.Millis(c.genesis.Params.MaxStep))
+	now = max(h.Time, tx.Millis(max(c.clock().UnixMilli(), 0)))
+	return now, block.NextAccrual(&h, now, tx.Millis(c.genesis.Params.MaxStep))
 }
 
 // Known is a committed transaction.

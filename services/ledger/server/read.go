@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/state"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/kit/fault"
 	textid "github.com/united-containers/ucn/kit/id"
@@ -22,11 +23,12 @@ func (s *Server) GetChain(_ context.Context, r *ledgerv1.GetChainRequest) (
 		return nil, err
 	}
 	anchor, tip, prices := c.Anchor(), c.Tip(), c.State().Prices()
+	now, accrual := c.Clocks()
 	return &ledgerv1.GetChainResponse{
 		Genesis: c.Genesis().PB(), Anchor: anchor[:], Head: tip.Header.PB(), HeadHash: tip.Hash[:],
 		Certificate: tip.Certificate.PB(), Validators: c.Genesis().Validators.PB(),
 		OperationFee: uint64(prices.Operation), ByteFee: uint64(prices.Byte), Trust: trust(c),
-		Now: uint64(c.Now()),
+		Now: uint64(now), Accrual: uint64(accrual),
 	}, nil
 }
 
@@ -101,9 +103,13 @@ func (s *Server) GetEscrow(ctx context.Context, r *ledgerv1.GetEscrowRequest) (
 	if err != nil {
 		return nil, err
 	}
+	now, accrual := c.Clocks()
+	found, ok := c.State().Escrow(escrow)
 	out := &ledgerv1.GetEscrowResponse{
 		Id: escrow[:], Height: c.State().Head().Height,
-		Unreserved: uint64(c.State().Unreserved(escrow, c.Accrual())),
+		Unreserved: uint64(state.Unreserved(&found, accrual)),
+		Secured:    uint64(state.Secured(&found, accrual)),
+		Now:        uint64(now), Accrual: uint64(accrual),
 	}
 	if r.GetProve() {
 		proven, err := c.ProveEscrow(ctx, escrow)
@@ -116,7 +122,6 @@ func (s *Server) GetEscrow(ctx context.Context, r *ledgerv1.GetEscrowRequest) (
 		}
 		return out, err
 	}
-	found, ok := c.State().Escrow(escrow)
 	if !ok {
 		return nil, notFound("escrow", r.GetEscrow())
 	}

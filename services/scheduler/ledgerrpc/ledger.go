@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/united-containers/ucn/chain/sig"
@@ -55,7 +56,7 @@ func (l *Ledger) Escrow(ctx context.Context, id tx.EscrowID) (scheduler.Escrow, 
 		MaxRate: uint64(s.Terms.MaxRate), Rate: uint64(s.Rate),
 		MaxTotal: uint64(s.Terms.MaxTotal), Used: uint64(s.Paid) + uint64(s.Reserved),
 		Trust: uint64(s.Terms.Trust), Risk: uint64(s.Risk),
-		Expires: timeOf(uint64(s.Terms.Expires)),
+		Expires: timeOf(dateOf(uint64(s.Terms.Expires), r.GetNow(), r.GetAccrual())),
 	}
 	if len(s.Subject) == len(out.Subject) {
 		out.Subject = [32]byte(s.Subject)
@@ -120,6 +121,18 @@ func (l *Ledger) Leases(
 
 // maxTime is the last time that is told apart, in the year 9999, so that it can be written down.
 const maxTime = 253_402_300_799_000
+
+// dateOf is when an accrual comes, if blocks go on from now: the chain's clocks stand at now and
+// accrual. It can only come later.
+func dateOf(at, now, accrual uint64) uint64 {
+	switch {
+	case accrual == 0 || now < accrual:
+		return at
+	case at > math.MaxUint64-(now-accrual):
+		return math.MaxUint64
+	}
+	return at + (now - accrual)
+}
 
 func timeOf(ms uint64) time.Time { return time.UnixMilli(int64(min(ms, maxTime))) }
 

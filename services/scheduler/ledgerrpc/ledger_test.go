@@ -240,6 +240,17 @@ func TestReads(t *testing.T) {
 		state.Leaf.Lease.Slot != 7 {
 		t.Errorf("Lease = %+v, %v", state, err)
 	}
+	// The accrual clock is 40 s behind: what expires by it at 100 s does so at 140 s.
+	f.escrow.Escrow.Terms.Expires, f.escrow.Now, f.escrow.Accrual = 100_000, 90_000, 50_000
+	if got, err = l.Escrow(t.Context(), tx.EscrowID{1}); err != nil ||
+		got.Expires.UnixMilli() != 140_000 {
+		t.Errorf("Escrow expires at %v, %v", got.Expires, err)
+	}
+	f.escrow.Escrow.Terms.Expires = math.MaxUint64
+	if got, err = l.Escrow(t.Context(), tx.EscrowID{1}); err != nil ||
+		got.Expires.Before(time.UnixMilli(1<<40)) {
+		t.Errorf("an escrow that never expires does so at %v, %v", got.Expires, err)
+	}
 	f.escrow.Escrow.Owner = owner[1:]
 	if _, err := l.Escrow(t.Context(), tx.EscrowID{1}); err == nil {
 		t.Error("an owner of 31 bytes is believed")

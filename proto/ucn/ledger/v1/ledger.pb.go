@@ -399,7 +399,11 @@ type GetChainResponse struct {
 	Trust string `protobuf:"bytes,9,opt,name=trust,proto3" json:"trust,omitempty"`
 	// The time that a block made now would have, Unix milliseconds: valid_until is judged by it. The
 	// head's may be long ago when nothing happens. 0: a ledger that does not tell.
-	Now           uint64 `protobuf:"varint,10,opt,name=now,proto3" json:"now,omitempty"`
+	Now uint64 `protobuf:"varint,10,opt,name=now,proto3" json:"now,omitempty"`
+	// Where the accrual clock would stand in that block, ms: expires is judged by it. What happens at
+	// an accrual of a happens at now + a - accrual, or later if the chain rests meanwhile. 0: a ledger
+	// that does not tell.
+	Accrual       uint64 `protobuf:"varint,11,opt,name=accrual,proto3" json:"accrual,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +504,13 @@ func (x *GetChainResponse) GetTrust() string {
 func (x *GetChainResponse) GetNow() uint64 {
 	if x != nil {
 		return x.Now
+	}
+	return 0
+}
+
+func (x *GetChainResponse) GetAccrual() uint64 {
+	if x != nil {
+		return x.Accrual
 	}
 	return 0
 }
@@ -1058,7 +1069,13 @@ type GetEscrowResponse struct {
 	// Balance minus reserved minus what has burned by now, grains.
 	Unreserved uint64 `protobuf:"varint,4,opt,name=unreserved,proto3" json:"unreserved,omitempty"`
 	// Set when asked for. With it, an escrow that does not exist is answered by escrow absent.
-	Proof         *v1.AccountProof `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
+	Proof *v1.AccountProof `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
+	// Both clocks as a block made now would have them, ms: see GetChainResponse.
+	Now     uint64 `protobuf:"varint,6,opt,name=now,proto3" json:"now,omitempty"`
+	Accrual uint64 `protobuf:"varint,7,opt,name=accrual,proto3" json:"accrual,omitempty"`
+	// What a bond or guarantee secures now, grains: the balance less what notice was given for that has
+	// not lapsed. 0 of other escrows.
+	Secured       uint64 `protobuf:"varint,8,opt,name=secured,proto3" json:"secured,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1126,6 +1143,27 @@ func (x *GetEscrowResponse) GetProof() *v1.AccountProof {
 		return x.Proof
 	}
 	return nil
+}
+
+func (x *GetEscrowResponse) GetNow() uint64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+func (x *GetEscrowResponse) GetAccrual() uint64 {
+	if x != nil {
+		return x.Accrual
+	}
+	return 0
+}
+
+func (x *GetEscrowResponse) GetSecured() uint64 {
+	if x != nil {
+		return x.Secured
+	}
+	return 0
 }
 
 type GetLeaseRequest struct {
@@ -4010,7 +4048,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\n" +
 	"\x1aucn/ledger/v1/ledger.proto\x12\rucn.ledger.v1\x1a\x1aucn/chain/v1/account.proto\x1a\x18ucn/chain/v1/block.proto\x1a\x19ucn/chain/v1/escrow.proto\x1a\x1eucn/chain/v1/transaction.proto\"'\n" +
 	"\x0fGetChainRequest\x12\x14\n" +
-	"\x05chain\x18\x01 \x01(\tR\x05chain\"\x83\x03\n" +
+	"\x05chain\x18\x01 \x01(\tR\x05chain\"\x9d\x03\n" +
 	"\x10GetChainResponse\x12/\n" +
 	"\agenesis\x18\x01 \x01(\v2\x15.ucn.chain.v1.GenesisR\agenesis\x12\x16\n" +
 	"\x06anchor\x18\x02 \x01(\fR\x06anchor\x12(\n" +
@@ -4024,7 +4062,8 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\bbyte_fee\x18\b \x01(\x04R\abyteFee\x12\x14\n" +
 	"\x05trust\x18\t \x01(\tR\x05trust\x12\x10\n" +
 	"\x03now\x18\n" +
-	" \x01(\x04R\x03now\"t\n" +
+	" \x01(\x04R\x03now\x12\x18\n" +
+	"\aaccrual\x18\v \x01(\x04R\aaccrual\"t\n" +
 	"\rSubmitRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12 \n" +
 	"\vtransaction\x18\x02 \x01(\fR\vtransaction\x12+\n" +
@@ -4062,7 +4101,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x10GetEscrowRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
 	"\x06escrow\x18\x02 \x01(\fR\x06escrow\x12\x14\n" +
-	"\x05prove\x18\x03 \x01(\bR\x05prove\"\xbb\x01\n" +
+	"\x05prove\x18\x03 \x01(\bR\x05prove\"\x81\x02\n" +
 	"\x11GetEscrowResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12,\n" +
 	"\x06escrow\x18\x02 \x01(\v2\x14.ucn.chain.v1.EscrowR\x06escrow\x12\x16\n" +
@@ -4070,7 +4109,10 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\n" +
 	"unreserved\x18\x04 \x01(\x04R\n" +
 	"unreserved\x120\n" +
-	"\x05proof\x18\x05 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"S\n" +
+	"\x05proof\x18\x05 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\x12\x10\n" +
+	"\x03now\x18\x06 \x01(\x04R\x03now\x12\x18\n" +
+	"\aaccrual\x18\a \x01(\x04R\aaccrual\x12\x18\n" +
+	"\asecured\x18\b \x01(\x04R\asecured\"S\n" +
 	"\x0fGetLeaseRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\fR\x05lease\x12\x14\n" +
