@@ -186,16 +186,22 @@ func (a *Agent) adopt(ctx context.Context) error {
 		a.deps.Log.InfoContext(ctx, "attempt adopted", "attempt", t.id,
 			"state", records[i].Phase.State(), "container", t.container != nil)
 	}
-	for id, c := range containers {
-		a.deps.Log.WarnContext(ctx, "removing a container that no attempt knows", "attempt", id)
-		if err := c.Remove(ctx); err != nil {
-			return fmt.Errorf("remove stray container %s: %w", id, err)
-		}
-	}
+	a.lives.Go(func() { a.removeStrays(ctx, containers) })
 	for _, t := range a.snapshot() {
 		a.start(t)
 	}
 	return nil
+}
+
+// removeStrays removes containers that nobody knows. One that cannot be removed keeps nobody from
+// working: the next life tries again.
+func (a *Agent) removeStrays(ctx context.Context, containers map[AttemptID]Container) {
+	for id, c := range containers {
+		a.deps.Log.WarnContext(ctx, "removing a container that no attempt knows", "attempt", id)
+		if err := c.Remove(ctx); err != nil && ctx.Err() == nil {
+			a.deps.Log.ErrorContext(ctx, "cannot remove it", "attempt", id, "error", err)
+		}
+	}
 }
 
 // enter makes the attempt known and reserves what it needs. An adopted one, which has no backing,

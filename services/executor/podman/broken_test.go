@@ -26,7 +26,12 @@ func TestEngineBreaks(t *testing.T) {
 		break // it is ready
 	}
 	s, works := d.i.service, d.i.tools.podman
-	d.i.tools.podman = "/nowhere/podman"
+	usePodman := func(path string) {
+		s.mu.Lock() // under which it is read
+		defer s.mu.Unlock()
+		d.i.tools.podman = path
+	}
+	usePodman("/nowhere/podman")
 	if err := s.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -53,5 +58,5 @@ func TestEngineBreaks(t *testing.T) {
 	if e := <-exits; e.Kind != executor.ExitStopped || !e.Stopped {
 		t.Errorf("exit %+v", e)
 	}
-	d.i.tools.podman = works
+	usePodman(works)
 }

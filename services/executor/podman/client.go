@@ -10,8 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/united-containers/ucn/services/executor"
 )
 
 // maxAnswer bounds an answer of the service that is not streamed.
@@ -40,15 +43,52 @@ func status(err error) int {
 // client speaks libpod's REST interface over a unix socket. It starts the service through ensure
 // when nobody listens, and then tries once more: the request had not left. A question is asked once
 // more, too, when the service ends over it.
+//
+// The engine can hang over one container, with its lock held, for ever. So every call has a limit
+// of its own, whatever its caller's is, and ends the service when that is over: the lock goes with
+// it, and containers go on.
 type client struct {
 	http   *http.Client
 	ensure func(ctx context.Context) error
+	abort  func(since time.Time) // ends the service that hangs, unless it is younger
+	limit  time.Duration         // for an answer to what has none of its own
+
+	mu     sync.Mutex // guards what follows
+	closed bool
+	calls  sync.WaitGroup
+	life   context.Context // ends with close
+	end    context.CancelFunc
 }
+
+// Limits of calls to the engine.
+const (
+	callLimit   = 2 * time.Minute
+	createLimit = 10 * time.Minute // it may have to give every file of an image to other users
+	pingLimit   = 10 * time.Second
+)
+
+// errHung says that the engine did not answer within the limit. The service was ended for it.
+var errHung = errors.New("podman hangs")
 
 // request says what is asked of the service.
 type request struct {
 	method, path string
 	query        url.Values
+	limit        time.Duration // 0: the client's
+}
+
+func get(path string) request    { return request{method: http.MethodGet, path: path} }
+func post(path string) request   { return request{method: http.MethodPost, path: path} }
+func remove(path string) request { return request{method: http.MethodDelete, path: path} }
+
+func (r request) with(q url.Values) request {
+	r.query = q
+	return r
+}
+
+func (r request) within(limit time.Duration) request {
+	r.limit = limit
+	return r
 }
 
 // Connections to the service that are kept, and for how long: an open one keeps the service awake.
@@ -57,10 +97,12 @@ const (
 	idleConn     = 10 * time.Second
 )
 
-// newClient makes a client of the socket. ensure must be set before the first call.
+// newClient makes a client of the socket. ensure and abort must be set before the first call.
 func newClient(socket string) *client {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
-	return &client{http: &http.Client{Transport: &http.Transport{
+	life, end := context.WithCancel(context.Background())
+	c := &client{limit: callLimit, life: life, end: end}
+	c.http = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", socket)
 		},
@@ -68,7 +110,8 @@ func newClient(socket string) *client {
 		MaxIdleConnsPerHost: maxIdleConns,
 		IdleConnTimeout:     idleConn,
 		DisableCompression:  true,
-	}}}
+	}}
+	return c
 }
 
 // noService tells that nobody listens on the socket.
@@ -82,7 +125,19 @@ func serviceEnded(err error) bool {
 		errors.Is(err, io.EOF)
 }
 
-// call sends in as JSON, if not nil, and decodes the answer into out, if not nil.
+// close ends the calls that nobody waits for any more, and all others.
+func (c *client) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.end()
+	c.calls.Wait()
+	c.http.CloseIdleConnections()
+}
+
+// call sends in as JSON, if not nil, and decodes the answer into out, if not nil. When ctx ends,
+// the call goes on without its caller: the engine does not hear that nobody waits, and whether it
+// hangs must be seen all the same.
 func (c *client) call(ctx context.Context, r request, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -91,29 +146,85 @@ func (c *client) call(ctx context.Context, r request, in, out any) error {
 			return fmt.Errorf("encoding for podman: %w", err)
 		}
 	}
-	req := func() (*http.Response, error) {
-		return c.send(ctx, r, "application/json", bytes.NewReader(body))
+	type answered struct {
+		body []byte
+		err  error
 	}
-	res, err := req()
-	if noService(err) || r.method == http.MethodGet && serviceEnded(err) {
-		if err := c.ensure(ctx); err != nil {
-			return err
+	got := make(chan answered, 1)
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return executor.ErrClosed
+	}
+	c.calls.Go(func() {
+		b, err := c.attend(context.WithoutCancel(ctx), r, body)
+		got <- answered{b, err}
+	})
+	c.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("asking podman: %w", ctx.Err())
+	case a := <-got:
+		if a.err != nil {
+			return a.err
 		}
-		res, err = req()
+		return decode(a.body, out)
 	}
-	if err != nil {
-		return fmt.Errorf("asking podman: %w", err)
+}
+
+// attend sees a call through, over at most two tries.
+func (c *client) attend(ctx context.Context, r request, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.life, cancel)()
+	began := time.Now()
+	b, err := c.try(ctx, r, body)
+	if errors.Is(err, errHung) {
+		c.abort(began)
 	}
-	return answer(res, out)
+	again := serviceEnded(err) || errors.Is(err, errHung)
+	if noService(err) || r.method == http.MethodGet && again {
+		if err := c.ensure(ctx); err != nil {
+			return nil, err
+		}
+		b, err = c.try(ctx, r, body)
+	}
+	return b, err
+}
+
+// try makes the call once, within its limit.
+func (c *client) try(ctx context.Context, r request, body []byte) ([]byte, error) {
+	limit := r.limit
+	if limit == 0 {
+		limit = c.limit
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errHung)
+	defer cancel()
+	res, err := c.send(ctx, r, "application/json", bytes.NewReader(body))
+	var b []byte
+	if err == nil {
+		b, err = answer(res)
+	}
+	if err != nil && status(err) == 0 {
+		if errors.Is(context.Cause(ctx), errHung) {
+			return nil, fmt.Errorf("%w: no answer to %s %s within %s", errHung, r.method, r.path, limit)
+		}
+		return nil, fmt.Errorf("asking podman: %w", err)
+	}
+	return b, err
 }
 
 // upload streams body and decodes the answer into out. The service must be up.
 func (c *client) upload(ctx context.Context, path string, body io.Reader, out any) error {
-	res, err := c.send(ctx, request{http.MethodPost, path, nil}, "application/x-tar", body)
+	res, err := c.send(ctx, post(path), "application/x-tar", body)
 	if err != nil {
 		return fmt.Errorf("uploading to podman: %w", err)
 	}
-	return answer(res, out)
+	b, err := answer(res)
+	if err != nil {
+		return err
+	}
+	return decode(b, out)
 }
 
 func (c *client) send(
@@ -132,19 +243,24 @@ func (c *client) send(
 }
 
 // answer reads res and closes it. 304 (already so) is success.
-func answer(res *http.Response, out any) (err error) {
+func answer(res *http.Response) (b []byte, err error) {
 	defer func() { err = errors.Join(err, res.Body.Close()) }()
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	b, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("reading podman's answer: %w", err)
+		return nil, fmt.Errorf("reading podman's answer: %w", err)
 	}
 	if res.StatusCode >= 400 {
 		e := &apiError{Status: res.StatusCode}
 		if json.Unmarshal(b, e) != nil || e.Message == "" {
 			e.Message = string(b[:min(len(b), 500)])
 		}
-		return e
+		return nil, e
 	}
+	return b, nil
+}
+
+// decode reads an answer into out, if both are there.
+func decode(b []byte, out any) error {
 	if out == nil || len(b) == 0 {
 		return nil
 	}

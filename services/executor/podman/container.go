@@ -99,7 +99,7 @@ type inspection struct {
 // inspect asks the engine. A container that it does not know is executor.ErrNotFound.
 func (c *container) inspect(ctx context.Context) (*inspection, error) {
 	var in inspection
-	err := c.i.api.call(ctx, request{http.MethodGet, "/containers/" + c.name + "/json", nil}, nil, &in)
+	err := c.i.api.call(ctx, get("/containers/"+c.name+"/json"), nil, &in)
 	if noContainer(err) {
 		return nil, fmt.Errorf("%w: %s", executor.ErrNotFound, c.id)
 	}
@@ -120,10 +120,13 @@ func noContainer(err error) bool {
 		(e.Status == http.StatusNotFound || e.Cause == "no such container")
 }
 
-// made tells whether the engine has the container.
-func (c *container) made(ctx context.Context) bool {
-	_, err := c.inspect(ctx)
-	return err == nil
+// exists asks whether the engine has the container. It answers even while it hangs over it.
+func (c *container) exists(ctx context.Context) (bool, error) {
+	err := c.i.api.call(ctx, get("/containers/"+c.name+"/exists"), nil, nil)
+	if noContainer(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // known fails with executor.ErrNotFound for a container that was removed, and with
@@ -184,60 +187,6 @@ func (c *container) State(ctx context.Context) (executor.State, error) {
 
 func notStarted(status string) bool {
 	return status == "created" || status == "configured" || status == "initialized"
-}
-
-// Start implements executor.Container.
-func (c *container) Start(ctx context.Context) error {
-	c.life.Lock()
-	defer c.life.Unlock()
-	if _, err := c.known(); err != nil {
-		return err
-	}
-	if _, over, err := c.exit(ctx); err != nil || over {
-		return err
-	}
-	if c.dir.marked("started") {
-		in, err := c.inspect(ctx)
-		if err != nil || !notStarted(in.State.Status) {
-			return err
-		}
-	} else if err := c.dir.writeSynced("started", c.i.bootID); err != nil {
-		return err
-	}
-	err := c.i.api.call(ctx, request{http.MethodPost, "/containers/" + c.name + "/start", nil}, nil, nil)
-	if detail, refused := programRefused(err); refused {
-		return c.refuse(detail)
-	}
-	if err != nil {
-		return fmt.Errorf("starting %s: %w", c.id, err)
-	}
-	return nil
-}
-
-// programRefused tells a start that failed for what the container is asked to run from one that
-// failed for the host. The words are runc's and crun's.
-func programRefused(err error) (string, bool) {
-	var e *apiError
-	if !errors.As(err, &e) {
-		return "", false
-	}
-	for _, words := range []string{
-		"container process: exec:", "executable file", "chdir to cwd", "unable to find user",
-		"no matching entries in passwd file", "exec format error",
-	} {
-		if strings.Contains(e.Message, words) {
-			return e.Message, true
-		}
-	}
-	return "", false
-}
-
-func (c *container) refuse(detail string) error {
-	const maxDetail = 1000
-	return c.dir.write("exit.json", executor.Exit{
-		Kind: executor.ExitRefused, Code: -1, Ended: time.Now().UTC(),
-		Detail: detail[:min(len(detail), maxDetail)], Stopped: c.dir.marked("stop"),
-	})
 }
 
 // Stop implements executor.Container.
@@ -439,7 +388,7 @@ func (c *container) delete(ctx context.Context) error {
 	tick := time.NewTicker(deletePause)
 	defer tick.Stop()
 	for try := 1; ; try++ {
-		err := c.i.api.call(ctx, request{http.MethodDelete, "/containers/" + c.name, q}, nil, nil)
+		err := c.i.api.call(ctx, remove("/containers/"+c.name).with(q), nil, nil)
 		switch {
 		case err == nil || noContainer(err):
 			return nil

@@ -97,10 +97,11 @@ func TestQuestionsOutliveTheService(t *testing.T) {
 	c := newClient(socket)
 	started := 0
 	c.ensure = func(context.Context) error { started++; return nil }
-	if err := c.call(t.Context(), request{http.MethodGet, "/info", nil}, nil, nil); err != nil {
+	defer c.close()
+	if err := c.call(t.Context(), get("/info"), nil, nil); err != nil {
 		t.Errorf("a question: %v", err)
 	}
-	if err := c.call(t.Context(), request{http.MethodPost, "/order", nil}, nil, nil); err == nil {
+	if err := c.call(t.Context(), post("/order"), nil, nil); err == nil {
 		t.Error("an order that nobody answered succeeded")
 	}
 	if err := listener.Close(); err != nil {

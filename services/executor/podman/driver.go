@@ -2,12 +2,10 @@ package podman
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/url"
 	"os"
 	"runtime"
 	"strings"
@@ -126,8 +124,13 @@ func (d *Driver) Create(ctx context.Context, spec executor.ContainerSpec) (execu
 	if known && c.record.Hash != hash {
 		return nil, fmt.Errorf("%w: %s", executor.ErrExists, spec.Attempt)
 	}
-	if known && c.made(ctx) {
-		return c, nil
+	if known {
+		switch there, err := c.exists(ctx); {
+		case err != nil:
+			return nil, fmt.Errorf("creating %s: %w", spec.Attempt, err)
+		case there:
+			return c, nil
+		}
 	}
 	if err := d.make(ctx, c, &spec, hash); err != nil {
 		return nil, fmt.Errorf("creating %s: %w", spec.Attempt, err)
@@ -208,7 +211,7 @@ func (d *Driver) create(ctx context.Context, c *container, g *specgen) error {
 	var made struct {
 		ID string `json:"Id"`
 	}
-	err := d.i.api.call(ctx, request{http.MethodPost, "/containers/create", nil}, g, &made)
+	err := d.i.api.call(ctx, post("/containers/create").within(createLimit), g, &made)
 	if err == nil {
 		c.setEngineID(made.ID)
 	}
@@ -259,31 +262,12 @@ func (d *Driver) forget(c *container) {
 	}
 }
 
-// listed is what the engine lists.
-type listed struct {
-	ID     string            `json:"Id"`
-	Labels map[string]string `json:"Labels"`
-}
-
-// List implements executor.Driver.
+// List implements executor.Driver. The engine's own list looks into every container, under its
+// lock: it hangs over one of them. So each of our attempts is asked for, which needs no lock.
 func (d *Driver) List(ctx context.Context) ([]executor.Container, error) {
-	filter, err := json.Marshal(map[string][]string{"label": {labelExecutor + "=" + d.name}})
-	if err != nil {
-		return nil, fmt.Errorf("listing containers: %w", err)
-	}
 	entries, err := os.ReadDir(d.i.path("attempts", d.name))
 	if err != nil {
 		return nil, fmt.Errorf("listing attempts: %w", err)
-	}
-	var found []listed
-	q := url.Values{"all": {"true"}, "filters": {string(filter)}}
-	err = d.i.api.call(ctx, request{http.MethodGet, "/containers/json", q}, nil, &found)
-	if err != nil {
-		return nil, fmt.Errorf("listing containers: %w", err)
-	}
-	engine := make(map[executor.AttemptID]string, len(found))
-	for _, l := range found {
-		engine[executor.AttemptID(l.Labels[labelAttempt])] = l.ID
 	}
 	var list []executor.Container
 	for _, e := range entries {
@@ -291,7 +275,7 @@ func (d *Driver) List(ctx context.Context) ([]executor.Container, error) {
 		if strings.HasPrefix(e.Name(), ".") || id.Validate() != nil {
 			continue
 		}
-		c, err := d.adopt(ctx, id, engine[id])
+		c, err := d.adopt(ctx, id)
 		if err != nil {
 			return nil, err
 		}
@@ -303,14 +287,17 @@ func (d *Driver) List(ctx context.Context) ([]executor.Container, error) {
 }
 
 // adopt returns the container of an attempt's directory, or clears away what is only half there.
-func (d *Driver) adopt(ctx context.Context, id executor.AttemptID, engineID string,
-) (*container, error) {
+func (d *Driver) adopt(ctx context.Context, id executor.AttemptID) (*container, error) {
 	c, err := d.handle(id)
 	if err != nil {
 		return nil, err
 	}
+	there, err := c.exists(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing containers: %w", err)
+	}
 	if !c.life.TryLock() {
-		if _, known := c.recorded(); known && engineID != "" {
+		if _, known := c.recorded(); known && there {
 			return c, nil
 		}
 		return nil, nil // being made or removed at this moment
@@ -323,10 +310,12 @@ func (d *Driver) adopt(ctx context.Context, id executor.AttemptID, engineID stri
 	if err != nil {
 		return nil, err
 	}
-	if known && (engineID != "" || c.made(ctx)) {
-		if engineID != "" {
-			c.setEngineID(engineID)
+	if known && !there { // it may have been made while we asked
+		if there, err = c.exists(ctx); err != nil {
+			return nil, fmt.Errorf("listing containers: %w", err)
 		}
+	}
+	if known && there {
 		return c, nil
 	}
 	if err := c.clear(ctx); err != nil && !errors.Is(err, fs.ErrNotExist) {

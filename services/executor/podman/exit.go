@@ -83,12 +83,14 @@ func (c *container) exitName(ctx context.Context) string {
 	c.mu.Lock()
 	id := c.engineID
 	c.mu.Unlock()
-	if id == "" && c.made(ctx) {
-		c.mu.Lock()
-		id = c.engineID
-		c.mu.Unlock()
+	if id != "" {
+		return id
 	}
-	return id
+	in, err := c.inspect(ctx)
+	if err != nil {
+		return ""
+	}
+	return in.ID
 }
 
 // exit tells whether the container has exited and how. The first answer is written down, and then

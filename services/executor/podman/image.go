@@ -89,7 +89,7 @@ func (i *Instance) record(digest string) string {
 // inspectImage looks up what the engine calls name, and makes sure that it has this config.
 func (i *Instance) inspectImage(ctx context.Context, name, config string) (engineImage, error) {
 	var img engineImage
-	err := i.api.call(ctx, request{http.MethodGet, "/images/" + name + "/json", nil}, nil, &img)
+	err := i.api.call(ctx, get("/images/"+name+"/json"), nil, &img)
 	if hex := strings.TrimPrefix(config, "sha256:"); err == nil && img.ID != hex {
 		err = fmt.Errorf("%w: podman answers %s for image %s", executor.ErrImageMismatch, img.ID, hex)
 	}
@@ -265,7 +265,7 @@ func (i *Instance) admit(ctx context.Context, id executor.ImageID, digest, confi
 		return executor.Image{}, err
 	}
 	q := url.Values{"repo": {repository}, "tag": {strings.TrimPrefix(digest, "sha256:")}}
-	if err := i.api.call(ctx, request{http.MethodPost, "/images/" + img.ID + "/tag", q}, nil, nil); err != nil {
+	if err := i.api.call(ctx, post("/images/"+img.ID+"/tag").with(q), nil, nil); err != nil {
 		return executor.Image{}, fmt.Errorf("naming image %s: %w", id, err)
 	}
 	b, err := json.Marshal(heldImage{ID: id, Config: config})
@@ -321,7 +321,7 @@ func (i *Instance) removeImage(ctx context.Context, id executor.ImageID) error {
 	i.mu.Lock()
 	delete(i.held, id)
 	i.mu.Unlock()
-	err = i.api.call(ctx, request{http.MethodDelete, "/images/" + nameOf(digest), nil}, nil, nil)
+	err = i.api.call(ctx, remove("/images/"+nameOf(digest)), nil, nil)
 	switch {
 	case status(err) == http.StatusConflict:
 		return fmt.Errorf("%w: %s", executor.ErrImageInUse, id)

@@ -114,7 +114,7 @@ func open(cfg Config, found tools) (*Instance, error) {
 	}
 	i.api = newClient(i.socket)
 	i.service = newService(i)
-	i.api.ensure = i.service.ensure
+	i.api.ensure, i.api.abort = i.service.ensure, i.service.unhang
 	i.loads.Go(i.service.keepWords)
 	return i, nil
 }
@@ -212,7 +212,7 @@ func (i *Instance) Close() error {
 	for _, d := range drivers {
 		errs = append(errs, d.Close())
 	}
-	i.api.http.CloseIdleConnections()
+	i.api.close()
 	errs = append(errs, i.service.stop(), i.watch.close())
 	i.unlock()
 	return errors.Join(errs...)
@@ -220,7 +220,7 @@ func (i *Instance) Close() error {
 
 // ready starts the service if it is not up.
 func (i *Instance) ready(ctx context.Context) error {
-	err := i.api.call(ctx, request{"GET", "/_ping", nil}, nil, nil)
+	err := i.api.call(ctx, get("/_ping"), nil, nil)
 	if err != nil {
 		return fmt.Errorf("reaching podman: %w", err)
 	}

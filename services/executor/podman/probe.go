@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"runtime"
 	"slices"
@@ -65,7 +64,9 @@ type engineInfo struct {
 
 func (i *Instance) probeEngine(ctx context.Context, a *executor.Abilities) error {
 	var info engineInfo
-	if err := i.api.call(ctx, request{http.MethodGet, "/info", nil}, nil, &info); err != nil {
+	// It asks after every container, one that it hangs over, too, and a new life waits for it.
+	question := get("/info").within(i.api.limit / 3)
+	if err := i.api.call(ctx, question, nil, &info); err != nil {
 		return fmt.Errorf("asking podman about itself: %w", err)
 	}
 	a.Engine = "podman " + info.Version.Version

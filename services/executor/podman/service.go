@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,9 +23,10 @@ import (
 type service struct {
 	i *Instance
 
-	starting sync.Mutex // held while the service is being started
+	starting sync.Mutex // held while the service is being started, or killed
 	mu       sync.Mutex // guards what follows
 	cmd      *exec.Cmd
+	started  time.Time     // of cmd
 	done     chan struct{} // closed when cmd has ended
 	stopped  bool
 }
@@ -66,11 +68,14 @@ func (s *service) ensure(ctx context.Context) error {
 }
 
 func (s *service) answers(ctx context.Context) bool {
-	res, err := s.i.api.send(ctx, request{"GET", "/_ping", nil}, "", nil)
+	ctx, cancel := context.WithTimeout(ctx, pingLimit)
+	defer cancel()
+	res, err := s.i.api.send(ctx, get("/_ping"), "", nil)
 	if err != nil {
 		return false
 	}
-	return answer(res, nil) == nil
+	_, err = answer(res)
+	return err == nil
 }
 
 // start starts the process, in a control group of its own: conmon inherits it, and stopping the
@@ -105,7 +110,7 @@ func (s *service) start() (<-chan struct{}, error) {
 	if err := errors.Join(err, words.Close()); err != nil {
 		return nil, fmt.Errorf("starting podman: %w", err)
 	}
-	s.cmd, s.done = cmd, make(chan struct{})
+	s.cmd, s.started, s.done = cmd, time.Now(), make(chan struct{})
 	go s.attend(cmd, s.done)
 	engine := i.group("engine")
 	err = errors.Join(i.groups.Create(engine), i.groups.AddProc(engine, cmd.Process.Pid))
@@ -175,16 +180,41 @@ func (s *service) words() string {
 	return strings.TrimSpace(string(b[max(0, len(b)-wordsTold):]))
 }
 
+// unhang aborts the service if it is one that was there at that time: another call may have done so
+// already.
+func (s *service) unhang(since time.Time) {
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	s.mu.Lock()
+	newer := s.cmd != nil && s.started.After(since)
+	s.mu.Unlock()
+	if newer {
+		return
+	}
+	s.i.cfg.Log.Warn("podman hangs: ending its service")
+	s.end()
+}
+
 // abort kills the service with what it is doing, and clears away what it had not finished. The next
 // call starts another; containers go on.
 func (s *service) abort() {
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	s.end()
+}
+
+// end is abort; the caller holds starting, so that none that is new is taken for a stray.
+func (s *service) end() {
 	s.mu.Lock()
 	cmd, done := s.cmd, s.done
 	s.mu.Unlock()
-	if cmd == nil || cmd.Process.Kill() != nil {
-		return // it ends by itself, or an earlier life's: its caller is gone, which ends the call
+	if cmd != nil {
+		_ = cmd.Process.Kill() // else it has ended
+		<-done
 	}
-	<-done
+	if err := s.killStrays(); err != nil {
+		s.i.cfg.Log.Warn("ending podman", slog.Any("error", err))
+	}
 	s.sweep()
 }
 
@@ -228,24 +258,56 @@ func (s *service) stop() error {
 	return nil
 }
 
-// stopStray ends a service of this instance that is not our child. It is found in the control group
-// of the engine, by its command line: conmons live there too.
-func (s *service) stopStray() error {
-	group := s.i.group("engine")
-	pids, err := s.i.groups.Procs(group)
+// strays finds podmans of this instance that are not our child: a service of an earlier life, and
+// what conmons call to clean up. They are in the control group of the engine, as conmons are, and
+// are told by their command line.
+func (s *service) strays(words ...string) ([]int, error) {
+	pids, err := s.i.groups.Procs(s.i.group("engine"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, pid := range pids {
+	return slices.DeleteFunc(pids, func(pid int) bool {
 		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-		if err != nil || !strings.Contains(string(b), "system\x00service\x00") {
-			continue
-		}
-		if _, err := s.i.groups.Signal(group, pid, syscall.SIGTERM); err != nil {
+		return err != nil || !slices.ContainsFunc(words, func(w string) bool {
+			return strings.Contains(string(b), w)
+		})
+	}), nil
+}
+
+const (
+	wordsService = "system\x00service\x00"
+	wordsCleanup = "container\x00cleanup\x00"
+)
+
+// stopStray asks a service of an earlier life to end.
+func (s *service) stopStray() error {
+	pids, err := s.strays(wordsService)
+	for _, pid := range pids {
+		if _, err := s.i.groups.Signal(s.i.group("engine"), pid, syscall.SIGTERM); err != nil {
 			return fmt.Errorf("stopping podman: %w", err)
 		}
 	}
-	return nil
+	return err
+}
+
+// killStrays kills them, and those that clean up too: either may hold the lock that others wait
+// for. It returns when they are gone.
+func (s *service) killStrays() error {
+	tick := time.NewTicker(startPoll)
+	defer tick.Stop()
+	for until := time.Now().Add(stopGrace); time.Now().Before(until); <-tick.C {
+		pids, err := s.strays(wordsService, wordsCleanup)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			_, err := s.i.groups.Signal(s.i.group("engine"), pid, syscall.SIGKILL)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return errors.New("a podman that was killed is still there")
 }
 
 // limits are the resource limits of the running service.
