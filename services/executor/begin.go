@@ -118,7 +118,8 @@ func (t *attempt) take(ctx context.Context, task *Task) error {
 		return t.endUnstarted(ctx, EndRefused, "the escrow belongs to another account")
 	}
 	return t.update(ctx, fetching, func(r *Record) {
-		r.Phase, r.Token, r.TaskTrace = PhaseTaken, task.StorageToken, task.Trace
+		r.Phase, r.TaskTrace = PhaseTaken, task.Trace
+		r.hold(task)
 		r.Private = len(t.registry) > 0
 	})
 }

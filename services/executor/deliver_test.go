@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -97,5 +98,53 @@ func TestLateClientLearnsTheEnd(t *testing.T) {
 		if err := agent.Task(context.Background(), task, nil); !errors.Is(err, executor.ErrNotYours) {
 			t.Errorf("a stranger: %v", err)
 		}
+	})
+}
+
+// TestStorageTokenStaysTheOwners: a scheduler brings a token while the owner brought none, and
+// replaces his only when that has ended; what the owner brings counts always. A restart forgets
+// none of it.
+func TestStorageTokenStaysTheOwners(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		ask := w.ask(1, "sleep", "2h")
+		lease := w.lease(agent, ask)
+		deliver := func(from executor.Peer, token string, d time.Duration) {
+			t.Helper()
+			task := w.task(ask, lease.ID)
+			task.From, task.StorageToken, task.TokenUntil = from, token, time.Now().Add(d)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			err := agent.Task(ctx, task, func(executor.Update) error { return nil })
+			if err != nil && ctx.Err() == nil {
+				t.Errorf("task with %q: %v", token, err)
+			}
+		}
+		want := func(token string) {
+			t.Helper()
+			if r, err := w.journal.Get(t.Context(), ask.Attempt); err != nil || r.Token != token {
+				t.Errorf("the token is %q, %v; want %q", r.Token, err, token)
+			}
+		}
+		restart := func() { w.stop(); agent = w.start() }
+		deliver(w.asker, "scheduler's first", time.Hour)
+		want("scheduler's first")
+		deliver(w.asker, "scheduler's second", time.Hour)
+		want("scheduler's second")
+		deliver(w.owner, "owner's", 10*time.Minute)
+		want("owner's")
+		deliver(w.asker, "scheduler's third", time.Hour)
+		want("owner's")
+		deliver(w.owner, "", 0)
+		want("owner's")
+		restart()
+		deliver(w.asker, "scheduler's third", time.Hour)
+		want("owner's")
+		deliver(w.owner, "owner's second", 10*time.Minute)
+		want("owner's second")
+		restart()
+		pass(11 * time.Minute)
+		deliver(w.asker, "scheduler's fourth", time.Hour)
+		want("scheduler's fourth")
 	})
 }

@@ -11,6 +11,7 @@ const (
 	ReasonOtherTask   fault.Reason = "OTHER_TASK"
 	ReasonSecrets     fault.Reason = "SECRETS"
 	ReasonCredentials fault.Reason = "REGISTRY_CREDENTIALS"
+	ReasonToken       fault.Reason = "STORAGE_TOKEN"
 	ReasonForgedAck   fault.Reason = "FORGED_ACK"
 	ReasonLogGone     fault.Reason = "LOG_GONE"
 	ReasonNoFile      fault.Reason = "NO_FILE"

@@ -55,11 +55,13 @@ type Record struct {
 	Changed time.Time // of the phase
 
 	// Since PhaseTaken.
-	LeaseFrom time.Time // block time at which the lease began
-	Token     string    // the owner's for storage; cleared when closed
-	TaskTrace string    // W3C traceparent of the task
-	Private   bool      // the task brought registry credentials, which are never written down
-	Waiting   string    // what the start waits for, in a sentence; empty: it goes on
+	LeaseFrom  time.Time // block time at which the lease began
+	Token      string    // the owner's for storage; cleared when closed
+	TokenUntil time.Time // when it ends; zero: not known
+	TokenOwned bool      // the owner brought it himself, and not a scheduler for him
+	TaskTrace  string    // W3C traceparent of the task
+	Private    bool      // the task brought registry credentials, which are never written down
+	Waiting    string    // what the start waits for, in a sentence; empty: it goes on
 
 	// Since PhaseRunning.
 	Tally   Tally

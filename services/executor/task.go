@@ -20,10 +20,13 @@ type Task struct {
 	Attempt      AttemptID
 	Lease        LeaseID
 	StorageToken string
+	TokenUntil   time.Time // when StorageToken ends
 	Secrets      map[string]string
 	Registry     []RegistryCredential // at most maxCredentials, one for each host
 	LogOffset    uint64
 	Trace        string // W3C traceparent
+
+	tokenOwned bool // the owner brought StorageToken himself
 }
 
 // Bounds of what a task brings.
@@ -113,9 +116,9 @@ func allowed(r *Record, from Peer) error {
 	return nil
 }
 
-// deliver hands the task to the attempt's goroutine. A later delivery brings a newer token, and
-// secrets that a restart lost. When it returns nil the caller counts as a reader of the log, and
-// must follow.
+// deliver hands the task to the attempt's goroutine. A later delivery brings a newer token, within
+// what keepToken allows, and secrets that a restart lost. When it returns nil the caller counts as
+// a reader of the log, and must follow.
 func (t *attempt) deliver(ctx context.Context, task *Task) error {
 	r := t.view().rec
 	if err := allowed(&r, task.From); err != nil {
@@ -139,10 +142,8 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 		if len(task.Registry) > 0 && t.container == nil {
 			t.registry = task.Registry
 		}
-		task.Registry = nil                           // held in one place, and let go of there
-		if t.task != nil && task.StorageToken == "" { // whoever joins takes nothing away
-			task.StorageToken = t.task.StorageToken
-		}
+		task.Registry = nil // held in one place, and let go of there
+		t.keepToken(task)
 		t.task = task
 		t.readers++ // before anything can run: the log waits for this client
 		if len(task.Secrets) > 0 {
@@ -155,13 +156,37 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 	}
 	err := t.update(context.WithoutCancel(ctx), "", func(r *Record) {
 		if r.Phase < PhaseEnded {
-			r.Token = task.StorageToken
+			r.hold(task)
 		}
 	})
 	if err != nil {
 		t.set(func() { t.readers-- })
 	}
 	return err
+}
+
+// keepToken decides which token counts from this task on: outputs and the log go where it says.
+// Whoever joins without one takes nothing away, and a scheduler replaces one that the owner brought
+// himself only when that has ended. The caller holds mu.
+func (t *attempt) keepToken(task *Task) {
+	task.tokenOwned = !task.From.Account.IsZero()
+	have := Task{
+		StorageToken: t.rec.Token, TokenUntil: t.rec.TokenUntil, tokenOwned: t.rec.TokenOwned,
+	}
+	if t.task != nil {
+		have = *t.task
+	}
+	ended := !have.TokenUntil.IsZero() && !t.agent.deps.Now().Before(have.TokenUntil)
+	barred := have.StorageToken != "" && have.tokenOwned && !task.tokenOwned && !ended
+	if task.StorageToken == "" || barred {
+		task.StorageToken, task.TokenUntil = have.StorageToken, have.TokenUntil
+		task.tokenOwned = have.tokenOwned
+	}
+}
+
+// hold takes the task's token down.
+func (r *Record) hold(task *Task) {
+	r.Token, r.TokenUntil, r.TokenOwned = task.StorageToken, task.TokenUntil, task.tokenOwned
 }
 
 // checkCredentials bounds registry credentials.

@@ -207,6 +207,10 @@ func (b *busMethods) task(
 	if err != nil {
 		return err
 	}
+	owner := m.GetRevision().GetRevision().GetSpec().GetOwner()
+	if task.TokenUntil, err = heardToken(task.StorageToken, owner); err != nil {
+		return err
+	}
 	task.Trace = telemetry.Inject(ctx)
 	return b.agent.Task(ctx, task, func(u executor.Update) error {
 		update, err := updatePB(u)

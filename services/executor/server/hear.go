@@ -6,12 +6,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/token"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	marketv1 "github.com/united-containers/ucn/proto/ucn/market/v1"
@@ -203,6 +206,32 @@ func heardTask(m *executorv1.TaskRequest, id job.ID, from executor.Peer) (execut
 	}
 	return t, errors.Join(errs[:]...)
 }
+
+// heardToken returns when a token for storage ends, zero without one. It must be a token of the
+// job's owner for files: outputs and logs are stored under the account that it names. Whether it is
+// genuine is for storage to judge.
+func heardToken(text string, owner []byte) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	claims, err := token.Decode(text)
+	refused := func(why string) (time.Time, error) {
+		return time.Time{}, fault.New(fault.PermissionDenied, executor.ReasonToken,
+			"storage_token: %s", why).Because(err)
+	}
+	switch {
+	case err != nil:
+		return refused("it is no token")
+	case !bytes.Equal(claims.Account[:], owner):
+		return refused("it is of another account than the job")
+	case !slices.ContainsFunc(claims.Scopes, forFiles):
+		return refused("it has no scope for files")
+	}
+	return claims.NotAfter, nil
+}
+
+// forFiles tells scopes that storage looks at.
+func forFiles(scope string) bool { return scope == "file" || strings.HasPrefix(scope, "file:") }
 
 func heardAck(m *executorv1.AcknowledgeRequest) (executor.LeaseID, executor.Ack, error) {
 	lease, err := fixed[executor.LeaseID]("lease", m.GetLease())

@@ -277,7 +277,8 @@ type TaskRequest struct {
 	Run      []byte                 `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
 	Attempt  []byte                 `protobuf:"bytes,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Lease    []byte                 `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
-	// Token of the owner for the image, the inputs, and storing the outputs.
+	// Token of the owner, for files, for the image, the inputs, and storing the outputs: else
+	// STORAGE_TOKEN. One that the owner brought is replaced by a scheduler only when it has ended.
 	StorageToken string    `protobuf:"bytes,5,opt,name=storage_token,json=storageToken,proto3" json:"storage_token,omitempty"`
 	Secrets      []*Secret `protobuf:"bytes,6,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	// Byte offset of the log to go on from.
