@@ -4,11 +4,14 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/united-containers/ucn/kit/oci"
 	"github.com/united-containers/ucn/services/executor/executortest"
@@ -113,5 +116,44 @@ func wantNoDevice(t *testing.T, d *Driver) {
 	}
 	if !found {
 		t.Error("no root is mounted")
+	}
+}
+
+// A health check of an image is dropped: podman would run it outside of the container's limits.
+func TestImageHealthCheck(t *testing.T) {
+	img := executortest.Shape{Docker: true, Config: func(c *v1.ConfigFile) {
+		c.Config.Healthcheck = &v1.HealthConfig{
+			Test:     []string{"CMD", "/guest", "out", "checked"},
+			Interval: time.Millisecond, Timeout: time.Second,
+		}
+	}}.Image(t)
+	d := loaded(t, img)
+	c, err := d.Create(t.Context(), executortest.Spec(img.ID, "a", "deaf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var in struct {
+		Config struct{ Healthcheck struct{ Test []string } }
+		State  struct{ Health, Healthcheck struct{ Status string } }
+	}
+	name := "/containers/" + c.(*container).name
+	if err := d.i.api.call(t.Context(), get(name+"/json"), nil, &in); err != nil {
+		t.Fatal(err)
+	}
+	if got := in.Config.Healthcheck.Test; len(got) > 0 && got[0] != "NONE" {
+		t.Errorf("the engine checks health by %q", got)
+	}
+	if s := in.State.Health.Status + in.State.Healthcheck.Status; s != "" {
+		t.Errorf("health is %q", s)
+	}
+	if err := d.i.api.call(t.Context(), get(name+"/healthcheck"), nil, nil); err == nil {
+		t.Error("the engine has a check to run")
+	}
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", d.i.service.cmd.Process.Pid))
+	if err != nil || !strings.Contains(string(env), "\x00DISABLE_HC_SYSTEMD=true\x00") {
+		t.Errorf("the engine may use timers of the host: %v", err)
 	}
 }

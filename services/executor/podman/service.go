@@ -129,6 +129,7 @@ func (s *service) environment() []string {
 		"CONTAINERS_CONF=" + i.path("containers.conf"),
 		"CONTAINERS_STORAGE_CONF=" + i.path("storage.conf"),
 		"CONTAINERS_REGISTRIES_CONF=" + i.path("registries.conf"),
+		"DISABLE_HC_SYSTEMD=true", // nor any other health check: see generate
 	}
 }
 

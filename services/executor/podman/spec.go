@@ -43,7 +43,11 @@ type specgen struct {
 	RestartPolicy  string            `json:"restart_policy"`
 	ShmSize        uint64            `json:"shm_size"`
 	OOMScore       int               `json:"oom_score_adj"`
+	Health         health            `json:"healthconfig"`
 }
+
+// health is the check of an image's author, in docker's words.
+type health struct{ Test []string }
 
 type namespace struct {
 	Mode string `json:"nsmode"`
@@ -137,6 +141,9 @@ func (i *Instance) generate(r *record, a attempt, config string, own limits) *sp
 		CgroupsMode:   "no-conmon",
 		Log:           logConfig{Driver: "k8s-file", Path: a.logFile(), Size: s.Limits.LogBytes / 2},
 		RestartPolicy: "no", ShmSize: shmBytes, OOMScore: 500,
+		// Podman would run an image's check by timers of the host's systemd, as root and outside of the
+		// container's control group.
+		Health:    health{Test: []string{"NONE"}},
 		Resources: resourceLimits(&s.Limits), RLimits: own.container(&s.Limits),
 		Mounts: i.mounts(s, a),
 	}
