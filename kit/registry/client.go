@@ -85,6 +85,15 @@ func Host(reference string) (string, error) {
 	return repo.RegistryStr(), nil
 }
 
+// Repository returns the registry and the repository that a reference means, spelled in one way.
+func Repository(reference string) (string, error) {
+	repo, _, err := parse(reference)
+	if err != nil {
+		return "", err
+	}
+	return repo.Name(), nil
+}
+
 // Check tells whether a reference and the digest it is pinned to can be read.
 func Check(reference, digest string) error {
 	_, err := pinned(reference, digest)
@@ -118,7 +127,8 @@ func (c *Client) Resolve(ctx context.Context, reference, platform string, with .
 }
 
 // MayRead asks the registry whether it gives the image to whoever has these credentials: its
-// manifest is read and checked against the digest.
+// manifest is read and checked against the digest. Ask only a repository that has served all of the
+// image before (WriteLayout): a manifest is no secret, and proves nothing of the layers.
 func (c *Client) MayRead(ctx context.Context, reference, digest string, with ...Credential) error {
 	repo, err := pinned(reference, digest)
 	if err != nil {

@@ -44,6 +44,7 @@ const (
 type Files struct {
 	storage  storagev1.StorageServiceClient
 	registry *registry.Client
+	proven   *proven
 	dir      string
 
 	reserving sync.Mutex // held while disk is taken for an input
@@ -66,7 +67,7 @@ func New(client storagev1.StorageServiceClient, reg *registry.Client, dir string
 	if err != nil {
 		return nil, fmt.Errorf("remove inputs that are not whole: %w", err)
 	}
-	return &Files{storage: client, registry: reg, dir: dir}, nil
+	return &Files{storage: client, registry: reg, proven: newProven(dir), dir: dir}, nil
 }
 
 // source reads the blobs of an image.
@@ -96,8 +97,7 @@ func (f *Files) OpenImage(
 		defer close(done)
 		var err error
 		if want.Reference != "" {
-			err = f.registry.WriteLayout(ctx, w, registry.Image{Reference: want.Reference,
-				Digest: c.Digest(), Platform: registry.Platform()}, credentials(want)...)
+			err = f.fetchLayout(ctx, w, want, c.Digest())
 		} else {
 			err = oci.WriteLayout(ctx, w, c, "", source{f, as.Token})
 		}
@@ -119,11 +119,7 @@ func (f *Files) CheckImage(
 	ctx context.Context, as executor.FileAccess, want executor.FetchImage,
 ) error {
 	if want.Reference != "" {
-		digest, err := want.ID.Digest()
-		if err != nil {
-			return err
-		}
-		return f.registry.MayRead(ctx, want.Reference, digest, credentials(want)...)
+		return f.checkSource(ctx, want)
 	}
 	ctx, cancel := context.WithTimeout(rpc.WithToken(ctx, as.Token), stallWait)
 	defer cancel()

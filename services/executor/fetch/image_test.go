@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -15,11 +16,13 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/registry"
 	"github.com/united-containers/ucn/services/executor"
+	"github.com/united-containers/ucn/services/executor/fetch"
 )
 
 // TestRegistryImage: an image is read from the registry that its reference names, with the
@@ -77,6 +80,103 @@ func TestRegistryImage(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestHeldImageOfAnotherRegistry: a manifest is no secret. Who serves it from a registry of his own
+// gets no held image by it, unless that registry serves everything of it; then it is believed, over
+// restarts too. The registry that an image came from is asked for the manifest alone.
+func TestHeldImageOfAnotherRegistry(t *testing.T) {
+	inner := distribution.New(distribution.Logger(log.New(io.Discard, "", 0)))
+	var asked atomic.Int64 // for blobs
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			asked.Add(1)
+			if strings.HasPrefix(r.URL.Path, "/v2/thief") {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	host := strings.TrimPrefix(server.URL, "http://")
+	_, files, dir := rig(t, host)
+	image, err := random.Image(10_000, 2)
+	if err == nil {
+		image, err = mutate.ConfigFile(image, withPlatform(t, image))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, repository := range []string{"owner/x", "mirror/x", "thief/x"} {
+		ref, err := name.ParseReference(host + "/" + repository)
+		if err == nil {
+			err = remote.Write(ref, image)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	digest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cid.ParseDigest(digest.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := executor.FetchImage{ID: executor.ImageID(c.String())}
+	check := func(repository string, blobs int64) error {
+		t.Helper()
+		asked.Store(0)
+		want.Reference = host + "/" + repository
+		err := files.CheckImage(t.Context(), executor.FileAccess{}, want)
+		if n := asked.Load(); n != blobs {
+			t.Errorf("%s was asked for %d blobs, want %d", repository, n, blobs)
+		}
+		return err
+	}
+	want.Reference = host + "/owner/x"
+	r, err := files.OpenImage(t.Context(), executor.FileAccess{}, want)
+	if err == nil {
+		_, err = io.Copy(io.Discard, r)
+		err = errors.Join(err, r.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := check("owner/x", 0); err != nil {
+		t.Error(err)
+	}
+	if err := check("thief/x", 1); !errors.Is(err, registry.ReasonNotFound) {
+		t.Errorf("a repository with a manifest alone: %v", err)
+	}
+	if err := check("mirror/x", 3); err != nil {
+		t.Error(err)
+	}
+	if err := check("mirror/x", 0); err != nil {
+		t.Error(err)
+	}
+	reg := registry.New(registry.Options{Private: true, Insecure: []string{host}})
+	if files, err = fetch.New(nil, reg, dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, repository := range []string{"owner/x", "mirror/x"} {
+		if err := check(repository, 0); err != nil {
+			t.Errorf("after a restart: %v", err)
+		}
+	}
+}
+
+func withPlatform(t *testing.T, image v1.Image) *v1.ConfigFile {
+	t.Helper()
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", runtime.GOARCH
+	return config
 }
 
 // TestCheckImage: storage is asked whether the token may read an image that is held here.
