@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -109,6 +110,39 @@ func (t *attempt) update(ctx context.Context, why string, change func(r *Record)
 	if err := t.agent.deps.Journal.Save(ctx, next, events...); err != nil {
 		return fmt.Errorf("write attempt %s down: %w", t.id, err)
 	}
+	t.become(next, status)
+	return nil
+}
+
+// jot is update for what only this host loses when it is forgotten: notes and their acks, what was
+// charged, and why it ends a program itself. It is neither a phase nor anything else that events
+// tell of. When the journal cannot be written, as on a full disk, it counts here all the same: else
+// the disk of the host would end a program that is paid for, and under another's name. The next
+// record that is written has it; a crash before that leaves the host with what the journal has, and
+// the meter, from which the next note is made.
+func (t *attempt) jot(ctx context.Context, change func(r *Record)) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := t.rec
+	change(&next)
+	err := t.agent.deps.Journal.Save(ctx, next)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("write attempt %s down: %w", t.id, err)
+	}
+	if err != nil {
+		t.agent.deps.Log.ErrorContext(ctx, "cannot write down, going on in memory", "attempt", t.id,
+			"error", err)
+	}
+	t.become(next, nil)
+	return nil
+}
+
+// become makes next the record, and status, if there is one, told. The caller holds mu.
+func (t *attempt) become(next Record, status *Status) {
+	if next.Note.Note != t.rec.Note.Note {
+		t.recent = append(t.recent, next.Note)
+		t.recent = slices.Clone(t.recent[max(0, len(t.recent)-maxRecent):])
+	}
 	moved := next.Phase != t.rec.Phase
 	t.rec = next
 	if status != nil && (moved || len(t.statuses) < maxStatuses) {
@@ -118,7 +152,6 @@ func (t *attempt) update(ctx context.Context, why string, change func(r *Record)
 		t.halt()
 	}
 	t.broadcast()
-	return nil
 }
 
 // transition stamps a new phase and makes the status of one that others are told of, as of an
@@ -212,7 +245,19 @@ func (t *attempt) step(ctx context.Context, phase Phase) error {
 	}
 }
 
-// requestStop notes that the attempt is to end, and why. The first cause stays.
+// endIt is requestStop for what the host decides itself.
+func (t *attempt) endIt(ctx context.Context, cause StopCause) error {
+	if v := t.view(); v.rec.Stop != nil || v.rec.Phase >= PhaseEnded {
+		return nil
+	}
+	return t.jot(ctx, func(r *Record) {
+		if r.Stop == nil && r.Phase < PhaseEnded {
+			r.Stop = &cause
+		}
+	})
+}
+
+// requestStop writes down that the attempt is to end, and why. The first cause stays.
 func (t *attempt) requestStop(ctx context.Context, cause StopCause) error {
 	if v := t.view(); v.rec.Stop != nil || v.rec.Phase >= PhaseEnded {
 		return nil
@@ -237,9 +282,9 @@ func (t *attempt) endUnstarted(ctx context.Context, reason EndReason, message st
 	}
 	note := t.zeroNote(&v.rec)
 	err := t.update(ctx, message, func(r *Record) {
-		r.Outcome, r.Phase = outcome, PhaseEnded
-		t.noted(r, note)                     // its countersignature may come
-		r.Ack, r.AckNote = nil, SignedNote{} // a first note may be countersigned: nothing is due
+		// Its countersignature may come, and that of a first note before: nothing is due.
+		r.Outcome, r.Note, r.Phase = outcome, note, PhaseEnded
+		r.Ack, r.AckNote = nil, SignedNote{}
 	})
 	if err == nil {
 		t.agent.counters.ended(ctx, outcome)

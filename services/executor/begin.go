@@ -119,7 +119,7 @@ func (t *attempt) take(ctx context.Context, task *Task) error {
 	}
 	return t.update(ctx, fetching, func(r *Record) {
 		r.Phase, r.TaskTrace = PhaseTaken, task.Trace
-		r.hold(task)
+		r.takeToken(task)
 		r.Private = len(t.registry) > 0
 	})
 }
@@ -295,8 +295,7 @@ func (t *attempt) started(ctx context.Context) error {
 	tally.Begin(t.agent.deps.Now())
 	note := t.sign(&v.rec, &tally, false)
 	return t.update(ctx, "", func(r *Record) {
-		r.Phase, r.Tally = PhaseRunning, tally
-		t.noted(r, note)
+		r.Phase, r.Tally, r.Note = PhaseRunning, tally, note
 	})
 }
 

@@ -46,15 +46,6 @@ func (t *attempt) sign(r *Record, tally *Tally, last bool) SignedNote {
 	return note
 }
 
-// noted makes note the newest of the record; the caller holds mu, inside of update.
-func (t *attempt) noted(r *Record, note SignedNote) {
-	r.Note = note
-	t.recent = append(t.recent, note)
-	if len(t.recent) > maxRecent {
-		t.recent = slices.Clone(t.recent[len(t.recent)-maxRecent:])
-	}
-}
-
 // Acknowledge takes a countersigned note. Old and repeated ones are harmless; one that is not this
 // executor's own note, or that no ack key signed, is refused. One that comes when the lease was
 // charged for the last time changes nothing.
@@ -91,7 +82,7 @@ func (t *attempt) acknowledge(ctx context.Context, ack Ack) error {
 	if known {
 		return nil
 	}
-	return t.update(ctx, "", func(r *Record) {
+	return t.jot(ctx, func(r *Record) {
 		// A program that was refused after its first note owes nothing, whatever is countersigned.
 		higher := r.Ack == nil || r.Ack.Note.Cumulative <= ack.Note.Cumulative
 		if higher && ack.Note.Cumulative <= r.Note.Note.Cumulative {
@@ -120,7 +111,7 @@ func (t *attempt) charge(ctx context.Context, last bool) error {
 	span.SetAttributes(attribute.Int64("ucn.cost.grains", int64(paid)))
 	t.agent.counters.paid(ctx, paid)
 	named := min(r.Note.Note.Cumulative, r.Covered())
-	return t.update(context.WithoutCancel(ctx), "", func(next *Record) {
+	return t.jot(context.WithoutCancel(ctx), func(next *Record) {
 		next.Charged, next.Paid = max(next.Charged, named), add(next.Paid, paid)
 	})
 }

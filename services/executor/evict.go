@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -137,9 +138,8 @@ func (a *Agent) evictTurn(ctx context.Context) (next time.Time, err error) {
 	for _, t := range a.snapshot() {
 		now := a.deps.Now()
 		if state.Draining && !state.EvictAt.IsZero() {
-			if err := t.tellToGo(ctx, Eviction{state.EvictAt, now, state.Reason}); err != nil {
-				return next, err
-			}
+			e := Eviction{state.EvictAt, now, state.Reason}
+			err = errors.Join(err, t.tellToGo(ctx, e)) // those that were told go all the same
 		}
 		r := t.view().rec
 		switch at := r.evictAt(); {
@@ -149,15 +149,12 @@ func (a *Agent) evictTurn(ctx context.Context) (next time.Time, err error) {
 				next = at
 			}
 		default:
-			err := t.requestStop(ctx, StopCause{
+			err = errors.Join(err, t.endIt(ctx, StopCause{
 				Reason: EndEvicted, Message: r.Evict.words(), Grace: a.cfg.StopGrace,
-			})
-			if err != nil {
-				return next, err
-			}
+			}))
 		}
 	}
-	return next, nil
+	return next, err
 }
 
 // wake nudges a loop that holds one nudge.

@@ -37,8 +37,7 @@ func (t *attempt) finish(ctx context.Context, c Container, exit Exit) error {
 	outcome.Message = strings.ToValidUTF8(outcome.Message, "_") // or no event could hold it
 	outcome.Usage, outcome.Amount = note.Usage, note.Note.Cumulative
 	err := t.update(ctx, outcome.Message, func(r *Record) {
-		r.Phase, r.Tally, r.Outcome = PhaseEnded, tally, outcome
-		t.noted(r, note)
+		r.Phase, r.Tally, r.Note, r.Outcome = PhaseEnded, tally, note, outcome
 	})
 	if err != nil {
 		return err

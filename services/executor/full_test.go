@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,9 +18,11 @@ import (
 // meanwhile is not promised when the promise cannot be written down; all of the time is paid, once.
 func TestFullDiskKillsNoPaidContainer(t *testing.T) {
 	for _, which := range []string{"journal", "storage", "both"} {
-		t.Run(which, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) { fullDisk(t, w, which) })
-		})
+		for name, trust := range map[string]uint64{"": 0, " with all of the trust": 10 * ucn} {
+			t.Run(which+name, func(t *testing.T) {
+				inWorld(t, func(t *testing.T, w *world) { fullDisk(t, w, which, trust) })
+			})
+		}
 	}
 }
 
@@ -40,7 +43,9 @@ func (w *world) fill(journal, files bool) {
 	w.files.SetHook(hook(files))
 }
 
-func fullDisk(t *testing.T, w *world, which string) {
+// fullDisk lets a disk be full. Without trust of its own the job has what the host wants at least:
+// some seconds beyond the last note that was countersigned.
+func fullDisk(t *testing.T, w *world, which string, trust uint64) {
 	var starts atomic.Int64
 	w.host = fake.NewHost(fake.Options{
 		AnyImage: true, Hook: w.driverHook,
@@ -52,7 +57,7 @@ func fullDisk(t *testing.T, w *world, which string) {
 	})
 	agent := w.start()
 	ask, second := w.ask(1), w.ask(2)
-	ask.Terms.Budget, ask.Terms.Trust = 10*ucn, 10*ucn
+	ask.Terms.Budget, ask.Terms.Trust = 10*ucn, trust
 	lease := w.lease(agent, ask)
 	c := &client{w: w}
 	ended := make(chan *executor.Outcome, 1)
@@ -76,4 +81,88 @@ func fullDisk(t *testing.T, w *world, which string) {
 		!got.Settled {
 		t.Errorf("usage %+v, amount %d, lease %+v", o.Usage, o.Amount, got)
 	}
+}
+
+// TestFullDiskKeepsNotesHonest: whatever the journal refuses, the owner hears newer notes, and each
+// that he countersigns counts.
+func TestFullDiskKeepsNotesHonest(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		_, lease, c, ended := w.runFor(agent, 1, time.Minute)
+		newest := func() executor.Note {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.notes[len(c.notes)-1].Note.Note
+		}
+		before := newest()
+		w.fill(true, false)
+		pass(20 * time.Minute)
+		last := newest()
+		if last.Cumulative <= before.Cumulative {
+			t.Errorf("the newest note is of %d, 20 minutes before of %d", last.Cumulative,
+				before.Cumulative)
+		}
+		if err := agent.Acknowledge(t.Context(), lease.ID, w.sign(last)); err != nil {
+			t.Errorf("an honest ack: %v", err)
+		}
+		if got := w.ledger.Read(lease.ID); got.Paid < last.Cumulative/2 {
+			t.Errorf("paid %d meanwhile, of %d", got.Paid, last.Cumulative)
+		}
+		w.fill(false, false)
+		if o := <-ended; o.Reason != executor.EndCompleted {
+			t.Errorf("outcome %+v", o)
+		}
+	})
+}
+
+// TestFullDiskAndEviction: what an operator told to go goes when he said, though its end cannot be
+// written down yet, and for that reason.
+func TestFullDiskAndEviction(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		ask, _, _, ended := w.runFor(agent, 1, time.Minute)
+		at, err := agent.Evict(t.Context(), ask.Attempt, 5*time.Minute, "the disk is full")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.fill(true, false)
+		list, err := w.host.Driver("e").List(t.Context())
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%d containers, %v", len(list), err)
+		}
+		exit, err := list[0].Wait(t.Context())
+		if late := exit.Ended.Sub(at); err != nil || late < 0 || late > time.Minute {
+			t.Errorf("it ended %v after the time told, %v", late, err)
+		}
+		pass(10 * time.Minute)
+		w.fill(false, false)
+		o := <-ended
+		if o.Reason != executor.EndEvicted || !strings.Contains(o.Message, "the disk is full") {
+			t.Errorf("outcome %+v", o)
+		}
+		if wall := time.Duration(o.Usage.WallMS) * time.Millisecond; wall < 6*time.Minute {
+			t.Errorf("paid for %v, want the time up to the end", wall)
+		}
+	})
+}
+
+// TestFullDiskTellsTheTrueReason: a program that its host ends while nothing can be written down
+// was ended for what it was ended for.
+func TestFullDiskTellsTheTrueReason(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		ask := w.ask(1, "sleep", "45m")
+		ask.Spec.RunTime = 10 * time.Minute
+		lease := w.lease(agent, ask)
+		ended := make(chan *executor.Outcome, 1)
+		go func() { ended <- (&client{w: w}).run(w.task(ask, lease.ID)) }()
+		pass(time.Minute)
+		w.fill(true, false)
+		pass(15 * time.Minute)
+		w.fill(false, false)
+		o := <-ended
+		if o.Reason != executor.EndFailed || !strings.Contains(o.Message, "run time limit") {
+			t.Errorf("outcome %+v", o)
+		}
+	})
 }

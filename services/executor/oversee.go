@@ -156,18 +156,17 @@ func (w *watch) tick(ctx context.Context) {
 	w.charge(ctx, now)
 }
 
-// end writes down that the program is to stop; the loop stops it then.
+// end notes that the program is to stop; the loop stops it then.
 func (w *watch) end(ctx context.Context, cause *StopCause) {
-	err := w.t.update(ctx, "", func(r *Record) {
+	err := w.t.jot(ctx, func(r *Record) {
 		r.Tally = w.tally
 		if r.Stop == nil {
 			r.Stop = cause
 		}
 	})
-	if err != nil {
-		w.t.agent.deps.Log.ErrorContext(ctx, "cannot write the stop down, stopping all the same",
-			"attempt", w.t.id, "error", err)
-		w.stop(ctx, w.stopping, cause)
+	if err != nil { // this life ends; the next one sees the same
+		w.t.agent.deps.Log.WarnContext(ctx, "cannot end the program", "attempt", w.t.id,
+			"error", err)
 	}
 }
 
@@ -183,10 +182,7 @@ func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
 		return nil
 	}
 	note := w.t.sign(r, &w.tally, false)
-	err := w.t.update(ctx, "", func(r *Record) {
-		r.Tally = w.tally
-		w.t.noted(r, note)
-	})
+	err := w.t.jot(ctx, func(r *Record) { r.Tally, r.Note = w.tally, note })
 	if err == nil {
 		w.noteAt = now
 	}
@@ -222,7 +218,7 @@ func (w *watch) checkLease(ctx context.Context) error {
 	if e := w.t.view().rec.Evict; e != nil { // its replacement runs elsewhere
 		cause.Reason, cause.Message = EndEvicted, e.words()
 	}
-	return w.t.requestStop(ctx, cause)
+	return w.t.endIt(ctx, cause)
 }
 
 // leaseOver tells whether the lease has ended on the chain.

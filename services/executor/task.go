@@ -156,7 +156,7 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 	}
 	err := t.update(context.WithoutCancel(ctx), "", func(r *Record) {
 		if r.Phase < PhaseEnded {
-			r.hold(task)
+			r.takeToken(task)
 		}
 	})
 	if err != nil {
@@ -184,8 +184,8 @@ func (t *attempt) keepToken(task *Task) {
 	}
 }
 
-// hold takes the task's token down.
-func (r *Record) hold(task *Task) {
+// takeToken takes the task's token down.
+func (r *Record) takeToken(task *Task) {
 	r.Token, r.TokenUntil, r.TokenOwned = task.StorageToken, task.TokenUntil, task.tokenOwned
 }
 

@@ -348,6 +348,7 @@ func (w *world) sign(n executor.Note) executor.Ack {
 func (w *world) closed(id executor.AttemptID) executor.Record {
 	w.t.Helper()
 	r := w.waitClosed(id)
+	synctest.Wait() // it is on disk before the agent has let go of it
 	if r.Phase != executor.PhaseClosed {
 		w.t.Fatalf("attempt %s is never closed: %+v", id, r)
 	}
