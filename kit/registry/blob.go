@@ -9,7 +9,12 @@ import (
 	"time"
 )
 
-const stallWait = time.Minute // without a byte; then the connection is given up
+// A registry that makes us wait for stallWait without sending leastProgress bytes is given up, and
+// so is one that breaks off maxTries times without as many new ones: a byte now and then is none.
+const (
+	stallWait     = time.Minute
+	leastProgress = 64 << 10
+)
 
 // blob reads a blob, and goes on where it was when the registry breaks off.
 type blob struct {
@@ -21,7 +26,11 @@ type blob struct {
 	at     int64
 	body   io.ReadCloser
 	cancel context.CancelFunc
-	failed int // tries without a byte between them
+	failed int // tries without leastProgress new bytes between them
+	fresh  int // new bytes since the last of them
+
+	waited time.Duration // for the registry, since it sent leastProgress
+	sent   int           // bytes, meanwhile
 }
 
 // Read implements io.Reader.
@@ -30,8 +39,10 @@ func (b *blob) Read(p []byte) (int, error) {
 		n, err := b.once(p)
 		switch {
 		case n > 0:
-			b.failed = 0
 			b.at += int64(n)
+			if b.fresh += n; b.fresh >= leastProgress {
+				b.failed, b.fresh = 0, 0
+			}
 			if b.at > b.size {
 				return n, refuse(ReasonMismatch, "a layer has more bytes than its manifest says")
 			}
@@ -42,6 +53,7 @@ func (b *blob) Read(p []byte) (int, error) {
 			continue
 		}
 		b.close()
+		b.fresh = 0
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
@@ -67,7 +79,7 @@ func (b *blob) once(p []byte) (int, error) {
 
 func (b *blob) open() error {
 	ctx, cancel := context.WithCancel(context.WithValue(b.ctx, blobKey{}, true))
-	b.cancel = cancel
+	b.cancel, b.waited, b.sent = cancel, 0, 0
 	part := ""
 	if b.at > 0 {
 		part = fmt.Sprintf("bytes=%d-%d", b.at, b.size-1)
@@ -92,14 +104,21 @@ func (b *blob) open() error {
 	return nil
 }
 
-// awake reads the body of a blob; a registry that says nothing for stallWait ends it.
+// awake reads the body of a blob; a registry that is too slow ends it. Only the time that we wait
+// for it counts: whoever reads may be slow himself.
 type awake struct{ *blob }
 
 // Read implements io.Reader.
 func (a awake) Read(p []byte) (int, error) {
-	watch := time.AfterFunc(stallWait, a.cancel)
+	watch := time.AfterFunc(stallWait-a.waited, a.cancel)
 	defer watch.Stop()
-	return a.body.Read(p)
+	began := time.Now()
+	n, err := a.body.Read(p)
+	a.waited += time.Since(began)
+	if a.sent += n; a.sent >= leastProgress {
+		a.waited, a.sent = 0, 0
+	}
+	return n, err
 }
 
 func (b *blob) close() {

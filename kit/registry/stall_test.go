@@ -108,3 +108,74 @@ func TestTrickledDocumentsAreGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// drip is a registry that sends a byte at a time, each after a pause.
+type drip struct{ pause time.Duration }
+
+func (d drip) RoundTrip(r *http.Request) (*http.Response, error) {
+	status, header := http.StatusOK, http.Header{}
+	if part, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ok {
+		status = http.StatusPartialContent
+		header.Set("Content-Range", "bytes "+part+"/*")
+	}
+	body := io.NopCloser(dripping{r.Context(), d.pause})
+	return &http.Response{StatusCode: status, Header: header, Body: body}, nil
+}
+
+type dripping struct {
+	ctx   context.Context
+	pause time.Duration
+}
+
+func (d dripping) Read(p []byte) (int, error) {
+	if err := pause(d.ctx, d.pause); err != nil {
+		return 0, err
+	}
+	return copy(p, "x"), nil
+}
+
+// TestDrippingRegistryIsGivenUp: a byte now and then keeps nobody waiting for an hour. One that is
+// slow, but gets on, is read to the end, and so is any by a slow reader.
+func TestDrippingRegistryIsGivenUp(t *testing.T) {
+	for how, test := range map[string]struct {
+		pause, reader time.Duration
+		good          bool
+	}{
+		"a byte in 30 s": {pause: 30 * time.Second},
+		"100 bytes/s":    {pause: 10 * time.Millisecond},
+		"2,000 bytes/s":  {pause: 500 * time.Microsecond, good: true},
+		"slow reader":    {reader: 10 * time.Millisecond, good: true},
+	} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				repo, err := name.NewRepository("registry.example/some/image")
+				if err != nil {
+					t.Fatal(err)
+				}
+				const size = 100_000
+				s := &session{repo: repo, scheme: "https", client: &http.Client{
+					Transport: drip{test.pause}}}
+				b := &blob{ctx: t.Context(), session: s, digest: digestOf(nil), size: size}
+				defer b.close()
+				begun, n, buf := time.Now(), 0, make([]byte, 1)
+				for err == nil {
+					var got int
+					got, err = b.Read(buf)
+					n += got
+					if n == size {
+						break
+					}
+					_ = pause(t.Context(), test.reader)
+				}
+				switch took := time.Since(begun); {
+				case test.good && (err != nil || n != size):
+					t.Errorf("read %d bytes, %v", n, err)
+				case !test.good && !errors.Is(err, ReasonUnavailable):
+					t.Errorf("read %d bytes, %v", n, err)
+				case !test.good && took > (maxTries+1)*stallWait:
+					t.Errorf("given up after %v", took)
+				}
+			})
+		})
+	}
+}
