@@ -403,7 +403,7 @@ func (t *attempt) repeat(ask *Ask) (Answer, error) {
 }
 
 // Attempts lists what runs and ran here, newest question first, asked before the time given (zero:
-// from the newest).
+// from the newest): fewer than limit when they take much memory, none at the end only.
 func (a *Agent) Attempts(ctx context.Context, before time.Time, limit int) ([]Record, error) {
 	list, err := a.deps.Journal.List(ctx, before, limit)
 	if err != nil {

@@ -73,7 +73,7 @@ func (f *fetcher) turn(ctx context.Context) error {
 				due[r.Ask.Spec.Chain] = append(due[r.Ask.Spec.Chain], r.Lease.ID)
 			}
 		}
-		if len(page) < heldMost || ctx.Err() != nil {
+		if len(page) == 0 || ctx.Err() != nil {
 			break
 		}
 	}

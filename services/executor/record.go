@@ -118,11 +118,13 @@ type Journal interface {
 	Publish(ctx context.Context, events ...event.Event) error
 	// Unclosed returns every record that is not closed, in no order.
 	Unclosed(ctx context.Context) ([]Record, error)
-	// Held returns at most limit closed records that are held, by attempt id, after the one given.
+	// Held returns at most limit closed records that are held, by attempt id, after the one given:
+	// fewer when they take much memory. Only an empty answer is the end.
 	Held(ctx context.Context, after AttemptID, limit int) ([]Record, error)
 	// Get returns the record of an attempt; ErrNoAttempt when there is none.
 	Get(ctx context.Context, id AttemptID) (Record, error)
-	// List returns at most limit records asked before the time given (zero: all), newest first.
+	// List returns at most limit records asked before the time given (zero: all), newest first:
+	// fewer when they take much memory. Only an empty answer is the end.
 	List(ctx context.Context, before time.Time, limit int) ([]Record, error)
 	// SaveHost replaces what the operator said and puts the events into the outbox, both or neither;
 	// Host returns it, zero when nothing was said.

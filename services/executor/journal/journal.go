@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -40,6 +41,7 @@ const (
 	formatJSON  = 1       // first byte of a record: JSON follows
 	maxUnclosed = 1 << 17 // records that Unclosed returns; more are a broken journal
 	maxList     = 1000    // records that List returns
+	maxPage     = 4 << 20 // bytes of records, as they lie here, that List and Held return beside one
 )
 
 // Outbox puts events into a batch of the store.
@@ -154,15 +156,22 @@ func (j *Journal) commit(events []event.Event, fill func(*pebble.Batch) error) (
 
 // Get implements executor.Journal.
 func (j *Journal) Get(_ context.Context, id executor.AttemptID) (executor.Record, error) {
+	r, _, err := j.get(id)
+	return r, err
+}
+
+// get also tells how long the record is here.
+func (j *Journal) get(id executor.AttemptID) (r executor.Record, size int, err error) {
 	raw, closer, err := j.db.Get(recordKey(id))
 	if errors.Is(err, pebble.ErrNotFound) {
-		return executor.Record{}, executor.ErrNoAttempt
+		return r, 0, executor.ErrNoAttempt
 	}
 	if err != nil {
-		return executor.Record{}, fmt.Errorf("read record of %s: %w", id, err)
+		return r, 0, fmt.Errorf("read record of %s: %w", id, err)
 	}
-	r, err := decode(raw)
-	return r, errors.Join(err, closer.Close())
+	size = len(raw)
+	r, err = decode(raw)
+	return r, size, errors.Join(err, closer.Close())
 }
 
 func decode(raw []byte) (executor.Record, error) {
@@ -189,28 +198,29 @@ func (j *Journal) Unclosed(ctx context.Context) ([]executor.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j.all(ctx, ids)
+	return j.read(ctx, ids, math.MaxInt)
 }
 
 // Held implements executor.Journal.
 func (j *Journal) Held(
 	ctx context.Context, after executor.AttemptID, limit int,
 ) ([]executor.Record, error) {
+	from := []byte(prefixHeld)
+	if after != "" {
+		from = append(append(from, after...), 0)
+	}
 	var ids []executor.AttemptID
-	err := j.scan(prefixHeld, nil, func(key []byte) (more bool, err error) {
-		id := executor.AttemptID(key)
-		if id > after {
-			ids = append(ids, id)
-		}
+	err := j.iterate(prefixHeld, span{from: from}, func(key []byte) (more bool, err error) {
+		ids = append(ids, executor.AttemptID(key))
 		return len(ids) < limit, ctx.Err()
-	})
+	}, forward)
 	if err != nil {
 		return nil, err
 	}
-	return j.all(ctx, ids)
+	return j.read(ctx, ids, maxPage)
 }
 
-// List implements executor.Journal. It returns at most 1,000 records.
+// List implements executor.Journal. It returns at most 1,000 records, of some MiB together.
 func (j *Journal) List(
 	ctx context.Context, before time.Time, limit int,
 ) ([]executor.Record, error) {
@@ -230,17 +240,23 @@ func (j *Journal) List(
 	if err != nil {
 		return nil, err
 	}
-	return j.all(ctx, ids)
+	return j.read(ctx, ids, maxPage)
 }
 
-func (j *Journal) all(ctx context.Context, ids []executor.AttemptID) ([]executor.Record, error) {
-	records := make([]executor.Record, 0, len(ids))
+// read reads the records until they take most bytes: at least one, if there is one.
+func (j *Journal) read(
+	ctx context.Context, ids []executor.AttemptID, most int,
+) ([]executor.Record, error) {
+	var records []executor.Record
 	for _, id := range ids {
-		r, err := j.Get(ctx, id)
-		if err != nil {
+		r, size, err := j.get(id)
+		if err = errors.Join(err, ctx.Err()); err != nil {
 			return nil, err
 		}
 		records = append(records, r)
+		if most -= size; most <= 0 {
+			break
+		}
 	}
 	return records, nil
 }
@@ -276,17 +292,19 @@ func (j *Journal) Forget(ctx context.Context, keep int) error {
 
 // scan calls each with what follows prefix in every key, in order, until it says stop.
 func (j *Journal) scan(prefix string, upper []byte, each func([]byte) (bool, error)) (err error) {
-	return j.iterate(prefix, upper, each, func(i *pebble.Iterator, first bool) bool {
-		if first {
-			return i.First()
-		}
-		return i.Next()
-	})
+	return j.iterate(prefix, span{upto: upper}, each, forward)
+}
+
+func forward(i *pebble.Iterator, first bool) bool {
+	if first {
+		return i.First()
+	}
+	return i.Next()
 }
 
 // scanBack is scan from the end.
 func (j *Journal) scanBack(prefix string, upper []byte, each func([]byte) (bool, error)) error {
-	return j.iterate(prefix, upper, each, func(i *pebble.Iterator, first bool) bool {
+	return j.iterate(prefix, span{upto: upper}, each, func(i *pebble.Iterator, first bool) bool {
 		if first {
 			return i.Last()
 		}
@@ -294,15 +312,21 @@ func (j *Journal) scanBack(prefix string, upper []byte, each func([]byte) (bool,
 	})
 }
 
+// span bounds keys: from the first, if there is one, to before the last.
+type span struct{ from, upto []byte }
+
 func (j *Journal) iterate(
-	prefix string, upper []byte, each func([]byte) (bool, error),
+	prefix string, within span, each func([]byte) (bool, error),
 	step func(i *pebble.Iterator, first bool) bool,
 ) (err error) {
-	if upper == nil {
-		upper = []byte(prefix)
-		upper[len(upper)-1]++
+	if within.from == nil {
+		within.from = []byte(prefix)
 	}
-	i, err := j.db.NewIter(&pebble.IterOptions{LowerBound: []byte(prefix), UpperBound: upper})
+	if within.upto == nil {
+		within.upto = []byte(prefix)
+		within.upto[len(prefix)-1]++
+	}
+	i, err := j.db.NewIter(&pebble.IterOptions{LowerBound: within.from, UpperBound: within.upto})
 	if err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}

@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,5 +110,52 @@ func TestSecondOpenIsRefused(t *testing.T) {
 	}
 	if err := j.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPagesAreBounded: many long records do not come at once, and all of them come.
+func TestPagesAreBounded(t *testing.T) {
+	j, _ := open(t, t.TempDir(), nil)
+	defer func() {
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	const many, long = 9, 1 << 20
+	for n := range byte(many) {
+		r := attempt(n)
+		r.Phase, r.Held = executor.PhaseClosed, true
+		r.Ask.Spec.Args = []string{strings.Repeat("x", long)}
+		if err := j.Save(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var last executor.Record
+	for what, next := range map[string]func() ([]executor.Record, error){
+		"list": func() ([]executor.Record, error) { return j.List(t.Context(), last.Asked, 1000) },
+		"held": func() ([]executor.Record, error) {
+			return j.Held(t.Context(), last.Ask.Attempt, 1000)
+		},
+	} {
+		found := map[executor.AttemptID]bool{}
+		last = executor.Record{}
+		for {
+			page, err := next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(page) == 0 {
+				break
+			}
+			if len(page) > 5 {
+				t.Errorf("%s: a page of %d MiB", what, len(page))
+			}
+			for _, last = range page {
+				found[last.Ask.Attempt] = true
+			}
+		}
+		if len(found) != many {
+			t.Errorf("%s: %d of %d came", what, len(found), many)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
+	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	"github.com/united-containers/ucn/services/executor"
 )
 
@@ -223,34 +224,38 @@ func (s *Server) ListAttempts(
 	case size == 0:
 		size = defaultPage
 	}
-	records, err := s.deps.Agent.Attempts(ctx, before, size)
+	out, bytes := &executorv1.ListAttemptsResponse{}, 0
+	for {
+		records, err := s.deps.Agent.Attempts(ctx, before, size-len(out.Attempts))
+		if err != nil || len(records) == 0 {
+			return out, err
+		}
+		for i := range records {
+			m, err := listed(&records[i])
+			if err != nil {
+				return nil, err
+			}
+			before, bytes = records[i].Asked, bytes+proto.Size(m)
+			out.Attempts = append(out.Attempts, m)
+			if len(out.Attempts) == size || bytes > maxPageByte {
+				out.NextPageToken = pageToken(before)
+				return out, nil
+			}
+		}
+	}
+}
+
+// listed is an attempt in a list: without the outputs.
+func listed(r *executor.Record) (*jobv1.AttemptStatus, error) {
+	status := r.Status(r.Waiting)
+	m, err := statusPB(&status)
 	if err != nil {
 		return nil, err
 	}
-	return page(records, size)
-}
-
-func page(records []executor.Record, size int) (*executorv1.ListAttemptsResponse, error) {
-	out := &executorv1.ListAttemptsResponse{}
-	bytes := 0
-	for i := range records {
-		r := &records[i]
-		status := r.Status(r.Waiting)
-		m, err := statusPB(&status)
-		if err != nil {
-			return nil, err
-		}
-		if o := r.Outcome; o != nil {
-			m.Reason, m.Outcome.Outputs = o.Message, nil
-		}
-		bytes += proto.Size(m)
-		out.Attempts = append(out.Attempts, m)
-		if i == size-1 || bytes > maxPageByte {
-			out.NextPageToken = pageToken(r.Asked)
-			break
-		}
+	if o := r.Outcome; o != nil {
+		m.Reason, m.Outcome.Outputs = o.Message, nil
 	}
-	return out, nil
+	return m, nil
 }
 
 func pageToken(t time.Time) string {
