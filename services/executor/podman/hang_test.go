@@ -2,6 +2,8 @@ package podman
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -176,5 +178,34 @@ func TestEngineHangsSinceAnEarlierLife(t *testing.T) {
 	}
 	if err := old.i.watch.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// An engine that hangs over an image keeps nobody waiting for ever: the load fails, and the next is
+// another service's.
+func TestEngineHangsOverAnImage(t *testing.T) {
+	img := executortest.GuestImage(t)
+	d, err := New(newConfig(t), "exec-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	d.i.loadLimit = time.Second
+	_, err = d.LoadImage(t.Context(), img.ID, func(ctx context.Context) (io.ReadCloser, error) {
+		if err := d.i.service.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+			return nil, err
+		}
+		return img.Open(ctx)
+	})
+	if !errors.Is(err, errHung) {
+		t.Errorf("loading: %v, want %v", err, errHung)
+	}
+	d.i.loadLimit = loadLimit
+	if _, err := d.LoadImage(t.Context(), img.ID, img.Open); err != nil {
+		t.Errorf("loading again: %v", err)
 	}
 }

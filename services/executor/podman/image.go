@@ -190,7 +190,11 @@ const (
 	diskLook    = 100 * time.Millisecond
 )
 
-// guarded transfers an image while the disk has room.
+// loadLimit is how long an image may take, from its source and within the engine: more than a pull
+// may. Then the engine hangs, and its service is ended.
+const loadLimit = 90 * time.Minute
+
+// guarded transfers an image while the disk has room, and within the limit.
 func (i *Instance) guarded(ctx context.Context, transfer func(context.Context) (string, error),
 ) (string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -198,11 +202,17 @@ func (i *Instance) guarded(ctx context.Context, transfer func(context.Context) (
 	over := make(chan struct{})
 	var guard sync.WaitGroup
 	guard.Go(func() {
-		tick := time.NewTicker(diskLook)
+		tick, late := time.NewTicker(diskLook), time.NewTimer(i.loadLimit)
 		defer tick.Stop()
+		defer late.Stop()
+		began := time.Now()
 		for i.roomy() {
 			select {
 			case <-over:
+				return
+			case <-late.C:
+				cancel(errHung)
+				i.service.unhang(began)
 				return
 			case <-tick.C:
 			}
@@ -215,6 +225,9 @@ func (i *Instance) guarded(ctx context.Context, transfer func(context.Context) (
 	guard.Wait()
 	if errors.Is(context.Cause(ctx), errNoRoom) {
 		return "", fmt.Errorf("%w: image: %w", executor.ErrUnsupported, errNoRoom)
+	}
+	if errors.Is(context.Cause(ctx), errHung) {
+		return "", fmt.Errorf("%w: the image is not loaded after %s", errHung, i.loadLimit)
 	}
 	return config, err
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
@@ -35,6 +36,9 @@ type Instance struct {
 	watch   *watcher
 	unlock  func()
 	reserve uint64 // bytes of disk that no image may take
+
+	loadLimit time.Duration // for one image
+
 	loading singleflight.Group
 	loads   sync.WaitGroup  // running loads, and what else ends with the instance
 	closing context.Context // ends with Close; for work that is bound to no caller
@@ -101,8 +105,8 @@ func open(cfg Config, found tools) (*Instance, error) {
 	i := &Instance{
 		cfg: cfg, tools: found, bootID: strings.TrimSpace(string(boot)), groups: groups, ids: ranges,
 		name:    fmt.Sprintf("%x", sha256.Sum256([]byte(cfg.Dir)))[:12],
-		reserve: diskReserve,
-		held:    make(map[executor.ImageID]executor.Image), drivers: make(map[string]*Driver),
+		reserve: diskReserve, loadLimit: loadLimit,
+		held: make(map[executor.ImageID]executor.Image), drivers: make(map[string]*Driver),
 	}
 	i.closing, i.cancel = context.WithCancel(context.Background())
 	i.socket = i.runPath("api.sock")
