@@ -160,6 +160,16 @@ func TestJobTop(t *testing.T) {
 			t.Errorf("the table lacks %q: %s", want, out)
 		}
 	}
+	u.net.Desk.Tell(nil, &executorv1.StatsResponse{
+		State: jobv1.State_STATE_STARTING, Waiting: "its image waits for its turn", Time: now,
+	})
+	if out := u.must("job", "top", "--once"); !strings.Contains(out,
+		"starting: its image waits for its turn") {
+		t.Errorf("of a start that waits: %s", out)
+	}
+	u.net.Desk.Tell(nil, &executorv1.StatsResponse{
+		State: jobv1.State_STATE_RUNNING, Time: now, CpuMilli: 480, Amount: 25_000_000,
+	})
 	var rows []map[string]any
 	text := u.must("job", "top", "--once", "--json")
 	if err := json.Unmarshal([]byte(text), &rows); err != nil || len(rows) != 1 ||

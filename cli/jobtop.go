@@ -91,6 +91,7 @@ type topRow struct {
 	Host        string        `json:"host"`
 	State       string        `json:"state"`
 	Error       string        `json:"error,omitempty"` // why the host does not tell
+	Waiting     string        `json:"waiting,omitempty"`
 	Time        uint64        `json:"time_ms,omitempty"`
 	Started     uint64        `json:"started_ms,omitempty"`
 	EvictAt     uint64        `json:"evict_at_ms,omitempty"`
@@ -235,6 +236,7 @@ func (r *topRow) ask(ctx context.Context, client *bus.Client, host bus.Target, o
 		return
 	}
 	r.State = reasonText(s.GetState().String(), "STATE_")
+	r.Waiting = s.GetWaiting()
 	r.Time, r.Started, r.EvictAt = s.GetTime(), s.GetStarted(), s.GetEvictAt()
 	r.CPU, r.CPULimit = s.GetCpuMilli(), s.GetReserved().GetCpuMilli()
 	r.Memory, r.MemoryLimit = s.GetMemory(), s.GetReserved().GetMemory()
@@ -259,6 +261,9 @@ func printTop(w io.Writer, rows []topRow) {
 			continue
 		}
 		state, up := r.State, ""
+		if r.Waiting != "" {
+			state += ": " + screen.Fit(screen.Clean(r.Waiting), 40)
+		}
 		if r.EvictAt != 0 {
 			state += ", goes in " + screen.Elapsed(between(r.Time, r.EvictAt))
 		}

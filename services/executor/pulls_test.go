@@ -167,6 +167,12 @@ func TestPullsTakeTurns(t *testing.T) {
 			"waits for its turn") {
 			t.Errorf("who waits is told %q", got)
 		}
+		stats, err := agent.Stats(t.Context(), executor.StatsAsk{
+			From: executor.Peer{Account: many}, Job: greedy[2].ask.Job,
+		})
+		if err != nil || !strings.Contains(stats.Waiting, "waits for its turn") {
+			t.Errorf("what waits uses %+v, %v", stats, err)
+		}
 		list, err := agent.Attempts(t.Context(), time.Time{}, 100)
 		if err != nil || !slices.ContainsFunc(list, func(r executor.Record) bool {
 			return strings.Contains(r.Waiting, "waits for its turn")

@@ -28,6 +28,7 @@ type Stats struct {
 	Budget   uint64 // grains, the most the lease pays
 	Rate     uint64 // grains per hour, likewise
 	Now      Pace   // zero unless the program runs
+	Waiting  string // what the start waits for; empty: nothing
 }
 
 // Pace is what a program uses at the moment.
@@ -106,7 +107,7 @@ func (r *Record) stats(now time.Time) Stats {
 		Run: r.Ask.Run, Attempt: r.Ask.Attempt, Lease: r.Lease.ID, State: r.Phase.State(), Time: now,
 		Started: r.Tally.Started, EvictAt: r.evictAt(), Reserved: r.Ask.Spec.Resources,
 		Usage: r.Note.Usage, Amount: r.Note.Note.Cumulative, Paid: r.Paid, Budget: lease.Budget,
-		Rate: lease.Rate,
+		Rate: lease.Rate, Waiting: r.Waiting,
 	}
 }
 

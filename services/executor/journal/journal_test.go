@@ -84,6 +84,40 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
+// TestWordSurvivesPowerLoss: what the operator set is there with its event, or neither.
+func TestWordSurvivesPowerLoss(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	j, _ := open(t, "journal", disk)
+	told := event.Event{Topic: event.TopicOperator, Type: "policy.changed", Time: time.Unix(1, 0)}
+	for n := uint64(1); n < 4; n++ {
+		word := executor.HostState{Set: &executor.PolicySet{Version: n}}
+		if err := j.SaveHost(t.Context(), word, told); err != nil {
+			t.Fatal(err)
+		}
+		bad := told
+		bad.Payload = make([]byte, event.MaxPayload+1)
+		word.Set = &executor.PolicySet{Version: 99}
+		if err := j.SaveHost(t.Context(), word, bad); !errors.Is(err, event.ErrOversized) {
+			t.Errorf("SaveHost = %v, want ErrOversized", err)
+		}
+		again, outbox := open(t, "journal", disk.CrashClone(vfs.CrashCloneCfg{}))
+		got, err := again.Host(t.Context())
+		if err != nil || got.Set == nil || got.Set.Version != n {
+			t.Errorf("after %d words and a power loss: %+v, %v", n, got.Set, err)
+		}
+		pending, err := outbox.Pending(t.Context())
+		if err != nil || len(pending.Drafts) != int(n) {
+			t.Errorf("%d events after %d words, %v", len(pending.Drafts), n, err)
+		}
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRefusedEventSavesNothing gives up the record with its event.
 func TestRefusedEventSavesNothing(t *testing.T) {
 	j, _ := open(t, t.TempDir(), nil)

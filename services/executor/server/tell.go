@@ -219,6 +219,6 @@ func statsPB(s *executor.Stats) (*executorv1.StatsResponse, error) {
 		Usage: s.Usage.PB(), Amount: s.Amount, Paid: s.Paid, Budget: s.Budget, Rate: s.Rate,
 		CpuMilli: s.Now.CPUMilli, Memory: s.Now.Memory, Disk: s.Now.Disk,
 		BytesInPerS: s.Now.InPerS, BytesOutPerS: s.Now.OutPerS, Reserved: resourcesPB(s.Reserved),
-		Started: millis(s.Started), EvictAt: millis(s.EvictAt),
+		Started: millis(s.Started), EvictAt: millis(s.EvictAt), Waiting: s.Waiting,
 	}, nil
 }

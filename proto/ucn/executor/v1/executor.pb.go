@@ -1097,7 +1097,9 @@ type StatsResponse struct {
 	// ms since 1970 at which the program began; 0 = not yet.
 	Started uint64 `protobuf:"varint,17,opt,name=started,proto3" json:"started,omitempty"`
 	// As in ucn.job.v1.AttemptStatus.
-	EvictAt       uint64 `protobuf:"varint,18,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
+	EvictAt uint64 `protobuf:"varint,18,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
+	// What a start waits for, in a sentence, such as its image's turn; empty = nothing.
+	Waiting       string `protobuf:"bytes,19,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1256,6 +1258,13 @@ func (x *StatsResponse) GetEvictAt() uint64 {
 		return x.EvictAt
 	}
 	return 0
+}
+
+func (x *StatsResponse) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
 }
 
 type SetPolicyRequest struct {
@@ -2224,7 +2233,7 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\fStatsRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\fR\aattempt\x12\x18\n" +
-	"\aaccount\x18\x03 \x01(\fR\aaccount\"\x8c\x04\n" +
+	"\aaccount\x18\x03 \x01(\fR\aaccount\"\xa6\x04\n" +
 	"\rStatsResponse\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\fR\aattempt\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x14\n" +
@@ -2244,7 +2253,8 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\x04rate\x18\x0f \x01(\x04R\x04rate\x121\n" +
 	"\breserved\x18\x10 \x01(\v2\x15.ucn.job.v1.ResourcesR\breserved\x12\x18\n" +
 	"\astarted\x18\x11 \x01(\x04R\astarted\x12\x19\n" +
-	"\bevict_at\x18\x12 \x01(\x04R\aevictAt\"s\n" +
+	"\bevict_at\x18\x12 \x01(\x04R\aevictAt\x12\x18\n" +
+	"\awaiting\x18\x13 \x01(\tR\awaiting\"s\n" +
 	"\x10SetPolicyRequest\x123\n" +
 	"\x06policy\x18\x01 \x01(\v2\x1b.ucn.executor.v1.HostPolicyR\x06policy\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\x04R\x04base\x12\x16\n" +
