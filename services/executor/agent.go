@@ -352,15 +352,20 @@ func (a *Agent) answer(ctx context.Context, ask *Ask) (Answer, error) {
 	if no != nil {
 		return Answer{Declined: no}, nil
 	}
-	backed, no, err := a.backed(ctx, ask)
-	if err != nil || no != nil {
-		return Answer{Declined: no}, err
-	}
 	signed := a.signer.lease(ask.Spec.Chain, lease, prices)
-	t := newAttempt(a, Record{
-		Ask: *ask, Lease: signed, Prices: prices, Asked: now, Trace: telemetry.Inject(ctx),
-	})
-	return t.promise(ctx, backed)
+	for try := 1; ; try++ {
+		backed, no, err := a.backed(ctx, ask)
+		if err != nil || no != nil {
+			return Answer{Declined: no}, err
+		}
+		t := newAttempt(a, Record{
+			Ask: *ask, Lease: signed, Prices: prices, Asked: now, Trace: telemetry.Inject(ctx),
+		})
+		answer, err := t.promise(ctx, backed)
+		if answer.Declined == nil || !backed.missed || try == maxBackingReads {
+			return answer, err
+		}
+	}
 }
 
 // promise reserves, writes down and only then says yes.

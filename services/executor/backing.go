@@ -19,6 +19,8 @@ type backing struct {
 	// stale: a lease that another promise takes the place of has ended, perhaps because that promise
 	// was placed after the promises were looked at.
 	stale bool
+	// missed: a promise that supersedes a lease was made since, and what that frees is not in frees.
+	missed bool
 }
 
 // all is what the promises on the escrow may come to together.
@@ -146,6 +148,8 @@ func (a *Agent) weigh(t *attempt, money *backing) *Decline {
 		}
 		if other.lease.Lease.Escrow == t.lease.Lease.Escrow {
 			promised = add(promised, other.lease.Lease.Budget)
+			_, known := money.frees[other.ask.Terms.Supersedes]
+			money.missed = money.missed || !known && other.ask.Terms.Supersedes != LeaseID{}
 		}
 		if other.ask.From.Instance == t.ask.From.Instance {
 			toAsker++

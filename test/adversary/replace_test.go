@@ -77,6 +77,7 @@ func TestDrainedOnARealChain(t *testing.T) {
 		before := s.lanes(lanes, s.h.n.Keys[agentKey].Public())
 		s.pass(2 * time.Minute)
 		other.setGone(false)
+		s.pass(6 * time.Second) // it has told its offer
 		if _, err := s.h.agent.Drain(t.Context(), "moving", 20*time.Minute); err != nil {
 			t.Fatal(err)
 		}
