@@ -170,12 +170,10 @@ func (r *accountResult) print(w io.Writer) {
 	if r.Recovery != nil {
 		r.Recovery.printSet(w)
 	}
-	if r.Time != 0 {
-		printf(w, "at block\t%d of %s\n", r.Height, stamp(r.Time))
-	} else {
+	switch {
+	case r.Time != 0:
+		printf(w, "at block\t%d of %s\nproof\tverified\n", r.Height, stamp(r.Time))
+	case !r.Proven:
 		printf(w, "at block\t%d\n", r.Height)
-	}
-	if r.Proven {
-		printf(w, "proof\tverified\n")
 	}
 }

@@ -171,10 +171,7 @@ func (r *escrowResult) print(w io.Writer) {
 		printf(w, "state\tnot on the chain at block %d; it was closed or never opened\n", r.Height)
 	}
 	if r.Time != 0 {
-		printf(w, "at block\t%d of %s\n", r.Height, stamp(r.Time))
-	}
-	if r.Proven {
-		printf(w, "proof\tverified\n")
+		printf(w, "at block\t%d of %s\nproof\tverified\n", r.Height, stamp(r.Time))
 	}
 }
 

@@ -138,10 +138,7 @@ func (r *leaseResult) print(w io.Writer) {
 		}
 	}
 	if r.Time != 0 {
-		printf(w, "at block\t%d of %s\n", r.Height, stamp(r.Time))
-	}
-	if r.Proven {
-		printf(w, "proof\tverified\n")
+		printf(w, "at block\t%d of %s\nproof\tverified\n", r.Height, stamp(r.Time))
 	}
 }
 

@@ -52,6 +52,8 @@ type txResult struct {
 	Operations  int             `json:"operations"`
 	Body        json.RawMessage `json:"body,omitempty"`
 	Receipt     json.RawMessage `json:"receipt,omitempty"`
+	// lines word the operations.
+	lines []string
 }
 
 func (a *app) txGet() *cobra.Command {
@@ -71,35 +73,49 @@ func (a *app) txGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			proven := prove || out != ""
+			if proven {
+				if err := provenAnswer(ctx, l, id, answer, out); err != nil {
+					return err
+				}
+			}
 			result, err := transactionOf(id, answer)
 			if err != nil {
 				return err
 			}
-			if prove || out != "" {
-				genesis, err := l.Genesis(ctx)
-				if err != nil {
-					return err
-				}
-				proven, err := bill.Verify(answer.GetProof(), proof.TrustOf(genesis))
-				if err != nil {
-					return err
-				}
-				if proven.ID != id {
-					return fmt.Errorf("%w: it is about another transaction", bill.ErrLies)
-				}
-				result.Proven = true
-				if out != "" {
-					if err := saveProof(out, answer.GetProof(), genesis); err != nil {
-						return err
-					}
-				}
-			}
+			result.Proven = proven
 			return a.emit(result, result.print)
 		}),
 	}
 	cmd.Flags().BoolVar(&prove, "proof", false, "have it proven and verify the proof")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "save the proof to this file, for ucn verify")
 	return cmd
+}
+
+// provenAnswer verifies an answer's proof and puts what it proves in place of what the ledger says.
+// The proof is saved to a file if one is named.
+func provenAnswer(
+	ctx context.Context, l *link, id tx.ID, answer *ledgerv1.GetTransactionResponse, file string,
+) error {
+	genesis, err := l.Genesis(ctx)
+	if err != nil {
+		return err
+	}
+	proven, err := bill.Verify(answer.GetProof(), proof.TrustOf(genesis))
+	if err != nil {
+		return err
+	}
+	if proven.ID != id {
+		return fmt.Errorf("%w: it is about another transaction", bill.ErrLies)
+	}
+	answer.Transaction, answer.Time = proven.Transaction.PB(), uint64(proven.Header.Time)
+	answer.Result = &ledgerv1.SubmitResult{
+		Height: proven.Header.Height, Receipt: proven.Receipt.PB(),
+	}
+	if file == "" {
+		return nil
+	}
+	return saveProof(file, answer.GetProof(), genesis)
 }
 
 func transactionOf(id tx.ID, answer *ledgerv1.GetTransactionResponse) (*txResult, error) {
@@ -110,6 +126,13 @@ func transactionOf(id tx.ID, answer *ledgerv1.GetTransactionResponse) (*txResult
 		Fee:    amount.Amount(receipt.GetFee()), Account: bytesText("ucn",
 			answer.GetTransaction().GetBody().GetAccount()),
 		Operations: len(answer.GetTransaction().GetBody().GetOperations()),
+	}
+	for i, o := range answer.GetTransaction().GetBody().GetOperations() {
+		outcome := &chainv1.Outcome{}
+		if i < len(receipt.GetOutcomes()) {
+			outcome = receipt.GetOutcomes()[i]
+		}
+		r.lines = append(r.lines, operationLine(o, outcome))
 	}
 	if reason := receipt.GetReason(); reason != chainv1.Reason_REASON_UNSPECIFIED {
 		r.Reason = reasonText(reason.String(), "REASON_")
@@ -128,6 +151,12 @@ func (r *txResult) print(w io.Writer) {
 	}
 	printf(w, "status\t%s, committed in block %d at %s\n", status, r.Block, stamp(r.Time))
 	printf(w, "fee\t%s\noperations\t%d\n", amount.Text(r.Fee), r.Operations)
+	for i, line := range r.lines[:min(len(r.lines), shownIDs)] {
+		printf(w, "  %d\t%s\n", i+1, line)
+	}
+	if more := len(r.lines) - shownIDs; more > 0 {
+		printf(w, "\tand %d more: --json lists all\n", more)
+	}
 	if r.Proven {
 		printf(w, "proof\tverified\n")
 	}
@@ -249,6 +278,9 @@ func parseProof(text []byte) (
 		m = &chainv1.TransactionProof{}
 		if err := protojson.Unmarshal(raw, m); err != nil {
 			return nil, nil, nil, fmt.Errorf("this is no proof: %w", err)
+		}
+		if len(m.GetTransaction()) == 0 {
+			return nil, nil, nil, errors.New("this is no proof: it names no transaction")
 		}
 	}
 	if bare || len(s.Genesis) == 0 {

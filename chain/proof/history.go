@@ -43,7 +43,7 @@ func VerifyHistory(raw []byte, trust Trust) (Ancestor, error) {
 	if err := read(raw, m); err != nil {
 		return Ancestor{}, err
 	}
-	head, err := trust.certified(m.GetHeader(), m.GetCertificate())
+	head, err := trust.Certified(m.GetHeader(), m.GetCertificate())
 	if err != nil {
 		return Ancestor{}, err
 	}

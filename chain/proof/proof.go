@@ -46,11 +46,11 @@ func TrustOf(g *block.Genesis) Trust {
 	return Trust{Anchor: g.Anchor(), Validators: g.Validators, Need: g.Quorum(), Genesis: g}
 }
 
-// certified reads header and certificate and checks that the trusted validators signed the one
-// with the other.
+// Certified reads header and certificate and checks that the trusted validators signed the one
+// with the other. Errors wrap one of this package or of block.
 //
 // A header of height 0 has no certificate, and must be that of the trusted genesis.
-func (t Trust) certified(header *chainv1.Header, certificate *chainv1.Certificate) (
+func (t Trust) Certified(header *chainv1.Header, certificate *chainv1.Certificate) (
 	block.Header, error,
 ) {
 	h, err := block.HeaderFromPB(header)

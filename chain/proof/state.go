@@ -53,7 +53,7 @@ func verifyLeaf[T any](raw []byte, key trie.Key, trust Trust, decode func([]byte
 	if err := read(raw, m); err != nil {
 		return leaf, err
 	}
-	header, err := trust.certified(m.GetHeader(), m.GetCertificate())
+	header, err := trust.Certified(m.GetHeader(), m.GetCertificate())
 	if err != nil {
 		return leaf, err
 	}

@@ -59,7 +59,7 @@ func VerifyTransaction(raw []byte, trust Trust) (Proven, error) {
 	if set.Hash() != trust.Validators.Hash() {
 		return Proven{}, fmt.Errorf("%w: set %v", ErrValidators, set.Hash())
 	}
-	header, err := trust.certified(m.GetHeader(), m.GetCertificate())
+	header, err := trust.Certified(m.GetHeader(), m.GetCertificate())
 	if err != nil {
 		return Proven{}, err
 	}

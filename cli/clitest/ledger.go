@@ -28,6 +28,9 @@ type Ledger struct {
 	Lie func(*ledgerv1.ChargeEntry)
 	// LieOfAccount changes what is told of accounts; set it while nobody asks.
 	LieOfAccount func(*ledgerv1.GetAccountResponse)
+	// LieOfTransaction and LieOfBlock do the same for those.
+	LieOfTransaction func(*ledgerv1.GetTransactionResponse)
+	LieOfBlock       func(*ledgerv1.GetBlockResponse)
 
 	proposer sig.PrivateKey
 
@@ -274,10 +277,14 @@ func (l *Ledger) GetTransaction(_ context.Context, r *ledgerv1.GetTransactionReq
 		Transactions: []tx.Hash{block.LeafHash(entry[:])},
 		Receipts:     []tx.Hash{block.LeafHash(s.receipt.Append(nil))},
 	}
-	return &ledgerv1.GetTransactionResponse{
+	out := &ledgerv1.GetTransactionResponse{
 		Result: l.result(at), Transaction: t.PB(), Time: uint64(s.block.Header.Time),
 		Proof: source.Transaction(0, raw, s.receipt.Append(nil)),
-	}, nil
+	}
+	if l.LieOfTransaction != nil {
+		l.LieOfTransaction(out)
+	}
+	return out, nil
 }
 
 // GetBlock implements the service.
@@ -295,5 +302,9 @@ func (l *Ledger) GetBlock(_ context.Context, r *ledgerv1.GetBlockRequest) (
 	if r.GetHeaderOnly() {
 		m = &chainv1.Block{Header: m.GetHeader(), Certificate: m.GetCertificate()}
 	}
-	return &ledgerv1.GetBlockResponse{Hash: hash[:], Block: m}, nil
+	out := &ledgerv1.GetBlockResponse{Hash: hash[:], Block: m}
+	if l.LieOfBlock != nil {
+		l.LieOfBlock(out)
+	}
+	return out, nil
 }

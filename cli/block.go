@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/proof"
+	"github.com/united-containers/ucn/chain/tx"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
+)
+
+// blockResult is a block whose certificate and content were verified.
+type blockResult struct {
+	Hash           string          `json:"hash"`
+	Height         uint64          `json:"height"`
+	Time           uint64          `json:"time_ms"`
+	Transactions   int             `json:"transactions"`
+	Operations     uint64          `json:"operations"`
+	Bytes          uint64          `json:"body_bytes"`
+	Proposer       string          `json:"proposer,omitempty"`
+	Signatures     int             `json:"signatures"`
+	Verified       bool            `json:"verified"`
+	TransactionIDs []string        `json:"transaction_ids"`
+	Header         json.RawMessage `json:"header"`
+}
+
+func (a *app) chainBlock() *cobra.Command {
+	return &cobra.Command{
+		Use: "block HEIGHT|HASH", Short: "Show a block and verify it",
+		Long: `Show a block: what its header says and which transactions it holds. The certificate of
+the chain's validators and the content are verified; the block of height 0 follows from the
+genesis.`,
+		Example: "  ucn chain block 12\n  ucn chain block 1f...", Args: args(cobra.ExactArgs(1)),
+		RunE: a.session(withoutKey, func(ctx context.Context, l *link, list []string) error {
+			request := &ledgerv1.GetBlockRequest{Chain: l.Chain}
+			if height, err := strconv.ParseUint(list[0], 10, 64); err == nil {
+				request.Height = height
+			} else {
+				hash, err := hexID("block", list[0])
+				if err != nil {
+					return err
+				}
+				request.Hash = hash[:]
+			}
+			result, err := readBlock(ctx, l, request)
+			if err != nil {
+				return err
+			}
+			return a.emit(result, result.print)
+		}),
+	}
+}
+
+// readBlock asks for a block and verifies that it is the one, and the chain's.
+func readBlock(ctx context.Context, l *link, request *ledgerv1.GetBlockRequest) (
+	*blockResult, error,
+) {
+	answer, err := l.Ledger.GetBlock(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	genesis, err := l.Genesis(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b, err := verifiedBlock(answer.GetBlock(), genesis)
+	if err != nil {
+		return nil, fmt.Errorf("NOT verified: %w", err)
+	}
+	hash := b.Header.Hash(genesis.Anchor())
+	if len(request.GetHash()) > 0 && string(request.GetHash()) != string(hash[:]) ||
+		len(request.GetHash()) == 0 && request.GetHeight() != b.Header.Height {
+		return nil, fmt.Errorf("%w: it answered with block %d, %s", errProof, b.Header.Height, hash)
+	}
+	return blockOf(b, hash, genesis)
+}
+
+// verifiedBlock checks a block's certificate and that its content is what the header commits to.
+func verifiedBlock(m *chainv1.Block, g *block.Genesis) (*block.Block, error) {
+	h, err := proof.TrustOf(g).Certified(m.GetHeader(), m.GetCertificate())
+	if err != nil {
+		return nil, err
+	}
+	b, err := block.FromPB(m)
+	if err != nil {
+		return nil, err
+	}
+	return b, h.CheckBody(&b.Body)
+}
+
+func blockOf(b *block.Block, hash tx.Hash, g *block.Genesis) (*blockResult, error) {
+	h := &b.Header
+	raw, err := rawJSON(h.PB())
+	if err != nil {
+		return nil, err
+	}
+	r := &blockResult{
+		Hash: hex.EncodeToString(hash[:]), Height: h.Height, Time: uint64(h.Time),
+		Transactions: len(b.Body.Transactions), Operations: h.OperationCount, Bytes: h.BodyLength,
+		Signatures: len(b.Certificate.Signatures), Verified: true, TransactionIDs: []string{},
+		Header: raw,
+	}
+	if !h.Proposer.IsZero() {
+		r.Proposer = accountText(h.Proposer)
+	}
+	for i, raw := range b.Body.Transactions {
+		t, err := tx.Decode(raw)
+		if err != nil {
+			return nil, fmt.Errorf("transaction %d: %w", i, err)
+		}
+		r.TransactionIDs = append(r.TransactionIDs, t.ID(g.Anchor()).String())
+	}
+	return r, nil
+}
+
+// shownIDs is how many transactions of a block are shown to people; programs get all.
+const shownIDs = 20
+
+func (r *blockResult) print(w io.Writer) {
+	printf(w, "block\t%d\nhash\t%s\ntime\t%s\n", r.Height, r.Hash, stamp(r.Time))
+	printf(w, "content\t%s, %s, %d bytes\n", many(r.Transactions, "transaction"),
+		many(int(r.Operations), "operation"), r.Bytes)
+	if r.Height == 0 {
+		printf(w, "verified\tfollows from the genesis; nobody signs it\n")
+		return
+	}
+	printf(w, "proposer\t%s\nverified\tcontent, and %s of the chain's validators\n", r.Proposer,
+		many(r.Signatures, "signature"))
+	for _, id := range r.TransactionIDs[:min(len(r.TransactionIDs), shownIDs)] {
+		printf(w, "transaction\t%s\n", id)
+	}
+	if more := len(r.TransactionIDs) - shownIDs; more > 0 {
+		printf(w, "\tand %d more: --json lists all\n", more)
+	}
+}
