@@ -16,7 +16,8 @@ import (
 func (a *app) fileCommand() *cobra.Command {
 	return group("file", "Files of the network, named by their content",
 		a.filePut(), a.fileGet(), a.fileList(), a.fileStat(), a.filePin(), a.fileUnpin(),
-		a.fileExpire(), a.fileUsage(), a.fileUploads(), a.fileRemove())
+		a.fileExpire(), a.fileUsage(), a.fileUploads(), a.fileEvents(),
+		a.fileRemove())
 }
 
 type fileResult struct {
@@ -49,25 +50,32 @@ func (a *app) fileList() *cobra.Command {
 			if len(list) > 0 {
 				return a.listFolder(ctx, l, list[0])
 			}
-			files := []fileResult{}
-			token := ""
-			for range maxPages {
-				answer, err := l.Storage.List(ctx, &storagev1.ListRequest{
-					PageSize: 1000, PageToken: token,
-				})
-				if err != nil {
-					return err
-				}
-				for _, r := range answer.GetReferences() {
-					files = append(files, resultOfReference(r))
-				}
-				if token = answer.GetNextPageToken(); token == "" {
-					break
-				}
+			files, err := heldFiles(ctx, l)
+			if err != nil {
+				return err
 			}
 			return a.emit(files, func(w io.Writer) { printFiles(w, files) })
 		}),
 	}
+}
+
+// heldFiles lists what the account holds.
+func heldFiles(ctx context.Context, l *link) ([]fileResult, error) {
+	files := []fileResult{}
+	token := ""
+	for range maxPages {
+		answer, err := l.Storage.List(ctx, &storagev1.ListRequest{PageSize: 1000, PageToken: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range answer.GetReferences() {
+			files = append(files, resultOfReference(r))
+		}
+		if token = answer.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	return files, nil
 }
 
 func printFiles(w io.Writer, files []fileResult) {

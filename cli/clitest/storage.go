@@ -23,6 +23,9 @@ const frame = 256 << 10
 type Storage struct {
 	storagev1.UnimplementedStorageServiceServer
 
+	// Told answers ListEvents. Set it before the first call.
+	Told func(*storagev1.ListEventsRequest) *storagev1.ListEventsResponse
+
 	mu      sync.Mutex // guards what follows
 	blobs   map[string]blob
 	uploads map[string]*storagev1.Upload
@@ -101,6 +104,13 @@ func (s *Storage) Damage(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.blobs[name].bytes[0] ^= 1
+}
+
+// ListEvents implements storagev1.StorageServiceServer.
+func (s *Storage) ListEvents(_ context.Context, r *storagev1.ListEventsRequest) (
+	*storagev1.ListEventsResponse, error,
+) {
+	return s.Told(r), nil
 }
 
 func kindOf(kind storagev1.Kind) cid.Kind {

@@ -154,6 +154,14 @@ func (s *Session) List(ctx context.Context, after cid.CID, limit int) ([]Ref, er
 	return s.access.store.List(ctx, s.account, after, limit)
 }
 
+// WholeAccount returns the caller's account; only for tokens that may read all of it.
+func (s *Session) WholeAccount() (Account, error) {
+	if !s.readAll {
+		return Account{}, forbidden(ScopeRead)
+	}
+	return s.account, nil
+}
+
 // Usage returns what the account holds; only for tokens that may read all of it.
 func (s *Session) Usage(ctx context.Context) (Usage, error) {
 	if !s.readAll {

@@ -57,6 +57,10 @@ const (
 	ReasonNotOperator fault.Reason = "NOT_OPERATOR"
 	// ReasonNoAccount: the account is not on the chain, and such accounts have no quota.
 	ReasonNoAccount fault.Reason = "ACCOUNT_UNKNOWN"
+	// ReasonUntold: the service cannot tell what it does, since the broker has been away too long.
+	ReasonUntold fault.Reason = "STORAGE_EVENTS_FULL"
+	// ReasonSilent: the service has no outbox.
+	ReasonSilent fault.Reason = "STORAGE_SILENT"
 	// ReasonClosed: the store has been closed.
 	ReasonClosed fault.Reason = "STORAGE_CLOSED"
 )

@@ -413,6 +413,12 @@ func (f *fakeStorage) List(
 	return &storagev1.ListResponse{}, f.calls.note(ctx, "List", m)
 }
 
+func (f *fakeStorage) ListEvents(
+	ctx context.Context, m *storagev1.ListEventsRequest,
+) (*storagev1.ListEventsResponse, error) {
+	return &storagev1.ListEventsResponse{}, f.calls.note(ctx, "ListEvents", m)
+}
+
 func (f *fakeStorage) Usage(
 	ctx context.Context, m *storagev1.UsageRequest,
 ) (*storagev1.UsageResponse, error) {

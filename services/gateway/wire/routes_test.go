@@ -121,6 +121,8 @@ func routes(t *testing.T, file cid.CID) []route {
 			&storagev1.StatRequest{Cid: file.String(), Image: true}},
 		{"DELETE", "/v1/files/" + file.String(), "", "Remove",
 			&storagev1.RemoveRequest{Cid: file.String()}},
+		{"GET", "/v1/storage/events?cid=" + file.String() + "&page_token=x", "", "ListEvents",
+			&storagev1.ListEventsRequest{Cid: file.String(), PageToken: "x"}},
 		{"GET", "/v1/storage/usage", "", "Usage", &storagev1.UsageRequest{}},
 		{"POST", "/v1/files:removeMany", `{"job":"j","dry_run":true}`, "RemoveMany",
 			&storagev1.RemoveManyRequest{Job: "j", DryRun: true}},

@@ -76,6 +76,9 @@ func (d *Disk) update(a storage.Account, old storage.Ref, what storage.Change) (
 		return storage.Ref{}, err
 	}
 	b.replace(old, ref, !by.IsZero())
+	if ref != old {
+		b.tell(storage.RefChanged, ref)
+	}
 	return ref, b.commit()
 }
 
@@ -135,12 +138,12 @@ func (p *pass) expireOne(key []byte) error {
 	}
 	freed := int64(0)
 	if !p.dry {
-		freed, err = p.d.remove(a, c, func(ref storage.Ref) error {
+		freed, err = p.d.remove(a, c, ending{storage.RefExpired, func(ref storage.Ref) error {
 			if !mayExpire(ref) || ref.Expires.After(p.now) {
 				return storage.Pinned(c) // changed meanwhile
 			}
 			return nil
-		})
+		}})
 	}
 	switch fault.ReasonOf(err) {
 	case storage.ReasonPinned, storage.ReasonInDirectory, storage.ReasonNotFound:
@@ -292,13 +295,18 @@ func fileSize(path string) int64 {
 	return info.Size()
 }
 
+// ending is why a reference ends. allowed may refuse, under the account's lock.
+type ending struct {
+	what    storage.What
+	allowed func(storage.Ref) error
+}
+
 // remove ends a reference, frees the bytes if it was the last, and says how many.
-func (d *Disk) remove(a storage.Account, c cid.CID, allowed func(storage.Ref) error,
-) (freed int64, err error) {
+func (d *Disk) remove(a storage.Account, c cid.CID, how ending) (freed int64, err error) {
 	lock := d.lockBlob(c)
 	lock.Lock()
 	defer lock.Unlock()
-	orphaned, err := d.release(a, c, allowed)
+	orphaned, err := d.release(a, c, how)
 	if err != nil || !orphaned {
 		return 0, err
 	}

@@ -121,7 +121,9 @@ func child(dir, at string) int {
 		return 2
 	}
 	steps := 0
-	d, err := disk.OpenWithHook(config(dir, storage.DefaultLimits()), func(string) error {
+	cfg := config(dir, storage.DefaultLimits())
+	cfg.Outbox = new(recorder).open
+	d, err := disk.OpenWithHook(cfg, func(string) error {
 		if steps++; steps == killAt {
 			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
@@ -186,11 +188,14 @@ func acknowledged(out []byte) int {
 // begun is there wholly or not at all, and nothing else is on the disk.
 func checkAfterCrash(t *testing.T, dir string, done int) {
 	t.Helper()
-	d, err := disk.Open(config(dir, storage.DefaultLimits()))
+	box, cfg := &recorder{}, config(dir, storage.DefaultLimits())
+	cfg.Outbox = box.open
+	d, err := disk.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closed(t, d)
+	checkTold(t, box, d)
 	acts := scenario()
 	held := map[storage.Account]map[cid.CID]bool{}
 	for i, a := range acts[:min(done+1, len(acts))] {
@@ -219,6 +224,7 @@ func checkAfterCrash(t *testing.T, dir string, done int) {
 		}
 	}
 	checkConsistent(t, d, dir)
+	checkTold(t, box, d)
 }
 
 func checkHeld(t *testing.T, d *disk.Disk, a storage.Account, c cid.CID, want bool) {

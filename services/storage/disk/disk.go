@@ -63,6 +63,8 @@ type Config struct {
 	// UploadIdle is after how long without progress an upload is given up, DefaultUploadIdle when 0;
 	// Grace is how old a file without holder must be before a pass frees it, DefaultGrace when 0.
 	UploadIdle, Grace time.Duration
+	// Outbox opens the outbox of events inside the index; nil tells nobody what happens.
+	Outbox OpenOutbox
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
 	// Log receives damage found and recovery done; discarded when nil.
@@ -106,6 +108,10 @@ type Disk struct {
 	accountLocks [lockStripe]sync.Mutex
 
 	collecting sync.Mutex // one pass at a time
+	damaging   sync.Mutex // held while damage is noted, so that it is told once
+
+	outbox Outbox
+	blind  cid.BlindKey // under which events name blobs
 
 	// mu guards pending, the bytes on their way into each account; open, the temporary files that
 	// calls have; uploads, those that can be resumed, and the same by account; and closed.
@@ -312,11 +318,11 @@ func (d *Disk) Remove(ctx context.Context, a storage.Account, c cid.CID) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := d.remove(a, c, func(ref storage.Ref) error {
+	_, err := d.remove(a, c, ending{storage.RefRemoved, func(ref storage.Ref) error {
 		if ref.Pinned {
 			return storage.Pinned(c)
 		}
 		return nil
-	})
+	}})
 	return err
 }

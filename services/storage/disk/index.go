@@ -25,8 +25,10 @@ const (
 	keyIntent  = 'p' // cid             -> nothing: files may be here without a holder
 	keyDamaged = 'd' // cid             -> nothing: the next Put replaces the files
 	keyUpload  = 'w' // account, upload -> uploadRecord
+	keyBlind   = 's' //                 -> cid.BlindKey
+	keyOutbox  = 'o' // the outbox's own keys
 
-	format       = 2
+	format       = 3
 	indexCache   = 8 << 20
 	indexMem     = 4 << 20
 	blobRecord   = 8 + cid.SumSize
@@ -65,7 +67,11 @@ func (d *Disk) openIndex() error {
 		return fmt.Errorf("open storage index (is another process using %s?): %w", d.cfg.Dir, err)
 	}
 	d.db = db
-	if err := d.checkFormat(); err != nil {
+	err = d.checkFormat()
+	if err == nil {
+		err = d.openOutbox()
+	}
+	if err != nil {
 		return errors.Join(err, d.closeIndex())
 	}
 	return nil
@@ -86,10 +92,10 @@ func (d *Disk) checkFormat() error {
 		return err
 	}
 	if !found {
-		return d.db.Set([]byte{keyVersion}, []byte{format}, pebble.Sync)
+		return d.upgrade(false)
 	}
-	if len(v) == 1 && v[0] == formatPlain {
-		return d.upgrade()
+	if len(v) == 1 && (v[0] == formatPlain || v[0] == formatSilent) {
+		return d.upgrade(v[0] == formatPlain)
 	}
 	if len(v) != 1 || v[0] != format {
 		return fmt.Errorf("storage index has format %x, this program reads %d", v, format)
@@ -159,10 +165,6 @@ func (d *Disk) blob(c cid.CID) (blob, bool, error) {
 func (d *Disk) damaged(c cid.CID) (bool, error) {
 	_, found, err := d.get(cidKey(keyDamaged, c))
 	return found, err
-}
-
-func (d *Disk) markDamaged(c cid.CID) error {
-	return d.db.Set(cidKey(keyDamaged, c), nil, pebble.NoSync)
 }
 
 func (d *Disk) anyHolder(c cid.CID) (held bool, err error) {

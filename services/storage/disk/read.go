@@ -117,7 +117,7 @@ func (d *Disk) unreadable(c cid.CID, err error) error {
 
 // damage notes that c does not verify, so that the next Put replaces its files, and reports it.
 func (d *Disk) damage(c cid.CID, found error) error {
-	if err := d.markDamaged(c); err != nil {
+	if err := d.noteDamage(c); err != nil {
 		found = errors.Join(found, err)
 	}
 	d.cfg.Log.Error("stored bytes are damaged", "cid", c.String(), "found", found)

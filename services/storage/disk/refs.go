@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -20,10 +21,11 @@ const (
 	keyName   = 'm' // account, directory, cid -> nothing: the same, the other way round
 	keyExpiry = 'x' // milliseconds, account, cid -> nothing; not of pinned or linked references
 
-	formatPlain = 1 // without counts per kind
-	countRecord = 16
-	usageCounts = 2 + int(cid.Directory) // all, pinned, each kind
-	cidSize     = 4 + cid.SumSize
+	formatPlain  = 1 // without counts per kind
+	formatSilent = 2 // without events
+	countRecord  = 16
+	usageCounts  = 2 + int(cid.Directory) // all, pinned, each kind
+	cidSize      = 4 + cid.SumSize
 )
 
 // change is one synced batch on one account's references. Whoever makes one holds the account's
@@ -33,6 +35,7 @@ type change struct {
 	a     storage.Account
 	usage storage.Usage
 	batch *pebble.Batch
+	told  []storage.Event
 	err   error
 }
 
@@ -49,6 +52,7 @@ func (c *change) drop(key []byte)       { c.err = errors.Join(c.err, c.batch.Del
 
 func (c *change) commit() error {
 	c.set(usageKey(c.a), encodeUsage(c.usage))
+	c.err = errors.Join(c.err, c.d.tell(c.batch, c.told))
 	return c.d.commit(c.batch, c.err, pebble.Sync)
 }
 
@@ -92,8 +96,10 @@ func (d *Disk) claim(p storage.Put, ref storage.Ref, old *storage.Ref, b blob) e
 	}
 	if old != nil {
 		c.replace(*old, ref, !linked.IsZero())
+		err = c.again(*old, ref)
 	} else {
 		c.add(ref, false)
+		c.tell(storage.RefKept, ref)
 		err = c.link(ref.CID, p.Tree.Names)
 	}
 	if err != nil {
@@ -189,9 +195,8 @@ func (d *Disk) eachBetween(from, end []byte, do func(key, value []byte) error) (
 }
 
 // release ends a's reference to c in one synced batch, and reports whether nobody else holds c; it
-// is then under an intent. allowed may refuse, under the account's lock.
-func (d *Disk) release(a storage.Account, c cid.CID, allowed func(storage.Ref) error,
-) (orphaned bool, err error) {
+// is then under an intent.
+func (d *Disk) release(a storage.Account, c cid.CID, how ending) (orphaned bool, err error) {
 	lock := d.lockAccount(a)
 	lock.Lock()
 	defer lock.Unlock()
@@ -202,7 +207,7 @@ func (d *Disk) release(a storage.Account, c cid.CID, allowed func(storage.Ref) e
 	if !held {
 		return false, storage.NotFound(c)
 	}
-	if err := allowed(ref); err != nil {
+	if err := how.allowed(ref); err != nil {
 		return false, err
 	}
 	by, err := d.linkedBy(a, c, nil)
@@ -222,15 +227,16 @@ func (d *Disk) release(a storage.Account, c cid.CID, allowed func(storage.Ref) e
 	if err := d.step(stepRelease); err != nil {
 		return false, err
 	}
-	return !other, d.end(a, ref, other)
+	return !other, d.end(a, ref, other, how.what)
 }
 
-func (d *Disk) end(a storage.Account, ref storage.Ref, other bool) error {
+func (d *Disk) end(a storage.Account, ref storage.Ref, other bool, what storage.What) error {
 	c, err := d.change(a)
 	if err != nil {
 		return err
 	}
 	c.remove(ref)
+	c.tell(what, ref)
 	if err := c.unlink(ref.CID); err != nil {
 		return errors.Join(err, c.batch.Close())
 	}
@@ -276,9 +282,23 @@ func encodeUsage(u storage.Usage) (value []byte) {
 	return value
 }
 
-// upgrade counts every account's references again: the index was written before there were counts
-// per kind.
-func (d *Disk) upgrade() error {
+// upgrade makes an index of this format out of an older one or an empty one: it draws the key for
+// names in events and, if the index was written before there were counts per kind, counts every
+// account's references again.
+func (d *Disk) upgrade(recount bool) error {
+	b := d.db.NewBatch()
+	var err error
+	if recount {
+		err = d.recount(b)
+	}
+	var key cid.BlindKey
+	_, none := rand.Read(key[:])
+	err = errors.Join(err, none, b.Set([]byte{keyBlind}, key[:], nil),
+		b.Set([]byte{keyVersion}, []byte{format}, nil))
+	return d.commit(b, err, pebble.Sync)
+}
+
+func (d *Disk) recount(b *pebble.Batch) error {
 	counts := map[storage.Account]*storage.Usage{}
 	err := d.each([]byte{keyRef}, func(key, value []byte) error {
 		c, err := cid.FromBytes(key[1+accountSize:])
@@ -296,13 +316,11 @@ func (d *Disk) upgrade() error {
 		counts[a].Add(ref, 1)
 		return nil
 	})
-	b := d.db.NewBatch()
 	err = errors.Join(err, b.DeleteRange([]byte{keyUsage}, []byte{keyUsage + 1}, nil))
 	for a, usage := range counts {
 		err = errors.Join(err, b.Set(usageKey(a), encodeUsage(*usage), nil))
 	}
-	err = errors.Join(err, b.Set([]byte{keyVersion}, []byte{format}, nil))
-	return d.commit(b, err, pebble.Sync)
+	return err
 }
 
 func recordOf(ref storage.Ref) refRecord {

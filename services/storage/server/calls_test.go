@@ -52,6 +52,8 @@ func invoke(ctx context.Context, c storagev1.StorageServiceClient, name string) 
 		_, err = c.Unpin(ctx, &storagev1.UnpinRequest{Cid: anyFile()})
 	case "SetExpiry":
 		_, err = c.SetExpiry(ctx, &storagev1.SetExpiryRequest{Cid: anyFile()})
+	case "ListEvents":
+		_, err = c.ListEvents(ctx, &storagev1.ListEventsRequest{})
 	case "ListDirectory":
 		_, err = c.ListDirectory(ctx, &storagev1.ListDirectoryRequest{Cid: anyFile()})
 	default:
@@ -143,7 +145,7 @@ func TestEveryCallWantsItsScope(t *testing.T) {
 			t.Errorf("%s with a token for jobs: %v, want %s", name, err, want)
 		}
 		writes := name != "Get" && name != "Stat" && name != "List" && name != "Usage" &&
-			name != "ListDirectory"
+			name != "ListDirectory" && name != "ListEvents"
 		if err := invoke(as(t, "alice", "file:read"), r.client, name); writes != errors.Is(err, want) {
 			t.Errorf("%s with a token for reading: %v", name, err)
 		}

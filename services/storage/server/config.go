@@ -63,6 +63,8 @@ type Deps struct {
 	Operator storage.Account
 	// Accounts says who may put; nil lets every account.
 	Accounts Accounts
+	// Told is what the service says to peers; nil says nothing.
+	Told *Told
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
 	// Meter makes the metrics; nil makes none.

@@ -8,10 +8,15 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"google.golang.org/grpc"
 
+	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/config"
+	"github.com/united-containers/ucn/kit/event"
+	events "github.com/united-containers/ucn/kit/event/pebble"
 	"github.com/united-containers/ucn/kit/instance"
+	"github.com/united-containers/ucn/kit/run"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	"github.com/united-containers/ucn/services/storage"
 	"github.com/united-containers/ucn/services/storage/disk"
@@ -109,6 +114,9 @@ func (f *File) Validate() error {
 	if err := f.Instance.Validate(); err != nil {
 		return config.Under("instance", err)
 	}
+	if f.Instance.Broker == "" {
+		return config.Invalid("instance.broker", "name a broker: peers hear there what is kept")
+	}
 	if _, has := f.Instance.Client.Peers["ledger"]; !has {
 		return config.Invalid("instance.client.peers.ledger",
 			"name a ledger: it says which keys of an account are in force")
@@ -118,9 +126,13 @@ func (f *File) Validate() error {
 
 // Storage is a storage service that holds its directory and is ready to run.
 type Storage struct {
-	server *server.Server
-	disk   *disk.Disk
-	ledger *grpc.ClientConn // nil when every account may put
+	server    *server.Server
+	disk      *disk.Disk
+	ledger    *grpc.ClientConn // nil when every account may put
+	outbox    *events.Outbox
+	conn      *nats.Conn // these three are nil without a broker
+	publisher *event.Publisher
+	bus       *bus.Server
 }
 
 var _ instance.Service = (*Storage)(nil)
@@ -155,11 +167,17 @@ func New(ctx context.Context, c Config, i *instance.Instance) (_ *Storage, err e
 		deps.Accounts = accounts{ledgerv1.NewLedgerServiceClient(s.ledger), i.Chain}
 	}
 	s.disk, err = disk.Open(disk.Config{Dir: c.Dir, Limits: c.limits(), Reserve: int64(c.Reserve),
-		UploadIdle: c.UploadIdle, Grace: c.Grace, Now: i.Clock(), Log: i.Telemetry.Log})
+		UploadIdle: c.UploadIdle, Grace: c.Grace, Now: i.Clock(), Log: i.Telemetry.Log,
+		Outbox: s.openOutbox(i.Chain)})
 	if err != nil {
 		return nil, fmt.Errorf("storage: %w", err)
 	}
+	if err := s.speak(i); err != nil {
+		return nil, fmt.Errorf("storage: %w", err)
+	}
 	deps.Store = s.disk
+	deps.Told = &server.Told{History: s.outbox, Key: s.disk.BlindKey,
+		Certificate: i.Identity.Certificate}
 	s.server, err = server.New(server.Config{Uploads: c.Uploads, CollectEvery: c.CollectEvery}, deps)
 	return s, err
 }
@@ -189,12 +207,21 @@ func (s *Storage) PublicMethods() []string { return nil }
 // Run serves until ctx ends, then waits for calls under way and closes the directory. The gRPC
 // server must have drained by then.
 func (s *Storage) Run(ctx context.Context, ready func()) error {
-	return errors.Join(s.server.Run(ctx, ready), s.Close())
+	var group run.Group
+	group.Add("storage", run.Func(s.server.Run))
+	if s.publisher != nil {
+		group.Add("publisher", s.publisher, "storage")
+		group.Add("events", s.bus, "storage")
+	}
+	return errors.Join(group.Run(ctx, ready), s.Close())
 }
 
-// Close lets go of the directory and the ledger. It may be called again.
+// Close lets go of the directory, the broker and the ledger. It may be called again.
 func (s *Storage) Close() error {
 	var all error
+	if s.conn != nil {
+		s.conn.Close()
+	}
 	if s.disk != nil {
 		all = s.disk.Close()
 	}

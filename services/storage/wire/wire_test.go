@@ -30,10 +30,19 @@ func (always) Authenticate(context.Context, string) (rpc.Caller, error) {
 // start runs a storage service on dir until stop, on real files and a real connection.
 func start(t testing.TB, dir string) (client *blob.Client, stop func()) {
 	t.Helper()
-	service := kittest.NewTelemetry(t, kittest.NewLog(t)).MustService(t, "storage")
+	client, _, stop = startAs(t, dir, instance.Instance{})
+	return client, stop
+}
+
+// startAs is start as an instance.
+func startAs(t testing.TB, dir string, i instance.Instance) (
+	client *blob.Client, raw storagev1.StorageServiceClient, stop func(),
+) {
+	t.Helper()
+	i.Telemetry = kittest.NewTelemetry(t, kittest.NewLog(t)).MustService(t, "storage")
 	cfg := wire.Default()
 	cfg.Dir, cfg.AnyAccount = dir, true
-	s, err := wire.New(t.Context(), cfg, &instance.Instance{Telemetry: service})
+	s, err := wire.New(t.Context(), cfg, &i)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +62,8 @@ func start(t testing.TB, dir string) (client *blob.Client, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return blob.New(storagev1.NewStorageServiceClient(conn)), func() {
+	raw = storagev1.NewStorageServiceClient(conn)
+	return blob.New(raw), raw, func() {
 		t.Helper()
 		if err := errors.Join(conn.Close(), stopFront(), stopDisk()); err != nil {
 			t.Fatal(err)
@@ -150,6 +160,7 @@ func TestAloneItNeedsALedger(t *testing.T) {
 	f := &wire.File{Config: wire.Default()}
 	f.Dir = t.TempDir()
 	i := &f.Instance
+	i.Broker = "nats://127.0.0.1:7622"
 	i.Key, i.SealKey, i.Certificate, i.Genesis = "k", "s", "c", "g"
 	var wrong *config.Error
 	if err := f.Validate(); !errors.As(err, &wrong) ||
@@ -159,5 +170,9 @@ func TestAloneItNeedsALedger(t *testing.T) {
 	i.Client.Peers = map[string]rpc.Peer{"ledger": {Addr: "127.0.0.1:7600"}}
 	if err := f.Validate(); err != nil {
 		t.Error(err)
+	}
+	i.Broker = ""
+	if err := f.Validate(); !errors.As(err, &wrong) || wrong.Field != "instance.broker" {
+		t.Errorf("without a broker: %v", err)
 	}
 }

@@ -177,6 +177,70 @@ func (Encoding) EnumDescriptor() ([]byte, []int) {
 	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{2}
 }
 
+// What says what happened to a reference.
+type What int32
+
+const (
+	What_WHAT_UNSPECIFIED What = 0
+	// The account refers to the blob from now on, and its bytes are whole.
+	What_WHAT_KEPT What = 1
+	// The account ended it.
+	What_WHAT_REMOVED What = 2
+	// It ended by itself.
+	What_WHAT_EXPIRED What = 3
+	// Its pin or its expiry changed.
+	What_WHAT_CHANGED What = 4
+	// Its bytes do not verify any more; when they are put again, WHAT_KEPT follows.
+	What_WHAT_DAMAGED What = 5
+)
+
+// Enum value maps for What.
+var (
+	What_name = map[int32]string{
+		0: "WHAT_UNSPECIFIED",
+		1: "WHAT_KEPT",
+		2: "WHAT_REMOVED",
+		3: "WHAT_EXPIRED",
+		4: "WHAT_CHANGED",
+		5: "WHAT_DAMAGED",
+	}
+	What_value = map[string]int32{
+		"WHAT_UNSPECIFIED": 0,
+		"WHAT_KEPT":        1,
+		"WHAT_REMOVED":     2,
+		"WHAT_EXPIRED":     3,
+		"WHAT_CHANGED":     4,
+		"WHAT_DAMAGED":     5,
+	}
+)
+
+func (x What) Enum() *What {
+	p := new(What)
+	*p = x
+	return p
+}
+
+func (x What) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (What) Descriptor() protoreflect.EnumDescriptor {
+	return file_ucn_storage_v1_storage_proto_enumTypes[3].Descriptor()
+}
+
+func (What) Type() protoreflect.EnumType {
+	return &file_ucn_storage_v1_storage_proto_enumTypes[3]
+}
+
+func (x What) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use What.Descriptor instead.
+func (What) EnumDescriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{3}
+}
+
 // Directory is what a blob of KIND_DIRECTORY holds, as canonical protobuf: ascending fields, minimal
 // varints, no default values, no unknown fields; at most 4 MiB. The account must hold everything
 // that it names, with these sizes and kinds, when it is put (DIRECTORY_INCOMPLETE). With a token for
@@ -3055,6 +3119,237 @@ func (x *CollectGarbageResponse) GetTookMs() uint64 {
 	return 0
 }
 
+// FileChange is the payload of the event "file.changed" (topic job). It is said in the same write
+// as the change. Other operators read it: it names no CID.
+type FileChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	What  What                   `protobuf:"varint,1,opt,name=what,proto3,enum=ucn.storage.v1.What" json:"what,omitempty"`
+	// Account id, 32 bytes.
+	Account []byte `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	// The blob: the first 16 bytes of HMAC-SHA256(key, "ucn/cid/blind/v1" 0 binary CID). Only the
+	// account and the service know the key.
+	File []byte `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`
+	// Of the reference; the last ones when it ended.
+	Pinned bool `protobuf:"varint,4,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	// Unix milliseconds; 0: never.
+	ExpiresMs     uint64 `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileChange) Reset() {
+	*x = FileChange{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileChange) ProtoMessage() {}
+
+func (x *FileChange) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileChange.ProtoReflect.Descriptor instead.
+func (*FileChange) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *FileChange) GetWhat() What {
+	if x != nil {
+		return x.What
+	}
+	return What_WHAT_UNSPECIFIED
+}
+
+func (x *FileChange) GetAccount() []byte {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *FileChange) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *FileChange) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *FileChange) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+// ListEventsRequest asks for one page.
+type ListEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// next_page_token of the page before; empty begins at the oldest. One of another query is
+	// BAD_STORAGE_REQUEST.
+	PageToken string `protobuf:"bytes,1,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Events of one blob only; empty: of all.
+	Cid string `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
+	// Events of all accounts, and what the service says of itself on the same line; for the operator's
+	// account (NOT_OPERATOR), and not with cid.
+	All           bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ListEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+// ListEventsResponse is one page.
+type ListEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Canonical bytes of ucn.event.v1.Envelope, oldest first.
+	Envelopes [][]byte `protobuf:"bytes,1,rep,name=envelopes,proto3" json:"envelopes,omitempty"`
+	// Never empty: when done is set, it is where events that are said later begin.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Nothing more is said by now.
+	Done bool `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	// Key under which the account's blobs are named, 32 bytes.
+	Key []byte `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	// Canonical bytes of the certificate of the instance that signed.
+	Certificate   []byte `protobuf:"bytes,5,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ListEventsResponse) GetEnvelopes() [][]byte {
+	if x != nil {
+		return x.Envelopes
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListEventsResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *ListEventsResponse) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
 var File_ucn_storage_v1_storage_proto protoreflect.FileDescriptor
 
 const file_ucn_storage_v1_storage_proto_rawDesc = "" +
@@ -3253,7 +3548,26 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\auploads\x18\x02 \x01(\x04R\auploads\x12\x14\n" +
 	"\x05blobs\x18\x03 \x01(\x04R\x05blobs\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x17\n" +
-	"\atook_ms\x18\x05 \x01(\x04R\x06tookMs*R\n" +
+	"\atook_ms\x18\x05 \x01(\x04R\x06tookMs\"\x9b\x01\n" +
+	"\n" +
+	"FileChange\x12(\n" +
+	"\x04what\x18\x01 \x01(\x0e2\x14.ucn.storage.v1.WhatR\x04what\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\fR\aaccount\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\fR\x04file\x12\x16\n" +
+	"\x06pinned\x18\x04 \x01(\bR\x06pinned\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x04R\texpiresMs\"V\n" +
+	"\x11ListEventsRequest\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x01 \x01(\tR\tpageToken\x12\x10\n" +
+	"\x03cid\x18\x02 \x01(\tR\x03cid\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"\xa2\x01\n" +
+	"\x12ListEventsResponse\x12\x1c\n" +
+	"\tenvelopes\x18\x01 \x03(\fR\tenvelopes\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\fR\x03key\x12 \n" +
+	"\vcertificate\x18\x05 \x01(\fR\vcertificate*R\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_FILE\x10\x01\x12\x11\n" +
@@ -3265,7 +3579,14 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\x14ENTRY_KIND_DIRECTORY\x10\x02*<\n" +
 	"\bEncoding\x12\x18\n" +
 	"\x14ENCODING_UNSPECIFIED\x10\x00\x12\x16\n" +
-	"\x12ENCODING_BAO_SLICE\x10\x012\xa7\v\n" +
+	"\x12ENCODING_BAO_SLICE\x10\x01*s\n" +
+	"\x04What\x12\x14\n" +
+	"\x10WHAT_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tWHAT_KEPT\x10\x01\x12\x10\n" +
+	"\fWHAT_REMOVED\x10\x02\x12\x10\n" +
+	"\fWHAT_EXPIRED\x10\x03\x12\x10\n" +
+	"\fWHAT_CHANGED\x10\x04\x12\x10\n" +
+	"\fWHAT_DAMAGED\x10\x052\xfc\v\n" +
 	"\x0eStorageService\x12@\n" +
 	"\x03Put\x12\x1a.ucn.storage.v1.PutRequest\x1a\x1b.ucn.storage.v1.PutResponse(\x01\x12@\n" +
 	"\x03Get\x12\x1a.ucn.storage.v1.GetRequest\x1a\x1b.ucn.storage.v1.GetResponse0\x01\x12A\n" +
@@ -3284,7 +3605,9 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\tGetUpload\x12 .ucn.storage.v1.GetUploadRequest\x1a!.ucn.storage.v1.GetUploadResponse\x12V\n" +
 	"\vListUploads\x12\".ucn.storage.v1.ListUploadsRequest\x1a#.ucn.storage.v1.ListUploadsResponse\x12Y\n" +
 	"\fFinishUpload\x12#.ucn.storage.v1.FinishUploadRequest\x1a$.ucn.storage.v1.FinishUploadResponse\x12V\n" +
-	"\vAbortUpload\x12\".ucn.storage.v1.AbortUploadRequest\x1a#.ucn.storage.v1.AbortUploadResponse\x12_\n" +
+	"\vAbortUpload\x12\".ucn.storage.v1.AbortUploadRequest\x1a#.ucn.storage.v1.AbortUploadResponse\x12S\n" +
+	"\n" +
+	"ListEvents\x12!.ucn.storage.v1.ListEventsRequest\x1a\".ucn.storage.v1.ListEventsResponse\x12_\n" +
 	"\x0eCollectGarbage\x12%.ucn.storage.v1.CollectGarbageRequest\x1a&.ucn.storage.v1.CollectGarbageResponseBAZ?github.com/united-containers/ucn/proto/ucn/storage/v1;storagev1b\x06proto3"
 
 var (
@@ -3299,127 +3622,134 @@ func file_ucn_storage_v1_storage_proto_rawDescGZIP() []byte {
 	return file_ucn_storage_v1_storage_proto_rawDescData
 }
 
-var file_ucn_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ucn_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_ucn_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_ucn_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_ucn_storage_v1_storage_proto_goTypes = []any{
 	(Kind)(0),                      // 0: ucn.storage.v1.Kind
 	(EntryKind)(0),                 // 1: ucn.storage.v1.EntryKind
 	(Encoding)(0),                  // 2: ucn.storage.v1.Encoding
-	(*Directory)(nil),              // 3: ucn.storage.v1.Directory
-	(*Entry)(nil),                  // 4: ucn.storage.v1.Entry
-	(*PutRequest)(nil),             // 5: ucn.storage.v1.PutRequest
-	(*PutHeader)(nil),              // 6: ucn.storage.v1.PutHeader
-	(*PutResponse)(nil),            // 7: ucn.storage.v1.PutResponse
-	(*GetRequest)(nil),             // 8: ucn.storage.v1.GetRequest
-	(*GetResponse)(nil),            // 9: ucn.storage.v1.GetResponse
-	(*GetHeader)(nil),              // 10: ucn.storage.v1.GetHeader
-	(*Reference)(nil),              // 11: ucn.storage.v1.Reference
-	(*StatRequest)(nil),            // 12: ucn.storage.v1.StatRequest
-	(*StatResponse)(nil),           // 13: ucn.storage.v1.StatResponse
-	(*Image)(nil),                  // 14: ucn.storage.v1.Image
-	(*ListRequest)(nil),            // 15: ucn.storage.v1.ListRequest
-	(*ListResponse)(nil),           // 16: ucn.storage.v1.ListResponse
-	(*UsageRequest)(nil),           // 17: ucn.storage.v1.UsageRequest
-	(*UsageResponse)(nil),          // 18: ucn.storage.v1.UsageResponse
-	(*KindUsage)(nil),              // 19: ucn.storage.v1.KindUsage
-	(*RemoveRequest)(nil),          // 20: ucn.storage.v1.RemoveRequest
-	(*RemoveResponse)(nil),         // 21: ucn.storage.v1.RemoveResponse
-	(*RemoveManyRequest)(nil),      // 22: ucn.storage.v1.RemoveManyRequest
-	(*RemoveManyResponse)(nil),     // 23: ucn.storage.v1.RemoveManyResponse
-	(*PinRequest)(nil),             // 24: ucn.storage.v1.PinRequest
-	(*PinResponse)(nil),            // 25: ucn.storage.v1.PinResponse
-	(*UnpinRequest)(nil),           // 26: ucn.storage.v1.UnpinRequest
-	(*UnpinResponse)(nil),          // 27: ucn.storage.v1.UnpinResponse
-	(*SetExpiryRequest)(nil),       // 28: ucn.storage.v1.SetExpiryRequest
-	(*SetExpiryResponse)(nil),      // 29: ucn.storage.v1.SetExpiryResponse
-	(*ListDirectoryRequest)(nil),   // 30: ucn.storage.v1.ListDirectoryRequest
-	(*ListDirectoryResponse)(nil),  // 31: ucn.storage.v1.ListDirectoryResponse
-	(*DirectoryEntry)(nil),         // 32: ucn.storage.v1.DirectoryEntry
-	(*StartUploadRequest)(nil),     // 33: ucn.storage.v1.StartUploadRequest
-	(*StartUploadResponse)(nil),    // 34: ucn.storage.v1.StartUploadResponse
-	(*Upload)(nil),                 // 35: ucn.storage.v1.Upload
-	(*AppendUploadRequest)(nil),    // 36: ucn.storage.v1.AppendUploadRequest
-	(*AppendHeader)(nil),           // 37: ucn.storage.v1.AppendHeader
-	(*AppendUploadResponse)(nil),   // 38: ucn.storage.v1.AppendUploadResponse
-	(*GetUploadRequest)(nil),       // 39: ucn.storage.v1.GetUploadRequest
-	(*GetUploadResponse)(nil),      // 40: ucn.storage.v1.GetUploadResponse
-	(*ListUploadsRequest)(nil),     // 41: ucn.storage.v1.ListUploadsRequest
-	(*ListUploadsResponse)(nil),    // 42: ucn.storage.v1.ListUploadsResponse
-	(*FinishUploadRequest)(nil),    // 43: ucn.storage.v1.FinishUploadRequest
-	(*FinishUploadResponse)(nil),   // 44: ucn.storage.v1.FinishUploadResponse
-	(*AbortUploadRequest)(nil),     // 45: ucn.storage.v1.AbortUploadRequest
-	(*AbortUploadResponse)(nil),    // 46: ucn.storage.v1.AbortUploadResponse
-	(*CollectGarbageRequest)(nil),  // 47: ucn.storage.v1.CollectGarbageRequest
-	(*CollectGarbageResponse)(nil), // 48: ucn.storage.v1.CollectGarbageResponse
+	(What)(0),                      // 3: ucn.storage.v1.What
+	(*Directory)(nil),              // 4: ucn.storage.v1.Directory
+	(*Entry)(nil),                  // 5: ucn.storage.v1.Entry
+	(*PutRequest)(nil),             // 6: ucn.storage.v1.PutRequest
+	(*PutHeader)(nil),              // 7: ucn.storage.v1.PutHeader
+	(*PutResponse)(nil),            // 8: ucn.storage.v1.PutResponse
+	(*GetRequest)(nil),             // 9: ucn.storage.v1.GetRequest
+	(*GetResponse)(nil),            // 10: ucn.storage.v1.GetResponse
+	(*GetHeader)(nil),              // 11: ucn.storage.v1.GetHeader
+	(*Reference)(nil),              // 12: ucn.storage.v1.Reference
+	(*StatRequest)(nil),            // 13: ucn.storage.v1.StatRequest
+	(*StatResponse)(nil),           // 14: ucn.storage.v1.StatResponse
+	(*Image)(nil),                  // 15: ucn.storage.v1.Image
+	(*ListRequest)(nil),            // 16: ucn.storage.v1.ListRequest
+	(*ListResponse)(nil),           // 17: ucn.storage.v1.ListResponse
+	(*UsageRequest)(nil),           // 18: ucn.storage.v1.UsageRequest
+	(*UsageResponse)(nil),          // 19: ucn.storage.v1.UsageResponse
+	(*KindUsage)(nil),              // 20: ucn.storage.v1.KindUsage
+	(*RemoveRequest)(nil),          // 21: ucn.storage.v1.RemoveRequest
+	(*RemoveResponse)(nil),         // 22: ucn.storage.v1.RemoveResponse
+	(*RemoveManyRequest)(nil),      // 23: ucn.storage.v1.RemoveManyRequest
+	(*RemoveManyResponse)(nil),     // 24: ucn.storage.v1.RemoveManyResponse
+	(*PinRequest)(nil),             // 25: ucn.storage.v1.PinRequest
+	(*PinResponse)(nil),            // 26: ucn.storage.v1.PinResponse
+	(*UnpinRequest)(nil),           // 27: ucn.storage.v1.UnpinRequest
+	(*UnpinResponse)(nil),          // 28: ucn.storage.v1.UnpinResponse
+	(*SetExpiryRequest)(nil),       // 29: ucn.storage.v1.SetExpiryRequest
+	(*SetExpiryResponse)(nil),      // 30: ucn.storage.v1.SetExpiryResponse
+	(*ListDirectoryRequest)(nil),   // 31: ucn.storage.v1.ListDirectoryRequest
+	(*ListDirectoryResponse)(nil),  // 32: ucn.storage.v1.ListDirectoryResponse
+	(*DirectoryEntry)(nil),         // 33: ucn.storage.v1.DirectoryEntry
+	(*StartUploadRequest)(nil),     // 34: ucn.storage.v1.StartUploadRequest
+	(*StartUploadResponse)(nil),    // 35: ucn.storage.v1.StartUploadResponse
+	(*Upload)(nil),                 // 36: ucn.storage.v1.Upload
+	(*AppendUploadRequest)(nil),    // 37: ucn.storage.v1.AppendUploadRequest
+	(*AppendHeader)(nil),           // 38: ucn.storage.v1.AppendHeader
+	(*AppendUploadResponse)(nil),   // 39: ucn.storage.v1.AppendUploadResponse
+	(*GetUploadRequest)(nil),       // 40: ucn.storage.v1.GetUploadRequest
+	(*GetUploadResponse)(nil),      // 41: ucn.storage.v1.GetUploadResponse
+	(*ListUploadsRequest)(nil),     // 42: ucn.storage.v1.ListUploadsRequest
+	(*ListUploadsResponse)(nil),    // 43: ucn.storage.v1.ListUploadsResponse
+	(*FinishUploadRequest)(nil),    // 44: ucn.storage.v1.FinishUploadRequest
+	(*FinishUploadResponse)(nil),   // 45: ucn.storage.v1.FinishUploadResponse
+	(*AbortUploadRequest)(nil),     // 46: ucn.storage.v1.AbortUploadRequest
+	(*AbortUploadResponse)(nil),    // 47: ucn.storage.v1.AbortUploadResponse
+	(*CollectGarbageRequest)(nil),  // 48: ucn.storage.v1.CollectGarbageRequest
+	(*CollectGarbageResponse)(nil), // 49: ucn.storage.v1.CollectGarbageResponse
+	(*FileChange)(nil),             // 50: ucn.storage.v1.FileChange
+	(*ListEventsRequest)(nil),      // 51: ucn.storage.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),     // 52: ucn.storage.v1.ListEventsResponse
 }
 var file_ucn_storage_v1_storage_proto_depIdxs = []int32{
-	4,  // 0: ucn.storage.v1.Directory.entries:type_name -> ucn.storage.v1.Entry
+	5,  // 0: ucn.storage.v1.Directory.entries:type_name -> ucn.storage.v1.Entry
 	1,  // 1: ucn.storage.v1.Entry.kind:type_name -> ucn.storage.v1.EntryKind
-	6,  // 2: ucn.storage.v1.PutRequest.header:type_name -> ucn.storage.v1.PutHeader
+	7,  // 2: ucn.storage.v1.PutRequest.header:type_name -> ucn.storage.v1.PutHeader
 	0,  // 3: ucn.storage.v1.PutHeader.kind:type_name -> ucn.storage.v1.Kind
 	2,  // 4: ucn.storage.v1.GetRequest.encoding:type_name -> ucn.storage.v1.Encoding
-	10, // 5: ucn.storage.v1.GetResponse.header:type_name -> ucn.storage.v1.GetHeader
-	11, // 6: ucn.storage.v1.GetHeader.reference:type_name -> ucn.storage.v1.Reference
+	11, // 5: ucn.storage.v1.GetResponse.header:type_name -> ucn.storage.v1.GetHeader
+	12, // 6: ucn.storage.v1.GetHeader.reference:type_name -> ucn.storage.v1.Reference
 	0,  // 7: ucn.storage.v1.Reference.kind:type_name -> ucn.storage.v1.Kind
-	11, // 8: ucn.storage.v1.StatResponse.reference:type_name -> ucn.storage.v1.Reference
-	14, // 9: ucn.storage.v1.StatResponse.image:type_name -> ucn.storage.v1.Image
-	11, // 10: ucn.storage.v1.ListResponse.references:type_name -> ucn.storage.v1.Reference
-	19, // 11: ucn.storage.v1.UsageResponse.kinds:type_name -> ucn.storage.v1.KindUsage
+	12, // 8: ucn.storage.v1.StatResponse.reference:type_name -> ucn.storage.v1.Reference
+	15, // 9: ucn.storage.v1.StatResponse.image:type_name -> ucn.storage.v1.Image
+	12, // 10: ucn.storage.v1.ListResponse.references:type_name -> ucn.storage.v1.Reference
+	20, // 11: ucn.storage.v1.UsageResponse.kinds:type_name -> ucn.storage.v1.KindUsage
 	0,  // 12: ucn.storage.v1.KindUsage.kind:type_name -> ucn.storage.v1.Kind
 	0,  // 13: ucn.storage.v1.RemoveManyRequest.kind:type_name -> ucn.storage.v1.Kind
-	11, // 14: ucn.storage.v1.PinResponse.reference:type_name -> ucn.storage.v1.Reference
-	11, // 15: ucn.storage.v1.UnpinResponse.reference:type_name -> ucn.storage.v1.Reference
-	11, // 16: ucn.storage.v1.SetExpiryResponse.reference:type_name -> ucn.storage.v1.Reference
-	32, // 17: ucn.storage.v1.ListDirectoryResponse.entries:type_name -> ucn.storage.v1.DirectoryEntry
+	12, // 14: ucn.storage.v1.PinResponse.reference:type_name -> ucn.storage.v1.Reference
+	12, // 15: ucn.storage.v1.UnpinResponse.reference:type_name -> ucn.storage.v1.Reference
+	12, // 16: ucn.storage.v1.SetExpiryResponse.reference:type_name -> ucn.storage.v1.Reference
+	33, // 17: ucn.storage.v1.ListDirectoryResponse.entries:type_name -> ucn.storage.v1.DirectoryEntry
 	1,  // 18: ucn.storage.v1.DirectoryEntry.kind:type_name -> ucn.storage.v1.EntryKind
-	6,  // 19: ucn.storage.v1.StartUploadRequest.header:type_name -> ucn.storage.v1.PutHeader
-	35, // 20: ucn.storage.v1.StartUploadResponse.upload:type_name -> ucn.storage.v1.Upload
-	6,  // 21: ucn.storage.v1.Upload.header:type_name -> ucn.storage.v1.PutHeader
-	37, // 22: ucn.storage.v1.AppendUploadRequest.header:type_name -> ucn.storage.v1.AppendHeader
-	35, // 23: ucn.storage.v1.AppendUploadResponse.upload:type_name -> ucn.storage.v1.Upload
-	35, // 24: ucn.storage.v1.GetUploadResponse.upload:type_name -> ucn.storage.v1.Upload
-	35, // 25: ucn.storage.v1.ListUploadsResponse.uploads:type_name -> ucn.storage.v1.Upload
-	5,  // 26: ucn.storage.v1.StorageService.Put:input_type -> ucn.storage.v1.PutRequest
-	8,  // 27: ucn.storage.v1.StorageService.Get:input_type -> ucn.storage.v1.GetRequest
-	12, // 28: ucn.storage.v1.StorageService.Stat:input_type -> ucn.storage.v1.StatRequest
-	15, // 29: ucn.storage.v1.StorageService.List:input_type -> ucn.storage.v1.ListRequest
-	17, // 30: ucn.storage.v1.StorageService.Usage:input_type -> ucn.storage.v1.UsageRequest
-	20, // 31: ucn.storage.v1.StorageService.Remove:input_type -> ucn.storage.v1.RemoveRequest
-	22, // 32: ucn.storage.v1.StorageService.RemoveMany:input_type -> ucn.storage.v1.RemoveManyRequest
-	24, // 33: ucn.storage.v1.StorageService.Pin:input_type -> ucn.storage.v1.PinRequest
-	26, // 34: ucn.storage.v1.StorageService.Unpin:input_type -> ucn.storage.v1.UnpinRequest
-	28, // 35: ucn.storage.v1.StorageService.SetExpiry:input_type -> ucn.storage.v1.SetExpiryRequest
-	30, // 36: ucn.storage.v1.StorageService.ListDirectory:input_type -> ucn.storage.v1.ListDirectoryRequest
-	33, // 37: ucn.storage.v1.StorageService.StartUpload:input_type -> ucn.storage.v1.StartUploadRequest
-	36, // 38: ucn.storage.v1.StorageService.AppendUpload:input_type -> ucn.storage.v1.AppendUploadRequest
-	39, // 39: ucn.storage.v1.StorageService.GetUpload:input_type -> ucn.storage.v1.GetUploadRequest
-	41, // 40: ucn.storage.v1.StorageService.ListUploads:input_type -> ucn.storage.v1.ListUploadsRequest
-	43, // 41: ucn.storage.v1.StorageService.FinishUpload:input_type -> ucn.storage.v1.FinishUploadRequest
-	45, // 42: ucn.storage.v1.StorageService.AbortUpload:input_type -> ucn.storage.v1.AbortUploadRequest
-	47, // 43: ucn.storage.v1.StorageService.CollectGarbage:input_type -> ucn.storage.v1.CollectGarbageRequest
-	7,  // 44: ucn.storage.v1.StorageService.Put:output_type -> ucn.storage.v1.PutResponse
-	9,  // 45: ucn.storage.v1.StorageService.Get:output_type -> ucn.storage.v1.GetResponse
-	13, // 46: ucn.storage.v1.StorageService.Stat:output_type -> ucn.storage.v1.StatResponse
-	16, // 47: ucn.storage.v1.StorageService.List:output_type -> ucn.storage.v1.ListResponse
-	18, // 48: ucn.storage.v1.StorageService.Usage:output_type -> ucn.storage.v1.UsageResponse
-	21, // 49: ucn.storage.v1.StorageService.Remove:output_type -> ucn.storage.v1.RemoveResponse
-	23, // 50: ucn.storage.v1.StorageService.RemoveMany:output_type -> ucn.storage.v1.RemoveManyResponse
-	25, // 51: ucn.storage.v1.StorageService.Pin:output_type -> ucn.storage.v1.PinResponse
-	27, // 52: ucn.storage.v1.StorageService.Unpin:output_type -> ucn.storage.v1.UnpinResponse
-	29, // 53: ucn.storage.v1.StorageService.SetExpiry:output_type -> ucn.storage.v1.SetExpiryResponse
-	31, // 54: ucn.storage.v1.StorageService.ListDirectory:output_type -> ucn.storage.v1.ListDirectoryResponse
-	34, // 55: ucn.storage.v1.StorageService.StartUpload:output_type -> ucn.storage.v1.StartUploadResponse
-	38, // 56: ucn.storage.v1.StorageService.AppendUpload:output_type -> ucn.storage.v1.AppendUploadResponse
-	40, // 57: ucn.storage.v1.StorageService.GetUpload:output_type -> ucn.storage.v1.GetUploadResponse
-	42, // 58: ucn.storage.v1.StorageService.ListUploads:output_type -> ucn.storage.v1.ListUploadsResponse
-	44, // 59: ucn.storage.v1.StorageService.FinishUpload:output_type -> ucn.storage.v1.FinishUploadResponse
-	46, // 60: ucn.storage.v1.StorageService.AbortUpload:output_type -> ucn.storage.v1.AbortUploadResponse
-	48, // 61: ucn.storage.v1.StorageService.CollectGarbage:output_type -> ucn.storage.v1.CollectGarbageResponse
-	44, // [44:62] is the sub-list for method output_type
-	26, // [26:44] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	7,  // 19: ucn.storage.v1.StartUploadRequest.header:type_name -> ucn.storage.v1.PutHeader
+	36, // 20: ucn.storage.v1.StartUploadResponse.upload:type_name -> ucn.storage.v1.Upload
+	7,  // 21: ucn.storage.v1.Upload.header:type_name -> ucn.storage.v1.PutHeader
+	38, // 22: ucn.storage.v1.AppendUploadRequest.header:type_name -> ucn.storage.v1.AppendHeader
+	36, // 23: ucn.storage.v1.AppendUploadResponse.upload:type_name -> ucn.storage.v1.Upload
+	36, // 24: ucn.storage.v1.GetUploadResponse.upload:type_name -> ucn.storage.v1.Upload
+	36, // 25: ucn.storage.v1.ListUploadsResponse.uploads:type_name -> ucn.storage.v1.Upload
+	3,  // 26: ucn.storage.v1.FileChange.what:type_name -> ucn.storage.v1.What
+	6,  // 27: ucn.storage.v1.StorageService.Put:input_type -> ucn.storage.v1.PutRequest
+	9,  // 28: ucn.storage.v1.StorageService.Get:input_type -> ucn.storage.v1.GetRequest
+	13, // 29: ucn.storage.v1.StorageService.Stat:input_type -> ucn.storage.v1.StatRequest
+	16, // 30: ucn.storage.v1.StorageService.List:input_type -> ucn.storage.v1.ListRequest
+	18, // 31: ucn.storage.v1.StorageService.Usage:input_type -> ucn.storage.v1.UsageRequest
+	21, // 32: ucn.storage.v1.StorageService.Remove:input_type -> ucn.storage.v1.RemoveRequest
+	23, // 33: ucn.storage.v1.StorageService.RemoveMany:input_type -> ucn.storage.v1.RemoveManyRequest
+	25, // 34: ucn.storage.v1.StorageService.Pin:input_type -> ucn.storage.v1.PinRequest
+	27, // 35: ucn.storage.v1.StorageService.Unpin:input_type -> ucn.storage.v1.UnpinRequest
+	29, // 36: ucn.storage.v1.StorageService.SetExpiry:input_type -> ucn.storage.v1.SetExpiryRequest
+	31, // 37: ucn.storage.v1.StorageService.ListDirectory:input_type -> ucn.storage.v1.ListDirectoryRequest
+	34, // 38: ucn.storage.v1.StorageService.StartUpload:input_type -> ucn.storage.v1.StartUploadRequest
+	37, // 39: ucn.storage.v1.StorageService.AppendUpload:input_type -> ucn.storage.v1.AppendUploadRequest
+	40, // 40: ucn.storage.v1.StorageService.GetUpload:input_type -> ucn.storage.v1.GetUploadRequest
+	42, // 41: ucn.storage.v1.StorageService.ListUploads:input_type -> ucn.storage.v1.ListUploadsRequest
+	44, // 42: ucn.storage.v1.StorageService.FinishUpload:input_type -> ucn.storage.v1.FinishUploadRequest
+	46, // 43: ucn.storage.v1.StorageService.AbortUpload:input_type -> ucn.storage.v1.AbortUploadRequest
+	51, // 44: ucn.storage.v1.StorageService.ListEvents:input_type -> ucn.storage.v1.ListEventsRequest
+	48, // 45: ucn.storage.v1.StorageService.CollectGarbage:input_type -> ucn.storage.v1.CollectGarbageRequest
+	8,  // 46: ucn.storage.v1.StorageService.Put:output_type -> ucn.storage.v1.PutResponse
+	10, // 47: ucn.storage.v1.StorageService.Get:output_type -> ucn.storage.v1.GetResponse
+	14, // 48: ucn.storage.v1.StorageService.Stat:output_type -> ucn.storage.v1.StatResponse
+	17, // 49: ucn.storage.v1.StorageService.List:output_type -> ucn.storage.v1.ListResponse
+	19, // 50: ucn.storage.v1.StorageService.Usage:output_type -> ucn.storage.v1.UsageResponse
+	22, // 51: ucn.storage.v1.StorageService.Remove:output_type -> ucn.storage.v1.RemoveResponse
+	24, // 52: ucn.storage.v1.StorageService.RemoveMany:output_type -> ucn.storage.v1.RemoveManyResponse
+	26, // 53: ucn.storage.v1.StorageService.Pin:output_type -> ucn.storage.v1.PinResponse
+	28, // 54: ucn.storage.v1.StorageService.Unpin:output_type -> ucn.storage.v1.UnpinResponse
+	30, // 55: ucn.storage.v1.StorageService.SetExpiry:output_type -> ucn.storage.v1.SetExpiryResponse
+	32, // 56: ucn.storage.v1.StorageService.ListDirectory:output_type -> ucn.storage.v1.ListDirectoryResponse
+	35, // 57: ucn.storage.v1.StorageService.StartUpload:output_type -> ucn.storage.v1.StartUploadResponse
+	39, // 58: ucn.storage.v1.StorageService.AppendUpload:output_type -> ucn.storage.v1.AppendUploadResponse
+	41, // 59: ucn.storage.v1.StorageService.GetUpload:output_type -> ucn.storage.v1.GetUploadResponse
+	43, // 60: ucn.storage.v1.StorageService.ListUploads:output_type -> ucn.storage.v1.ListUploadsResponse
+	45, // 61: ucn.storage.v1.StorageService.FinishUpload:output_type -> ucn.storage.v1.FinishUploadResponse
+	47, // 62: ucn.storage.v1.StorageService.AbortUpload:output_type -> ucn.storage.v1.AbortUploadResponse
+	52, // 63: ucn.storage.v1.StorageService.ListEvents:output_type -> ucn.storage.v1.ListEventsResponse
+	49, // 64: ucn.storage.v1.StorageService.CollectGarbage:output_type -> ucn.storage.v1.CollectGarbageResponse
+	46, // [46:65] is the sub-list for method output_type
+	27, // [27:46] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_ucn_storage_v1_storage_proto_init() }
@@ -3444,8 +3774,8 @@ func file_ucn_storage_v1_storage_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_storage_v1_storage_proto_rawDesc), len(file_ucn_storage_v1_storage_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   46,
+			NumEnums:      4,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,6 +36,7 @@ const (
 	StorageService_ListUploads_FullMethodName    = "/ucn.storage.v1.StorageService/ListUploads"
 	StorageService_FinishUpload_FullMethodName   = "/ucn.storage.v1.StorageService/FinishUpload"
 	StorageService_AbortUpload_FullMethodName    = "/ucn.storage.v1.StorageService/AbortUpload"
+	StorageService_ListEvents_FullMethodName     = "/ucn.storage.v1.StorageService/ListEvents"
 	StorageService_CollectGarbage_FullMethodName = "/ucn.storage.v1.StorageService/CollectGarbage"
 )
 
@@ -100,6 +101,10 @@ type StorageServiceClient interface {
 	FinishUpload(ctx context.Context, in *FinishUploadRequest, opts ...grpc.CallOption) (*FinishUploadResponse, error)
 	// AbortUpload gives an upload up and frees its bytes.
 	AbortUpload(ctx context.Context, in *AbortUploadRequest, opts ...grpc.CallOption) (*AbortUploadResponse, error)
+	// ListEvents pages through what this service said of the account's references ("file.changed"), as
+	// the signed envelopes that peers get, oldest first. The newest 65,536 of all accounts are kept. A
+	// page may be empty although more follow. Needs "file:read".
+	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// CollectGarbage ends expired references and abandoned uploads and frees bytes that nobody refers
 	// to, of all accounts. The service also does so by itself. For the operator's account only
 	// (NOT_OPERATOR), with the scope "file:collect".
@@ -299,6 +304,16 @@ func (c *storageServiceClient) AbortUpload(ctx context.Context, in *AbortUploadR
 	return out, nil
 }
 
+func (c *storageServiceClient) ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEventsResponse)
+	err := c.cc.Invoke(ctx, StorageService_ListEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *storageServiceClient) CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (*CollectGarbageResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CollectGarbageResponse)
@@ -370,6 +385,10 @@ type StorageServiceServer interface {
 	FinishUpload(context.Context, *FinishUploadRequest) (*FinishUploadResponse, error)
 	// AbortUpload gives an upload up and frees its bytes.
 	AbortUpload(context.Context, *AbortUploadRequest) (*AbortUploadResponse, error)
+	// ListEvents pages through what this service said of the account's references ("file.changed"), as
+	// the signed envelopes that peers get, oldest first. The newest 65,536 of all accounts are kept. A
+	// page may be empty although more follow. Needs "file:read".
+	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// CollectGarbage ends expired references and abandoned uploads and frees bytes that nobody refers
 	// to, of all accounts. The service also does so by itself. For the operator's account only
 	// (NOT_OPERATOR), with the scope "file:collect".
@@ -434,6 +453,9 @@ func (UnimplementedStorageServiceServer) FinishUpload(context.Context, *FinishUp
 }
 func (UnimplementedStorageServiceServer) AbortUpload(context.Context, *AbortUploadRequest) (*AbortUploadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AbortUpload not implemented")
+}
+func (UnimplementedStorageServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
 }
 func (UnimplementedStorageServiceServer) CollectGarbage(context.Context, *CollectGarbageRequest) (*CollectGarbageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CollectGarbage not implemented")
@@ -736,6 +758,24 @@ func _StorageService_AbortUpload_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StorageService_ListEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServiceServer).ListEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageService_ListEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServiceServer).ListEvents(ctx, req.(*ListEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _StorageService_CollectGarbage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CollectGarbageRequest)
 	if err := dec(in); err != nil {
@@ -816,6 +856,10 @@ var StorageService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AbortUpload",
 			Handler:    _StorageService_AbortUpload_Handler,
+		},
+		{
+			MethodName: "ListEvents",
+			Handler:    _StorageService_ListEvents_Handler,
 		},
 		{
 			MethodName: "CollectGarbage",

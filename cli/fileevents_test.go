@@ -1,0 +1,116 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/united-containers/ucn/chain/canon"
+	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/cli/clitest"
+	"github.com/united-containers/ucn/kit/cert"
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/event"
+	"github.com/united-containers/ucn/kit/keys"
+	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
+)
+
+// fileTeller is a storage service that says what happens to files.
+type fileTeller struct {
+	certificate []byte
+	signer      *event.Signer
+}
+
+func newFileTeller(t *testing.T, operator sig.PrivateKey) fileTeller {
+	t.Helper()
+	key := sig.FromSeed([32]byte{78})
+	seal, err := keys.NewSealKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := cert.Issue(keys.SingleSigner(operator), cert.Certificate{
+		Chain: "main", InstanceKey: key.Public(), SealKey: seal.Public(),
+		Services: []string{"storage"}, Serial: 1,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := event.NewSigner(key, raw, "storage")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fileTeller{raw, signer}
+}
+
+func (f fileTeller) says(
+	t *testing.T, file cid.Blinded, what storagev1.What, behind event.Head,
+) *event.Envelope {
+	t.Helper()
+	raw, err := canon.Marshal(&storagev1.FileChange{
+		What: what, Account: make([]byte, 32), File: file[:],
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := f.signer.Sign(event.Event{
+		Topic: event.TopicJob, Type: "file.changed", Time: time.Now(), Payload: raw,
+	}, behind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// TestFileEvents: signatures are verified here, pages are read to their end, and a certificate of
+// another operator is refused.
+func TestFileEvents(t *testing.T) {
+	u := newUser(t, func(*clitest.Visit) *jobv1.Outcome { return nil })
+	teller := newFileTeller(t, u.net.OperatorKey())
+	c, key := cid.OfFile([32]byte{1}), cid.BlindKey{9}
+	first := teller.says(t, key.Blind(c), storagev1.What_WHAT_KEPT, event.Head{})
+	second := teller.says(t, key.Blind(c), storagev1.What_WHAT_REMOVED,
+		event.Head{Epoch: 1, Seq: 1, Hash: first.Hash})
+	forged := append([]byte(nil), second.Raw...)
+	forged[len(forged)-1] ^= 1
+	pages := map[string][][]byte{"": {first.Raw}, "1": {second.Raw}, "2": {forged}}
+	u.net.Storage.Told = func(
+		r *storagev1.ListEventsRequest,
+	) *storagev1.ListEventsResponse {
+		next := map[string]string{"": "1", "1": "2", "2": "3"}[r.GetPageToken()]
+		return &storagev1.ListEventsResponse{
+			Envelopes: pages[r.GetPageToken()], NextPageToken: next, Done: next == "",
+			Key: key[:], Certificate: teller.certificate,
+		}
+	}
+	var got []struct {
+		What, CID, Reason string
+		Seq               int
+		Signed            bool
+	}
+	out := u.must("file", "events", c.String(), "--json")
+	if err := json.Unmarshal([]byte(out), &got); err != nil || len(got) != 3 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got[0].What != "kept" || got[1].What != "removed" || got[1].Seq != 2 ||
+		got[1].CID != c.String() || !got[0].Signed || !got[1].Signed {
+		t.Errorf("shown: %+v", got)
+	}
+	if got[2].Signed || !strings.Contains(got[2].Reason, "signature") {
+		t.Errorf("a forged event is shown as %+v", got[2])
+	}
+	if out := u.must("file", "events", c.String()); !strings.Contains(out, "no: ") ||
+		!strings.Contains(out, "removed") {
+		t.Errorf("table:\n%s", out)
+	}
+	if _, complaint, code := u.run("file", "events", "nonsense"); code == 0 {
+		t.Errorf("a CID that is none: %s", complaint)
+	}
+	teller = newFileTeller(t, sig.FromSeed([32]byte{201}))
+	if _, complaint, code := u.run("file", "events", c.String()); code == 0 ||
+		!strings.Contains(complaint, "another operator") {
+		t.Errorf("another operator's storage: %d %s", code, complaint)
+	}
+}

@@ -1,0 +1,45 @@
+package storage
+
+import (
+	"time"
+
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/fault"
+)
+
+// What is what happened to a reference.
+type What uint8
+
+// What happens to references.
+const (
+	// RefKept: the account refers to the blob from now on, and its bytes are whole.
+	RefKept What = iota + 1
+	// RefRemoved: the account ended it.
+	RefRemoved
+	// RefExpired: it ended by itself.
+	RefExpired
+	// RefChanged: its pin or expiry changed.
+	RefChanged
+	// RefDamaged: bytes do not verify any more. They may be put again, which is RefKept.
+	RefDamaged
+)
+
+// Event tells what happened to one account's reference. A Store tells it in the write that makes
+// it so: both are there or neither is.
+type Event struct {
+	Time    time.Time
+	What    What
+	Account Account
+	// File is the blob's name under the account's own key: events are read by other operators,
+	// who shall not learn which bytes an account holds.
+	File cid.Blinded
+	// Pinned and Expires are those of the reference, the last ones when it ended.
+	Pinned  bool
+	Expires time.Time
+}
+
+// Untold says that a change cannot be told of, so that it does not happen.
+func Untold(err error) error {
+	return fault.New(fault.Unavailable, ReasonUntold,
+		"too many events of this service wait for the broker: try again later").Because(err)
+}

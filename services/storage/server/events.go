@@ -1,0 +1,206 @@
+package server
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/united-containers/ucn/chain/canon"
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/event"
+	"github.com/united-containers/ucn/kit/fault"
+	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
+	"github.com/united-containers/ucn/services/storage"
+)
+
+// TypeFileChanged, on TopicFiles, carries a FileChange.
+const (
+	TypeFileChanged = "file.changed"
+	TopicFiles      = event.TopicJob
+)
+
+const (
+	maxEventPage   = 1 << 20 // bytes of the envelopes of a page
+	maxEventEpochs = 64      // that are looked into for the next envelope; each is a restore
+)
+
+// Told is what this service says and said.
+type Told struct {
+	// History is what was said. Required.
+	History event.History
+	// Key returns the key under which events name an account's blobs. Required.
+	Key func(storage.Account) cid.BlindKey
+	// Certificate is the instance's, in canonical bytes.
+	Certificate []byte
+}
+
+// EventOf makes the event that tells peers of a change. Its error is one of canonical encoding.
+func EventOf(e storage.Event, chain string) (event.Event, error) {
+	m := &storagev1.FileChange{
+		What: storagev1.What(e.What), Account: e.Account[:], File: e.File[:], Pinned: e.Pinned,
+	}
+	if !e.Expires.IsZero() {
+		m.ExpiresMs = uint64(e.Expires.UnixMilli())
+	}
+	payload, err := canon.Marshal(m)
+	if err != nil {
+		return event.Event{}, fmt.Errorf("encode a file's change: %w", err)
+	}
+	return event.Event{
+		Topic: TopicFiles, Type: TypeFileChanged, Time: e.Time, Chain: chain, Payload: payload,
+	}, nil
+}
+
+// ListEvents implements storagev1.StorageServiceServer.
+func (s *Server) ListEvents(ctx context.Context, request *storagev1.ListEventsRequest) (
+	*storagev1.ListEventsResponse, error,
+) {
+	response, err := s.listEvents(ctx, request)
+	return response, s.metrics.failed(ctx, err)
+}
+
+func (s *Server) listEvents(ctx context.Context, request *storagev1.ListEventsRequest) (
+	*storagev1.ListEventsResponse, error,
+) {
+	session, err := s.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	account, err := session.WholeAccount()
+	if err != nil {
+		return nil, err
+	}
+	if s.deps.Told == nil {
+		return nil, fault.New(fault.FailedPrecondition, storage.ReasonSilent,
+			"this service tells nobody what happens to files")
+	}
+	key := s.deps.Told.Key(account)
+	wanted, err := s.wanted(request, account, key)
+	if err != nil {
+		return nil, err
+	}
+	of, err := queryOf("listEvents", &storagev1.ListEventsRequest{
+		Cid: request.GetCid(), All: request.GetAll()})
+	if err != nil {
+		return nil, err
+	}
+	at, err := of.place(request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	response := &storagev1.ListEventsResponse{
+		Key: key[:], Certificate: s.deps.Told.Certificate}
+	if at, err = s.page(ctx, at, wanted, response); err != nil {
+		return nil, err
+	}
+	response.NextPageToken = of.placeToken(at)
+	return response, nil
+}
+
+// wanted returns what picks the events of a request.
+func (s *Server) wanted(
+	request *storagev1.ListEventsRequest, account storage.Account, key cid.BlindKey,
+) (func(*event.Envelope) bool, error) {
+	if request.GetAll() {
+		if s.deps.Operator == (storage.Account{}) || account != s.deps.Operator {
+			return nil, fault.New(fault.PermissionDenied, storage.ReasonNotOperator,
+				"only the operator's account may read the events of all")
+		}
+		if request.GetCid() != "" {
+			return nil, storage.BadRequest("events of all accounts name no CIDs: leave out cid or all")
+		}
+		return func(*event.Envelope) bool { return true }, nil
+	}
+	file := cid.Blinded{}
+	if request.GetCid() != "" {
+		c, err := cid.Parse(request.GetCid())
+		if err != nil {
+			return nil, err
+		}
+		file = key.Blind(c)
+	}
+	return func(e *event.Envelope) bool {
+		m := &storagev1.FileChange{}
+		if e.Type() != TypeFileChanged || e.Payload(m) != nil ||
+			storage.Account(m.GetAccount()) != account {
+			return false
+		}
+		return request.GetCid() == "" || cid.Blinded(m.GetFile()) == file
+	}, nil
+}
+
+// page fills in one page of what follows a place, and returns the place where the next begins.
+func (s *Server) page(ctx context.Context, at event.Head, wanted func(*event.Envelope) bool,
+	response *storagev1.ListEventsResponse,
+) (event.Head, error) {
+	kept, at, err := s.behind(ctx, at)
+	if err != nil {
+		return at, err
+	}
+	size := 0
+	for _, raw := range kept {
+		e, err := event.Decode(raw)
+		if err != nil {
+			return at, fmt.Errorf("read what was said: %w", err)
+		}
+		if wanted(e) {
+			if size += len(raw); size > maxEventPage && len(response.Envelopes) > 0 {
+				return at, nil
+			}
+			response.Envelopes = append(response.Envelopes, raw)
+		}
+		at = event.Head{Epoch: e.Body.Epoch, Seq: e.Body.Seq}
+	}
+	response.Done = len(kept) == 0
+	return at, nil
+}
+
+// behind returns what was said behind a place, and that place, or the one behind which it goes on
+// when what followed is not kept any more or a new epoch began.
+func (s *Server) behind(ctx context.Context, at event.Head) ([][]byte, event.Head, error) {
+	for range maxEventEpochs {
+		kept, err := s.deps.Told.History.Kept(ctx, TopicFiles, at)
+		if err != nil || len(kept) > 0 {
+			return kept, at, err
+		}
+		oldest, newest, err := s.deps.Told.History.Range(ctx, TopicFiles, at.Epoch)
+		switch {
+		case err != nil:
+			return nil, at, err
+		case oldest > at.Seq+1:
+			at.Seq = oldest - 1
+		case newest.Epoch > at.Epoch:
+			at = event.Head{Epoch: at.Epoch + 1}
+		default:
+			return nil, at, nil
+		}
+	}
+	return nil, at, nil
+}
+
+const placeSize = 16 // bytes of epoch and seq
+
+// placeToken names the place behind an event.
+func (q query) placeToken(at event.Head) string {
+	raw := binary.BigEndian.AppendUint64(q[:], at.Epoch)
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(raw, at.Seq))
+}
+
+// place reads a token of this query; "" is the beginning.
+func (q query) place(token string) (event.Head, error) {
+	if token == "" {
+		return event.Head{Epoch: event.FirstEpoch}, nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(raw) != queryMark+placeSize || query(raw[:queryMark]) != q {
+		return event.Head{}, storage.BadRequest("the page token is not one this query gave")
+	}
+	at := event.Head{
+		Epoch: binary.BigEndian.Uint64(raw[queryMark:]), Seq: binary.BigEndian.Uint64(raw[queryMark+8:]),
+	}
+	if at.Epoch < event.FirstEpoch || at.Epoch >= 1<<62 || at.Seq >= 1<<62 {
+		return event.Head{}, storage.BadRequest("the page token is not one this query gave")
+	}
+	return at, nil
+}
