@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"sync"
+	"time"
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -28,15 +29,8 @@ type readiness struct {
 // readyz says whether requests can be served: every peer answers that it serves, and the gateway
 // is not stopping. Who may not connect to the peers themselves learns only that.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(rpc.WithToken(r.Context(), ""), readinessTime)
-	defer cancel()
 	peers := s.peers()
-	said := make([]string, len(peers))
-	var wait sync.WaitGroup
-	for i, p := range peers {
-		wait.Go(func() { said[i] = health(ctx, p) })
-	}
-	wait.Wait()
+	said := s.ready.ask(r.Context(), s.deps.Now, peers)
 	out := readiness{Ready: s.draining.Err() == nil, Peers: map[string]string{}}
 	for i, p := range peers {
 		out.Peers[p.Name] = said[i]
@@ -50,6 +44,39 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
 	s.wrote(r, json.NewEncoder(w).Encode(out))
+}
+
+// knownReady is how long what peers said is told again: anybody may ask, and one who asks without
+// end shall not make the gateway ask all of them each time.
+const knownReady = time.Second
+
+// ready remembers what peers said of themselves.
+type ready struct {
+	check func(context.Context, Peer) string // asks one
+
+	mu   sync.Mutex // guards what follows; held while they are asked, at most readinessTime
+	at   time.Time
+	said []string
+}
+
+// ask returns what each peer says, now or up to knownReady ago. One that asks for it and leaves
+// does not spoil it for others.
+func (a *ready) ask(ctx context.Context, now func() time.Time, peers []Peer) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if age := now().Sub(a.at); a.said != nil && age < knownReady && age > -knownReady {
+		return a.said
+	}
+	ctx, cancel := context.WithTimeout(rpc.WithToken(context.WithoutCancel(ctx), ""), readinessTime)
+	defer cancel()
+	said := make([]string, len(peers))
+	var wait sync.WaitGroup
+	for i, p := range peers {
+		wait.Go(func() { said[i] = a.check(ctx, p) })
+	}
+	wait.Wait()
+	a.at, a.said = now(), said // not changed any more
+	return said
 }
 
 const (

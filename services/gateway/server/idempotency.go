@@ -31,10 +31,11 @@ const keyHeader = "Idempotency-Key"
 // client is whose a key is. One that proves no account shares what its address may have remembered
 // with all others there, told apart by their tokens: anybody can make up a token.
 type client struct {
-	who    string
-	token  [32]byte // of one that is not proven
-	proven bool
-	caller rpc.Caller // of one that is
+	who     string
+	address string   // from which it asks
+	token   [32]byte // of one that is not proven
+	proven  bool
+	caller  rpc.Caller // of one that is
 }
 
 // mayHear tells whether c may do all that first was allowed: who has a lesser token is not told
@@ -48,22 +49,34 @@ func (c client) mayHear(first client) bool {
 // answers remembers what requests with an Idempotency-Key were answered
 // (draft-ietf-httpapi-idempotency-key-header). It is in memory: after a restart a repeated request
 // runs again, which is safe, because transactions and jobs have ids of their own and are accepted
-// once. When it is full, the oldest answer of whoever has most gives way: nobody keeps others out.
+// once. When it is full, the address with most answers gives way, and there the oldest of the client
+// that has most: accounts cost nothing, and whoever makes many of them pushes out its own answers.
 type answers struct {
-	mu    sync.Mutex // guards all; order has every answer, oldest first
-	by    map[[32]byte]*answer
-	order *list.List
-	of    map[string]*holder
-	most  []*list.List // holders by how many answers they have that can give way
-	bytes int
+	mu      sync.Mutex // guards all; order has every answer, oldest first
+	by      map[[32]byte]*answer
+	order   *list.List
+	held    map[string]int // answers of a client, given or on their way
+	origins map[string]*origin
+	ranked  *ranking // origins by answers that can give way
+	bytes   int
 }
 
-// holder is a client with answers.
+// origin is an address from which clients with answers asked.
+type origin struct {
+	address string
+	holders map[string]*holder
+	ranked  *ranking // holders by answers that can give way
+	given   int      // the same of all
+	rank    rank
+}
+
+// holder is a client with answers at one place.
 type holder struct {
 	who   string
+	at    *origin
 	held  int        // answers, given or on their way
 	given *list.List // the answers that were given, oldest first
-	place *list.Element
+	rank  rank
 }
 
 // answer is one that was given, or is on its way while done is false.
@@ -83,12 +96,8 @@ type answer struct {
 }
 
 func newAnswers() *answers {
-	a := &answers{by: map[[32]byte]*answer{}, order: list.New(), of: map[string]*holder{},
-		most: make([]*list.List, maxOfClient+1)}
-	for i := range a.most {
-		a.most[i] = list.New()
-	}
-	return a
+	return &answers{by: map[[32]byte]*answer{}, order: list.New(), held: map[string]int{},
+		origins: map[string]*origin{}, ranked: newRanking()}
 }
 
 // begin returns the answer that is known for a request, or a new one that end must be called for.
@@ -113,22 +122,33 @@ func (a *answers) begin(
 		}
 		return known, nil
 	}
-	of := a.of[c.who]
-	if of != nil && of.held >= maxOfClient || a.order.Len() >= maxAnswers && !a.makeRoom() {
+	if a.held[c.who] >= maxOfClient || a.order.Len() >= maxAnswers && !a.makeRoom() {
 		return nil, fault.New(fault.ResourceExhausted, gateway.ReasonKeysFull,
 			"too many Idempotency-Keys are remembered for %s: send the request without one",
 			rememberTime).WithRetry(time.Minute)
 	}
-	if of = a.of[c.who]; of == nil { // again: room may have been made of its last answer
-		of = &holder{who: c.who, given: list.New()}
-		of.place = a.most[0].PushBack(of)
-		a.of[c.who] = of
-	}
-	one := &answer{key: name, client: c, of: of, request: request, until: now.Add(rememberTime)}
+	one := &answer{key: name, client: c, of: a.holder(c), request: request,
+		until: now.Add(rememberTime)}
 	one.place = a.order.PushBack(one)
 	a.by[name] = one
-	of.held++
+	one.of.held++
+	a.held[c.who]++
 	return one, nil
+}
+
+// holder returns what keeps a client's answers from its address.
+func (a *answers) holder(c client) *holder {
+	at := a.origins[c.address]
+	if at == nil {
+		at = &origin{address: c.address, holders: map[string]*holder{}, ranked: newRanking()}
+		a.origins[c.address] = at
+	}
+	h := at.holders[c.who]
+	if h == nil {
+		h = &holder{who: c.who, at: at, given: list.New()}
+		at.holders[c.who] = h
+	}
+	return h
 }
 
 // end keeps an answer. A refusal is forgotten: nothing was done, and whoever may do it later, or
@@ -149,30 +169,26 @@ func (a *answers) end(one *answer, got *recorded) {
 	one.done, one.code, one.body = true, got.code, got.body.Bytes()
 	one.kind, one.link = got.Header().Get("Content-Type"), got.Header().Get("Link")
 	one.given = one.of.given.PushBack(one)
-	a.rank(one.of)
+	a.rerank(one.of, 1)
 	a.bytes += len(one.body)
 }
 
-// makeRoom forgets the oldest answer of the client that has most. It tells whether there was one.
+// makeRoom forgets the oldest answer of the client that has most where most are. It tells whether
+// there was one.
 func (a *answers) makeRoom() bool {
-	for n := len(a.most) - 1; n > 0; n-- {
-		if first := a.most[n].Front(); first != nil {
-			a.drop(first.Value.(*holder).given.Front().Value.(*answer))
-			return true
-		}
+	at, ok := a.ranked.top().(*origin)
+	if !ok {
+		return false
 	}
-	return false
+	a.drop(at.ranked.top().(*holder).given.Front().Value.(*answer))
+	return true
 }
 
-// rank puts a holder where its number of given answers belongs.
-func (a *answers) rank(h *holder) {
-	before := h.given.Len()
-	for _, n := range []int{before - 1, before + 1} {
-		if n >= 0 && n < len(a.most) {
-			a.most[n].Remove(h.place) // does nothing when it is not of this list
-		}
-	}
-	h.place = a.most[before].PushBack(h)
+// rerank notes that a holder has one answer more or less that can give way.
+func (a *answers) rerank(h *holder, by int) {
+	h.at.given += by
+	h.at.ranked.set(h, &h.rank, h.given.Len())
+	a.ranked.set(h.at, &h.at.rank, h.at.given)
 }
 
 func (a *answers) drop(one *answer) {
@@ -182,11 +198,16 @@ func (a *answers) drop(one *answer) {
 	h := one.of
 	if h.held--; one.done {
 		h.given.Remove(one.given)
-		a.rank(h)
+		a.rerank(h, -1)
+	}
+	if a.held[h.who]--; a.held[h.who] == 0 {
+		delete(a.held, h.who)
 	}
 	if h.held == 0 {
-		a.most[h.given.Len()].Remove(h.place)
-		delete(a.of, h.who)
+		delete(h.at.holders, h.who)
+	}
+	if len(h.at.holders) == 0 {
+		delete(a.origins, h.at.address)
 	}
 }
 

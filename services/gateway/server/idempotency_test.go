@@ -22,7 +22,7 @@ func said(code int, body string) *recorded {
 func TestWhoHasMostGivesWay(t *testing.T) {
 	a, now := newAnswers(), time.Unix(0, 0)
 	ask := func(who, key string) (*answer, error) {
-		return a.begin(client{who: who, proven: true}, key, [32]byte{}, now)
+		return a.begin(client{who: who, address: "one for all", proven: true}, key, [32]byte{}, now)
 	}
 	keep := func(who, key, body string) {
 		t.Helper()
@@ -58,9 +58,46 @@ func TestWhoHasMostGivesWay(t *testing.T) {
 		t.Errorf("the large answer is forgotten, %d bytes are kept: %v", a.bytes, err)
 	}
 	now = now.Add(rememberTime)
-	if _, err := ask("late", "k"); err != nil || len(a.by) != 1 || len(a.of) != 1 || a.bytes != 0 {
+	if _, err := ask("late", "k"); err != nil || len(a.by) != 1 || len(a.held) != 1 || len(a.origins) != 1 ||
+		len(a.origins["one for all"].holders) != 1 || a.bytes != 0 {
 		t.Errorf("after their time %d answers of %d clients, %d bytes are left: %v", len(a.by),
-			len(a.of), a.bytes, err)
+			len(a.held), a.bytes, err)
+	}
+}
+
+// TestFreshAccountsPushOutTheirOwn: many accounts that each keep one answer, all made at one
+// address, take nobody else's places, neither by number nor by bytes.
+func TestFreshAccountsPushOutTheirOwn(t *testing.T) {
+	for name, size := range map[string]int{"many": 0, "large": maxAnswer} {
+		t.Run(name, func(t *testing.T) {
+			a, now := newAnswers(), time.Unix(0, 0)
+			keep := func(who, address, key string) {
+				t.Helper()
+				c := client{who: who, address: address, proven: true}
+				one, err := a.begin(c, key, [32]byte{}, now)
+				if err != nil {
+					t.Fatalf("%s: %v", who, err)
+				}
+				if !one.done {
+					a.end(one, said(200, string(make([]byte, size))))
+				}
+			}
+			for n := range 20 {
+				keep("honest", fmt.Sprint("home", n%2), fmt.Sprint(n))
+			}
+			for n := range maxAnswers + 100 {
+				keep(fmt.Sprint("fresh", n), "attacker", "k")
+			}
+			for n := range 20 { // from wherever it asks
+				c := client{who: "honest", address: "elsewhere", proven: true}
+				if one, err := a.begin(c, fmt.Sprint(n), [32]byte{}, now); err != nil || !one.done {
+					t.Fatalf("answer %d of the honest one is forgotten: %v", n, err)
+				}
+			}
+			if len(a.by) > maxAnswers || a.bytes > maxRemember || len(a.origins) != 3 {
+				t.Errorf("%d answers, %d bytes, %d origins", len(a.by), a.bytes, len(a.origins))
+			}
+		})
 	}
 }
 

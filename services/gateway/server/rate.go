@@ -156,12 +156,14 @@ func addressOf(r *http.Request) string { return rpc.Origin(r.RemoteAddr) }
 // whose names the client whose bucket a request is from: the account that signed its token, which
 // is proven then, or its address. The token gives no right here; services judge it again.
 func (s *Server) whose(ctx context.Context, token, address string) client {
+	stranger := client{who: "address:" + address, address: address}
 	if token == "" || s.deps.Callers == nil {
-		return client{who: "address:" + address}
+		return stranger
 	}
 	caller, err := s.deps.Callers.Authenticate(ctx, token)
 	if err != nil {
-		return client{who: "address:" + address}
+		return stranger
 	}
-	return client{who: "account:" + string(caller.Account[:]), proven: true, caller: caller}
+	return client{who: "account:" + string(caller.Account[:]), address: address, proven: true,
+		caller: caller}
 }

@@ -78,6 +78,7 @@ type Server struct {
 	limit     rpc.Limiter // nil without limit
 	rates     rates
 	answers   *answers
+	ready     ready
 	calls     *runtime.ServeMux
 	openAPI   []byte
 	docsPage  []byte
@@ -110,7 +111,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		ledger:    ledgerv1.NewLedgerServiceClient(deps.Ledger.Conn),
 		scheduler: schedulerv1.NewSchedulerServiceClient(deps.Scheduler.Conn),
 		storage:   storagev1.NewStorageServiceClient(deps.Storage.Conn),
-		rates:     newRates(cfg.Rates), answers: newAnswers(),
+		rates:     newRates(cfg.Rates), answers: newAnswers(), ready: ready{check: health},
 		streams:   newShares(cfg.MaxStreams),
 		blocks:    &shares{most: maxBlockStreams, each: maxBlockStreamsOfOne, by: map[string]int{}},
 		transfers: newShares(cfg.MaxTransfers),
