@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/kit/fault"
@@ -48,6 +49,9 @@ func away(cause error) error {
 func Open(c Config) (*Index, error) {
 	if c.free == nil {
 		c.free = freeSpace
+	}
+	if c.fs == nil {
+		c.fs = vfs.Default
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -91,7 +95,10 @@ func (x *Index) Mend(ctx context.Context) error {
 // open puts a store in use, once more if what is there must be deleted.
 func (x *Index) open() error {
 	h, err := x.tryOpen()
-	if errors.Is(err, errForeign) || pebble.IsCorruptionError(err) {
+	// A file that is named and not there is damage, too: a power loss in the first moments of an index
+	// may leave the name of its manifest and not the manifest.
+	if errors.Is(err, errForeign) || pebble.IsCorruptionError(err) ||
+		errors.Is(err, fs.ErrNotExist) {
 		x.config.Log.Warn("index is built anew from the block log", "dir", x.config.Dir, "error", err)
 		x.lost = true
 		h, err = x.tryOpen()
@@ -105,12 +112,12 @@ func (x *Index) open() error {
 func (x *Index) tryOpen() (*held, error) {
 	c := &x.config
 	if x.lost {
-		if err := os.RemoveAll(c.Dir); err != nil {
+		if err := c.fs.RemoveAll(c.Dir); err != nil {
 			return nil, fmt.Errorf("remove the damaged index: %w", err)
 		}
 		x.lost = false
 	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	if err := c.fs.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the index's directory: %w", err)
 	}
 	if err := enough(c.Dir, c.free); err != nil {
@@ -125,7 +132,7 @@ func open(c *Config) (*held, error) {
 	defer cache.Unref()
 	options := &pebble.Options{
 		Cache: cache, MemTableSize: memTableBytes, FormatMajorVersion: format,
-		Logger: quiet{},
+		Logger: quiet{}, FS: c.fs,
 		// Without a listener Pebble ends the process, from a read or a compaction of its own.
 		EventListener: &pebble.EventListener{
 			DataCorruption: func(i pebble.DataCorruptionInfo) { h.note(i.Details) },

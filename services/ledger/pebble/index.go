@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/services/ledger"
@@ -61,7 +62,8 @@ type Config struct {
 	// Log is told when the index is built anew; nil for nobody.
 	Log *slog.Logger
 
-	free func(dir string) (uint64, error) // replaced by tests
+	free func(dir string) (uint64, error) // replaced by tests, as is fs
+	fs   vfs.FS
 }
 
 // Index implements ledger.Index.

@@ -131,3 +131,22 @@ func TestFullDiskMakesTheIndexWait(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestIndexWithoutItsManifestIsBuiltAnew: a power loss may leave the name of a manifest alone.
+func TestIndexWithoutItsManifestIsBuiltAnew(t *testing.T) {
+	dir := indexed(t)
+	manifests, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
+	if err != nil || len(manifests) == 0 {
+		t.Fatalf("manifests %v, %v", manifests, err)
+	}
+	for _, path := range manifests {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x := open(t, dir, 1)
+	defer closed(t, x)
+	if _, found, err := x.Height(); found || err != nil {
+		t.Errorf("an index without manifest was kept: %v, %v", found, err)
+	}
+}

@@ -61,6 +61,13 @@ func WithDisk(c Config, d *Faulty) Config {
 	return c
 }
 
+// SnapshotsWithDisk keeps snapshots on a disk.
+func SnapshotsWithDisk(dir string, d *Faulty) *Snapshots {
+	s := OpenSnapshots(dir)
+	s.disk = d
+	return s
+}
+
 // Count returns how many effects there were.
 func (d *Faulty) Count() int {
 	d.mu.Lock()

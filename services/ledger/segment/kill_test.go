@@ -40,6 +40,7 @@ type scene struct {
 	story   *ledgertest.Story
 	dir     string
 	clock   atomic.Int64 // ns since 1970
+	every   int          // transactions between snapshots; 0: none is written
 	results []ledger.Result
 }
 
@@ -63,14 +64,19 @@ func (s *scene) start(disk *segment.Faulty) (*ledger.Chain, func()) {
 	}
 	clock := func() time.Time { return time.Unix(0, s.clock.Load()) }
 	config := ledger.Config{Pool: ledger.DefaultPool(), SnapshotEvery: -1}
-	chain, err := ledger.Open(s.t.Context(), config, ledger.Deps{
+	deps := ledger.Deps{
 		Genesis: s.network.Genesis, Store: log, Clock: clock,
 		Orderer: func(head ledger.Header) (ledger.Orderer, error) {
 			return solo.New(solo.Default(), s.network.MaxStep(), solo.Deps{
 				Key: s.network.Proposer, Head: head, Clock: clock,
 			})
 		},
-	})
+	}
+	if s.every > 0 {
+		config.SnapshotEvery, deps.Snapshots = s.every, segment.SnapshotsWithDisk(s.dir, disk)
+		deps.Index = &ledgertest.Index{} // one that lost all: it is built anew from the log
+	}
+	chain, err := ledger.Open(s.t.Context(), config, deps)
 	if errors.Is(err, segment.ErrKilled) {
 		_ = log.Close()
 		return nil, nil
@@ -99,7 +105,7 @@ func (s *scene) tell(c *ledger.Chain) error {
 		if i < len(s.results) {
 			s.clock.Store(s.story.Time(len(s.results) - 1).UnixNano())
 		}
-		results, _, err := c.Submit(s.t.Context(), [][]byte{raw}, ledger.Committed)
+		results, err := s.submit(c, raw)
 		if err != nil {
 			return err
 		}
@@ -118,6 +124,18 @@ func (s *scene) tell(c *ledger.Chain) error {
 	return nil
 }
 
+// submit sends a step, again while an index that was lost is built anew: until then nobody knows
+// whether the step is in a block.
+func (s *scene) submit(c *ledger.Chain, raw []byte) ([]ledger.Result, error) {
+	for {
+		results, _, err := c.Submit(s.t.Context(), [][]byte{raw}, ledger.Committed)
+		if err != nil || results[0].Err == nil || !errors.Is(results[0].Err, ledger.ReasonLag) {
+			return results, err
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
 // check compares the end of the story with the one of the reference.
 func (s *scene) check(c, reference *ledger.Chain) {
 	s.t.Helper()
@@ -133,6 +151,10 @@ func (s *scene) check(c, reference *ledger.Chain) {
 	}
 	for i, r := range s.results {
 		known, err := c.Transaction(s.t.Context(), r.ID)
+		for errors.Is(err, ledger.ReasonLag) {
+			<-time.After(time.Millisecond)
+			known, err = c.Transaction(s.t.Context(), r.ID)
+		}
 		if err != nil || known.At != r.At {
 			s.t.Errorf("step %d was answered at %v, is at %v, %v", i, r.At, known, err)
 		}

@@ -15,8 +15,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/united-containers/ucn/services/ledger"
 )
 
@@ -32,6 +30,7 @@ const (
 // ledger.Snapshots. Not safe for two processes: hold the directory's Log open.
 type Snapshots struct {
 	dir   string
+	disk  disk // replaced by tests
 	table *crc32.Table
 }
 
@@ -39,7 +38,7 @@ var _ ledger.Snapshots = (*Snapshots)(nil)
 
 // OpenSnapshots returns the snapshots in the directory of a log.
 func OpenSnapshots(dir string) *Snapshots {
-	return &Snapshots{dir: dir, table: crc32.MakeTable(crc32.Castagnoli)}
+	return &Snapshots{dir: dir, disk: local{}, table: crc32.MakeTable(crc32.Castagnoli)}
 }
 
 // Save implements ledger.Snapshots. It deletes all but the newest keepSnapshots up to the height:
@@ -48,7 +47,7 @@ func OpenSnapshots(dir string) *Snapshots {
 func (s *Snapshots) Save(ctx context.Context, height uint64, write func(io.Writer) error) error {
 	path := filepath.Join(s.dir, snapshotName(height))
 	if err := s.save(ctx, path, write); err != nil {
-		_ = os.Remove(path + asideSuffix)
+		_ = s.disk.remove(path + asideSuffix)
 		return fmt.Errorf("save the snapshot of height %d: %w", height, err)
 	}
 	if err := s.tidy(height); err != nil {
@@ -81,7 +80,7 @@ func (s *Snapshots) tidy(newest uint64) error {
 		gone = append(gone, snapshotName(height))
 	}
 	for _, name := range gone {
-		if err := os.Remove(filepath.Join(s.dir, name)); err != nil {
+		if err := s.disk.remove(filepath.Join(s.dir, name)); err != nil {
 			return err
 		}
 	}
@@ -91,11 +90,11 @@ func (s *Snapshots) tidy(newest uint64) error {
 func snapshotName(height uint64) string { return fmt.Sprintf("%020d%s", height, snapshotSuffix) }
 
 func (s *Snapshots) save(ctx context.Context, path string, write func(io.Writer) error) error {
-	f, err := os.OpenFile(path+asideSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_CLOEXEC, 0o600)
+	f, err := s.disk.open(path+asideSuffix, true)
 	if err != nil {
 		return err
 	}
-	err = s.fill(f, write)
+	err = s.fill(io.NewOffsetWriter(f, 0), write)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -106,10 +105,10 @@ func (s *Snapshots) save(ctx context.Context, path string, write func(io.Writer)
 		err = e
 	}
 	if err == nil {
-		err = os.Rename(path+asideSuffix, path)
+		err = s.disk.rename(path+asideSuffix, path)
 	}
 	if err == nil {
-		err = local{}.syncDir(s.dir)
+		err = s.disk.syncDir(s.dir)
 	}
 	return err
 }
