@@ -241,6 +241,11 @@ func (o *Outbox) seal(batch *db.Batch, one event.Sealed) error {
 
 // Sent implements event.Queue. It does not sync: what is forgotten is sent again.
 func (o *Outbox) Sent(_ context.Context, through uint64) error {
+	if o.room != nil {
+		if err := o.room(); err != nil {
+			return fmt.Errorf("mark envelopes sent: %w", err)
+		}
+	}
 	err := o.db.DeleteRange(o.key(kindUnsent, 0), o.key(kindUnsent, through+1), db.NoSync)
 	if err != nil {
 		return fmt.Errorf("mark envelopes sent: %w", err)

@@ -56,7 +56,9 @@ func TestInsideSmallDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir = filepath.Join(dir, "store")
-	d := open(t, config(dir, storage.DefaultLimits()))
+	box, cfg := &recorder{}, config(dir, storage.DefaultLimits())
+	cfg.Outbox = box.open
+	d := open(t, cfg)
 	put := func(size int, seed uint64, announce bool) error {
 		p := storage.Put{Account: storagetest.Alice(), Kind: cid.File}
 		if announce {
@@ -87,6 +89,7 @@ func TestInsideSmallDisk(t *testing.T) {
 	checkConsistent(t, d, dir)
 	uploadOnFullDisk(t, d, filepath.Join(filepath.Dir(dir), "others"))
 	checkConsistent(t, d, dir)
+	checkTold(t, box, d)
 }
 
 // uploadOnFullDisk: an upload that finds the disk full keeps what it has, is told so, and goes on
