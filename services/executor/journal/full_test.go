@@ -93,7 +93,8 @@ func TestJournalOnAFullDisk(t *testing.T) {
 		}
 	}
 	makeRoom()
-	if err := errors.Join(j.Save(ctx, attempt(3), changed(3)), seal(), outbox.Sent(ctx, 4)); err != nil {
+	if err := errors.Join(j.Save(ctx, attempt(3), changed(3)), seal(),
+		outbox.Sent(ctx, 4)); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 	holds(4, 0)

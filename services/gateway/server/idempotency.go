@@ -49,8 +49,8 @@ func (c client) mayHear(first client) bool {
 // answers remembers what requests with an Idempotency-Key were answered
 // (draft-ietf-httpapi-idempotency-key-header). It is in memory: after a restart a repeated request
 // runs again, which is safe, because transactions and jobs have ids of their own and are accepted
-// once. When it is full, the address with most answers gives way, and there the oldest of the client
-// that has most: accounts cost nothing, and whoever makes many of them pushes out its own answers.
+// once. When it is full, the address with most answers gives way, and there the oldest of the
+// client that has most: accounts cost nothing, and who makes many pushes out its own answers.
 type answers struct {
 	mu      sync.Mutex // guards all; order has every answer, oldest first
 	by      map[[32]byte]*answer

@@ -58,7 +58,8 @@ func TestWhoHasMostGivesWay(t *testing.T) {
 		t.Errorf("the large answer is forgotten, %d bytes are kept: %v", a.bytes, err)
 	}
 	now = now.Add(rememberTime)
-	if _, err := ask("late", "k"); err != nil || len(a.by) != 1 || len(a.held) != 1 || len(a.origins) != 1 ||
+	if _, err := ask("late", "k"); err != nil || len(a.by) != 1 || len(a.held) != 1 ||
+		len(a.origins) != 1 ||
 		len(a.origins["one for all"].holders) != 1 || a.bytes != 0 {
 		t.Errorf("after their time %d answers of %d clients, %d bytes are left: %v", len(a.by),
 			len(a.held), a.bytes, err)
