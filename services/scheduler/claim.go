@@ -47,8 +47,10 @@ func (j *Job) unclaimed() (ids []AttemptID) {
 	return ids
 }
 
-// over tells whether the attempt has ended and holds a lease.
-func (a *Attempt) over() bool { return a.Placed && a.State == Ended }
+// over tells whether the attempt has ended and its lease may stand on the chain. One whose host
+// told the end before it was written down that the lease is there may be gone from its job by then:
+// an array's lane goes on at once.
+func (a *Attempt) over() bool { return a.State == Ended && (a.Placed || a.Told) }
 
 // claims are those of the attempts that are over now.
 func (e *Engine) claims(j *Job, before []AttemptID) (claims []Claim) {

@@ -114,8 +114,13 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 	now := e.deps.Now()
 	r := j.Run(ref.Run)
 	held, waits := j.WaitingSince(r)
-	if !waits || held.Run != ref.Run || held.Order.After(ref.Order) {
-		return gone // what it waits for now stands elsewhere in the line
+	if !waits || held.Run != ref.Run {
+		return gone
+	}
+	if held.Order.After(ref.Order) { // it stands elsewhere in the line now
+		// Where that is may have come before this old place and have been forgotten for it.
+		e.later(0, func(ctx context.Context) { e.requeue(ctx, ref.Job, ref.Run, Ref{}) })
+		return gone
 	}
 	fit, reason := e.candidates(j, r, asked, now)
 	expired := !j.Expires.IsZero() && !j.Expires.After(now)
@@ -155,11 +160,12 @@ func (e *Engine) begin(
 		e.book.Hold(fit[0].Offer.Host.Executor, j.Spec.Resources)
 	}
 	e.setInflight(run, fit)
+	stood, _ := j.WaitingSince(r)
 	e.tasks.Go(func() {
 		defer func() { <-slots; e.poke() }()
 		e.place(ctx, j, r, fit)
 		e.landed(run)
-		e.requeue(ctx, j.ID, run)
+		e.requeue(ctx, j.ID, run, stood)
 	})
 }
 
@@ -205,21 +211,27 @@ func (e *Engine) skips(r *Run, now time.Time) func(*Offer) bool {
 	}
 }
 
-// requeueAgain is how long a run that could not be read waits for the next try.
+// requeueAgain is how long a run waits for the next try of which nothing could be read or written.
 const requeueAgain = time.Second
 
-// requeue puts a run back in its line if it still waits.
-func (e *Engine) requeue(ctx context.Context, id job.ID, run RunID) {
+// requeue puts a run back in its line if it still waits. If it waits as it stood before, the store
+// took nothing of what came of it, as a full disk does: then a while later, else one host would be
+// asked again and again.
+func (e *Engine) requeue(ctx context.Context, id job.ID, run RunID, stood Ref) {
 	j, err := e.deps.Store.Job(ctx, id)
 	if err != nil {
 		e.deps.Log.ErrorContext(ctx, "cannot read a job to queue it again", "job", id, "error", err)
-		e.later(requeueAgain, func(ctx context.Context) { e.requeue(ctx, id, run) })
+		e.later(requeueAgain, func(ctx context.Context) { e.requeue(ctx, id, run, Ref{}) })
 		return
 	}
 	select {
 	case <-ctx.Done():
 	default:
-		if ref, waits := j.WaitingSince(j.Run(run)); waits {
+		ref, waits := j.WaitingSince(j.Run(run))
+		switch {
+		case waits && ref.Place() == stood.Place() && ref.Due.Equal(stood.Due):
+			e.later(requeueAgain, func(ctx context.Context) { e.requeue(ctx, id, run, Ref{}) })
+		case waits:
 			e.enqueue(j.Owner, []Ref{ref})
 		}
 	}

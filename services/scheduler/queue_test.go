@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -265,4 +266,45 @@ func TestHeldBack(t *testing.T) {
 	if !slices.Equal(tried, []string{"1m0s"}) {
 		t.Errorf("tried %v, want once, when it is due", tried)
 	}
+}
+
+// oneJob is a store with one job.
+type oneJob struct {
+	Store
+	job *Job
+}
+
+func (o oneJob) Job(context.Context, job.ID) (*Job, error) { return o.job.Clone(), nil }
+
+// TestOldPlaceForgetsNoRun: the place that a run had before comes to the dispatcher after the one
+// it has now, and takes that one's room in the line. The run stays in the queue.
+func TestOldPlaceForgetsNoRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		j := &Job{ID: job.ID{1}, Owner: sig.AccountID{1}, Runs: []Run{{
+			ID: RunID{1}, State: Pending, Created: now, NotBefore: now.Add(time.Second),
+		}}}
+		e := New(DefaultPolicy(), Deps{Store: oneJob{job: j}, Now: time.Now})
+		defer e.end()
+		is, _ := j.WaitingSince(&j.Runs[0])
+		was := is
+		was.Order, was.Due = is.Order.Add(-time.Second), is.Due.Add(-time.Second)
+		q := &queue{store: &pendings{refs: map[sig.AccountID][]Ref{j.Owner: {is}}}}
+		q.add(j.Owner, is)
+		q.add(j.Owner, was)
+		slots := make(chan struct{}, 1)
+		try := func(ref Ref) verdict { return e.try(t.Context(), ref, slots) }
+		if _, _, err := q.round(t.Context(), now, try); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		select {
+		case in := <-e.inbox:
+			if in.owner != j.Owner || in.ref.Place() != is.Place() {
+				t.Errorf("%+v comes back, want %+v", in.ref, is)
+			}
+		default:
+			t.Error("the run is forgotten")
+		}
+	})
 }

@@ -214,7 +214,7 @@ func (e *Engine) expire(ctx context.Context, id job.ID, run RunID) {
 	}
 	if r := j.Run(run); r != nil && r.Waits() {
 		e.place(ctx, j, r, nil)
-		e.requeue(ctx, id, run)
+		e.requeue(ctx, id, run, Ref{})
 	}
 }
 
@@ -257,11 +257,43 @@ func (e *Engine) lookAtOne(j *Job, a *Attempt, now time.Time) {
 			e.findLease(id, a.ID)
 		}
 	case a.Reported.IsZero() && now.Sub(latest(a.Created, e.began)) > e.policy.StartWithin:
-		e.once(a.ID, looking, func(ctx context.Context) {
-			e.giveUp(ctx, id, &attempt, Refused, a.Host.Name+" did not begin in time")
-		})
+		e.once(a.ID, looking, func(ctx context.Context) { e.lookAtBegin(ctx, id, attempt.ID) })
 	case now.Sub(latest(a.Created, a.Heard, e.began)) > e.lostAfter(j):
 		e.once(a.ID, looking, func(ctx context.Context) { e.lookAfter(ctx, id, attempt.ID) })
+	}
+}
+
+// lookAtBegin gives up a host that did not begin in time. First it is asked, and what is decided is
+// written down: it may have told of its beginning while nothing could be written here, and a
+// program that runs is not ended for that.
+func (e *Engine) lookAtBegin(ctx context.Context, id job.ID, attempt AttemptID) {
+	j, err := e.deps.Store.Job(ctx, id)
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot read a job", "job", id, "error", err)
+		return
+	}
+	r, a := j.Attempt(attempt)
+	if a == nil || a.State == Ended {
+		return
+	}
+	if err := e.deliverOnce(ctx, j, r, a); err != nil {
+		e.deps.Log.InfoContext(ctx, "a host that did not begin is given up", "job", id,
+			"host", a.Host.Name, "error", err)
+	}
+	reason, late := shorten(a.Host.Name+" did not begin in time"), false
+	_, err = e.change(ctx, id, func(j *Job) (string, *Run) {
+		r, a := j.Attempt(attempt)
+		if late = a != nil && a.State != Ended && a.Reported.IsZero(); !late {
+			return "", nil
+		}
+		a.Reason = reason
+		return "attempt.late", r
+	})
+	switch {
+	case err != nil:
+		e.deps.Log.ErrorContext(ctx, "cannot give up a host", "job", id, "error", err)
+	case late:
+		e.giveUp(ctx, id, a, Refused, reason)
 	}
 }
 

@@ -73,23 +73,22 @@ func (l *Ledger) Lease(ctx context.Context, id tx.LeaseID) (scheduler.LeaseState
 	} else if err != nil {
 		return scheduler.LeaseState{}, fmt.Errorf("read lease: %w", err)
 	}
-	leaf, err := tx.LeaseStateFromPB(r.GetLease())
+	return stateOf(r.GetLease())
+}
+
+func stateOf(held *chainv1.LeaseState) (scheduler.LeaseState, error) {
+	leaf, err := tx.LeaseStateFromPB(held)
 	if err != nil {
 		return scheduler.LeaseState{}, fmt.Errorf("read lease: %w", err)
 	}
-	state := stateOf(r.GetLease())
-	state.Leaf = leaf
-	return state, nil
-}
-
-func stateOf(held *chainv1.LeaseState) scheduler.LeaseState {
 	state := scheduler.LeaseState{Until: timeOf(held.GetUntil()), Settled: held.GetSettled()}
 	end := held.GetUntil()
 	if at := held.GetEnd(); at != 0 {
 		state.Ended, end = timeOf(at), min(at, end)
 	}
 	state.Claimable = timeOf(min(end, maxTime) + min(held.GetLease().GetClaimWindow(), maxTime))
-	return state
+	state.Leaf = leaf
+	return state, nil
 }
 
 // Leases implements scheduler.Ledger.
@@ -112,8 +111,11 @@ func (l *Ledger) Leases(
 		if !bytes.Equal(entry.GetId(), ids[i][:]) {
 			return nil, fmt.Errorf("read leases: answer %d is of another lease", i)
 		}
-		if entry.GetLease() != nil {
-			states[ids[i]] = stateOf(entry.GetLease())
+		if entry.GetLease() == nil {
+			continue
+		}
+		if states[ids[i]], err = stateOf(entry.GetLease()); err != nil {
+			return nil, err
 		}
 	}
 	return states, nil

@@ -276,20 +276,26 @@ func TestLeases(t *testing.T) {
 	entry := func(n int, state *chainv1.LeaseState) *ledgerv1.GetLeasesEntry {
 		return &ledgerv1.GetLeasesEntry{Id: ids[n][:], Lease: state}
 	}
-	running := &chainv1.LeaseState{
-		Until: 5000, Lease: &chainv1.Lease{ClaimWindow: 100},
+	terms := lease()
+	running := &chainv1.LeaseState{Until: 5000, Lease: terms.PB()}
+	settled := &chainv1.LeaseState{
+		Until: 5000, End: 4000, Settled: true, Withheld: 3, Lease: terms.PB(),
 	}
-	settled := &chainv1.LeaseState{Until: 5000, End: 4000, Settled: true}
 	good := []*ledgerv1.GetLeasesEntry{entry(0, running), entry(1, nil), entry(2, settled)}
 	f := &fake{leases: &ledgerv1.GetLeasesResponse{Leases: good}}
 	l, sender := open(f)
 	defer sender.Close()
 	got, err := l.Leases(t.Context(), ids)
+	const window = 86_400_000
 	want := map[tx.LeaseID]scheduler.LeaseState{
-		ids[0]: {Until: time.UnixMilli(5000), Claimable: time.UnixMilli(5100)},
+		ids[0]: {
+			Until: time.UnixMilli(5000), Claimable: time.UnixMilli(5000 + window),
+			Leaf: tx.LeaseState{Lease: terms, Until: 5000},
+		},
 		ids[2]: {
 			Until: time.UnixMilli(5000), Ended: time.UnixMilli(4000), Settled: true,
-			Claimable: time.UnixMilli(4000),
+			Claimable: time.UnixMilli(4000 + window),
+			Leaf:      tx.LeaseState{Lease: terms, Until: 5000, End: 4000, Settled: true, Withheld: 3},
 		},
 	}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
@@ -298,6 +304,7 @@ func TestLeases(t *testing.T) {
 	for name, answer := range map[string][]*ledgerv1.GetLeasesEntry{
 		"fewer": good[:2], "more": append(good[:3:3], good[0]), "none": nil,
 		"another's": {good[0], good[0], good[2]}, "of no id": {good[0], {}, good[2]},
+		"no lease": {good[0], entry(1, &chainv1.LeaseState{}), good[2]},
 	} {
 		f.leases = &ledgerv1.GetLeasesResponse{Leases: answer}
 		if got, err := l.Leases(t.Context(), ids); err == nil {

@@ -197,6 +197,9 @@ func (l *Ledger) Settle(_ context.Context, leases []tx.LeaseID) error {
 		}
 		if s, ok := l.leases[id]; ok && s.Settled {
 			if l.millis() > s.Leaf.Lease.PlaceBy {
+				paid := l.terms[id]
+				paid.End = s.Ended
+				l.terms[id] = paid
 				delete(l.leases, id)
 			}
 		}
@@ -222,6 +225,20 @@ func (l *Ledger) Leaves() int {
 	return len(l.leases)
 }
 
+// Final is a host's final charge: the lease ends, if it had not, and is settled.
+func (l *Ledger) Final(id tx.LeaseID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.leases[id]
+	if !ok {
+		return
+	}
+	if s.Settled = true; s.Ended.IsZero() {
+		s.Ended = l.now()
+	}
+	l.leases[id] = s
+}
+
 // Unsettled returns how many leases are not settled.
 func (l *Ledger) Unsettled() (n int) {
 	l.mu.Lock()
@@ -244,7 +261,7 @@ func (l *Ledger) supersede(next *tx.Lease) error {
 		if held.Epoch >= next.Epoch {
 			return fmt.Errorf("%w: its epoch is not higher", scheduler.ErrLeaseRefused)
 		}
-		if l.leases[id].Ended.IsZero() {
+		if s, there := l.leases[id]; there && s.Ended.IsZero() {
 			l.over(id)
 		}
 	}
@@ -299,7 +316,9 @@ func (l *Ledger) Paid() []Paid {
 	defer l.mu.Unlock()
 	var out []Paid
 	for id, p := range l.terms {
-		p.End = l.leases[id].Ended
+		if s, ok := l.leases[id]; ok {
+			p.End = s.Ended
+		}
 		out = append(out, p)
 	}
 	return out
