@@ -32,6 +32,8 @@ type Storage struct {
 	bytes   map[string][]byte // of uploads, durable
 	hook    func(effect string) error
 	moved   Moved
+	calls   int           // under way
+	quiet   chan struct{} // closed when there are none; nil while nobody waits
 }
 
 // Moved counts bytes of blobs that crossed the wire.
@@ -50,6 +52,30 @@ func (s *Storage) Hook(f func(effect string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hook = f
+}
+
+// Quiet waits until no call is under way: those of a client that died may go on a little.
+func (s *Storage) Quiet() {
+	s.mu.Lock()
+	if s.calls == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if s.quiet == nil {
+		s.quiet = make(chan struct{})
+	}
+	quiet := s.quiet
+	s.mu.Unlock()
+	<-quiet
+}
+
+func (s *Storage) count(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls += n; s.calls == 0 && s.quiet != nil {
+		close(s.quiet)
+		s.quiet = nil
+	}
 }
 
 // Moved returns what crossed the wire since it was last asked.
@@ -73,6 +99,8 @@ func (s *Storage) effect(name string) error {
 
 // around makes a call of do with an effect before and one after it.
 func around[T any](s *Storage, name string, do func() (*T, error)) (*T, error) {
+	s.count(1)
+	defer s.count(-1)
 	if err := s.effect(name); err != nil {
 		return nil, err
 	}
