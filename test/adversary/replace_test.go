@@ -108,7 +108,7 @@ func TestToppedUpOnARealChain(t *testing.T) {
 		s.submit(func(spec *scheduler.Spec) {})
 		first := s.await(1)
 		s.pass(40 * time.Minute)
-		j, err := s.engine.Job(t.Context(), s.h.n.Accounts[owner], subject)
+		j, err := s.engine().Job(t.Context(), s.h.n.Accounts[owner], subject)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,10 +30,15 @@ import (
 // is the cheaper one. Nobody countersigns: the hosts are trusted with the whole budget.
 type street struct {
 	h      *house
-	engine *scheduler.Engine
 	hosts  map[sig.PublicKey]*resident
-	tasks  sync.WaitGroup
-	ctx    context.Context
+	ledger *ledgerrpc.Ledger
+	// current is the scheduler of this life, stop ends it; its store outlives it.
+	current atomic.Pointer[scheduler.Engine]
+	stop    func()
+	lives   byte
+	store   schedulertest.Memory
+	tasks   sync.WaitGroup
+	ctx     context.Context
 }
 
 // resident is an executor of a street.
@@ -65,18 +71,28 @@ func newStreet(t *testing.T) *street {
 	sender := submit.New(submit.Config{
 		Ledger: h.client, Key: h.n.Keys[assigner], Chain: block.Main, Anchor: h.n.Anchor, Now: time.Now,
 	})
-	ledger := ledgerrpc.New(h.client, sender, block.Main, h.n.Anchor)
-	s.engine = scheduler.New(scheduler.DefaultPolicy(), scheduler.Deps{
-		Store: &schedulertest.Memory{}, Ledger: ledger, Hosts: s,
-		Assigner: h.n.Accounts[assigner], VerifyLease: ledger.VerifyLease, Now: time.Now,
-		Random: rand.NewChaCha8([32]byte{1}), Log: slog.New(slog.DiscardHandler),
+	s.ledger = ledgerrpc.New(h.client, sender, block.Main, h.n.Anchor)
+	s.begin()
+	h.closed = append(h.closed, sender.Close, func() { s.stop() }, h.run(s.bus))
+	return s
+}
+
+// begin starts a life of the scheduler.
+func (s *street) begin() {
+	s.lives++
+	engine := scheduler.New(scheduler.DefaultPolicy(), scheduler.Deps{
+		Store: &s.store, Ledger: s.ledger, Hosts: s,
+		Assigner: s.h.n.Accounts[assigner], VerifyLease: s.ledger.VerifyLease, Now: time.Now,
+		Random: rand.NewChaCha8([32]byte{s.lives}), Log: slog.New(slog.DiscardHandler),
 		Trace: func(ctx context.Context, _, _ string) (context.Context, func(error)) {
 			return ctx, func(error) {}
 		},
 	})
-	h.closed = append(h.closed, sender.Close, h.run(s.engine.Run), h.run(s.bus))
-	return s
+	s.current.Store(engine)
+	s.stop = s.h.run(engine.Run)
 }
+
+func (s *street) engine() *scheduler.Engine { return s.current.Load() }
 
 func (s *street) resident(n byte, key, payee int, r *resident) {
 	r.offer = schedulertest.NewOffer(n, 0, time.Now())
@@ -116,7 +132,7 @@ func (s *street) bus(ctx context.Context, ready func()) error {
 				o := *r.offer
 				o.Posted, o.Expires = time.Now(), time.Now().Add(5*time.Minute)
 				o.Hash = offerIn(s.h.t, r.journal)
-				s.engine.Offer(&o)
+				s.engine().Offer(&o)
 			}
 			events := r.journal.Events()
 			for _, e := range events[seen[key]:] {
@@ -149,7 +165,7 @@ func (s *street) report(ctx context.Context, key sig.PublicKey, payload []byte) 
 	if at := m.GetEvictAt(); at != 0 {
 		rep.EvictAt = time.UnixMilli(int64(at))
 	}
-	if err := s.engine.Report(ctx, rep); err != nil && ctx.Err() == nil {
+	if err := s.engine().Report(ctx, rep); err != nil && ctx.Err() == nil {
 		s.h.t.Error(err)
 	}
 }
@@ -239,7 +255,7 @@ func (s *street) submit(change func(*scheduler.Spec)) {
 	j.Spec.MaxTotal, j.Spec.Trust = uint64(escrowAmount), uint64(escrowAmount)
 	j.Spec.Always, j.Spec.LostAfter = true, 5*time.Minute
 	change(&j.Spec)
-	if _, err := s.engine.Submit(s.h.t.Context(), j); err != nil {
+	if _, err := s.engine().Submit(s.h.t.Context(), j); err != nil {
 		s.h.t.Fatal(err)
 	}
 }
@@ -260,7 +276,7 @@ func (s *street) await(attempts int) scheduler.Attempt {
 	s.h.t.Helper()
 	var r *scheduler.Run
 	for range 30 * 60 {
-		j, err := s.engine.Job(s.h.t.Context(), s.h.n.Accounts[owner], subject)
+		j, err := s.engine().Job(s.h.t.Context(), s.h.n.Accounts[owner], subject)
 		if err != nil {
 			s.h.t.Fatal(err)
 		}
@@ -311,7 +327,7 @@ func (s *street) lanes(n int, on sig.PublicKey) (list []scheduler.Attempt) {
 	var j *scheduler.Job
 	for range 30 * 60 {
 		var err error
-		if j, err = s.engine.Job(s.h.t.Context(), s.h.n.Accounts[owner], subject); err != nil {
+		if j, err = s.engine().Job(s.h.t.Context(), s.h.n.Accounts[owner], subject); err != nil {
 			s.h.t.Fatal(err)
 		}
 		list = nil
