@@ -101,6 +101,9 @@ type offer[T any] struct {
 	// repeated says that the same was in the pool a moment ago and was not verified again: it is
 	// not taken in anew.
 	repeated bool
+	// first is the same transaction earlier in its submission, of which this is a copy: it is
+	// repeated, and becomes of it what becomes of that.
+	first *offer[T]
 	// counted is what its execution may waste, put down to its account.
 	counted int
 	refusal *fault.Error // set by add
@@ -125,10 +128,13 @@ func (p *pool[T]) add(ended func() error, offers []*offer[T], committed func(sig
 		}
 		if held := p.byID[o.entry.id]; held != nil {
 			p.attach(held, o)
+			o.repeated = true // also if it came in by another submission meanwhile
 			continue
 		}
 		if o.repeated {
-			o.refusal = dropped()
+			if o.refusal = dropped(); o.first != nil && o.first.refusal != nil {
+				o.refusal = o.first.refusal
+			}
 			continue
 		}
 		if o.refusal = p.admit(o.entry, committed); o.refusal != nil {

@@ -18,8 +18,9 @@ type preparation struct {
 	now    time.Time
 	offers []*offer[*candidate]
 	claims []claim
-	owners []owner // of the claims
-	peer   *debtor // who submits; nil for this process
+	owners []owner                     // of the claims
+	peer   *debtor                     // who submits; nil for this process
+	seen   map[Hash]*offer[*candidate] // the first of each id
 	// sets are the key sets in force after the transactions so far, where these change them.
 	sets map[sig.AccountID]sig.KeySet
 }
@@ -40,6 +41,7 @@ func newPreparation(c *Chain, n int) *preparation {
 		chain: c, time: c.Now(), now: c.clock(),
 		offers: make([]*offer[*candidate], n),
 		claims: make([]claim, 0, n), owners: make([]owner, 0, n),
+		seen: make(map[Hash]*offer[*candidate], n),
 	}
 }
 
@@ -65,11 +67,12 @@ func (p *preparation) prepare(i int, raw []byte) {
 		id: Hash(prepared.ID), from: signerOf(t), nonce: t.Nonce,
 		operations: len(t.Operations), bytes: len(raw), payload: c,
 	}
-	if p.chain.pool.lookup(o.entry.id) {
+	if o.first = p.seen[o.entry.id]; o.first != nil || p.chain.pool.lookup(o.entry.id) {
 		// What it says is known and was verified: the answer is what becomes of that.
 		o.repeated = true
 		return
 	}
+	p.seen[o.entry.id] = o
 	// The nonce is judged by the pool, which knows what waits.
 	checked := p.chain.state.Check(t, p.time)
 	if !errors.Is(checked, state.ErrNonceOld) && !errors.Is(checked, state.ErrNonceFuture) {

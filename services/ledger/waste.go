@@ -313,11 +313,11 @@ func (p *preparation) limit() {
 	}
 }
 
-// waive takes back what limit put down for transactions that the pool refused: they will not be
-// executed, and nobody else must wait because of them.
+// waive takes back what limit put down for transactions that the pool refused or had already: they
+// will not be executed for it, and nobody else must wait because of them.
 func (p *preparation) waive() {
 	for _, o := range p.offers {
-		if o.refusal == nil || o.counted == 0 {
+		if o.refusal == nil && !o.repeated || o.counted == 0 {
 			continue
 		}
 		p.chain.waste.waive(debtor{o.entry.from.account, byAccount}, o.counted)
