@@ -199,8 +199,8 @@ func (f *fetching) part(ctx context.Context, g getting) error {
 	write := func(w io.Writer) error {
 		bar := f.a.bar("get "+f.cid.String(), length)
 		defer bar.end()
-		return f.blobs().Copy(ctx, blob.Part{File: f.cid, Offset: offset, Length: length}, w,
-			bar.progress())
+		return f.blobs().Copy(ctx, blob.Part{File: f.cid,
+			Part: cid.Part{Offset: offset, Length: length, Size: f.size}}, w, bar.progress())
 	}
 	if g.out == "" || g.out == "-" {
 		return write(f.a.Out)
@@ -220,7 +220,8 @@ func (f *fetching) stream(ctx context.Context, w io.Writer) (err error) {
 	bar := f.bar()
 	defer bar.end()
 	if f.cid.Kind() == cid.File {
-		return f.blobs().Copy(ctx, blob.Part{File: f.cid, Length: f.size}, w, bar.progress())
+		return f.blobs().Copy(ctx, blob.Part{File: f.cid,
+			Part: cid.Part{Length: f.size, Size: f.size}}, w, bar.progress())
 	}
 	from, err := f.blobs().Open(ctx, f.cid)
 	if err != nil {

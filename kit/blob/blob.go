@@ -187,20 +187,22 @@ func (c *Client) OpenPath(ctx context.Context, root cid.CID, path string, blob c
 	}{cid.NewReader(s, blob, int64(size)), s}, nil
 }
 
-// GetRange writes bytes [offset, offset+length) of a file to w, verified against its CID without
-// trust in the service. OCI blobs have no such proof: Open them whole.
-func (c *Client) GetRange(ctx context.Context, file cid.CID, offset, length int64, w io.Writer,
+// GetRange writes a part of a file to w, verified against its CID without trust in the service; so
+// is the file's size if the part ends with it. Only of an empty file a part may be empty. OCI blobs
+// have no such proof: Open them whole.
+func (c *Client) GetRange(ctx context.Context, file cid.CID, part cid.Part, w io.Writer,
 ) (err error) {
-	if offset < 0 || length <= 0 {
-		return fmt.Errorf("get range of %s: offset %d, length %d", file, offset, length)
+	if part.Offset < 0 || part.Length < 0 || part.Length == 0 && part.Size != 0 {
+		return fmt.Errorf("get range of %s: offset %d, length %d of %d", file, part.Offset,
+			part.Length, part.Size)
 	}
-	s, err := c.get(ctx, &storagev1.GetRequest{Cid: file.String(), Offset: uint64(offset),
-		Length: uint64(length), Encoding: storagev1.Encoding_ENCODING_BAO_SLICE})
+	s, err := c.get(ctx, &storagev1.GetRequest{Cid: file.String(), Offset: uint64(part.Offset),
+		Length: uint64(part.Length), Encoding: storagev1.Encoding_ENCODING_BAO_SLICE})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := cid.DecodeSlice(w, s, file, offset, length); err != nil {
+	if err := cid.DecodeSlice(w, s, file, part); err != nil {
 		return fmt.Errorf("get range: %w", err)
 	}
 	return nil

@@ -43,7 +43,9 @@ func (l liar) Get(r *storagev1.GetRequest, s grpc.ServerStreamingServer[storagev
 	return s.Send(&storagev1.GetResponse{Part: &storagev1.GetResponse_Chunk{Chunk: l.data}})
 }
 
-func TestALyingServiceIsNotBelieved(t *testing.T) {
+// clientOf returns a client of a service.
+func clientOf(t *testing.T, service storagev1.StorageServiceServer) *blob.Client {
+	t.Helper()
 	var pipe rpc.Pipe
 	listener, err := pipe.Listen("storage")
 	if err != nil {
@@ -54,18 +56,22 @@ func TestALyingServiceIsNotBelieved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storagev1.RegisterStorageServiceServer(front, liar{data: bytes.Repeat([]byte("lie"), 100)})
+	storagev1.RegisterStorageServiceServer(front, service)
 	kittest.Run(t, front)
 	conn, err := rpc.NewPipeDialer(&pipe, rpc.ClientDeps{}).Dial(t.Context(), "storage")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := conn.Close(); err != nil {
 			t.Error(err)
 		}
-	}()
-	client := blob.New(storagev1.NewStorageServiceClient(conn))
+	})
+	return blob.New(storagev1.NewStorageServiceClient(conn))
+}
+
+func TestALyingServiceIsNotBelieved(t *testing.T) {
+	client := clientOf(t, liar{data: bytes.Repeat([]byte("lie"), 100)})
 	truth, _, err := cid.Sum(cid.File, bytes.NewReader(bytes.Repeat([]byte("yes"), 100)))
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +88,8 @@ func TestALyingServiceIsNotBelieved(t *testing.T) {
 		t.Errorf("get: %v", err)
 	}
 	var out bytes.Buffer
-	if err := client.GetRange(t.Context(), truth, 0, 300, &out); err == nil || out.Len() > 0 {
+	if err := client.GetRange(t.Context(), truth, cid.Part{Length: 300, Size: 300},
+		&out); err == nil || out.Len() > 0 {
 		t.Errorf("range: %d bytes, %v", out.Len(), err)
 	}
 }

@@ -153,7 +153,8 @@ func (t *fetch) slice(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if t.verified && t.at > 0 {
-		return cid.DecodeSlice(t, s, t.f.Blob, t.at, t.f.Size-t.at)
+		return cid.DecodeSlice(t, s, t.f.Blob,
+			cid.Part{Offset: t.at, Length: t.f.Size - t.at, Size: t.f.Size})
 	}
 	err = cid.DecodeRest(t, s, t.f.Blob, t.f.Size, io.NewSectionReader(t.to, 0, t.at))
 	// Something was written only if what stands before it is right.
@@ -196,20 +197,22 @@ func (t *fetch) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Part is a part of a file.
+// Part is a part of a file; see cid.Part for what is proven of its size.
 type Part struct {
-	File           cid.CID
-	Offset, Length int64
+	File cid.CID
+	cid.Part
 }
 
 // Copy writes a part to w, verified as GetRange does, and goes on over connections that break.
 func (c *Client) Copy(ctx context.Context, part Part, w io.Writer, tell Progress) error {
 	to := &copied{w: w, told: progress{tell: tell}}
 	p := &patience{}
-	for to.n < part.Length {
-		err := c.GetRange(ctx, part.File, part.Offset+to.n, part.Length-to.n, to)
+	rest := part.Part
+	for {
+		rest.Offset, rest.Length = part.Offset+to.n, part.Length-to.n
+		err := c.GetRange(ctx, part.File, rest, to)
 		if err == nil {
-			break
+			return nil
 		}
 		if to.n > 0 {
 			p.got(to.n)
@@ -218,7 +221,6 @@ func (c *Client) Copy(ctx context.Context, part Part, w io.Writer, tell Progress
 			return err
 		}
 	}
-	return nil
 }
 
 // copied counts what was written.

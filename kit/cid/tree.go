@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"math/bits"
 
-	"lukechampine.com/blake3/bao"
 	"lukechampine.com/blake3/guts"
 )
 
@@ -17,8 +15,6 @@ const (
 	// GroupSize is the smallest unit that verifies alone, in bytes: 16 BLAKE3 chunks of 1 KiB. The
 	// outboard costs 64 bytes per group (0.39 %).
 	GroupSize = guts.MaxSIMD * guts.ChunkSize
-	// groupLog is GroupSize as the Bao library counts it: 2^4 chunks.
-	groupLog = 4
 
 	parentSize   = 64
 	headerSize   = 8
@@ -344,23 +340,4 @@ func (w *window) fill(off int64, n int) error {
 		return fmt.Errorf("file ends at %d and %w", off+int64(got), errTree)
 	}
 	return err
-}
-
-// DecodeSlice reads what Tree.CopySlice wrote and writes the verified bytes of the range to w. It
-// trusts nothing but the CID, which must be of a file. Bytes that do not verify are ReasonMismatch.
-func DecodeSlice(w io.Writer, r io.Reader, c CID, offset, length int64) error {
-	if c.Kind() != File {
-		return badSlice("a slice verifies only against the CID of a file, %s is none", c)
-	}
-	if offset < 0 || length < 0 || offset > math.MaxInt64-length {
-		return badSlice("slice of offset %d, length %d", offset, length)
-	}
-	ok, err := bao.DecodeSlice(w, r, groupLog, uint64(offset), uint64(length), c.Sum())
-	if err != nil {
-		return fmt.Errorf("decode slice of %s: %w", c, err)
-	}
-	if !ok {
-		return mismatch(c, "the slice does not verify")
-	}
-	return nil
 }

@@ -2,9 +2,11 @@ package cid_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -77,6 +79,10 @@ func TestTreeHasherAgreesWithTheLibrary(t *testing.T) {
 	}
 }
 
+func part(offset, length int64, size int) cid.Part {
+	return cid.Part{Offset: offset, Length: length, Size: int64(size)}
+}
+
 func ranges(size int) [][2]int64 {
 	s := int64(size)
 	all := [][2]int64{{0, s}, {0, min(s, 1)}, {s / 2, s - s/2}, {s / 3, min(s-s/3, 5000)}, {s, 0}}
@@ -101,7 +107,7 @@ func TestTreeCopiesRangesAndSlices(t *testing.T) {
 			if err := tree.CopySlice(t.Context(), &slice, r[0], r[1]); err != nil {
 				t.Fatalf("size %d slice %v: %v", size, r, err)
 			}
-			err := cid.DecodeSlice(&decoded, &slice, cid.OfFile(root), r[0], r[1])
+			err := cid.DecodeSlice(&decoded, &slice, cid.OfFile(root), part(r[0], r[1], size))
 			if err != nil {
 				t.Fatalf("size %d decode %v: %v", size, r, err)
 			}
@@ -153,19 +159,58 @@ func TestDecodeSliceRefusesALyingPeer(t *testing.T) {
 	}
 	lie := bytes.Clone(slice.Bytes())
 	lie[len(lie)-1] ^= 1
-	err := cid.DecodeSlice(io.Discard, bytes.NewReader(lie), cid.OfFile(root), 20_000,
-		30_000)
+	err := cid.DecodeSlice(io.Discard, bytes.NewReader(lie), cid.OfFile(root),
+		part(20_000, 30_000, len(data)))
 	if !errors.Is(err, cid.ReasonMismatch) {
 		t.Errorf("flipped bit: %v", err)
 	}
 	err = cid.DecodeSlice(io.Discard, bytes.NewReader(slice.Bytes()[:500]),
-		cid.OfFile(root), 20_000, 30_000)
+		cid.OfFile(root), part(20_000, 30_000, len(data)))
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("cut short: %v", err)
 	}
-	err = cid.DecodeSlice(io.Discard, bytes.NewReader(slice.Bytes()), cid.OfOCI(root), 0, 1)
+	err = cid.DecodeSlice(io.Discard, bytes.NewReader(slice.Bytes()), cid.OfOCI(root),
+		part(0, 1, len(data)))
 	if !errors.Is(err, cid.ReasonSlice) {
 		t.Errorf("OCI blob: %v", err)
+	}
+}
+
+// TestSlicesProveTheSize: a file's end is where its CID says, whatever a peer says.
+func TestSlicesProveTheSize(t *testing.T) {
+	const size = 3 * cid.GroupSize
+	data := randomBytes(size)
+	c, tree := hashed(t, data)
+	whole := behind(t, tree, 0)
+	for _, says := range []int64{0, 10, cid.GroupSize, 2*cid.GroupSize + 100, size - 1, size + 1,
+		4 * cid.GroupSize, 5 * cid.GroupSize, 1 << 62} {
+		lie := binary.LittleEndian.AppendUint64(nil, uint64(says))
+		lie = append(lie, whole[len(lie):]...)
+		var got bytes.Buffer
+		all := cid.Part{Length: says, Size: says}
+		err := cid.DecodeSlice(&got, bytes.NewReader(lie), c, all)
+		if err == nil || !bytes.HasPrefix(data, got.Bytes()) {
+			t.Errorf("%d bytes for %d: %d bytes, %v", says, size, got.Len(), err)
+		}
+		for name, one := range map[string]cid.Part{"true slice": all,
+			"false slice": part(0, size, size), "inner": part(0, 1, size)} {
+			slice := whole
+			if one.Size == size {
+				slice = lie
+			}
+			got.Reset()
+			err := cid.DecodeSlice(&got, bytes.NewReader(slice), c, one)
+			if !errors.Is(err, cid.ReasonMismatch) || got.Len() > 0 {
+				t.Errorf("%s for %d: %d bytes, %v", name, says, got.Len(), err)
+			}
+		}
+	}
+	for _, bad := range []cid.Part{part(-1, 1, size), part(0, -1, size), part(size, 1, size),
+		part(size+1, 0, size), part(1, math.MaxInt64, size), part(0, 0, -1)} {
+		err := cid.DecodeSlice(io.Discard, bytes.NewReader(whole), c, bad)
+		if !errors.Is(err, cid.ReasonSlice) {
+			t.Errorf("%+v: %v", bad, err)
+		}
 	}
 }
 
@@ -190,7 +235,8 @@ func FuzzDecodeSlice(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var out bytes.Buffer
-		err := cid.DecodeSlice(&out, bytes.NewReader(b), cid.OfFile(root), 10_000, 20_000)
+		err := cid.DecodeSlice(&out, bytes.NewReader(b), cid.OfFile(root),
+			part(10_000, 20_000, len(data)))
 		if err == nil && !bytes.Equal(out.Bytes(), data[10_000:30_000]) {
 			t.Fatal("accepted other bytes")
 		}

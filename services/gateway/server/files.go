@@ -158,7 +158,7 @@ func (s *Server) getFile(
 		return nil
 	}
 	out := &lateWriter{w: newPatientWriter(w, s.cfg.StallTime), code: code}
-	return s.sent(out, r, s.sendFile(r.Context(), out, place{root, inside, file}, span))
+	return s.sent(out, r, s.sendFile(r.Context(), out, place{root, inside, file, size}, span))
 }
 
 // place is a file and the way to it.
@@ -166,6 +166,7 @@ type place struct {
 	root   cid.CID
 	inside string // a path in root, "" when root is the file itself
 	file   cid.CID
+	size   int64 // of the file, as the storage says
 }
 
 // setFileHeaders keeps a browser from taking a stranger's bytes for a page of this site.
@@ -208,7 +209,8 @@ func (s *Server) sendFile(
 	case !span.Partial:
 		return s.sendWhole(ctx, w, at)
 	case at.file.Kind() == cid.File && at.inside == "":
-		return s.blobs.GetRange(ctx, at.file, span.First, span.Length, w)
+		return s.blobs.GetRange(ctx, at.file,
+			cid.Part{Offset: span.First, Length: span.Length, Size: at.size}, w)
 	}
 	return s.sendPart(ctx, w, at, span)
 }

@@ -141,11 +141,13 @@ func TestRangesVerifyWithoutTrust(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := r.blobs.GetRange(alice(t), stored.CID, 100_000, 500_000, &out); err != nil ||
+	if err := r.blobs.GetRange(alice(t), stored.CID,
+		cid.Part{Offset: 100_000, Length: 500_000, Size: 1 << 20}, &out); err != nil ||
 		!bytes.Equal(out.Bytes(), data[100_000:600_000]) {
 		t.Errorf("%d bytes, %v", out.Len(), err)
 	}
-	err = r.blobs.GetRange(alice(t), stored.CID, 1<<20-10, 11, io.Discard)
+	err = r.blobs.GetRange(alice(t), stored.CID,
+		cid.Part{Offset: 1<<20 - 10, Length: 11, Size: 1<<20 + 1}, io.Discard)
 	if !errors.Is(err, storage.ReasonRange) || fault.KindOf(err) != fault.OutOfRange {
 		t.Errorf("outside: %v", err)
 	}

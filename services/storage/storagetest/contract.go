@@ -184,7 +184,8 @@ func slicesVerify(t *testing.T, open Make) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = cid.DecodeSlice(&plain, &slice, c, within.Offset, within.Length)
+		err = cid.DecodeSlice(&plain, &slice, c, cid.Part{Offset: within.Offset,
+			Length: within.Length, Size: int64(len(data))})
 		want := data[within.Offset : within.Offset+within.Length]
 		if err != nil || !bytes.Equal(plain.Bytes(), want) {
 			t.Errorf("slice %+v: %v", r, err)
