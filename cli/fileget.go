@@ -138,21 +138,24 @@ func (a *app) fetch(ctx context.Context, l *link, name, to string) error {
 	return err
 }
 
-// find asks what CID[/PATH] is.
+// find finds what CID[/PATH] is. What stands at a path is verified; the size is what the storage or
+// a directory says, and is proven when it is fetched.
 func (a *app) find(ctx context.Context, l *link, name string) (*fetching, error) {
 	text, inside, _ := strings.Cut(name, "/")
 	found, err := cid.Parse(text)
 	if err != nil {
 		return nil, usage(err)
 	}
-	about, err := l.Storage.Stat(ctx, &storagev1.StatRequest{Cid: text, Path: inside})
+	if inside != "" {
+		at, err := blob.New(l.Storage).Find(ctx, found, inside)
+		if err != nil {
+			return nil, err
+		}
+		return &fetching{a: a, l: l, cid: at.CID, size: at.Size, to: at.CID.String()}, nil
+	}
+	about, err := l.Storage.Stat(ctx, &storagev1.StatRequest{Cid: text})
 	if err != nil {
 		return nil, err
-	}
-	if inside != "" {
-		if found, err = cid.Parse(about.GetReference().GetCid()); err != nil {
-			return nil, fmt.Errorf("the storage names what is at %s: %w", inside, err)
-		}
 	}
 	size := about.GetReference().GetSize()
 	if size > math.MaxInt64 {

@@ -26,6 +26,9 @@ type Storage struct {
 	// Told answers ListEvents. Set it before the first call.
 	Told func(*storagev1.ListEventsRequest) *storagev1.ListEventsResponse
 
+	// Says answers Stat in place of the truth, unless it returns nil. Set it before the first call.
+	Says func(*storagev1.StatRequest) *storagev1.Reference
+
 	mu      sync.Mutex // guards what follows
 	blobs   map[string]blob
 	uploads map[string]*storagev1.Upload
@@ -389,6 +392,11 @@ func (s *Storage) Stat(_ context.Context, r *storagev1.StatRequest) (
 	*storagev1.StatResponse, error,
 ) {
 	return around(s, "Stat", func() (*storagev1.StatResponse, error) {
+		if s.Says != nil {
+			if lie := s.Says(r); lie != nil {
+				return &storagev1.StatResponse{Reference: lie}, nil
+			}
+		}
 		b, err := s.resolve(r.GetCid(), r.GetPath())
 		return &storagev1.StatResponse{Reference: b.reference}, err
 	})

@@ -25,6 +25,30 @@ func (c *Client) GetTree(ctx context.Context, root cid.CID, t Tree, to *os.Root)
 	return g.size, err
 }
 
+// Find follows a path inside the directory root. What it says stands there is what root names:
+// every directory on the way is read and verified. Errors are those of dir.Walk too.
+func (c *Client) Find(ctx context.Context, root cid.CID, at string) (dir.Entry, error) {
+	names, err := dir.SplitPath(at)
+	if err != nil {
+		return dir.Entry{}, err
+	}
+	p, depth := &patience{}, 0
+	found, err := dir.Walk(ctx, root, at, func(ctx context.Context, named cid.CID) (
+		entries []dir.Entry, err error,
+	) {
+		err = p.do(ctx, func() (err error) {
+			entries, err = c.entries(ctx, root, path.Join(names[:depth]...), named)
+			return err
+		})
+		depth++
+		return entries, err
+	})
+	if err != nil {
+		return dir.Entry{}, fmt.Errorf("find %q in %s: %w", at, root, err)
+	}
+	return found, nil
+}
+
 type treeGet struct {
 	c        *Client
 	root     cid.CID
@@ -42,7 +66,7 @@ func (g *treeGet) directory(ctx context.Context, at string, named cid.CID, depth
 	}
 	var entries []dir.Entry
 	err := g.patience.do(ctx, func() (err error) {
-		entries, err = g.entries(ctx, at, named)
+		entries, err = g.c.entries(ctx, g.root, at, named)
 		return err
 	})
 	if err != nil {
@@ -111,10 +135,11 @@ func (g *treeGet) inside(ctx context.Context, at string, e dir.Entry, depth int)
 	return g.to.Chmod(at, fs.FileMode(e.Mode))
 }
 
-func (g *treeGet) entries(ctx context.Context, at string, named cid.CID) (
+// entries reads the directory at a path inside root, which must be named.
+func (c *Client) entries(ctx context.Context, root cid.CID, at string, named cid.CID) (
 	_ []dir.Entry, err error,
 ) {
-	from, err := g.c.OpenPath(ctx, g.root, at, named)
+	from, err := c.OpenPath(ctx, root, at, named)
 	if err != nil {
 		return nil, err
 	}
