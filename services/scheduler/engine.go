@@ -399,6 +399,7 @@ func (e *Engine) changed(
 	if changed == nil {
 		return j, nil, nil
 	}
+	e.keepWaiting(ctx, j)
 	claims := e.claims(j, live)
 	told := e.event(kind, j, changed)
 	tasks, err := e.advance(ctx, j)
@@ -409,4 +410,16 @@ func (e *Engine) changed(
 		return nil, nil, err
 	}
 	return j, changed, nil
+}
+
+// keepWaiting holds to it that a run of which nothing is open waits or has ended: as anything else
+// nobody would look at it again.
+func (e *Engine) keepWaiting(ctx context.Context, j *Job) {
+	for i := range j.Runs {
+		if r := &j.Runs[i]; r.State != Ended && r.State != Pending && !r.Open() {
+			e.deps.Log.ErrorContext(ctx, "a run goes on with no attempt that does", "job", j.ID,
+				"state", r.State)
+			r.State = Pending
+		}
+	}
 }

@@ -325,7 +325,7 @@ const withdrawn = 5 * time.Second
 func (e *Engine) withdraw(ctx context.Context, id job.ID, attempt AttemptID, cause error) {
 	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
 		r, a := j.Attempt(attempt)
-		if a == nil || a != r.Current() || a.Placed || a.State != Pending {
+		if a == nil || a != r.Current() || a.Placed || a.State == Ended {
 			return "", nil
 		}
 		r.Attempts = r.Attempts[:len(r.Attempts)-1]

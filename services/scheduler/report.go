@@ -10,18 +10,48 @@ import (
 
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 )
 
 // Report folds what a host tells of an attempt into its job. It is idempotent: a report that is
 // older, repeated, of an unknown job, or by another host changes nothing. Of an attempt that ended
 // without its host's word only the host's account of the end is kept, for people.
+//
+// A host knows an attempt from the question, so before it is known here that its lease is on the
+// chain the chain is asked. If it is not there nothing is said of what may never be: no host begins
+// before, and one that was early is asked when the task is delivered. An error is the ledger's or
+// the store's: the report must come again.
 func (e *Engine) Report(ctx context.Context, rep Report) error {
 	e.hear()
+	lease, err := e.report(ctx, rep)
+	if err != nil || lease == nil {
+		return err
+	}
+	switch _, err = e.deps.Ledger.Lease(ctx, *lease); {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look whether a lease is on the chain: %w", err)
+	}
+	if err = e.leased(ctx, rep.Job, rep.Attempt); err == nil {
+		_, err = e.report(ctx, rep)
+	}
+	return err
+}
+
+// report folds a report in, unless it is not known that the attempt's lease is on the chain: then
+// it changes nothing and returns that lease.
+func (e *Engine) report(ctx context.Context, rep Report) (unplaced *tx.LeaseID, err error) {
 	var over *Attempt
 	j, err := e.change(ctx, rep.Job, func(j *Job) (string, *Run) {
 		r, a := j.Attempt(rep.Attempt)
 		if a == nil || r.ID != rep.Run || a.Host.Executor != rep.Executor ||
 			rep.Time.Before(a.Reported) {
+			return "", nil
+		}
+		if !a.Placed && a.State != Ended {
+			lease := a.Lease.ID
+			unplaced = &lease
 			return "", nil
 		}
 		if a.State == Ended {
@@ -43,9 +73,9 @@ func (e *Engine) Report(ctx context.Context, rep Report) error {
 		return "attempt." + rep.State.String(), r
 	})
 	if errors.Is(err, ErrNotFound) {
-		return nil
-	} else if err != nil {
-		return err
+		return nil, nil
+	} else if err != nil || unplaced != nil {
+		return unplaced, err
 	}
 	if over != nil {
 		e.settle(j, over, rep)
@@ -53,7 +83,7 @@ func (e *Engine) Report(ctx context.Context, rep Report) error {
 	if r, a := j.Attempt(rep.Attempt); a != nil && rep.State == Running {
 		e.dismiss(j, r)
 	}
-	return nil
+	return nil, nil
 }
 
 // fold writes a report into the attempt and its run.
