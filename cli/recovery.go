@@ -285,7 +285,7 @@ func trim(o *tx.Recover, set sig.KeySet, anchor sig.Anchor) error {
 			!sig.Verify(set.Keys[s.Index], preimage, s.Signature)
 	})
 	if n := len(o.Signatures); n < int(set.Threshold) || n == 0 {
-		return fmt.Errorf("%d good signatures of its friends, %s needs %d", n,
+		return fmt.Errorf("%d good signatures of its friends, %s needs %d (recovery-signature)", n,
 			accountText(o.Intent.Account), set.Threshold)
 	}
 	o.Signatures = o.Signatures[:set.Threshold]
@@ -305,6 +305,11 @@ func (a *app) recoverySubmit() *cobra.Command {
 			held, err := readSigners(ctx, l, operation.Intent.Account)
 			if err != nil {
 				return err
+			}
+			if at := held.Recovery.Counter; operation.Intent.Counter != at {
+				return fmt.Errorf("the texts are of recovery %d of %s, it is at %d by now: sign them "+
+					"anew (recovery-counter)", operation.Intent.Counter,
+					accountText(operation.Intent.Account), at)
 			}
 			if err := trim(operation, held.Recovery.Keys, l.Anchor); err != nil {
 				return err

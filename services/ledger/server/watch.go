@@ -18,10 +18,11 @@ import (
 
 // Bounds of streams of blocks.
 const (
-	// maxWatchers is how many are open at once; maxOfAddress how many of one address, so that none
-	// can keep all others out.
-	maxWatchers  = 256
-	maxOfAddress = maxWatchers / 2
+	// maxWatchers is how many of other processes are open at once; maxOfAddress how many of one
+	// address, so that few cannot keep all others out. Those of this process, such as its gateway's,
+	// take nobody's room and find theirs.
+	maxWatchers  = 1024
+	maxOfAddress = 128
 	// stallTime is how long a reader may take for a block, and for every stallBytes of it.
 	stallTime  = 30 * time.Second
 	stallBytes = 1 << 20
@@ -39,35 +40,40 @@ func (w *watchers) enter(address string) (leave func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.all >= maxWatchers:
+	case address != own && w.all >= maxWatchers:
 		return nil, fault.New(fault.ResourceExhausted, ledger.ReasonTooManyWatchers,
 			"%d streams of blocks are open, no more are served; try again later", maxWatchers)
 	case w.from[address] >= maxOfAddress:
 		return nil, fault.New(fault.ResourceExhausted, ledger.ReasonTooManyWatchers,
 			"%d streams of blocks are open from this address, no more are served", maxOfAddress)
 	}
-	w.all++
-	w.from[address]++
+	if w.from[address]++; address != own {
+		w.all++
+	}
 	return func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.all--
+		if address != own {
+			w.all--
+		}
 		if w.from[address]--; w.from[address] == 0 {
 			delete(w.from, address)
 		}
 	}, nil
 }
 
-// addressOf returns whose share a call is of: that of an rpc.Origin. All calls from this process
-// are of one.
+// own is the address of all calls from this process.
+const own = ""
+
+// addressOf returns whose share a call is of: that of an rpc.Origin, or own.
 func addressOf(ctx context.Context) string {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return ""
+		return own
 	}
 	host, _, err := net.SplitHostPort(p.Addr.String())
 	if err != nil {
-		return ""
+		return own
 	}
 	return rpc.Origin(host)
 }

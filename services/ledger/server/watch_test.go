@@ -158,7 +158,7 @@ func TestOneAddressDoesNotTakeAllStreams(t *testing.T) {
 			})
 		}
 		idle := &ledgerv1.WatchBlocksRequest{AfterHead: true}
-		ended := make(chan error, 1000)
+		ended := make(chan error, 2000)
 		open := func(n int, ip byte) {
 			for range n {
 				go func() { ended <- a.WatchBlocks(idle, &blocks{ctx: at(ip)}) }()
@@ -173,10 +173,16 @@ func TestOneAddressDoesNotTakeAllStreams(t *testing.T) {
 		if err := a.WatchBlocks(&ledgerv1.WatchBlocksRequest{}, honest); !errors.Is(err, errEnough) {
 			t.Errorf("another address: %v", err)
 		}
-		open(128, 3)
-		if err := a.WatchBlocks(idle, &blocks{ctx: at(4)}); !errors.Is(err,
+		for ip := byte(3); ip < 10; ip++ { // and with it 1024
+			open(128, ip)
+		}
+		if err := a.WatchBlocks(idle, &blocks{ctx: at(10)}); !errors.Is(err,
 			ledger.ReasonTooManyWatchers) {
 			t.Errorf("beyond all: %v", err)
+		}
+		mine := &blocks{ctx: ctx, want: 3}
+		if err := a.WatchBlocks(&ledgerv1.WatchBlocksRequest{}, mine); !errors.Is(err, errEnough) {
+			t.Errorf("a caller of this process, beyond all: %v", err)
 		}
 		leave()
 		synctest.Wait()
