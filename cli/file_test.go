@@ -429,7 +429,7 @@ func TestPartialBelongsToOneCommand(t *testing.T) {
 	file := u.net.Storage.Keep([]byte("there"))
 	to := filepath.Join(t.TempDir(), "x")
 	part := filepath.Join(filepath.Dir(to), "."+file+".ucn-part")
-	held, err := os.Create(part)
+	held, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,10 @@ import (
 // maxReopen bounds how often a partial is opened anew because it became the target meanwhile.
 const maxReopen = 5
 
-var errFetchBusy = errors.New("another command fetches this at the moment")
+var (
+	errFetchBusy = errors.New("another command fetches this at the moment")
+	errForeign   = errors.New("something that others may change is in the way")
+)
 
 // partial is what is there of a file or a folder that is not whole yet: beside its target, named by
 // its content, and of one command at a time.
@@ -32,12 +35,7 @@ func openPartial(target string, c cid.CID, flags int) (*partial, error) {
 	}
 	path := filepath.Join(dir, "."+c.String()+".ucn-part")
 	for range maxReopen {
-		if flags&os.O_CREATE == 0 {
-			if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-				return nil, err
-			}
-		}
-		file, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW, 0o600)
+		file, err := openOwn(path, flags)
 		if err != nil {
 			return nil, err
 		}
@@ -50,9 +48,6 @@ func openPartial(target string, c cid.CID, flags int) (*partial, error) {
 			return nil, errors.Join(err, file.Close())
 		}
 		if there, err := os.Lstat(path); err == nil && os.SameFile(mine, there) {
-			if !mine.Mode().IsRegular() && !mine.IsDir() {
-				return nil, errors.Join(fmt.Errorf("%s is in the way", path), file.Close())
-			}
 			return &partial{path, file}, nil
 		}
 		if err := file.Close(); err != nil {
@@ -60,6 +55,44 @@ func openPartial(target string, c cid.CID, flags int) (*partial, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: %s", errFetchBusy, path)
+}
+
+// openOwn makes a partial, or opens one that is ours alone: who else may write to it, or holds it
+// open, could change afterwards what was verified.
+func openOwn(path string, flags int) (*os.File, error) {
+	var err error
+	if flags&os.O_CREATE == 0 {
+		err = os.Mkdir(path, 0o700)
+	} else {
+		var file *os.File
+		if file, err = os.OpenFile(path, flags|os.O_EXCL, 0o600); err == nil {
+			return file, nil
+		}
+	}
+	there := errors.Is(err, os.ErrExist)
+	if err != nil && !there {
+		return nil, err
+	}
+	// Not waiting: a pipe would have nobody at its other end.
+	file, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil || !there {
+		return file, err
+	}
+	info, err := file.Stat()
+	if err == nil && !ours(info, flags&os.O_CREATE == 0) {
+		err = fmt.Errorf("%w: %s; remove it, or save elsewhere", errForeign, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// ours tells whether it is of the kind that is wanted, of this user, and nobody else's to change.
+func ours(info os.FileInfo, folder bool) bool {
+	is, known := info.Sys().(*syscall.Stat_t)
+	return known && int(is.Uid) == os.Geteuid() && info.Mode()&0o022 == 0 &&
+		info.IsDir() == folder && (folder || info.Mode().IsRegular() && is.Nlink == 1)
 }
 
 // leave lets go of it and removes it if there is nothing in it.
