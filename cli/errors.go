@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/jobfile"
+	"github.com/united-containers/ucn/cli/screen"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/config"
 	"github.com/united-containers/ucn/kit/fault"
@@ -82,15 +84,25 @@ func complain(w io.Writer, cmd *cobra.Command, err error, asJSON bool) int {
 		_ = json.NewEncoder(w).Encode(told) // there is nobody else to tell
 		return code
 	}
-	_, _ = fmt.Fprintf(w, "ucn: %s\n", message(err))
+	_, _ = fmt.Fprintf(w, "ucn: %s\n", strings.ReplaceAll(message(err), "\n", "\n     "))
 	if hint != "" {
 		_, _ = fmt.Fprintf(w, "     %s\n", hint)
 	}
 	return code
 }
 
-// message words an error for a person: of a fault its own text, with what was being done.
+// message words an error for a person, in lines that are fit to be shown: a service may have
+// written any of it.
 func message(err error) string {
+	var lines []string
+	for line := range strings.SplitSeq(wording(err), "\n") {
+		lines = append(lines, screen.Clean(line))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// wording is of a fault its own text, with what was being done.
+func wording(err error) string {
 	f := fault.From(err)
 	if f == nil {
 		return err.Error()

@@ -85,7 +85,7 @@ func printFiles(w io.Writer, files []fileResult) {
 	}
 	printf(w, "CID\tSIZE\tKIND\tCREATED\tNAME\n")
 	for _, f := range files {
-		printf(w, "%s\t%s\t%s\t%s\t%s\n", f.CID, screen.Bytes(f.Size), f.Kind,
+		printf(w, "%s\t%s\t%s\t%s\t%s\n", screen.Clean(f.CID), screen.Bytes(f.Size), f.Kind,
 			stamp(f.Created), screen.Clean(f.Name))
 	}
 }
@@ -115,7 +115,7 @@ func (a *app) listFolder(ctx context.Context, l *link, name string) error {
 		}
 		for _, e := range answer.GetEntries() {
 			entries = append(entries, folderEntry{
-				Name: screen.Clean(e.GetName()), CID: e.GetCid(), Size: e.GetSize(),
+				Name: screen.Clean(e.GetName()), CID: screen.Clean(e.GetCid()), Size: e.GetSize(),
 				Kind: reasonText(e.GetKind().String(), "ENTRY_KIND_"),
 				Mode: fmt.Sprintf("%04o", e.GetMode()),
 			})
@@ -154,9 +154,9 @@ func (a *app) fileStat() *cobra.Command {
 			}
 			f := resultOfReference(answer.GetReference())
 			return a.emit(f, func(w io.Writer) {
-				printf(w, "cid\t%s\nsize\t%s (%s)\nkind\t%s\nname\t%s\njob\t%s\n", f.CID,
+				printf(w, "cid\t%s\nsize\t%s (%s)\nkind\t%s\nname\t%s\njob\t%s\n", screen.Clean(f.CID),
 					screen.Bytes(f.Size), many(f.Size, "byte"), f.Kind,
-					first(screen.Clean(f.Name), "-"), first(f.Job, "-"))
+					first(screen.Clean(f.Name), "-"), first(screen.Clean(f.Job), "-"))
 				printf(w, "created\t%s\n", stamp(f.Created))
 			})
 		}),

@@ -126,8 +126,9 @@ func TestPartialsOfOthersAreLeftAlone(t *testing.T) {
 		"own folder": {root, mkdir(0o700), true}, "own folder, readable": {root, mkdir(0o755), true},
 		"file of all": {file, write(0o666), false}, "folder of all": {root, mkdir(0o777), false},
 		"file of a group": {file, write(0o620), false}, "file with two names": {file, linked, false},
-		"folder for a file": {file, mkdir(0o700), false}, "file for a folder": {root, write(0o600), false},
-		"pipe for a file": {file, pipe, false}, "pipe for a folder": {root, pipe, false},
+		"folder for a file": {file, mkdir(0o700), false},
+		"file for a folder": {root, write(0o600), false},
+		"pipe for a file":   {file, pipe, false}, "pipe for a folder": {root, pipe, false},
 		"another's file":   {file, given(write(0o600)), false},
 		"another's folder": {root, given(mkdir(0o700)), false},
 	} {

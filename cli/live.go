@@ -108,7 +108,8 @@ func (w *watching) show(one reading) error {
 
 // missed tells once that there is no reading.
 func (w *watching) missed(err error) error {
-	told := fmt.Sprintf("%s: %s; trying again", w.a.Now().Local().Format(time.TimeOnly), message(err))
+	told := fmt.Sprintf("%s: %s; trying again", w.a.Now().Local().Format(time.TimeOnly),
+		strings.ReplaceAll(message(err), "\n", "; "))
 	if w.a.Columns(w.a.Out) > 0 && !w.a.flags.json {
 		return w.draw(told)
 	}

@@ -128,7 +128,7 @@ func printUploads(w io.Writer, uploads []uploadResult) {
 		if u.Size > 0 {
 			size = screen.Bytes(u.Size)
 		}
-		printf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", u.Upload, screen.Bytes(u.Offset), size,
+		printf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", screen.Clean(u.Upload), screen.Bytes(u.Offset), size,
 			stamp(u.Created), stamp(u.Expires), u.Name)
 	}
 }

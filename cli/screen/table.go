@@ -20,8 +20,8 @@ const (
 // one below the other; what follows a line's last tab belongs to none. Lines end without spaces.
 //
 // What is wider than the terminal goes on in another line, for all lines of a table at the same
-// column; only text of several words is broken within, so that ids can be copied. Nothing is
-// written before Flush.
+// column; only text of several words is broken within, so that ids can be copied. Cells are cleaned
+// (Clean). Nothing is written before Flush.
 type Table struct {
 	out     io.Writer
 	columns int // 0: no terminal
@@ -39,6 +39,9 @@ func (t *Table) Flush() error {
 	var rows []row
 	for line := range strings.Lines(t.buf.String()) {
 		cells := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		for i := range cells {
+			cells[i] = Clean(cells[i])
+		}
 		rows = append(rows, row{cells: cells, widths: slices.Repeat([]int{unknown}, len(cells))})
 	}
 	t.buf.Reset()
