@@ -70,6 +70,41 @@ func clientOf(t *testing.T, service storagev1.StorageServiceServer) *blob.Client
 	return blob.New(storagev1.NewStorageServiceClient(conn))
 }
 
+// TestNoServiceSaysTheSizeOfAFile: a directory would tell it on.
+func TestNoServiceSaysTheSizeOfAFile(t *testing.T) {
+	file := bytes.NewReader([]byte("ten bytes!"))
+	for says, right := range map[uint64]bool{10: true, 9: false, 0: false, 1 << 63: false} {
+		client := clientOf(t, sizer{size: says})
+		_, err := client.PutFile(t.Context(), blob.Put{Kind: cid.File, Size: file.Size()}, file,
+			blob.Progress{})
+		if right != (err == nil) {
+			t.Errorf("says %d: %v", says, err)
+		}
+	}
+	_, err := clientOf(t, sizer{size: 11}).PutFile(t.Context(), blob.Put{Kind: cid.File, Size: 11},
+		file, blob.Progress{})
+	if !errors.Is(err, blob.ReasonChanged) {
+		t.Errorf("a file that shrank: %v", err)
+	}
+}
+
+// sizer takes whatever is announced and says its size.
+type sizer struct {
+	storagev1.UnimplementedStorageServiceServer
+	size uint64
+}
+
+func (l sizer) Put(
+	s grpc.ClientStreamingServer[storagev1.PutRequest, storagev1.PutResponse],
+) error {
+	first, err := s.Recv()
+	if err != nil {
+		return err
+	}
+	return s.SendAndClose(&storagev1.PutResponse{Cid: first.GetHeader().GetExpectedCid(),
+		Size: l.size})
+}
+
 func TestALyingServiceIsNotBelieved(t *testing.T) {
 	client := clientOf(t, liar{data: bytes.Repeat([]byte("lie"), 100)})
 	truth, _, err := cid.Sum(cid.File, bytes.NewReader(bytes.Repeat([]byte("yes"), 100)))

@@ -62,11 +62,29 @@ type upload struct {
 
 func (u *upload) put(ctx context.Context) (sent Sent, err error) {
 	if u.p.Expect.IsZero() {
-		u.p.Expect, _, err = cid.Sum(u.p.Kind, io.NewSectionReader(u.from, 0, u.p.Size))
+		var n int64
+		u.p.Expect, n, err = cid.Sum(u.p.Kind, io.NewSectionReader(u.from, 0, u.p.Size))
+		if err == nil && n != u.p.Size {
+			err = fault.New(fault.Aborted, ReasonChanged,
+				"the file changed while it was hashed: it has %d bytes, not %d", n, u.p.Size)
+		}
 		if err != nil {
 			return Sent{}, fmt.Errorf("hash what is to be sent: %w", err)
 		}
 	}
+	sent, err = u.transfer(ctx)
+	if err == nil && sent.Size != u.p.Size {
+		err = fmt.Errorf("put blob: the service says that %s has %d bytes, not %d", u.p.Expect,
+			sent.Size, u.p.Size)
+	}
+	if err != nil {
+		return Sent{}, err
+	}
+	return sent, nil
+}
+
+// transfer sends what was hashed.
+func (u *upload) transfer(ctx context.Context) (sent Sent, err error) {
 	if u.p.Size >= uploadFrom {
 		held, err := u.held(ctx)
 		if err != nil {
