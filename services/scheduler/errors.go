@@ -31,8 +31,9 @@ var (
 	ErrAbsent = errors.New("host is not connected")
 	// ErrForgotten: a host does not know the attempt that it was asked for.
 	ErrForgotten = errors.New("host does not know the attempt")
-	// ErrNotPlaced: a lease is in no block, for reasons that are neither its host's nor the chain's.
-	ErrNotPlaced = errors.New("the lease could not be sent to the chain")
+	// ErrNotPlaced: a lease is not on the chain, for reasons that are not its host's. If they are
+	// its escrow's it comes with ErrEscrow.
+	ErrNotPlaced = errors.New("the lease could not be placed")
 	// ErrEndRefused: the chain does not let this scheduler end a lease, and will not: its escrow has
 	// another assigner by now.
 	ErrEndRefused = errors.New("the chain does not let this scheduler end the lease")

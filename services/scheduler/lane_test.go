@@ -238,6 +238,9 @@ func TestDisconnectPolicies(t *testing.T) {
 // checkPaid tests that no two leases of a lane are paid at the same time, and that epochs rise.
 func checkPaid(t *testing.T, l *schedulertest.Ledger) {
 	t.Helper()
+	if n := l.Refused(); n > 0 {
+		t.Errorf("%d leases had no room in their escrow", n)
+	}
 	paid := l.Paid()
 	slices.SortFunc(paid, func(a, b schedulertest.Paid) int {
 		return cmp.Or(cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Epoch, b.Epoch))

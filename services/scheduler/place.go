@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,7 +110,7 @@ func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, money *f
 		State: Pending, Host: o.Host, Prices: o.Prices, Created: e.deps.Now(),
 		Reason: "asked " + o.Host.Name,
 	}
-	attempt.Lease, err = e.ask(ctx, j, r, &attempt.ID, asking{o, terms, &money.escrow})
+	attempt.Lease, err = e.ask(ctx, j, r, &attempt.ID, asking{o, terms})
 	if err != nil {
 		money.purse.forget(r.ID)
 		return err
@@ -119,9 +120,8 @@ func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, money *f
 
 // asking is what a host is asked for.
 type asking struct {
-	offer  *Offer
-	terms  Terms
-	escrow *Escrow
+	offer *Offer
+	terms Terms
 }
 
 // ask has a host sign a lease for a new attempt, whose id it draws.
@@ -141,7 +141,7 @@ func (e *Engine) ask(
 	if err != nil {
 		return SignedLease{}, err
 	}
-	return signed, e.checkLease(&signed, of.offer, ask, of.escrow)
+	return signed, e.checkLease(&signed, of.offer, ask)
 }
 
 // promise says what the lease shall allow, and sets the money for it aside.
@@ -149,6 +149,9 @@ func (e *Engine) promise(
 	ctx context.Context, j *Job, r *Run, o *Offer, money *funds,
 ) (Terms, error) {
 	s, now := &money.escrow, e.deps.Now()
+	if s.Assigner != e.deps.Assigner {
+		return Terms{}, fmt.Errorf("%w: its assigner is not this scheduler", ErrEscrow)
+	}
 	if len(s.Payees) > 0 && !slices.Contains(s.Payees, o.Payee) {
 		return Terms{}, fmt.Errorf("%w: its payees do not include the host's", ErrEscrow)
 	}
@@ -195,6 +198,7 @@ func (e *Engine) setAside(
 	if j.Spec.Always { // what is to run for good does not begin with what is gone at once
 		least = max(least, addUpTo(upfront, rate/uint64(time.Hour/leastLife)))
 	}
+	trust := cmp.Or(j.Spec.Trust, usualTrust(budget, rate, upfront))
 	switch left := p.rateLeft(r.ID, freesRate); {
 	case budget < least && j.Spec.Always && r.Tries > 0:
 		return 0, fmt.Errorf("%w: %d grains are free for it, and %v cost %d; top its escrow up",
@@ -204,19 +208,20 @@ func (e *Engine) setAside(
 	case budget < j.Spec.Holdback:
 		return 0, fmt.Errorf("%w: the %d grains that are free for a lease do not cover its holdback "+
 			"of %d", ErrEscrow, budget, j.Spec.Holdback)
-	case j.Spec.Trust > p.escrow.Trust-min(p.escrow.Trust, p.escrow.Risk):
+	case trust > p.trustLeft(r.ID):
 		return 0, fmt.Errorf("%w: its trust leaves no room for %d grains beyond what is acknowledged",
-			ErrEscrow, j.Spec.Trust)
+			ErrEscrow, trust)
 	case rate > left:
 		return 0, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour", ErrEscrow, rate)
 	}
-	p.promised[r.ID] = promise{budget, frees, rate, freesRate, p.version}
+	p.promised[r.ID] = promise{budget, frees, rate, freesRate, trust, p.version}
 	return budget, nil
 }
 
 // checkLease compares what the host signed with what it was asked and with its own offer.
-func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask, s *Escrow) error {
+func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask) error {
 	l, t := &signed.Lease, a.Terms
+	rate, upfront := o.draws(a.Resources)
 	wrong := ""
 	switch {
 	case l.Escrow != t.Escrow || !bytes.Equal(l.Subject, t.Subject[:]):
@@ -231,8 +236,8 @@ func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask, s *Escrow) err
 		wrong = "it wants more money than it was offered"
 	case t.Trust != 0 && uint64(l.Trust) != t.Trust:
 		wrong = "it wants another trust than the owner gives"
-	case uint64(l.Trust) > s.Trust-min(s.Trust, s.Risk):
-		wrong = "it wants more trust than the escrow has left"
+	case t.Trust == 0 && uint64(l.Trust) > usualTrust(t.Budget, rate, upfront):
+		wrong = "it wants more trust than for a minute"
 	case uint64(l.Holdback) != t.Holdback || l.Holdback > l.Budget:
 		wrong = "it has another holdback than the owner asks for"
 	case millis(t.Until) != uint64(l.Until) || uint64(l.PlaceBy) != millis(t.PlaceBy):
@@ -318,7 +323,8 @@ func (e *Engine) commit(
 	return nil
 }
 
-// withdrawn is how long a run waits after its lease could not be sent.
+// withdrawn is how long a run waits at least after its lease could not be placed; each try may cost
+// a fee.
 const withdrawn = 5 * time.Second
 
 // withdraw takes an attempt back whose lease is in no block through no fault of its host.
@@ -337,7 +343,8 @@ func (e *Engine) withdraw(ctx context.Context, id job.ID, attempt AttemptID, cau
 			r.finish(Cancelled, why, e.deps.Now())
 			return "job.ended", r
 		}
-		r.NotBefore = e.deps.Now().Add(withdrawn)
+		now := e.deps.Now()
+		r.NotBefore = now.Add(max(withdrawn, r.patience(cause, now)))
 		r.say("waiting: " + cause.Error())
 		return "job.waiting", r
 	})

@@ -66,7 +66,7 @@ func TestBadLeaseIsNotPlaced(t *testing.T) {
 		"longer notice":   func(l *tx.Lease) { l.Notice = 1 },
 		"other ack keys":  func(l *tx.Lease) { l.AckKeys = []sig.PublicKey{{7}} },
 		"higher epoch":    func(l *tx.Lease) { l.Epoch++ },
-		"trust past what": func(l *tx.Lease) { l.Trust = 1<<60 + 1 },
+		"trust past what": func(l *tx.Lease) { l.Trust = 1 << 20 }, // which the escrow has
 	}
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
@@ -193,6 +193,35 @@ func TestNotPlacedBlamesNobody(t *testing.T) {
 		rich.Store(true)
 		time.Sleep(10 * time.Second)
 		m.want(j.ID, scheduler.Leased, 0, "host-1")
+	})
+}
+
+// TestEscrowThatTheChainFindsEmpty: what is the escrow's affair blames no host either, and is tried
+// the less often, as each try costs a fee.
+func TestEscrowThatTheChainFindsEmpty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		tries := 0
+		m.ledger.Fail = func(method string) error {
+			if method != "PlaceLease" {
+				return nil
+			}
+			tries++
+			return fmt.Errorf("%w: %w: TOO_MANY_LEASES", scheduler.ErrNotPlaced, scheduler.ErrEscrow)
+		}
+		j := m.submit(1, 1)
+		m.offers(2*time.Hour, 1, 2)
+		m.want(j.ID, scheduler.Pending, 0, "TOO_MANY_LEASES")
+		if tries < 60 || tries > 140 {
+			t.Errorf("%d leases were tried in two hours", tries)
+		}
+		m.ledger.Fail = nil
+		m.offers(time.Minute+20*time.Second, 1, 2)
+		m.want(j.ID, scheduler.Leased, 0, "host-1")
+		if r := m.read(j.ID).Current(); r.Tries != 1 || r.HostFailures != 0 {
+			t.Errorf("%d tries and %d failures of hosts are counted", r.Tries, r.HostFailures)
+		}
 	})
 }
 

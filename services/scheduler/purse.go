@@ -49,7 +49,9 @@ type purse struct {
 // escrow was in a reading.
 type promise struct {
 	budget, frees, rate, freesRate uint64
-	version                        uint64
+	// trust is held until a lease is settled: superseding one frees none.
+	trust   uint64
+	version uint64
 }
 
 // in is what the promise takes of the escrow as it is in a reading: in a later one the lease to be
@@ -209,6 +211,29 @@ func (p *purse) rateLeft(run RunID, freesRate uint64) uint64 {
 		}
 	}
 	return p.escrow.MaxRate - min(p.escrow.MaxRate, used)
+}
+
+// trustLeft is what the escrow's trust leaves for a run.
+func (p *purse) trustLeft(run RunID) uint64 {
+	used := p.escrow.Risk
+	for _, held := range []map[RunID]promise{p.promised, p.landed} {
+		for other, promised := range held {
+			if other != run {
+				used = addUpTo(used, promised.trust)
+			}
+		}
+	}
+	return p.escrow.Trust - min(p.escrow.Trust, used)
+}
+
+// usualTrust is what a host asks for of whom names no trust: what is due at once, and the use of a
+// minute.
+func usualTrust(budget, rate, upfront uint64) uint64 {
+	grains, err := price.Accrued(tx.GrainsPerHour(rate), tx.Millis(time.Minute.Milliseconds()))
+	if err != nil {
+		return budget
+	}
+	return min(addUpTo(upfront, uint64(grains)), budget)
 }
 
 // funds is what a run is placed with.

@@ -121,6 +121,41 @@ func TestRatesAreCounted(t *testing.T) {
 	})
 }
 
+// TestTrustIsCounted: ten lanes of tasks, and an escrow that trusts two at once. Whoever completes
+// frees its trust; the chain refuses none meanwhile, and none is blamed for what it would.
+func TestTrustIsCounted(t *testing.T) {
+	for name, trust := range map[string]uint64{"the owner's": 100, "the usual": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMarket(t)
+				defer m.stop()
+				m.ledger.Fail = slowly(nil)
+				m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, l *tx.Lease) error {
+					l.Trust = 100
+					return nil
+				}
+				j := m.submitSpec(func(s *scheduler.Spec) { s.Lanes, s.Tasks, s.Trust = 10, 30, trust })
+				m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) { s.Trust = 299 })
+				for range 600 {
+					for n := range byte(12) {
+						m.offer(n+1, 6000)
+					}
+					time.Sleep(time.Second)
+					for _, r := range m.read(j.ID).Runs {
+						a := r.Current()
+						if a != nil && a.State == scheduler.Leased && time.Since(a.Created) > 3*time.Second {
+							m.ledger.Final(a.Lease.ID)
+							m.tellOf(j.ID, r.ID, *a, scheduler.Ended, scheduler.Completed)
+						}
+					}
+				}
+				m.want(j.ID, scheduler.Ended, scheduler.Completed, "30 tasks completed")
+				checkPaid(t, m.ledger)
+			})
+		})
+	}
+}
+
 // TestNextTaskHasTheMoneyOfTheLast: a task's host has said that it ended, and has not charged for
 // the last time: what its lease reserves goes to the next task of the lane, which supersedes it.
 func TestNextTaskHasTheMoneyOfTheLast(t *testing.T) {

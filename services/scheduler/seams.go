@@ -13,8 +13,10 @@ import (
 // Ledger is what the scheduler needs of the chain.
 //
 // Retry: every method may be repeated. Errors: ErrNotFound when the chain does not hold what is
-// asked; from PlaceLease ErrLeaseRefused (with the chain's reason), and ErrNotPlaced when no block
-// holds the lease and none will for what was sent; anything else may pass, and nothing is known.
+// asked; from PlaceLease ErrLeaseRefused (with the chain's reason, which is the host's affair), and
+// ErrNotPlaced when the chain does not hold the lease and will not for what was sent, with
+// ErrEscrow if its escrow has no room or says otherwise by now; anything else may pass, and nothing
+// is known.
 type Ledger interface {
 	Escrow(ctx context.Context, id tx.EscrowID) (Escrow, error)
 	// Lease tells whether the lease is on the chain and when it ends (zero = by its until).

@@ -146,19 +146,31 @@ func (l *Ledger) PlaceLease(ctx context.Context, s scheduler.SignedLease) error 
 	case err == nil:
 		return nil
 	case errors.As(err, &failed):
-		switch failed.Receipt.GetReason() {
-		case chainv1.Reason_REASON_LEASE_EXISTS:
-			return nil
-		case chainv1.Reason_REASON_LEASE_LATE: // this end, or the ledger, was slow
-			return fmt.Errorf("%w: %s", scheduler.ErrNotPlaced, failed.Receipt.GetReason())
-		}
-		return fmt.Errorf("%w: %s", scheduler.ErrLeaseRefused, failed.Receipt.GetReason())
+		return refusal(failed.Receipt.GetReason())
 	case errors.Is(err, submit.ReasonOperations): // the host's doing: nobody could place it
 		return fmt.Errorf("%w: %w", scheduler.ErrLeaseRefused, err)
 	case errors.Is(err, submit.ErrUnknown), ctx.Err() != nil:
 		return fmt.Errorf("place lease: %w", err) // it may be in a block
 	}
 	return fmt.Errorf("%w: %w", scheduler.ErrNotPlaced, err)
+}
+
+// refusal tells whose affair it is that the chain did not take a lease.
+func refusal(reason chainv1.Reason) error {
+	switch reason {
+	case chainv1.Reason_REASON_LEASE_EXISTS:
+		return nil
+	case chainv1.Reason_REASON_LEASE_LATE: // this end, or the ledger, was slow
+		return fmt.Errorf("%w: %s", scheduler.ErrNotPlaced, reason)
+	case chainv1.Reason_REASON_UNRESERVED_TOO_LOW, chainv1.Reason_REASON_BELOW_FLOOR,
+		chainv1.Reason_REASON_MAX_RATE, chainv1.Reason_REASON_MAX_TOTAL,
+		chainv1.Reason_REASON_TRUST_EXCEEDED, chainv1.Reason_REASON_TOO_MANY_LEASES,
+		chainv1.Reason_REASON_ESCROW_EXPIRES_FIRST, chainv1.Reason_REASON_ESCROW_EXPIRED,
+		chainv1.Reason_REASON_ESCROW_UNKNOWN, chainv1.Reason_REASON_NOT_ASSIGNER,
+		chainv1.Reason_REASON_ACK_KEYS_DIFFER: // the owner's, whose terms may have changed
+		return fmt.Errorf("%w: %w: %s", scheduler.ErrNotPlaced, scheduler.ErrEscrow, reason)
+	}
+	return fmt.Errorf("%w: %s", scheduler.ErrLeaseRefused, reason)
 }
 
 // EndLease implements scheduler.Ledger.

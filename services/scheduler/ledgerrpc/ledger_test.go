@@ -143,7 +143,10 @@ func TestPlaceAndEnd(t *testing.T) {
 		"leaf is gone":   {fake{result: receipt(chainv1.Reason_REASON_LEASE_UNKNOWN)}, refused, nil},
 		"too late":       {fake{result: receipt(chainv1.Reason_REASON_LEASE_LATE)}, notPlaced, noEnd},
 		"not its own":    {fake{result: receipt(chainv1.Reason_REASON_NOT_PARTY)}, refused, noEnd},
-		"above max_rate": {fake{result: receipt(chainv1.Reason_REASON_MAX_RATE)}, refused, noEnd},
+		"above max_rate": {fake{result: receipt(chainv1.Reason_REASON_MAX_RATE)}, noRoom, noEnd},
+		"beyond trust":   {fake{result: receipt(chainv1.Reason_REASON_TRUST_EXCEEDED)}, noRoom, noEnd},
+		"not assigner":   {fake{result: receipt(chainv1.Reason_REASON_NOT_ASSIGNER)}, noRoom, noEnd},
+		"not a lease":    {fake{result: receipt(chainv1.Reason_REASON_LEASE_INVALID)}, refused, noEnd},
 		"cannot pay":     {fake{result: refusal("CANNOT_PAY")}, notPlaced, errAny},
 		"ledger is away": {fake{err: away()}, notPlaced, errAny},
 		"answer is lost": {fake{lost: true}, errAny, errAny},
@@ -163,6 +166,7 @@ func TestPlaceAndEnd(t *testing.T) {
 
 var (
 	refused   = scheduler.ErrLeaseRefused
+	noRoom    = scheduler.ErrEscrow
 	notPlaced = scheduler.ErrNotPlaced
 	noEnd     = scheduler.ErrEndRefused
 	errAny    = errors.New("any")

@@ -27,6 +27,7 @@ type Ledger struct {
 	escrows map[tx.EscrowID]scheduler.Escrow
 	leases  map[tx.LeaseID]scheduler.LeaseState
 	placed  int
+	refused int
 	terms   map[tx.LeaseID]Paid
 	now     func() time.Time
 
@@ -199,7 +200,7 @@ func (l *Ledger) Settle(_ context.Context, leases []tx.LeaseID) error {
 	defer l.mu.Unlock()
 	for _, id := range leases {
 		if s, ok := l.leases[id]; ok && !l.now().Before(s.Claimable) {
-			s.Settled = true
+			l.settle(&s)
 			l.leases[id] = s
 		}
 		if s, ok := l.leases[id]; ok && s.Settled {
@@ -219,7 +220,7 @@ func (l *Ledger) Charged(id tx.LeaseID, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.leases[id]
-	if s.Settled = true; held {
+	if l.settle(&s); held {
 		s.Leaf.Withheld = 1
 	}
 	l.leases[id] = s
@@ -240,7 +241,7 @@ func (l *Ledger) Final(id tx.LeaseID) {
 	if !ok {
 		return
 	}
-	if s.Settled = true; s.Ended.IsZero() {
+	if l.settle(&s); s.Ended.IsZero() {
 		s.Ended = l.now()
 	}
 	l.leases[id] = s
@@ -291,19 +292,45 @@ func (l *Ledger) over(id tx.LeaseID) {
 // reserve takes what a lease may be paid from what its escrow has free. The caller holds mu.
 func (l *Ledger) reserve(lease *tx.Lease) error {
 	e := l.escrows[lease.Escrow]
-	budget, rate := uint64(lease.Budget), uint64(lease.Rate)
+	budget, rate, trust := uint64(lease.Budget), uint64(lease.Rate), uint64(lease.Trust)
+	reason := ""
 	switch {
 	case budget > e.Unreserved:
-		return fmt.Errorf("%w: UNRESERVED_TOO_LOW", scheduler.ErrLeaseRefused)
+		reason = "UNRESERVED_TOO_LOW"
 	case e.Used+budget > e.MaxTotal:
-		return fmt.Errorf("%w: MAX_TOTAL", scheduler.ErrLeaseRefused)
+		reason = "MAX_TOTAL"
 	case e.Rate+rate > e.MaxRate:
-		return fmt.Errorf("%w: MAX_RATE", scheduler.ErrLeaseRefused)
+		reason = "MAX_RATE"
+	case e.Risk+trust > e.Trust:
+		reason = "TRUST_EXCEEDED"
+	}
+	if reason != "" {
+		l.refused++
+		return fmt.Errorf("%w: %w: %s", scheduler.ErrNotPlaced, scheduler.ErrEscrow, reason)
 	}
 	l.changeHeld(lease.Escrow, func(e *scheduler.Escrow) {
 		e.Unreserved, e.Used, e.Rate = e.Unreserved-budget, e.Used+budget, e.Rate+rate
+		e.Risk += trust
 	})
 	return nil
+}
+
+// settle notes that a lease is charged no more, which frees its trust. The caller holds mu.
+func (l *Ledger) settle(s *scheduler.LeaseState) {
+	if s.Settled {
+		return
+	}
+	s.Settled = true
+	l.changeHeld(s.Leaf.Lease.Escrow, func(e *scheduler.Escrow) {
+		e.Risk -= min(e.Risk, uint64(s.Leaf.Lease.Trust))
+	})
+}
+
+// Refused returns how many leases had no room in their escrow.
+func (l *Ledger) Refused() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused
 }
 
 func (l *Ledger) millis() tx.Millis { return tx.Millis(l.now().UnixMilli()) }
