@@ -27,7 +27,13 @@ func (e *Engine) leaves(j *Job, r *Run, a *Attempt, at time.Time) {
 	}
 	now := e.deps.Now()
 	from := latest(now, at.Add(-moveAhead))
-	if !a.Moving {
+	if a.Moving { // a nearer end shortens no wait but that for the end itself
+		wait := now.Add(r.backoff())
+		if r.NotBefore.Before(wait) {
+			wait = r.NotBefore
+		}
+		from = latest(from, wait)
+	} else {
 		if now.Sub(a.Created) >= steady {
 			r.Streak = 0
 		}

@@ -325,30 +325,45 @@ func TestBatchIsLeftAlone(t *testing.T) {
 // it. They move the job about, not faster than programs that fail are tried again, and one lease
 // after the other.
 func TestCryingWolf(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m, id, first := eviction(t)
-		defer m.stop()
-		m.evict(id, first, time.Now().Add(time.Minute))
-		for range 2 * 60 {
-			for _, n := range []byte{1, 2, 3} {
-				m.offer(n, uint64(n)*1000)
-			}
-			time.Sleep(time.Minute)
-			r := m.read(id).Runs[0]
-			if a := *r.Current(); a.State == scheduler.Leased {
-				m.tellOf(id, r.ID, a, scheduler.Running, 0)
-				m.evict(id, a, time.Now().Add(time.Minute))
-			}
-			if r = m.read(id).Runs[0]; r.State == scheduler.Ended {
-				t.Fatalf("it ended %s: %s", r.End, r.Reason)
-			}
+	for name, ends := range map[string][]time.Duration{
+		"once":            {time.Minute},
+		"nearer":          {time.Minute, time.Minute - time.Millisecond},
+		"far, and nearer": {5 * time.Hour, time.Minute, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { cryWolf(t, ends) })
+		})
+	}
+}
+
+func cryWolf(t *testing.T, ends []time.Duration) {
+	m, id, first := eviction(t)
+	defer m.stop()
+	cry := func(a scheduler.Attempt) {
+		for _, end := range ends {
+			m.evict(id, a, time.Now().Add(end))
 		}
-		if n := m.ledger.Placed(); n < 10 || n > 2*60/5+12 {
-			t.Errorf("%d leases were placed in two hours", n)
+	}
+	cry(first)
+	for range 2 * 60 {
+		for _, n := range []byte{1, 2, 3} {
+			m.offer(n, uint64(n)*1000)
 		}
-		if open := m.ledger.Open(); open != 1 {
-			t.Errorf("%d leases are open", open)
+		time.Sleep(time.Minute)
+		r := m.read(id).Runs[0]
+		if a := *r.Current(); a.State == scheduler.Leased {
+			m.tellOf(id, r.ID, a, scheduler.Running, 0)
+			cry(a)
 		}
-		checkPaid(t, m.ledger)
-	})
+		if r = m.read(id).Runs[0]; r.State == scheduler.Ended {
+			t.Fatalf("it ended %s: %s", r.End, r.Reason)
+		}
+	}
+	if n := m.ledger.Placed(); n < 10 || n > 2*60/5+12 {
+		t.Errorf("%d leases were placed in two hours", n)
+	}
+	if open := m.ledger.Open(); open != 1 {
+		t.Errorf("%d leases are open", open)
+	}
+	checkPaid(t, m.ledger)
 }
