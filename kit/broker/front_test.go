@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/united-containers/ucn/kit/broker"
+	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/bus/subject"
 )
 
@@ -32,16 +33,14 @@ func dial(t *testing.T, b *broker.Broker) (net.Conn, string) {
 	return conn, string(word[:n])
 }
 
-// TestIdleStrangers take all connections of the listener: more are closed at once, own services
-// come in all the same, and whoever leaves makes room.
+// TestIdleStrangers take all connections of the listener: more are closed at once, and own services
+// come in all the same.
 func TestIdleStrangers(t *testing.T) {
 	cfg := config(t)
 	cfg.Connections = 12
 	b := start(t, cfg, broker.Deps{})
-	var first net.Conn
 	for n := range cfg.Connections {
-		conn, word := dial(t, b)
-		if first = conn; word != "INFO" {
+		if _, word := dial(t, b); word != "INFO" {
 			t.Fatalf("stranger %d hears %q", n, word)
 		}
 	}
@@ -56,9 +55,26 @@ func TestIdleStrangers(t *testing.T) {
 	if err := own.FlushTimeout(10 * time.Second); err != nil {
 		t.Errorf("an own service: %v", err)
 	}
-	if err := first.Close(); err != nil {
+}
+
+// TestLeaversMakeRoom for others.
+func TestLeaversMakeRoom(t *testing.T) {
+	cfg := config(t)
+	cfg.Connections = 2
+	b := start(t, cfg, broker.Deps{Tokens: tokens{
+		"good": {Scopes: []string{"bus"}, NotAfter: time.Now().Add(time.Hour)},
+	}})
+	enter := func() *nats.Conn {
+		return connect(t, b, bus.TokenLogin(func() string { return "good" }))
+	}
+	first, second := enter(), enter()
+	if err := second.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	if _, word := dial(t, b); word != "" {
+		t.Errorf("one too many hears %q", word)
+	}
+	first.Close()
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		if _, word := dial(t, b); word == "INFO" {
 			return
