@@ -59,6 +59,8 @@ const (
 	ReasonNoAccount fault.Reason = "ACCOUNT_UNKNOWN"
 	// ReasonUntold: the service cannot tell what it does, since the broker has been away too long.
 	ReasonUntold fault.Reason = "STORAGE_EVENTS_FULL"
+	// ReasonEventRate: the account changed so much that its share of what is told is used up.
+	ReasonEventRate fault.Reason = "STORAGE_EVENT_RATE"
 	// ReasonSilent: the service has no outbox.
 	ReasonSilent fault.Reason = "STORAGE_SILENT"
 	// ReasonClosed: the store has been closed.

@@ -38,6 +38,13 @@ type Event struct {
 	Expires time.Time
 }
 
+// TooManyEvents refuses a change of an account that changed too much of late.
+func TooManyEvents(again time.Duration) error {
+	return fault.New(fault.ResourceExhausted, ReasonEventRate,
+		"the account kept, changed and removed too much of late: try again in %s",
+		again.Round(time.Millisecond)).WithRetry(again)
+}
+
 // Untold says that a change cannot be told of, so that it does not happen.
 func Untold(err error) error {
 	return fault.New(fault.Unavailable, ReasonUntold,

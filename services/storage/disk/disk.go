@@ -65,6 +65,10 @@ type Config struct {
 	UploadIdle, Grace time.Duration
 	// Outbox opens the outbox of events inside the index; nil tells nobody what happens.
 	Outbox OpenOutbox
+	// EventRate and EventBurst bound the changes of one account that are told, per second and at
+	// once; what is beyond is ReasonEventRate. DefaultEventRate and DefaultEventBurst when 0.
+	EventRate  float64
+	EventBurst int
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
 	// Log receives damage found and recovery done; discarded when nil.
@@ -90,6 +94,9 @@ func (c Config) Validate() error {
 	if c.UploadIdle < 0 || c.Grace < 0 {
 		return errors.New("upload idle time and grace must not be negative")
 	}
+	if !(c.EventRate >= 0) || c.EventBurst < 0 {
+		return errors.New("event rate and burst must not be negative")
+	}
 	return c.Limits.Validate()
 }
 
@@ -111,6 +118,7 @@ type Disk struct {
 	damaging   sync.Mutex // held while damage is noted, so that it is told once
 
 	outbox Outbox
+	shares *shares
 	blind  cid.BlindKey // under which events name blobs
 
 	// mu guards pending, the bytes on their way into each account; open, the temporary files that
@@ -139,6 +147,8 @@ func open(cfg Config, hook func(step) error) (*Disk, error) {
 	}
 	cfg.UploadIdle = cmp.Or(cfg.UploadIdle, DefaultUploadIdle)
 	cfg.Grace = cmp.Or(cfg.Grace, DefaultGrace)
+	cfg.EventRate = cmp.Or(cfg.EventRate, DefaultEventRate)
+	cfg.EventBurst = cmp.Or(cfg.EventBurst, DefaultEventBurst)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -146,6 +156,7 @@ func open(cfg Config, hook func(step) error) (*Disk, error) {
 		cfg:     cfg,
 		seed:    maphash.MakeSeed(),
 		writers: make(chan struct{}, maxWriters),
+		shares:  newShares(cfg.EventRate, cfg.EventBurst),
 		hook:    hook,
 		pending: make(map[storage.Account]int64),
 		open:    make(map[string]bool),

@@ -52,7 +52,12 @@ func (c *change) drop(key []byte)       { c.err = errors.Join(c.err, c.batch.Del
 
 func (c *change) commit() error {
 	c.set(usageKey(c.a), encodeUsage(c.usage))
-	c.err = errors.Join(c.err, c.d.tell(c.batch, c.told))
+	if c.err == nil && c.d.outbox != nil {
+		c.err = c.d.shares.take(c.d.cfg.Now(), c.a, c.told)
+	}
+	if c.err == nil {
+		c.err = c.d.tell(c.batch, c.told)
+	}
 	return c.d.commit(c.batch, c.err, pebble.Sync)
 }
 

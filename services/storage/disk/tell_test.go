@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/services/storage"
 	"github.com/united-containers/ucn/services/storage/disk"
 	"github.com/united-containers/ucn/services/storage/storagetest"
@@ -275,4 +276,50 @@ func TestFormatTwoIsUpgraded(t *testing.T) {
 	if names[0] != names[1] || names[0] == (cid.BlindKey{}).Of(alice[:]).Blind(c) {
 		t.Errorf("names %v", names)
 	}
+}
+
+// TestAccountsShareWhatIsTold: an account that changes too much is refused by name, with when to
+// try again, and nothing happened; others go on, and so does what is nobody's doing.
+func TestAccountsShareWhatIsTold(t *testing.T) {
+	dir, box, now := t.TempDir(), &recorder{}, time.UnixMilli(1_700_000_000_000)
+	cfg := config(dir, storage.DefaultLimits())
+	cfg.Outbox, cfg.Now = box.open, func() time.Time { return now }
+	cfg.EventRate, cfg.EventBurst = 0.01, 3
+	d := open(t, cfg)
+	alice, data := storagetest.Alice(), storagetest.Bytes(100, 1)
+	p := storage.Put{Account: alice, Kind: cid.File, Expires: now.Add(time.Second)}
+	c := storagetest.MustPut(t, d, p, data).Ref.CID
+	pin := func(yes bool) error {
+		_, err := d.Update(t.Context(), alice, c, storage.Change{Pinned: &yes})
+		return err
+	}
+	if err := errors.Join(pin(true), pin(false), pin(false)); err != nil {
+		t.Fatal(err)
+	}
+	other := storagetest.Bytes(20_000, 2)
+	_, putting := d.Put(t.Context(), storage.Put{Account: alice, Kind: cid.File},
+		bytes.NewReader(other))
+	for name, err := range map[string]error{
+		"put": putting, "pin": pin(true), "remove": d.Remove(t.Context(), alice, c),
+	} {
+		if !errors.Is(err, storage.ReasonEventRate) ||
+			fault.KindOf(err) != fault.ResourceExhausted || fault.From(err).Retry() != 100*time.Second {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	checkConsistent(t, d, dir)
+	if err := pin(false); err != nil {
+		t.Errorf("what changes nothing: %v", err)
+	}
+	storagetest.MustPut(t, d, storage.Put{Account: storagetest.Bob(), Kind: cid.File}, data)
+	now = now.Add(2 * time.Second)
+	if got, err := d.Collect(t.Context(), false); err != nil || got.References != 1 {
+		t.Errorf("expiry: %+v, %v", got, err)
+	}
+	if told, err := box.read(); err != nil || len(told) != 5 ||
+		told[4].What != storage.RefExpired {
+		t.Errorf("told %+v, %v", told, err)
+	}
+	now = now.Add(100 * time.Second)
+	storagetest.MustPut(t, d, storage.Put{Account: alice, Kind: cid.File}, other)
 }
