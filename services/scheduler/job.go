@@ -157,7 +157,7 @@ type Array struct {
 	Next      uint32
 	Completed uint32
 	Failed    uint32 // ended otherwise
-	// Closed: no lane takes another task; set when the money ended.
+	// Closed: no lane takes another task; set when the escrow was seen to pay for none.
 	Closed bool
 }
 

@@ -82,21 +82,12 @@ func (e *Engine) count(ctx context.Context, j *Job, r *Run, chunks map[uint32][]
 	}
 	chunks[at][r.Task%TasksPerChunk] = byte(r.End)
 	r.Counted = true
-	switch {
-	case r.End == Completed:
+	if r.End == Completed {
 		j.Array.Completed++
-	default:
+	} else {
 		j.Array.Failed++
 	}
-	if r.End == Exhausted || r.End == Expired && !r.began() {
-		j.Array.Closed = true // the money ended: the other tasks would end the same way
-	}
 	return nil
-}
-
-func (r *Run) began() bool {
-	a := r.Current()
-	return a != nil && a.Began
 }
 
 // EndedTask is a task of an array and how it ended.

@@ -371,6 +371,38 @@ func TestArrayWithoutMoney(t *testing.T) {
 	})
 }
 
+// TestHostsCloseNoArrays: what hosts say of their tasks ends no others; money that is used up lets
+// the next ones wait for more.
+func TestHostsCloseNoArrays(t *testing.T) {
+	for _, end := range []scheduler.EndReason{scheduler.Exhausted, scheduler.Expired} {
+		t.Run(end.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMarket(t)
+				defer m.stop()
+				m.ledger.MaxTotal = 1_000_000
+				j := m.submitSpec(array(4, 1))
+				for m.read(j.ID).Array.Failed == 0 { // expired before it began is tried again
+					m.offers(time.Minute, 1)
+					m.tell(j.ID, 0, scheduler.Ended, end)
+				}
+				m.offers(20*time.Second, 1)
+				m.wantLane(j.ID, 0, scheduler.Leased, "host-1")
+				m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
+				m.offers(20*time.Second, 1)
+				m.spend(j, 0, 0)
+				m.offers(time.Hour, 1)
+				m.want(j.ID, scheduler.Pending, 0, "nothing in it is free to promise")
+				m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) {
+					s.Unreserved, s.MaxTotal = s.Unreserved+500_000, s.MaxTotal+500_000
+				})
+				m.offers(80*time.Second, 1)
+				m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
+				m.want(j.ID, scheduler.Ended, scheduler.Failed, "2 of 4 tasks failed")
+			})
+		})
+	}
+}
+
 // TestPaidIntervalsAreDisjoint drives jobs of several lanes through random silences, returns,
 // evictions, restarts of the scheduler and lost answers of the ledger.
 func TestPaidIntervalsAreDisjoint(t *testing.T) {

@@ -400,7 +400,8 @@ func (e *Engine) escrowTrouble(ctx context.Context, j *Job, r *Run, cause error)
 	e.endWaiting(ctx, j.ID, r.ID, Exhausted, "its escrow was closed")
 }
 
-// endWaiting ends a run that has no attempt, and the search of one that runs.
+// endWaiting ends a run that has no attempt, and the search of one that runs, as the escrow pays
+// for no lease any more. It closes an array: its other tasks would end the same way.
 func (e *Engine) endWaiting(
 	ctx context.Context, id job.ID, run RunID, end EndReason, reason string,
 ) {
@@ -415,6 +416,7 @@ func (e *Engine) endWaiting(
 			return "job.waiting", r
 		}
 		r.finish(end, reason, e.deps.Now())
+		j.Array.Closed = j.Spec.Tasks > 0
 		return "job.ended", r
 	})
 	if err != nil {
