@@ -48,7 +48,8 @@ func (a *app) txSign() *cobra.Command {
 ucn.chain.v1.Operation, as JSON or YAML; ids may be written as bech32 (ucn1..., ucne1..., ucnl1...,
 ucnj1...).
 
-Nonce, fee and the chain's time are asked of the ledger; a clock here that is far from it is told.
+Nonce, fee and the chain's time are asked of the ledger; a clock here that is far from it is told,
+and nothing is signed without --valid-until if they are more than 24h apart.
 With --nonce and --fee nothing is asked, so that a key can sign on a machine without network:
 --first then says that the account has never signed, --valid-until until when it may be submitted,
 if the clock here cannot be relied on.`,
@@ -131,6 +132,9 @@ func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) erro
 const (
 	maxValid = 24 * time.Hour // by the chain's rules
 	maxSkew  = 10 * time.Second
+	// maxBelieved: a ledger that says a time further from the clock here than this could have
+	// signed what is valid for as long as it likes.
+	maxBelieved = 24 * time.Hour
 )
 
 // validUntil chooses until when a transaction may be submitted: by the chain's time, or by the
@@ -138,7 +142,14 @@ const (
 func (a *app) validUntil(l *link, s *signing, chain time.Time) (tx.Millis, error) {
 	now := l.Now()
 	if !chain.IsZero() {
-		a.tellSkew(now.Sub(chain))
+		ahead := now.Sub(chain)
+		if ahead.Abs() > maxBelieved && s.until == "" {
+			return 0, &hinted{fmt.Errorf("the ledger says that it is %s, by this machine's clock it "+
+				"is %s: more than 24h apart, so either of them is wrong and nothing is signed",
+				chain.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)),
+				"set the clock, or say with --valid-until until when it may be submitted"}
+		}
+		a.tellSkew(ahead)
 		now = chain
 	}
 	if s.until == "" {
@@ -161,7 +172,7 @@ func (a *app) validUntil(l *link, s *signing, chain time.Time) (tx.Millis, error
 func (a *app) tellSkew(ahead time.Duration) {
 	where := "ahead of"
 	if ahead < 0 {
-		ahead, where = -ahead, "behind"
+		ahead, where = ahead.Abs(), "behind"
 	}
 	if ahead > maxSkew && !a.flags.quiet {
 		printf(a.Err, "ucn: this machine's clock is %s %s the chain's: set it, or others will refuse "+

@@ -16,7 +16,7 @@ func TestSignByTheChainsTime(t *testing.T) {
 	to := id.Bech32(id.Account, sig.AccountOfKey(ownerKey().Public()))
 	sign := []string{"tx", "sign", "--transfer", to + "=1", "--json"}
 	for skew, told := range map[time.Duration]string{
-		0: "", 2 * time.Second: "", -5 * time.Hour: "5h00m behind", 30 * time.Hour: "30h00m ahead of",
+		0: "", 2 * time.Second: "", -5 * time.Hour: "5h00m behind", 23 * time.Hour: "23h00m ahead of",
 	} {
 		u.skew = skew
 		out, complaint, code := u.run(sign...)
@@ -33,6 +33,29 @@ func TestSignByTheChainsTime(t *testing.T) {
 		if sent := u.must("tx", "submit", signed["transaction"].(string)); !strings.Contains(sent,
 			signed["id"].(string)) {
 			t.Errorf("clock %v: submitted: %s", skew, sent)
+		}
+	}
+}
+
+// TestSignByNoTimeOfAnotherDay: of a ledger's time that is days off nothing is signed unless the
+// person says until when.
+func TestSignByNoTimeOfAnotherDay(t *testing.T) {
+	u := started(t, honest)
+	to := id.Bech32(id.Account, sig.AccountOfKey(ownerKey().Public()))
+	sign := []string{"tx", "sign", "--transfer", to + "=1", "--json"}
+	until := time.Now().Add(time.Hour).Truncate(time.Second)
+	for _, skew := range []time.Duration{25 * time.Hour, -25 * time.Hour, -3650 * 24 * time.Hour} {
+		u.skew = skew
+		out, complaint, code := u.run(sign...)
+		if code != cli.ExitFailed || strings.Contains(out, "valid_until_ms") ||
+			!strings.Contains(complaint, "more than 24h apart") ||
+			!strings.Contains(complaint, "--valid-until") {
+			t.Errorf("clock %v: exit code %d: %s%s", skew, code, out, complaint)
+		}
+		signed := document(t, u.must(append(sign, "--quiet", "--valid-until",
+			until.UTC().Format(time.RFC3339))...))
+		if signed["valid_until_ms"] != float64(until.UnixMilli()) {
+			t.Errorf("clock %v: %v", skew, signed)
 		}
 	}
 }

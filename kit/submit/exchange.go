@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/united-containers/ucn/chain/tx"
@@ -30,8 +31,15 @@ func (s *Sender) refresh(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the account: %w", err)
 	}
+	head := time.UnixMilli(int64(min(chain.GetHead().GetTime(), math.MaxInt64)))
+	if now := s.cfg.Now(); head.Sub(now) > MaxAhead {
+		return fault.New(fault.FailedPrecondition, ReasonChainTime,
+			"the ledger says that the last block is of %s, by the clock here it is %s: more than %v "+
+				"apart, so either of them is wrong and nothing is signed",
+			head.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), MaxAhead)
+	}
 	s.operation, s.byteFee = chain.GetOperationFee(), chain.GetByteFee()
-	s.head = time.UnixMilli(int64(chain.GetHead().GetTime()))
+	s.head = head
 	if s.cfg.HeadTime != nil {
 		s.cfg.HeadTime(s.head)
 	}

@@ -35,10 +35,15 @@ const (
 	ReasonOperations fault.Reason = "BAD_OPERATIONS"
 	ReasonBusy       fault.Reason = "SUBMIT_BUSY"
 	ReasonClosed     fault.Reason = "SUBMIT_CLOSED"
+	ReasonChainTime  fault.Reason = "CHAIN_TIME_TOO_FAR"
 )
 
 // ValidFor is how long after its signing a transaction may still come into a block.
 const ValidFor = 10 * time.Minute
+
+// MaxAhead is how far the last block may be ahead of the own clock. By what a ledger says nothing
+// is signed that could come into a block much later than the own clock tells.
+const MaxAhead = 24 * time.Hour
 
 // ErrUnknown: the ledger did not say what became of a transaction. It may be in a block later, or
 // never; the transaction's id is in the text.

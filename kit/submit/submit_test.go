@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -403,6 +404,35 @@ func TestValidAfterTheLastBlock(t *testing.T) {
 				t.Errorf("told of a block at %v, it is at %v", told, head)
 			}
 		}
+	})
+}
+
+// TestNoTimeFarAhead: a ledger cannot have anything signed that is valid for long, nor move the
+// clock of whoever listens, by saying that its last block is of another day.
+func TestNoTimeFarAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, head := range map[string]uint64{
+			"a second more": uint64(time.Now().Add(submit.MaxAhead + time.Second).UnixMilli()),
+			"ten years":     uint64(time.Now().AddDate(10, 0, 0).UnixMilli()),
+			"the end":       math.MaxInt64,
+			"beyond it":     math.MaxUint64,
+		} {
+			c := newChain()
+			c.head = head
+			s := submit.New(submit.Config{
+				Ledger: c, Key: sig.FromSeed([32]byte{1}), Chain: "main", Now: time.Now,
+				HeadTime: func(at time.Time) { t.Errorf("%s: told of %v", name, at) },
+			})
+			_, err := s.Send(t.Context(), pay())
+			if !errors.Is(err, submit.ReasonChainTime) || c.sends != 0 {
+				t.Errorf("%s: Send = %v after %d submissions", name, err, c.sends)
+			}
+			s.Close()
+		}
+	})
+	bubble(t, func(t *testing.T, c *chain, s *submit.Sender) {
+		c.head = uint64(time.Now().Add(submit.MaxAhead).UnixMilli())
+		send(t, s, "just near enough")
 	})
 }
 
