@@ -173,3 +173,26 @@ func TestWordOfNoLease(t *testing.T) {
 		})
 	}
 }
+
+// TestCancelledWhileItsReplacementIsRefused: the first host is still to stop, so the run has not
+// ended before it has.
+func TestCancelledWhileItsReplacementIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, id, first := eviction(t)
+		defer m.stop()
+		m.ledger.Fail = slowly(scheduler.ErrLeaseRefused)
+		m.offer(2, 2000)
+		m.evict(id, first, time.Now().Add(time.Minute))
+		time.Sleep(500 * time.Millisecond)
+		if _, err := m.engine.Cancel(t.Context(), m.read(id), "enough"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		r := m.read(id).Runs[0]
+		if r.State != scheduler.Running || r.Reason != "being cancelled: enough" {
+			t.Errorf("while the first one runs it is %s: %s", r.State, r.Reason)
+		}
+		m.tellOf(id, r.ID, first, scheduler.Ended, scheduler.Cancelled)
+		m.want(id, scheduler.Ended, scheduler.Cancelled, "enough")
+	})
+}

@@ -77,14 +77,17 @@ func (r *Run) say(why string) {
 func (r *Run) goesOn(failed *Attempt, again bool, now time.Time) bool {
 	for i := range r.Attempts {
 		old := r.Attempts[i]
-		if old.ID == failed.ID || old.State == Ended || !old.Moving || old.Silent || !old.Placed {
+		if old.ID == failed.ID || old.State == Ended || old.Silent || !old.Placed {
 			continue
 		}
 		why := "waiting: " + failed.Reason
-		old.Moving = again
+		if old.Moving { // else it is being stopped, and the run says so
+			r.Reason = old.Reason
+		}
+		old.Moving = old.Moving && again
 		r.Attempts = append(append(r.Attempts[:i:i], r.Attempts[i+1:]...), old)
-		r.State, r.Reason, r.NotBefore = old.State, old.Reason, now.Add(r.backoff())
-		if again {
+		r.State, r.NotBefore = old.State, now.Add(r.backoff())
+		if old.Moving {
 			r.say(why)
 		}
 		return true
