@@ -55,9 +55,14 @@ func (i *Instance) Clock() func() time.Time {
 	return i.Steady.Now
 }
 
-// HeadTime takes note of a block's time: the clock tells no earlier one from then on.
+// maxAhead is how far a block's time may be ahead of the wall clock to be taken note of. It is
+// measured by a clock that no ledger moves: step by step one could move the other to any time.
+const maxAhead = 24 * time.Hour
+
+// HeadTime takes note of a block's time: the clock tells no earlier one from then on. One that is
+// more than a day ahead of the wall clock is not believed.
 func (i *Instance) HeadTime(at time.Time) {
-	if i.Steady != nil {
+	if i.Steady != nil && at.Sub(i.Now()) <= maxAhead {
 		i.Steady.Raise(at)
 	}
 }
