@@ -96,13 +96,15 @@ type Images interface {
 	HasImage(ctx context.Context, id ImageID) (bool, error)
 
 	// LoadImage makes sure that the image is held. open is called only when it is not, at most
-	// once at a time for one image (concurrent callers wait for the first and share its outcome;
-	// a waiter whose ctx ends leaves alone). open returns a tar stream of an OCI image layout that
-	// holds the manifest with the digest of id (or an index with that digest and this host's
+	// once at a time for one image and source (concurrent callers with the same ones wait for the
+	// first and share its outcome; a waiter whose ctx ends leaves alone); loads of one image from
+	// several sources do not wait for each other. open returns a tar stream of an OCI image layout
+	// that holds the manifest with the digest of id (or an index with that digest and this host's
 	// platform in it), its config and layers. Every blob is checked against its name, and the
 	// engine's image against the config digest, before the image counts as held: else
 	// ErrImageMismatch. Names and annotations in the layout are ignored.
-	LoadImage(ctx context.Context, id ImageID, open OpenLayout) (Image, error)
+	LoadImage(ctx context.Context, id ImageID, source string, open OpenLayout,
+	) (Image, error)
 
 	// ListImages returns what is held, for offers and eviction. No order.
 	ListImages(ctx context.Context) ([]Image, error)

@@ -30,7 +30,7 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error 
 	var mine atomic.Bool
 	open := func(ctx context.Context) (io.ReadCloser, error) {
 		mine.Store(true)
-		return t.agent.pulls.open(ctx, id, func(ctx context.Context) (io.ReadCloser, error) {
+		return t.agent.pulls.open(ctx, t.origin(), func(ctx context.Context) (io.ReadCloser, error) {
 			return t.agent.deps.Files.OpenImage(ctx, as, want)
 		})
 	}
@@ -47,14 +47,19 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error 
 	return nil
 }
 
-// loadImage loads the image, alone or with others that want it, and tells the owner while it waits
-// for its turn.
+// origin is where the attempt's image comes from.
+func (t *attempt) origin() origin {
+	return origin{t.ask.Spec.Image, t.ask.Spec.Reference}
+}
+
+// loadImage loads the image, alone or with others that want it of the same source, and tells the
+// owner while it waits for its turn.
 func (t *attempt) loadImage(ctx context.Context, open OpenLayout) error {
-	defer t.agent.pulls.want(t.ask.Spec.Image, t.ask.Spec.Owner)()
+	defer t.agent.pulls.want(t.origin(), t.ask.Spec.Owner)()
 	over := make(chan struct{})
 	var show sync.WaitGroup
 	show.Go(func() { t.showTurn(ctx, over) })
-	_, err := t.agent.deps.Driver.LoadImage(ctx, t.ask.Spec.Image, open)
+	_, err := t.agent.deps.Driver.LoadImage(ctx, t.ask.Spec.Image, t.ask.Spec.Reference, open)
 	close(over)
 	show.Wait()
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -75,7 +80,7 @@ func (t *attempt) showTurn(ctx context.Context, over <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		waits, under, queued := t.agent.pulls.waiting(t.ask.Spec.Image)
+		waits, under, queued := t.agent.pulls.waiting(t.origin())
 		if waits == told {
 			continue
 		}

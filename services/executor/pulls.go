@@ -43,19 +43,27 @@ type pulls struct {
 	most int
 
 	mu sync.Mutex // guards what follows
-	// wants counts the attempts that wait for an image, by owner; together at most MaxAttempts.
-	wants map[ImageID]map[sig.AccountID]int
+	// wants counts the attempts that wait for an image of a source, by owner; together at most
+	// MaxAttempts.
+	wants map[origin]map[sig.AccountID]int
 	under map[sig.AccountID]int // pulls under way by whose turn it is; their sum is running
 	// served is the number of the turn that an owner got last, while it wants or pulls anything.
 	served  map[sig.AccountID]uint64
 	running int
 	turns   uint64
-	queue   []*pull // in the order of their coming; one for each wanted image
+	queue   []*pull // in the order of their coming; one for each wanted origin
+}
+
+// origin is an image and where it comes from. An image comes from each source by itself: whoever
+// names a source that hangs keeps nobody who names another one waiting for the same image.
+type origin struct {
+	image  ImageID
+	source string // the reference in a registry; empty is the network's storage
 }
 
 // pull is one image that waits for its turn or has it.
 type pull struct {
-	image ImageID
+	from  origin
 	owner sig.AccountID // whose turn it is; once it is let in
 	in    chan struct{} // closed when it is let in
 	came  atomic.Int64  // bytes
@@ -64,29 +72,29 @@ type pull struct {
 
 func newPulls(most int) *pulls {
 	return &pulls{
-		most: most, wants: map[ImageID]map[sig.AccountID]int{}, under: map[sig.AccountID]int{},
+		most: most, wants: map[origin]map[sig.AccountID]int{}, under: map[sig.AccountID]int{},
 		served: map[sig.AccountID]uint64{},
 	}
 }
 
-// want says that an attempt of owner waits for the image, until it calls done.
-func (p *pulls) want(image ImageID, owner sig.AccountID) (done func()) {
+// want says that an attempt of owner waits for what comes from there, until it calls done.
+func (p *pulls) want(from origin, owner sig.AccountID) (done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.wants[image] == nil {
-		p.wants[image] = map[sig.AccountID]int{}
+	if p.wants[from] == nil {
+		p.wants[from] = map[sig.AccountID]int{}
 	}
-	p.wants[image][owner]++
+	p.wants[from][owner]++
 	p.admit() // a queued image may have got an owner with a better turn
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		by := p.wants[image]
+		by := p.wants[from]
 		if by[owner]--; by[owner] == 0 {
 			delete(by, owner)
 		}
 		if len(by) == 0 {
-			delete(p.wants, image)
+			delete(p.wants, from)
 		}
 		p.forget(owner)
 	}
@@ -107,18 +115,18 @@ func (p *pulls) forget(owner sig.AccountID) {
 	delete(p.served, owner)
 }
 
-// wanted tells whether an attempt waits for the image.
-func (p *pulls) wanted(image ImageID) bool {
+// wanted tells whether an attempt waits for the image of this source.
+func (p *pulls) wanted(from origin) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.wants[image]) > 0
+	return len(p.wants[from]) > 0
 }
 
 // enqueue stands at the end; the pull's in is closed when it is let in. Call leave at last.
-func (p *pulls) enqueue(image ImageID) *pull {
+func (p *pulls) enqueue(from origin) *pull {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	one := &pull{image: image, in: make(chan struct{})}
+	one := &pull{from: from, in: make(chan struct{})}
 	p.queue = append(p.queue, one)
 	p.admit()
 	return one
@@ -161,7 +169,7 @@ func (p *pulls) admit() {
 func (p *pulls) next() (at int, owner sig.AccountID) {
 	at = -1
 	for i, one := range p.queue {
-		for o := range p.wants[one.image] {
+		for o := range p.wants[one.from] {
 			if p.under[o] < max(p.most/pullShare, 1) && (at < 0 || p.before(o, owner)) {
 				at, owner = i, o
 			}
@@ -179,10 +187,10 @@ func (p *pulls) before(a, b sig.AccountID) bool {
 }
 
 // waiting tells whether the image waits for its turn, and how many are under way and wait.
-func (p *pulls) waiting(image ImageID) (waits bool, under, queued int) {
+func (p *pulls) waiting(from origin) (waits bool, under, queued int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	waits = slices.ContainsFunc(p.queue, func(one *pull) bool { return one.image == image })
+	waits = slices.ContainsFunc(p.queue, func(one *pull) bool { return one.from == from })
 	return waits, p.running, len(p.queue)
 }
 
@@ -194,8 +202,8 @@ func (p *pulls) othersWait() bool {
 }
 
 // open waits for the image's turn and opens it. The turn ends when what is returned is closed.
-func (p *pulls) open(ctx context.Context, image ImageID, open OpenLayout) (io.ReadCloser, error) {
-	one := p.enqueue(image)
+func (p *pulls) open(ctx context.Context, from origin, open OpenLayout) (io.ReadCloser, error) {
+	one := p.enqueue(from)
 	if err := p.await(ctx, one); err != nil {
 		p.leave(one)
 		return nil, err
@@ -222,7 +230,7 @@ func (p *pulls) await(ctx context.Context, one *pull) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if unwanted++; p.wanted(one.image) {
+		if unwanted++; p.wanted(one.from) {
 			unwanted = 0
 		}
 		if unwanted > 1 { // an attempt that tries again is away only for a moment
@@ -287,7 +295,7 @@ func (t *turn) look() {
 			}
 			mark, since = came, 0
 		}
-		if unwanted++; t.p.wanted(t.one.image) {
+		if unwanted++; t.p.wanted(t.one.from) {
 			unwanted = 0
 		}
 		if unwanted > 1 {

@@ -42,6 +42,9 @@ func (f gated) OpenImage(
 ) (io.ReadCloser, error) {
 	r, err := f.Files.OpenImage(ctx, as, want)
 	g := f.gates[want.ID]
+	if other := f.gates[executor.ImageID(want.Reference)]; other != nil {
+		g = other
+	}
 	if err != nil || g == nil {
 		return r, err
 	}
@@ -263,6 +266,47 @@ func TestSlowPullGivesItsTurnUp(t *testing.T) {
 		if e := slow.end; e.Reason != executor.EndRefused || e.Amount != 0 ||
 			!strings.Contains(e.Message, "in time") {
 			t.Errorf("the slow one ended %+v", e)
+		}
+	})
+}
+
+// TestHangingSourceHoldsNobodyElse: who names another source for the same image gets it from there,
+// and one who stops holds no other's.
+func TestHangingSourceHoldsNobodyElse(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := pullWorld(w, 2)
+		const hangs = "hangs.example/a"
+		dark := &gate{open: make(chan struct{})}
+		w.gates[hangs] = dark
+		pull := func(n byte, reference string) *pulling {
+			return w.pull(agent, n, sig.AccountID{n}, func(a *executor.Ask) {
+				a.Spec.Image, a.Spec.Reference = w.addImage(1, 1000), reference
+			})
+		}
+		stranger := pull(1, hangs)
+		for n := byte(2); n <= 3; n++ {
+			p := pull(n, "")
+			if n == 2 {
+				if !p.underWay() {
+					t.Error("its own source is not tried")
+				}
+				close(p.gate.open)
+			}
+			<-p.done
+			if p.end.Reason != executor.EndCompleted {
+				t.Errorf("who names another source ended %+v", p.end)
+			}
+		}
+		if opened, closed := dark.counts(); opened != 1 || closed != 0 {
+			t.Errorf("the source that hangs was opened %d times, closed %d", opened, closed)
+		}
+		<-stranger.done
+		if stranger.end.Reason != executor.EndRefused || stranger.end.Amount != 0 {
+			t.Errorf("the stranger ended %+v", stranger.end)
+		}
+		pass(time.Minute)
+		if opened, closed := dark.counts(); opened != closed {
+			t.Error("the source is read on for nobody")
 		}
 	})
 }

@@ -114,7 +114,7 @@ type bareDriver struct {
 
 func (bareDriver) HasImage(context.Context, executor.ImageID) (bool, error) { return false, nil }
 
-func (d bareDriver) LoadImage(context.Context, executor.ImageID, executor.OpenLayout) (
+func (d bareDriver) LoadImage(context.Context, executor.ImageID, string, executor.OpenLayout) (
 	executor.Image, error,
 ) {
 	return executor.Image{}, d.cause

@@ -27,7 +27,7 @@ func testImageDigestMismatch(t *testing.T, b *bench) {
 	for name, layout := range map[string][]byte{
 		"damaged": damaged, "empty": nil, "cut": b.img.Layout[:len(b.img.Layout)/2],
 	} {
-		_, err := b.LoadImage(b.ctx, b.img.ID, (&Image{Layout: layout}).Open)
+		_, err := b.LoadImage(b.ctx, b.img.ID, "", (&Image{Layout: layout}).Open)
 		if !errors.Is(err, executor.ErrImageMismatch) {
 			t.Errorf("%s layout: %v, want %v", name, err, executor.ErrImageMismatch)
 		}
@@ -56,7 +56,7 @@ func testImageLoadsOnce(t *testing.T, b *bench) {
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			if _, err := b.LoadImage(b.ctx, b.img.ID, open); err != nil {
+			if _, err := b.LoadImage(b.ctx, b.img.ID, "", open); err != nil {
 				t.Error(err)
 			}
 		})
@@ -66,12 +66,36 @@ func testImageLoadsOnce(t *testing.T, b *bench) {
 		t.Errorf("opened %d times, want 1", n)
 	}
 	b.reopen()
-	_, err := b.LoadImage(b.ctx, b.img.ID, noLayout)
+	_, err := b.LoadImage(b.ctx, b.img.ID, "", noLayout)
 	check(t, err)
 	list, err := b.ListImages(b.ctx)
 	check(t, err)
 	if len(list) != 1 || list[0].ID != b.img.ID || list[0].Bytes == 0 || list[0].Used.IsZero() {
 		t.Errorf("images held: %+v", list)
+	}
+}
+
+func testImageSources(t *testing.T, b *bench) {
+	check(t, b.RemoveImage(b.ctx, b.img.ID))
+	opened, release := make(chan struct{}), make(chan struct{})
+	hung := make(chan error, 1)
+	go func() {
+		_, err := b.LoadImage(b.ctx, b.img.ID, "hangs", func(ctx context.Context) (io.ReadCloser, error) {
+			close(opened)
+			<-release
+			return b.img.Open(ctx)
+		})
+		hung <- err
+	}()
+	<-opened
+	_, err := b.LoadImage(b.ctx, b.img.ID, "works", b.img.Open)
+	close(release)
+	check(t, err)
+	check(t, <-hung) // held already: made once more, or left as it is
+	held, err := b.HasImage(b.ctx, b.img.ID)
+	check(t, err)
+	if !held {
+		t.Error("an image that came from two sources is not held")
 	}
 }
 

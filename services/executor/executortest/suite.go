@@ -35,6 +35,7 @@ func TestDriver(t *testing.T, h Host, img *Image) {
 		{"TestImageDigestMismatch", testImageDigestMismatch},
 		{"TestCreateNeedsImage", testCreateNeedsImage},
 		{"TestImageLoadsOnce", testImageLoadsOnce},
+		{"TestImageSources", testImageSources},
 		{"TestProbe", testProbe},
 		{"TestCreateIsIdempotent", testCreateIsIdempotent},
 		{"TestInvalidSpec", testInvalidSpec},
@@ -91,7 +92,7 @@ func (b *bench) reopen() {
 // load makes the driver hold the image.
 func (b *bench) load() {
 	b.t.Helper()
-	img, err := b.LoadImage(b.ctx, b.img.ID, b.img.Open)
+	img, err := b.LoadImage(b.ctx, b.img.ID, "", b.img.Open)
 	check(b.t, err)
 	if img.ID != b.img.ID || img.Config != b.img.Config {
 		b.t.Fatalf("loaded %+v, want id %s config %s", img, b.img.ID, b.img.Config)

@@ -69,18 +69,20 @@ func (d *Driver) HasImage(ctx context.Context, id executor.ImageID) (held bool, 
 }
 
 // LoadImage implements executor.Images.
-func (d *Driver) LoadImage(ctx context.Context, id executor.ImageID, open executor.OpenLayout,
+func (d *Driver) LoadImage(
+	ctx context.Context, id executor.ImageID, source string, open executor.OpenLayout,
 ) (img executor.Image, err error) {
 	err = d.call(ctx, "LoadImage", "", func() error {
-		img, err = d.load(ctx, id, open)
+		img, err = d.load(ctx, id, source, open)
 		return err
 	})
 	return img, err
 }
 
-func (d *Driver) load(ctx context.Context, id executor.ImageID, open executor.OpenLayout,
+func (d *Driver) load(
+	ctx context.Context, id executor.ImageID, source string, open executor.OpenLayout,
 ) (executor.Image, error) {
-	got := d.h.loading.DoChan(string(id), func() (any, error) {
+	got := d.h.loading.DoChan(string(id)+" "+source, func() (any, error) {
 		return d.loadOnce(context.WithoutCancel(ctx), id, open)
 	})
 	select {

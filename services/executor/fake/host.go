@@ -45,7 +45,7 @@ type Host struct {
 	images     map[executor.ImageID]executor.Image
 	containers map[key]*container
 	programs   sync.WaitGroup
-	loading    singleflight.Group // one load of an image at a time
+	loading    singleflight.Group // one load of an image from a source at a time
 }
 
 // key tells containers of several executors apart.

@@ -16,14 +16,14 @@ func TestLayersOfAnotherConfig(t *testing.T) {
 	good, other := executortest.GuestImage(t, "good"), executortest.GuestImage(t, "evil")
 	evil := good.Swapped(t, other)
 	d := loaded(t, other)
-	_, err := d.LoadImage(t.Context(), evil.ID, evil.Open)
+	_, err := d.LoadImage(t.Context(), evil.ID, "", evil.Open)
 	if !errors.Is(err, executor.ErrImageMismatch) {
 		t.Errorf("layers that the config does not name: %v", err)
 	}
-	if _, err := d.LoadImage(t.Context(), good.ID, good.Open); err != nil {
+	if _, err := d.LoadImage(t.Context(), good.ID, "", good.Open); err != nil {
 		t.Fatal(err)
 	}
-	_, err = d.LoadImage(t.Context(), evil.ID, evil.Open)
+	_, err = d.LoadImage(t.Context(), evil.ID, "", evil.Open)
 	if !errors.Is(err, executor.ErrImageMismatch) {
 		t.Errorf("layers that the config does not name, beside its own: %v", err)
 	}
@@ -39,7 +39,7 @@ func TestSameConfigTwice(t *testing.T) {
 	packed := executortest.GuestImage(t)
 	plain := packed.Unpacked(t)
 	d := loaded(t, packed)
-	if _, err := d.LoadImage(t.Context(), plain.ID, plain.Open); err != nil {
+	if _, err := d.LoadImage(t.Context(), plain.ID, "", plain.Open); err != nil {
 		t.Fatal(err)
 	}
 	digest, err := plain.ID.Digest()
@@ -61,7 +61,7 @@ func TestSameConfigTwice(t *testing.T) {
 			t.Errorf("held: %v, %v, want %v", has, err, want)
 		}
 	}
-	if _, err := d.LoadImage(t.Context(), plain.ID, plain.Open); err != nil {
+	if _, err := d.LoadImage(t.Context(), plain.ID, "", plain.Open); err != nil {
 		t.Error(err)
 	}
 }

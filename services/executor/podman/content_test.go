@@ -26,7 +26,7 @@ func TestImageContent(t *testing.T) {
 		"pipe":   {Name: "etc/passwd", Typeflag: tar.TypeFifo},
 	} {
 		img := executortest.Shape{More: []tar.Header{entry}}.Image(t)
-		_, err := d.LoadImage(t.Context(), img.ID, img.Open)
+		_, err := d.LoadImage(t.Context(), img.ID, "", img.Open)
 		if !errors.Is(err, oci.ReasonContent) {
 			t.Errorf("%s: %v, want %s", name, err, oci.ReasonContent)
 		}

@@ -229,7 +229,7 @@ func TestDeepAndPrivateDirectory(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if _, err := d.LoadImage(t.Context(), img.ID, img.Open); err != nil {
+	if _, err := d.LoadImage(t.Context(), img.ID, "", img.Open); err != nil {
 		t.Fatal(err)
 	}
 	in := filepath.Join(cfg.Dir, "in.txt")

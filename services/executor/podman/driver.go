@@ -81,9 +81,10 @@ func (d *Driver) HasImage(ctx context.Context, id executor.ImageID) (bool, error
 }
 
 // LoadImage implements executor.Images.
-func (d *Driver) LoadImage(ctx context.Context, id executor.ImageID, open executor.OpenLayout,
+func (d *Driver) LoadImage(
+	ctx context.Context, id executor.ImageID, source string, open executor.OpenLayout,
 ) (executor.Image, error) {
-	return d.i.loadImage(ctx, id, open)
+	return d.i.loadImage(ctx, id, source, open)
 }
 
 // ListImages implements executor.Images.

@@ -121,7 +121,7 @@ func TestEngineHangsSinceAnEarlierLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := old.LoadImage(t.Context(), img.ID, img.Open); err != nil {
+	if _, err := old.LoadImage(t.Context(), img.ID, "", img.Open); err != nil {
 		t.Fatal(err)
 	}
 	running(t, old, img, "other")
@@ -195,7 +195,7 @@ func TestEngineHangsOverAnImage(t *testing.T) {
 		}
 	}()
 	d.i.loadLimit = time.Second
-	_, err = d.LoadImage(t.Context(), img.ID, func(ctx context.Context) (io.ReadCloser, error) {
+	_, err = d.LoadImage(t.Context(), img.ID, "", func(ctx context.Context) (io.ReadCloser, error) {
 		if err := d.i.service.cmd.Process.Signal(unix.SIGSTOP); err != nil {
 			return nil, err
 		}
@@ -205,7 +205,7 @@ func TestEngineHangsOverAnImage(t *testing.T) {
 		t.Errorf("loading: %v, want %v", err, errHung)
 	}
 	d.i.loadLimit = loadLimit
-	if _, err := d.LoadImage(t.Context(), img.ID, img.Open); err != nil {
+	if _, err := d.LoadImage(t.Context(), img.ID, "", img.Open); err != nil {
 		t.Errorf("loading again: %v", err)
 	}
 }

@@ -24,7 +24,7 @@ func TestServiceSleeps(t *testing.T) {
 		}
 	}()
 	before := time.Now().Add(-time.Second)
-	if _, err := d.LoadImage(t.Context(), img.ID, img.Open); err != nil {
+	if _, err := d.LoadImage(t.Context(), img.ID, "", img.Open); err != nil {
 		t.Fatal(err)
 	}
 	d.i.service.mu.Lock()

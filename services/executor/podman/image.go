@@ -127,10 +127,12 @@ func (i *Instance) touch(id executor.ImageID) error {
 }
 
 // loadImage implements executor.Images. The load itself is bound to no caller, as others wait
-// for it too; it ends when its source does, or with the instance.
-func (i *Instance) loadImage(ctx context.Context, id executor.ImageID, open executor.OpenLayout,
+// for it too; it ends when its source does, or with the instance. Another source's
+// load of the same image goes on beside it, and the engine keeps what both made once.
+func (i *Instance) loadImage(
+	ctx context.Context, id executor.ImageID, source string, open executor.OpenLayout,
 ) (executor.Image, error) {
-	got := i.loading.DoChan(string(id), func() (any, error) {
+	got := i.loading.DoChan(string(id)+" "+source, func() (any, error) {
 		i.mu.Lock()
 		if i.closed {
 			i.mu.Unlock()

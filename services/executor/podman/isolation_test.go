@@ -61,7 +61,7 @@ func loaded(t testing.TB, img *executortest.Image) *Driver {
 			t.Error(err)
 		}
 	})
-	if _, err := d.LoadImage(t.Context(), img.ID, img.Open); err != nil {
+	if _, err := d.LoadImage(t.Context(), img.ID, "", img.Open); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -200,7 +200,7 @@ func TestTwoInstances(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := drivers["exec-1"].LoadImage(t.Context(), img.ID, img.Open); err != nil {
+	if _, err := drivers["exec-1"].LoadImage(t.Context(), img.ID, "", img.Open); err != nil {
 		t.Fatal(err)
 	}
 	if held, err := drivers["exec-2"].HasImage(t.Context(), img.ID); err != nil || !held {
@@ -209,7 +209,7 @@ func TestTwoInstances(t *testing.T) {
 	if held, err := alone.HasImage(t.Context(), img.ID); err != nil || held {
 		t.Errorf("the other instance holds the image: %v, %v", held, err)
 	}
-	if _, err := alone.LoadImage(t.Context(), img.ID, img.Open); err != nil {
+	if _, err := alone.LoadImage(t.Context(), img.ID, "", img.Open); err != nil {
 		t.Fatal(err)
 	}
 	maps := make(map[string]string)

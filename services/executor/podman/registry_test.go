@@ -63,7 +63,7 @@ func TestRegistryPull(t *testing.T) {
 		}()
 		return r, nil
 	}
-	if _, err := d.LoadImage(t.Context(), img.ID, open); err != nil {
+	if _, err := d.LoadImage(t.Context(), img.ID, "", open); err != nil {
 		t.Fatal(err)
 	}
 	c, err := d.Create(t.Context(), executortest.Spec(img.ID, "a", "exit", "3"))

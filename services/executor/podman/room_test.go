@@ -22,12 +22,12 @@ func TestImageWithoutRoom(t *testing.T) {
 	}
 	other := executortest.GuestImage(t, "salt")
 	d.i.reserve = math.MaxUint64
-	if _, err := d.LoadImage(t.Context(), other.ID, other.Open); !errors.Is(err,
+	if _, err := d.LoadImage(t.Context(), other.ID, "", other.Open); !errors.Is(err,
 		executor.ErrUnsupported) {
 		t.Errorf("loading without room: %v", err)
 	}
 	d.i.reserve = diskReserve
-	if _, err := d.LoadImage(t.Context(), other.ID, other.Open); err != nil {
+	if _, err := d.LoadImage(t.Context(), other.ID, "", other.Open); err != nil {
 		t.Errorf("loading with room: %v", err)
 	}
 	if e, err := c.Wait(t.Context()); err != nil || e.Code != 3 {
