@@ -44,7 +44,10 @@ changed (pin or expiry), removed, expired, damaged. Each line is an event that t
 and its signature is verified here.
 
 Events name files so that only their account knows them. A file that the account holds no more is
-shown by that name, unless its CID is given.`,
+shown by that name, unless its CID is given.
+
+The service keeps its newest 65,536 events of all accounts; when older ones are missing, a note on
+the error output says so.`,
 		Example: "  ucn file events\n  ucn file events bafkr4i...",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
@@ -55,10 +58,15 @@ shown by that name, unless its CID is given.`,
 				}
 				asked.Cid = list[0]
 			}
-			events, err := readFileEvents(ctx, l, asked)
+			r, err := readFileEvents(ctx, l, asked)
 			if err != nil {
 				return err
 			}
+			if r.gap {
+				printf(a.Err, "ucn: the storage does not keep all that it said: the oldest event it "+
+					"has is %d of epoch %d\n", r.oldestSeq, r.oldestEpoch)
+			}
+			events := r.events
 			return a.emit(events, func(w io.Writer) { printFileEvents(w, events) })
 		}),
 	}
@@ -89,7 +97,7 @@ func printFileEvents(w io.Writer, events []fileEvent) {
 // readFileEvents reads all pages and names what it can.
 func readFileEvents(
 	ctx context.Context, l *link, asked *storagev1.ListEventsRequest,
-) ([]fileEvent, error) {
+) (*fileEventReader, error) {
 	r := &fileEventReader{l: l, events: []fileEvent{}}
 	for range maxPages {
 		page, err := l.Storage.ListEvents(ctx, asked)
@@ -104,7 +112,7 @@ func readFileEvents(
 		}
 		asked.PageToken = page.GetNextPageToken()
 	}
-	return r.events, nil
+	return r, nil
 }
 
 // fileEventReader verifies and names events.
@@ -114,6 +122,9 @@ type fileEventReader struct {
 	from     bus.Target
 	names    map[cid.Blinded]fileResult
 	events   []fileEvent
+	gap      bool // something before or between them is not kept any more
+
+	oldestEpoch, oldestSeq uint64 // that is kept, of whichever account
 }
 
 // begin judges who signs, and learns what the account's files are called.
@@ -161,6 +172,8 @@ func (r *fileEventReader) take(
 			return err
 		}
 	}
+	r.gap = r.gap || page.GetGap()
+	r.oldestEpoch, r.oldestSeq = page.GetOldestEpoch(), page.GetOldestSeq()
 	received := make([]event.Received, len(page.GetEnvelopes()))
 	for i, raw := range page.GetEnvelopes() {
 		e, err := event.Decode(raw)

@@ -76,6 +76,7 @@ func TestFileEvents(t *testing.T) {
 	forged := append([]byte(nil), second.Raw...)
 	forged[len(forged)-1] ^= 1
 	pages := map[string][][]byte{"": {first.Raw}, "1": {second.Raw}, "2": {forged}}
+	gap := false
 	u.net.Storage.Told = func(
 		r *storagev1.ListEventsRequest,
 	) *storagev1.ListEventsResponse {
@@ -83,6 +84,7 @@ func TestFileEvents(t *testing.T) {
 		return &storagev1.ListEventsResponse{
 			Envelopes: pages[r.GetPageToken()], NextPageToken: next, Done: next == "",
 			Key: key[:], Certificate: teller.certificate,
+			Gap: gap && r.GetPageToken() == "1", OldestEpoch: 1, OldestSeq: 2,
 		}
 	}
 	var got []struct {
@@ -107,6 +109,12 @@ func TestFileEvents(t *testing.T) {
 	}
 	if _, complaint, code := u.run("file", "events", "nonsense"); code == 0 {
 		t.Errorf("a CID that is none: %s", complaint)
+	}
+	_, whole, _ := u.run("file", "events", c.String())
+	gap = true
+	if _, note, code := u.run("file", "events", c.String()); code != 0 || whole != "" ||
+		!strings.Contains(note, "the oldest event it has is 2 of epoch 1") {
+		t.Errorf("a gap: %d %q, without one: %q", code, note, whole)
 	}
 	teller = newFileTeller(t, sig.FromSeed([32]byte{201}))
 	if _, complaint, code := u.run("file", "events", c.String()); code == 0 ||

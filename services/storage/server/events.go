@@ -94,6 +94,11 @@ func (s *Server) listEvents(ctx context.Context, request *storagev1.ListEventsRe
 	if at, err = s.page(ctx, at, wanted, response); err != nil {
 		return nil, err
 	}
+	oldest, err := s.oldest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	response.OldestEpoch, response.OldestSeq = oldest.Epoch, oldest.Seq
 	response.NextPageToken = of.placeToken(at)
 	return response, nil
 }
@@ -134,10 +139,12 @@ func (s *Server) wanted(
 func (s *Server) page(ctx context.Context, at event.Head, wanted func(*event.Envelope) bool,
 	response *storagev1.ListEventsResponse,
 ) (event.Head, error) {
-	kept, at, err := s.behind(ctx, at)
+	next, err := s.behind(ctx, at)
 	if err != nil {
 		return at, err
 	}
+	kept := next.kept
+	at, response.Gap = next.at, next.gap
 	size := 0
 	for _, raw := range kept {
 		e, err := event.Decode(raw)
@@ -156,27 +163,53 @@ func (s *Server) page(ctx context.Context, at event.Head, wanted func(*event.Env
 	return at, nil
 }
 
-// behind returns what was said behind a place, and that place, or the one behind which it goes on
-// when what followed is not kept any more or a new epoch began.
-func (s *Server) behind(ctx context.Context, at event.Head) ([][]byte, event.Head, error) {
+// found is what was said behind a place.
+type found struct {
+	kept [][]byte
+	at   event.Head // behind which kept begins: the place, or where it goes on
+	gap  bool       // between the two something was said that is not kept any more, or may have been
+}
+
+// behind returns what was said behind a place. It goes on elsewhere when what followed is not kept
+// any more or a new epoch began.
+func (s *Server) behind(ctx context.Context, at event.Head) (f found, err error) {
+	f.at = at
 	for range maxEventEpochs {
-		kept, err := s.deps.Told.History.Kept(ctx, TopicFiles, at)
-		if err != nil || len(kept) > 0 {
-			return kept, at, err
+		f.kept, err = s.deps.Told.History.Kept(ctx, TopicFiles, f.at)
+		if err != nil || len(f.kept) > 0 {
+			return f, err
 		}
-		oldest, newest, err := s.deps.Told.History.Range(ctx, TopicFiles, at.Epoch)
+		oldest, newest, err := s.deps.Told.History.Range(ctx, TopicFiles, f.at.Epoch)
 		switch {
 		case err != nil:
-			return nil, at, err
-		case oldest > at.Seq+1:
-			at.Seq = oldest - 1
-		case newest.Epoch > at.Epoch:
-			at = event.Head{Epoch: at.Epoch + 1}
+			return f, err
+		case oldest > f.at.Seq+1:
+			f.at.Seq, f.gap = oldest-1, true
+		case newest.Epoch > f.at.Epoch:
+			f.gap = f.gap || oldest == 0 // nothing tells an epoch without events from a forgotten one
+			f.at = event.Head{Epoch: f.at.Epoch + 1}
 		default:
-			return nil, at, nil
+			return f, nil
 		}
 	}
-	return nil, at, nil
+	return f, nil
+}
+
+// oldest returns the first place that is kept; zero when there is none in the first epochs.
+func (s *Server) oldest(ctx context.Context) (event.Head, error) {
+	for epoch := uint64(event.FirstEpoch); epoch <= maxEventEpochs; epoch++ {
+		seq, newest, err := s.deps.Told.History.Range(ctx, TopicFiles, epoch)
+		if err != nil {
+			return event.Head{}, err
+		}
+		if seq > 0 {
+			return event.Head{Epoch: epoch, Seq: seq}, nil
+		}
+		if newest.Epoch <= epoch {
+			break
+		}
+	}
+	return event.Head{}, nil
 }
 
 const placeSize = 16 // bytes of epoch and seq

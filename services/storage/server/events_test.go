@@ -128,6 +128,40 @@ func TestEventsOfAnAccount(t *testing.T) {
 	}
 }
 
+// TestEventsThatAreNotKeptAreMissed: a page tells of what was said before it and is gone,
+// and of the oldest that is kept.
+func TestEventsThatAreNotKeptAreMissed(t *testing.T) {
+	s, r := speaking(t)
+	list := func(token string) *storagev1.ListEventsResponse {
+		page, err := r.client.ListEvents(alice(t), &storagev1.ListEventsRequest{PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page
+	}
+	tells := func(name string, m *storagev1.ListEventsResponse, epoch, seq uint64, gap bool) {
+		t.Helper()
+		if m.GetOldestEpoch() != epoch || m.GetOldestSeq() != seq || m.GetGap() != gap {
+			t.Errorf("%s: the oldest is %d of epoch %d, gap %t", name, m.GetOldestSeq(),
+				m.GetOldestEpoch(), m.GetGap())
+		}
+	}
+	before := list("")
+	tells("nothing said", before, 0, 0, false)
+	s.head = event.Head{Epoch: 1, Seq: 100} // what was said before is not kept
+	s.say(t, storagetest.Alice(), cid.OfFile([32]byte{1}), storage.RefKept)
+	tells("from the beginning", list(""), 1, 101, true)
+	later := list(before.GetNextPageToken())
+	tells("from where events were said later", later, 1, 101, true)
+	tells("the end", list(later.GetNextPageToken()), 1, 101, false)
+	s.say(t, storagetest.Bob(), cid.OfFile([32]byte{1}), storage.RefKept)
+	tells("without a gap", list(later.GetNextPageToken()), 1, 101, false)
+
+	s, r = speaking(t)
+	s.say(t, storagetest.Alice(), cid.OfFile([32]byte{1}), storage.RefKept)
+	tells("whole", list(""), 1, 1, false)
+}
+
 func TestEventsAreRefused(t *testing.T) {
 	s, r := speaking(t)
 	s.say(t, storagetest.Alice(), cid.OfFile([32]byte{1}), storage.RefKept)

@@ -3280,7 +3280,14 @@ type ListEventsResponse struct {
 	// Key under which the account's blobs are named, 32 bytes.
 	Key []byte `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
 	// Canonical bytes of the certificate of the instance that signed.
-	Certificate   []byte `protobuf:"bytes,5,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Certificate []byte `protobuf:"bytes,5,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// The oldest event that is kept, of whichever account, as its envelope counts; both 0: none is, or
+	// none of the first 64 epochs, which are restores from backups.
+	OldestEpoch uint64 `protobuf:"varint,6,opt,name=oldest_epoch,json=oldestEpoch,proto3" json:"oldest_epoch,omitempty"`
+	OldestSeq   uint64 `protobuf:"varint,7,opt,name=oldest_seq,json=oldestSeq,proto3" json:"oldest_seq,omitempty"`
+	// Events were said between page_token and this page that are not kept any more, or may have been;
+	// of whichever account. An empty page_token is the beginning of all.
+	Gap           bool `protobuf:"varint,8,opt,name=gap,proto3" json:"gap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3348,6 +3355,27 @@ func (x *ListEventsResponse) GetCertificate() []byte {
 		return x.Certificate
 	}
 	return nil
+}
+
+func (x *ListEventsResponse) GetOldestEpoch() uint64 {
+	if x != nil {
+		return x.OldestEpoch
+	}
+	return 0
+}
+
+func (x *ListEventsResponse) GetOldestSeq() uint64 {
+	if x != nil {
+		return x.OldestSeq
+	}
+	return 0
+}
+
+func (x *ListEventsResponse) GetGap() bool {
+	if x != nil {
+		return x.Gap
+	}
+	return false
 }
 
 var File_ucn_storage_v1_storage_proto protoreflect.FileDescriptor
@@ -3561,13 +3589,17 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x01 \x01(\tR\tpageToken\x12\x10\n" +
 	"\x03cid\x18\x02 \x01(\tR\x03cid\x12\x10\n" +
-	"\x03all\x18\x03 \x01(\bR\x03all\"\xa2\x01\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"\xf6\x01\n" +
 	"\x12ListEventsResponse\x12\x1c\n" +
 	"\tenvelopes\x18\x01 \x03(\fR\tenvelopes\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\bR\x04done\x12\x10\n" +
 	"\x03key\x18\x04 \x01(\fR\x03key\x12 \n" +
-	"\vcertificate\x18\x05 \x01(\fR\vcertificate*R\n" +
+	"\vcertificate\x18\x05 \x01(\fR\vcertificate\x12!\n" +
+	"\foldest_epoch\x18\x06 \x01(\x04R\voldestEpoch\x12\x1d\n" +
+	"\n" +
+	"oldest_seq\x18\a \x01(\x04R\toldestSeq\x12\x10\n" +
+	"\x03gap\x18\b \x01(\bR\x03gap*R\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_FILE\x10\x01\x12\x11\n" +

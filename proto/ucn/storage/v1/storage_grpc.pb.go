@@ -102,8 +102,8 @@ type StorageServiceClient interface {
 	// AbortUpload gives an upload up and frees its bytes.
 	AbortUpload(ctx context.Context, in *AbortUploadRequest, opts ...grpc.CallOption) (*AbortUploadResponse, error)
 	// ListEvents pages through what this service said of the account's references ("file.changed"), as
-	// the signed envelopes that peers get, oldest first. The newest 65,536 of all accounts are kept. A
-	// page may be empty although more follow. Needs "file:read".
+	// the signed envelopes that peers get, oldest first. The newest 65,536 of all accounts are kept:
+	// oldest_seq and gap tell what is not. A page may be empty although more follow. Needs "file:read".
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// CollectGarbage ends expired references and abandoned uploads and frees bytes that nobody refers
 	// to, of all accounts. The service also does so by itself. For the operator's account only
@@ -386,8 +386,8 @@ type StorageServiceServer interface {
 	// AbortUpload gives an upload up and frees its bytes.
 	AbortUpload(context.Context, *AbortUploadRequest) (*AbortUploadResponse, error)
 	// ListEvents pages through what this service said of the account's references ("file.changed"), as
-	// the signed envelopes that peers get, oldest first. The newest 65,536 of all accounts are kept. A
-	// page may be empty although more follow. Needs "file:read".
+	// the signed envelopes that peers get, oldest first. The newest 65,536 of all accounts are kept:
+	// oldest_seq and gap tell what is not. A page may be empty although more follow. Needs "file:read".
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// CollectGarbage ends expired references and abandoned uploads and frees bytes that nobody refers
 	// to, of all accounts. The service also does so by itself. For the operator's account only
