@@ -22,7 +22,7 @@ func TestAServiceCannotWriteToTheTerminal(t *testing.T) {
 		t.Errorf("told %q", out)
 	}
 	u.net.Storage.Hook(func(string) error {
-		return fault.New(fault.NotFound, "BLOB_NOT_FOUND", "no blob%s\nucn: all is well", trick)
+		return fault.New(fault.NotFound, "BLOB_NOT_FOUND", "no blob%s\rgone\nucn: all is well", trick)
 	})
 	_, complaint, code := u.run("file", "stat", name)
 	if code != cli.ExitFailed || strings.ContainsAny(complaint, "\x1b\a\u202e") ||

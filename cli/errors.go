@@ -96,6 +96,8 @@ func complain(w io.Writer, cmd *cobra.Command, err error, asJSON bool) int {
 func message(err error) string {
 	var lines []string
 	for line := range strings.SplitSeq(wording(err), "\n") {
+		// What a service wrote after a carriage return must not take away what we said before it.
+		line = strings.ReplaceAll(strings.TrimRight(line, "\r"), "\r", " ")
 		lines = append(lines, screen.Clean(line))
 	}
 	return strings.Join(lines, "\n")
