@@ -30,6 +30,9 @@ type FetchImage struct {
 	// Reference names a repository of an OCI registry; empty is the network's storage.
 	Reference   string
 	Credentials []RegistryCredential
+	// Turn waits for a turn before CheckImage reads a whole image from a registry, and ends it when
+	// what it returns is closed; nil: no waiting.
+	Turn func(ctx context.Context, open OpenLayout) (io.ReadCloser, error)
 }
 
 // FetchInput says which input is wanted, and where it belongs.

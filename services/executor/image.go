@@ -15,14 +15,19 @@ import (
 // fetchImage makes sure that the image is here and that its source would give it to this owner.
 func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error {
 	id := t.ask.Spec.Image
-	want := FetchImage{ID: id, Reference: t.ask.Spec.Reference, Credentials: v.registry}
+	want := FetchImage{
+		ID: id, Reference: t.ask.Spec.Reference, Credentials: v.registry,
+		Turn: func(ctx context.Context, open OpenLayout) (io.ReadCloser, error) {
+			return t.agent.pulls.open(ctx, t.origin(), open)
+		},
+	}
 	t.agent.wanted(id)
 	held, err := t.agent.deps.Driver.HasImage(ctx, id)
 	if err != nil {
 		return err
 	}
 	if held {
-		return t.agent.deps.Files.CheckImage(ctx, as, want)
+		return t.checkImage(ctx, as, want)
 	}
 	if err := t.agent.evict(ctx); err != nil {
 		t.agent.deps.Log.WarnContext(ctx, "cannot make room for images", "error", err)
@@ -42,7 +47,7 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error 
 	}
 	t.agent.offerChanged()
 	if !mine.Load() { // it came with another's right
-		return t.agent.deps.Files.CheckImage(ctx, as, want)
+		return t.checkImage(ctx, as, want)
 	}
 	return nil
 }
@@ -55,11 +60,26 @@ func (t *attempt) origin() origin {
 // loadImage loads the image, alone or with others that want it of the same source, and tells the
 // owner while it waits for its turn.
 func (t *attempt) loadImage(ctx context.Context, open OpenLayout) error {
+	from := t.origin()
+	return t.inTurn(ctx, func() error {
+		_, err := t.agent.deps.Driver.LoadImage(ctx, from.image, from.source, open)
+		return err
+	})
+}
+
+// checkImage asks the source of an image that is held here. A registry that did not serve it to
+// this host yet must serve all of it, which takes a turn like any image that comes.
+func (t *attempt) checkImage(ctx context.Context, as FileAccess, want FetchImage) error {
+	return t.inTurn(ctx, func() error { return t.agent.deps.Files.CheckImage(ctx, as, want) })
+}
+
+// inTurn does what may wait for a turn of the image, and tells the owner while it waits.
+func (t *attempt) inTurn(ctx context.Context, do func() error) error {
 	defer t.agent.pulls.want(t.origin(), t.ask.Spec.Owner)()
 	over := make(chan struct{})
 	var show sync.WaitGroup
 	show.Go(func() { t.showTurn(ctx, over) })
-	_, err := t.agent.deps.Driver.LoadImage(ctx, t.ask.Spec.Image, t.ask.Spec.Reference, open)
+	err := do()
 	close(over)
 	show.Wait()
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {

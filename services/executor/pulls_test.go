@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -52,6 +53,23 @@ func (f gated) OpenImage(
 	g.opened = append(g.opened, time.Now())
 	g.mu.Unlock()
 	return &gatedImage{ReadCloser: r, gate: g, over: make(chan struct{})}, nil
+}
+
+// CheckImage proves images of gated references by reading them.
+func (f gated) CheckImage(
+	ctx context.Context, as executor.FileAccess, want executor.FetchImage,
+) error {
+	if f.gates[executor.ImageID(want.Reference)] == nil {
+		return f.Files.CheckImage(ctx, as, want)
+	}
+	r, err := want.Turn(ctx, func(ctx context.Context) (io.ReadCloser, error) {
+		return f.OpenImage(ctx, as, want)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, r)
+	return errors.Join(err, r.Close())
 }
 
 type gatedImage struct {
@@ -307,6 +325,34 @@ func TestHangingSourceHoldsNobodyElse(t *testing.T) {
 		pass(time.Minute)
 		if opened, closed := dark.counts(); opened != closed {
 			t.Error("the source is read on for nobody")
+		}
+	})
+}
+
+// TestProofsTakeTurns: a held image that is read from another registry waits like any other.
+func TestProofsTakeTurns(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := pullWorld(w, 1)
+		w.pull(agent, 1, sig.AccountID{1}).finish(t)
+		under := w.pull(agent, 2, sig.AccountID{2})
+		const mirror = "mirror.example/a"
+		proof := &gate{open: make(chan struct{})}
+		w.gates[mirror] = proof
+		held := w.pull(agent, 3, sig.AccountID{3}, func(a *executor.Ask) {
+			a.Spec.Image, a.Spec.Reference = w.addImage(1, 1000), mirror
+		})
+		pass(2 * time.Second)
+		if opened, _ := proof.counts(); opened != 0 {
+			t.Error("it is proven without a turn")
+		}
+		if got := strings.Join(held.reasons(), "|"); !strings.Contains(got, "waits for its turn") {
+			t.Errorf("who waits is told %q", got)
+		}
+		under.finish(t)
+		close(proof.open)
+		<-held.done
+		if opened, _ := proof.counts(); opened != 1 || held.end.Reason != executor.EndCompleted {
+			t.Errorf("opened %d times, ended %+v", opened, held.end)
 		}
 	})
 }

@@ -164,7 +164,26 @@ func (f *Files) checkSource(ctx context.Context, want executor.FetchImage) error
 	if f.proven.has(digest, repository) {
 		return f.registry.MayRead(ctx, want.Reference, digest, credentials(want)...)
 	}
-	return f.fetchLayout(ctx, io.Discard, want, digest)
+	return f.prove(ctx, want)
+}
+
+// prove reads an image whole, in its turn.
+func (f *Files) prove(ctx context.Context, want executor.FetchImage) error {
+	open := func(ctx context.Context) (io.ReadCloser, error) {
+		return f.OpenImage(ctx, executor.FileAccess{}, want)
+	}
+	turn := want.Turn
+	if turn == nil {
+		turn = func(ctx context.Context, open executor.OpenLayout) (io.ReadCloser, error) {
+			return open(ctx)
+		}
+	}
+	r, err := turn(ctx, open)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, r)
+	return errors.Join(err, r.Close())
 }
 
 // fetchLayout writes an image of a registry to w, and remembers where it came from.
