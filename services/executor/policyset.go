@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"reflect"
 	"time"
@@ -14,6 +15,8 @@ import (
 // MaxPolicyEntries bounds each list of a policy that is set by command.
 const MaxPolicyEntries = 1000
 
+const saltBytes = 32 // of a PolicySet
+
 // ReasonPolicyChanged: another policy is in force than the one that a change was based on.
 const ReasonPolicyChanged fault.Reason = "POLICY_CHANGED"
 
@@ -25,6 +28,8 @@ type PolicySet struct {
 	Version uint64 // 1 is the first that was set
 	Since   time.Time
 	Reason  string // for the operator's own record, at most MaxDrainReason bytes
+	// Salt is the random key of the hash that the event tells: few enough entries could be guessed.
+	Salt []byte
 }
 
 // PolicyChange is what others are told of a policy that was set: not whom or what it names.
@@ -58,7 +63,9 @@ func (a *Agent) SetPolicy(
 				"version %d is in force, and the change is based on %d: read it and try again", have,
 				base)
 		}
-		s.Set = &PolicySet{policy, base + 1, a.deps.Now(), reason} // never written into again
+		salt := make([]byte, saltBytes)
+		_, _ = rand.Read(salt)                                           // never fails
+		s.Set = &PolicySet{policy, base + 1, a.deps.Now(), reason, salt} // never written into again
 		set = *s.Set
 		e, err := a.policyEvent(ctx, set)
 		return []event.Event{e}, err

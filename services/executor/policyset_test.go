@@ -101,6 +101,28 @@ func TestPolicyByCommand(t *testing.T) {
 	})
 }
 
+// TestPolicyIsNotGuessed: the event's hash is under a random key that the host keeps, so nobody
+// else can try what the policy may say.
+func TestPolicyIsNotGuessed(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		deny := executor.Policy{DenyOwners: []string{id.Bech32(id.Account, w.owner.Account)}}
+		for base := range uint64(2) {
+			if _, _, err := agent.SetPolicy(t.Context(), deny, base, ""); err != nil {
+				t.Fatal(err)
+			}
+			if salt := agent.State().Set.Salt; len(salt) != 32 {
+				t.Errorf("the host keeps %d bytes of salt", len(salt))
+			}
+		}
+		synctest.Wait()
+		told := w.policies()
+		if len(told) != 2 || string(told[0].GetHash()) == string(told[1].GetHash()) {
+			t.Errorf("two events of one policy: %v", told)
+		}
+	})
+}
+
 // TestFilePolicyIsNotLifted: whoever has the operator's token cannot take what the file forbids.
 func TestFilePolicyIsNotLifted(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -44,9 +46,10 @@ func (e *Encoder) Policy(c executor.PolicyChange) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the policy: %w", err)
 	}
-	hash := hashOf(raw)
+	hash := hmac.New(sha256.New, c.Policy.Salt)
+	_, _ = hash.Write(raw) // never fails
 	return canon.Marshal(&executorv1.PolicyChanged{
-		Version: c.Policy.Version, Hash: hash[:], Entries: m.GetEntries(),
+		Version: c.Policy.Version, Hash: hash.Sum(nil), Entries: m.GetEntries(),
 		MaxRunTimeMs: m.GetMaxRunTimeMs(), Time: millis(c.Time),
 	})
 }

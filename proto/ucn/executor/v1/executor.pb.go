@@ -1390,7 +1390,8 @@ type PolicyChanged struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 is the first policy that was set on this host.
 	Version uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	// SHA-256 of the canonical bytes of the HostPolicy, so that the operator can prove what it was.
+	// HMAC-SHA-256 of the canonical bytes of the HostPolicy, under a random key that the host keeps
+	// with the policy: the entries cannot be guessed, and the operator can prove what they were.
 	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
 	// Entries of its three lists together.
 	Entries uint32 `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
