@@ -24,21 +24,24 @@ import (
 var byFriends = []struct {
 	name, named string
 	bound       tx.Grains
+	given       tx.Grains // the trust that the owner names for a lease, 0 for none
 	// leases is how many are at least placed, or the attack did not take place.
 	leases int
 	sign   func(*tx.Lease)
 }{
-	{"scheduler leases to a friend who runs nothing", trustOfEscrow, houseTrust, 1,
+	{"scheduler leases to a friend who runs nothing", trustOfEscrow, houseTrust, houseTrust, 1,
 		func(l *tx.Lease) { l.Trust = houseTrust }},
-	{"scheduler leases to it again whenever it gives up", trustOfEscrow, houseTrust, 3,
-		func(l *tx.Lease) { l.Trust = houseTrust / 4 }},
-	{"friend signs for twice the price of its offer", nothing, 0, 0,
+	{"scheduler leases to it again whenever it gives up", trustOfEscrow, houseTrust,
+		houseTrust / 4, 3, func(l *tx.Lease) { l.Trust = houseTrust / 4 }},
+	{"friend takes all trust where its owner names none", nothing, 0, 0, 0,
+		func(l *tx.Lease) { l.Trust = houseTrust }},
+	{"friend signs for twice the price of its offer", nothing, 0, houseTrust, 0,
 		func(l *tx.Lease) { l.Trust, l.Rate = houseTrust, 2*l.Rate }},
-	{"friend wants more trust than the owner gives", nothing, 0, 0,
+	{"friend wants more trust than the owner gives", nothing, 0, houseTrust, 0,
 		func(l *tx.Lease) { l.Trust = 2 * houseTrust }},
-	{"friend takes the whole trust for arriving", nothing, 0, 0,
+	{"friend takes the whole trust for arriving", nothing, 0, houseTrust, 0,
 		func(l *tx.Lease) { l.Trust, l.Upfront = houseTrust, houseTrust }},
-	{"friend wants years of notice", nothing, 0, 0,
+	{"friend wants years of notice", nothing, 0, houseTrust, 0,
 		func(l *tx.Lease) { l.Trust, l.Notice = houseTrust, math.MaxInt64 }},
 }
 
@@ -107,7 +110,9 @@ func (h *house) market(sign func(*tx.Lease)) (*scheduler.Engine, *scheduler.Offe
 
 // playFriend has the scheduler place the owner's job with its friend until it does not any more, or
 // for an hour. It returns what was paid and how many leases there were.
-func playFriend(t *testing.T, sign func(*tx.Lease)) (paid tx.Grains, leases int) {
+func playFriend(
+	t *testing.T, given tx.Grains, sign func(*tx.Lease),
+) (paid tx.Grains, leases int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, cheat{})
@@ -116,6 +121,7 @@ func playFriend(t *testing.T, sign func(*tx.Lease)) (paid tx.Grains, leases int)
 		j := schedulertest.NewJob(1, 1)
 		j.ID, j.Owner, j.Escrow, j.Runs = subject, h.n.Accounts[owner], h.escrow, nil
 		j.Spec.MaxTotal, j.Spec.Retries = uint64(block.UCN), 100
+		j.Spec.Trust = uint64(given)
 		if _, err := engine.Submit(t.Context(), j); err != nil {
 			t.Fatal(err)
 		}

@@ -53,7 +53,7 @@ func TestAdversaries(t *testing.T) {
 	}
 	for _, a := range byFriends {
 		t.Run(a.name, func(t *testing.T) {
-			gained, leases := playFriend(t, a.sign)
+			gained, leases := playFriend(t, a.given, a.sign)
 			fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", a.name, gained, a.bound, a.named)
 			if gained > a.bound {
 				t.Errorf("gained %d grains, the bound (%s) is %d", gained, a.named, a.bound)
