@@ -295,7 +295,13 @@ func (r *Runner) bill(
 	for i, l := range leases {
 		ids[i] = l.id
 	}
-	charges, err := bill.Charges(ctx, ledger, e.trust, ids, e.since)
+	ctx, cancel := context.WithTimeout(ctx, r.settle())
+	defer cancel()
+	var charges []bill.Charge
+	err := r.patiently(ctx, func() (err error) {
+		charges, err = bill.Charges(ctx, ledger, e.trust, ids, e.since)
+		return err
+	})
 	if err != nil {
 		r.warn(e, "cannot find or prove the charges: %v", err)
 	}
@@ -308,12 +314,25 @@ func (r *Runner) bill(
 		r.warn(e, "the blocks show charges of %s, the escrow says that it paid %s", out.Paid,
 			amount.Text(paid))
 	}
-	after, err := r.Session.Balance(ctx, r.Session.Account)
+	err = r.patiently(ctx, func() error {
+		after, err := r.Session.Balance(ctx, r.Session.Account)
+		out.After = amount.Amount(after)
+		return err
+	})
 	if err != nil {
 		r.warn(e, "%v", err)
 	}
-	out.After = amount.Amount(after)
 	return out
+}
+
+// patiently reads what a service that is away for a moment cannot tell, until ctx ends.
+func (r *Runner) patiently(ctx context.Context, read func() error) error {
+	for {
+		err := read()
+		if fault.KindOf(err) != fault.Unavailable || !pause(ctx, r.poll()) {
+			return err
+		}
+	}
 }
 
 // proofs counts the transactions behind the charges, each of which was verified.
@@ -333,7 +352,11 @@ func (r *Runner) ownProofs(
 		if id == (tx.ID{}) {
 			continue
 		}
-		answer, err := ledger.Transaction(ctx, id)
+		var answer *ledgerv1.GetTransactionResponse
+		err := r.patiently(ctx, func() (err error) {
+			answer, err = ledger.Transaction(ctx, id)
+			return err
+		})
 		if err != nil {
 			r.warn(e, "cannot prove an own transaction: %v", err)
 			continue

@@ -179,7 +179,9 @@ func (d *Faulty) open(path string, fresh bool) (file, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
 	d.own = append(d.own, own)
+	d.mu.Unlock()
 	return faultyFile{f, d, own}, nil
 }
 
@@ -227,7 +229,9 @@ func (f faultyFile) WriteAt(b []byte, at int64) (n int, err error) {
 			return err
 		}
 	}
-	err = f.disk.effect(true, write(b), write(b[:f.disk.Random.IntN(len(b))]))
+	err = f.disk.effect(true, write(b), func() error {
+		return write(b[:f.disk.Random.IntN(len(b))])()
+	})
 	return n, err
 }
 
