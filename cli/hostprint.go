@@ -49,7 +49,8 @@ func hostLineOf(o *marketv1.Offer) hostLine {
 
 func printHosts(w io.Writer, hosts []hostLine) {
 	if len(hosts) == 0 {
-		printf(w, "%s\n", "no offer of this operator's hosts stands")
+		printf(w, "%s\n", "no offer of this operator's hosts stands; --all shows every host, --wallet "+
+			"names the operator's wallet")
 		return
 	}
 	printf(w, "HOST\tSTATE\tFREE CORES\tFREE MEMORY\tFREE DISK\tIMAGES\tKEY\n")
