@@ -83,7 +83,11 @@ type AskRequest struct {
 	// Offer that the scheduler matched.
 	OfferHash []byte `protobuf:"bytes,5,opt,name=offer_hash,json=offerHash,proto3" json:"offer_hash,omitempty"`
 	// Of an array: the task's index.
-	Task          uint32 `protobuf:"varint,6,opt,name=task,proto3" json:"task,omitempty"`
+	Task uint32 `protobuf:"varint,6,opt,name=task,proto3" json:"task,omitempty"`
+	// Attempt of the same job, run and slot at this host whose running program the new lease goes on
+	// with, in its container as it is; empty: a new program begins. Declined as NOT_CONTINUABLE when
+	// it is not here, is over or on its way there, was already continued, or does not fit.
+	Continues     []byte `protobuf:"bytes,7,opt,name=continues,proto3" json:"continues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,6 +164,13 @@ func (x *AskRequest) GetTask() uint32 {
 	return 0
 }
 
+func (x *AskRequest) GetContinues() []byte {
+	if x != nil {
+		return x.Continues
+	}
+	return nil
+}
+
 // AskResponse carries the signed lease, or why not.
 type AskResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -217,7 +228,7 @@ func (x *AskResponse) GetDeclined() *Decline {
 // Decline says why a host does not take a job.
 type Decline struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stable, such as "CAPACITY", "PRICE", "POLICY", "DRAINING".
+	// Stable, such as "CAPACITY", "PRICE", "POLICY", "DRAINING", "NOT_CONTINUABLE".
 	Code          string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2166,7 +2177,7 @@ var File_ucn_executor_v1_executor_proto protoreflect.FileDescriptor
 
 const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\n" +
-	"\x1eucn/executor/v1/executor.proto\x12\x0fucn.executor.v1\x1a\x19ucn/chain/v1/escrow.proto\x1a\x14ucn/job/v1/run.proto\x1a\x15ucn/job/v1/spec.proto\x1a\x1aucn/market/v1/market.proto\"\xd4\x01\n" +
+	"\x1eucn/executor/v1/executor.proto\x12\x0fucn.executor.v1\x1a\x19ucn/chain/v1/escrow.proto\x1a\x14ucn/job/v1/run.proto\x1a\x15ucn/job/v1/spec.proto\x1a\x1aucn/market/v1/market.proto\"\xf2\x01\n" +
 	"\n" +
 	"AskRequest\x126\n" +
 	"\brevision\x18\x01 \x01(\v2\x1a.ucn.job.v1.SignedRevisionR\brevision\x12\x10\n" +
@@ -2175,7 +2186,8 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\x05terms\x18\x04 \x01(\v2\x19.ucn.market.v1.LeaseTermsR\x05terms\x12\x1d\n" +
 	"\n" +
 	"offer_hash\x18\x05 \x01(\fR\tofferHash\x12\x12\n" +
-	"\x04task\x18\x06 \x01(\rR\x04task\"u\n" +
+	"\x04task\x18\x06 \x01(\rR\x04task\x12\x1c\n" +
+	"\tcontinues\x18\a \x01(\fR\tcontinues\"u\n" +
 	"\vAskResponse\x120\n" +
 	"\x05lease\x18\x01 \x01(\v2\x1a.ucn.market.v1.SignedLeaseR\x05lease\x124\n" +
 	"\bdeclined\x18\x02 \x01(\v2\x18.ucn.executor.v1.DeclineR\bdeclined\"7\n" +

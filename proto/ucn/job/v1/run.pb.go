@@ -447,7 +447,13 @@ type AttemptStatus struct {
 	// ms since 1970 by the host's clock at which the host will ask the program to end, as its operator
 	// wants it gone: place its replacement before. It is told in a status of its own, in whatever state
 	// the attempt is, and only ever comes nearer; 0 = not told to go.
-	EvictAt       uint64 `protobuf:"varint,11,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
+	EvictAt uint64 `protobuf:"varint,11,opt,name=evict_at,json=evictAt,proto3" json:"evict_at,omitempty"`
+	// ms since 1970 by the host's clock: the attempt's lease is over by another one of its lane, and its
+	// program is kept running unpaid until then at most, for a lease that continues it
+	// (DISCONNECT_POLICY_KEEP_ORIGINAL). It is told in a status of its own; 0 = not held.
+	HeldUntil uint64 `protobuf:"varint,12,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
+	// The attempt whose running program this one goes on with; empty: a program of its own.
+	Continues     []byte `protobuf:"bytes,13,opt,name=continues,proto3" json:"continues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -557,6 +563,20 @@ func (x *AttemptStatus) GetEvictAt() uint64 {
 		return x.EvictAt
 	}
 	return 0
+}
+
+func (x *AttemptStatus) GetHeldUntil() uint64 {
+	if x != nil {
+		return x.HeldUntil
+	}
+	return 0
+}
+
+func (x *AttemptStatus) GetContinues() []byte {
+	if x != nil {
+		return x.Continues
+	}
+	return nil
 }
 
 // JobChange is what a scheduler tells of a job (topic job); the event's type says what happened.
@@ -780,7 +800,7 @@ const file_ucn_job_v1_run_proto_rawDesc = "" +
 	"\aoutputs\x18\x04 \x03(\v2\x16.ucn.job.v1.OutputFileR\aoutputs\x12\x17\n" +
 	"\alog_cid\x18\x05 \x01(\tR\x06logCid\x12'\n" +
 	"\x05usage\x18\x06 \x01(\v2\x11.ucn.job.v1.UsageR\x05usage\x12\x16\n" +
-	"\x06amount\x18\a \x01(\x04R\x06amount\"\xc3\x02\n" +
+	"\x06amount\x18\a \x01(\x04R\x06amount\"\x80\x03\n" +
 	"\rAttemptStatus\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x18\n" +
@@ -793,7 +813,10 @@ const file_ucn_job_v1_run_proto_rawDesc = "" +
 	"\x06amount\x18\t \x01(\x04R\x06amount\x12-\n" +
 	"\aoutcome\x18\n" +
 	" \x01(\v2\x13.ucn.job.v1.OutcomeR\aoutcome\x12\x19\n" +
-	"\bevict_at\x18\v \x01(\x04R\aevictAt\"\x8e\x02\n" +
+	"\bevict_at\x18\v \x01(\x04R\aevictAt\x12\x1d\n" +
+	"\n" +
+	"held_until\x18\f \x01(\x04R\theldUntil\x12\x1c\n" +
+	"\tcontinues\x18\r \x01(\fR\tcontinues\"\x8e\x02\n" +
 	"\tJobChange\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\fR\x05owner\x12\x16\n" +
