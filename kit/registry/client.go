@@ -94,6 +94,28 @@ func Repository(reference string) (string, error) {
 	return repo.Name(), nil
 }
 
+// Source names where an image comes from and with whose right: the repository that a reference
+// means, and a digest of the credential that its registry is shown, if any. References that differ
+// in tag or spelling alone are of one source. It tells no secret.
+func Source(reference string, with ...Credential) (string, error) {
+	repo, _, err := parse(reference)
+	if err != nil {
+		return "", err
+	}
+	auth, err := authFor(repo.RegistryStr(), with)
+	if err != nil {
+		return "", err
+	}
+	right, ok := auth.(*authn.Basic)
+	if !ok {
+		return repo.Name(), nil
+	}
+	h := sha256.New()
+	// A hash never fails.
+	_, _ = fmt.Fprintf(h, "%d:%s%s", len(right.Username), right.Username, right.Password)
+	return fmt.Sprintf("%s as %x", repo.Name(), h.Sum(nil)), nil
+}
+
 // Check tells whether a reference and the digest it is pinned to can be read.
 func Check(reference, digest string) error {
 	_, err := pinned(reference, digest)

@@ -371,3 +371,45 @@ func TestRedirectsAreJudged(t *testing.T) {
 	err := h.client(t, registry.Options{}).WriteLayout(t.Context(), io.Discard, image)
 	want(t, err, registry.ReasonAddress)
 }
+
+// TestSource: what names one repository with one right is one source, however it is spelled.
+func TestSource(t *testing.T) {
+	const digest = "@sha256:" + "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	right := []registry.Credential{{Host: "r.example", Username: "ann", Password: "secret"}}
+	source := func(reference string, with ...registry.Credential) string {
+		t.Helper()
+		s, err := registry.Source(reference, with...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(s, "secret") {
+			t.Errorf("%s tells a password", s)
+		}
+		return s
+	}
+	plain := source("r.example/a/b")
+	for _, same := range []string{"r.example/a/b:1", "r.example/a/b:2", "r.example/a/b" + digest} {
+		if got := source(same); got != plain {
+			t.Errorf("%s is of %s, not %s", same, got, plain)
+		}
+	}
+	mine := source("r.example/a/b", right...)
+	if again := source("r.example/a/b:7", right...); again != mine {
+		t.Errorf("one right is %s and %s", mine, again)
+	}
+	other := []registry.Credential{{Host: "r.example", Username: "anns", Password: "ecret"}}
+	for _, differs := range []string{
+		plain, source("r.example/a/c", right...), source("r.example:5000/a/b"),
+		source("r.example/a/b", other...),
+	} {
+		if differs == mine {
+			t.Errorf("%s is taken for another source", differs)
+		}
+	}
+	if got := source("r.example/a/b", registry.Credential{Host: "q.example"}); got != plain {
+		t.Errorf("another registry's credential makes it %s", got)
+	}
+	if _, err := registry.Source("r.example/a b"); !errors.Is(err, registry.ReasonReference) {
+		t.Errorf("a bad reference: %v", err)
+	}
+}

@@ -55,6 +55,10 @@ type StoredFile struct {
 // ErrFileTooBig are final, ErrFileDenied lasts until another token comes, all others may pass.
 // Every method may be repeated.
 type Files interface {
+	// Source names where the image comes from, and with whose right: what differs in neither is
+	// loaded once for all who want it. The network's storage is "". It does no I/O, and tells no
+	// secret.
+	Source(want FetchImage) (string, error)
 	// OpenImage opens the image as the tar of an OCI layout.
 	OpenImage(ctx context.Context, as FileAccess, want FetchImage) (io.ReadCloser, error)
 	// CheckImage asks the image's source whether it would give it: held images run for nobody who

@@ -15,11 +15,14 @@ import (
 // fetchImage makes sure that the image is here and that its source would give it to this owner.
 func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error {
 	id := t.ask.Spec.Image
-	want := FetchImage{
-		ID: id, Reference: t.ask.Spec.Reference, Credentials: v.registry,
-		Turn: func(ctx context.Context, open OpenLayout) (io.ReadCloser, error) {
-			return t.agent.pulls.open(ctx, t.origin(), open)
-		},
+	want := FetchImage{ID: id, Reference: t.ask.Spec.Reference, Credentials: v.registry}
+	source, err := t.agent.deps.Files.Source(want)
+	if err != nil {
+		return err
+	}
+	from := origin{id, source}
+	want.Turn = func(ctx context.Context, open OpenLayout) (io.ReadCloser, error) {
+		return t.agent.pulls.open(ctx, from, open)
 	}
 	t.agent.wanted(id)
 	held, err := t.agent.deps.Driver.HasImage(ctx, id)
@@ -27,7 +30,7 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error 
 		return err
 	}
 	if held {
-		return t.checkImage(ctx, as, want)
+		return t.checkImage(ctx, as, from, want)
 	}
 	if err := t.agent.evict(ctx); err != nil {
 		t.agent.deps.Log.WarnContext(ctx, "cannot make room for images", "error", err)
@@ -35,11 +38,11 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error 
 	var mine atomic.Bool
 	open := func(ctx context.Context) (io.ReadCloser, error) {
 		mine.Store(true)
-		return t.agent.pulls.open(ctx, t.origin(), func(ctx context.Context) (io.ReadCloser, error) {
+		return t.agent.pulls.open(ctx, from, func(ctx context.Context) (io.ReadCloser, error) {
 			return t.agent.deps.Files.OpenImage(ctx, as, want)
 		})
 	}
-	if err := t.loadImage(ctx, open); err != nil {
+	if err := t.loadImage(ctx, from, open); err != nil {
 		if !mine.Load() { // another's load failed, with another's token: try with ours
 			return fmt.Errorf("wait for image %s: %v", id, err)
 		}
@@ -47,21 +50,15 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error 
 	}
 	t.agent.offerChanged()
 	if !mine.Load() { // it came with another's right
-		return t.checkImage(ctx, as, want)
+		return t.checkImage(ctx, as, from, want)
 	}
 	return nil
 }
 
-// origin is where the attempt's image comes from.
-func (t *attempt) origin() origin {
-	return origin{t.ask.Spec.Image, t.ask.Spec.Reference}
-}
-
 // loadImage loads the image, alone or with others that want it of the same source, and tells the
 // owner while it waits for its turn.
-func (t *attempt) loadImage(ctx context.Context, open OpenLayout) error {
-	from := t.origin()
-	return t.inTurn(ctx, func() error {
+func (t *attempt) loadImage(ctx context.Context, from origin, open OpenLayout) error {
+	return t.inTurn(ctx, from, func() error {
 		_, err := t.agent.deps.Driver.LoadImage(ctx, from.image, from.source, open)
 		return err
 	})
@@ -69,16 +66,17 @@ func (t *attempt) loadImage(ctx context.Context, open OpenLayout) error {
 
 // checkImage asks the source of an image that is held here. A registry that did not serve it to
 // this host yet must serve all of it, which takes a turn like any image that comes.
-func (t *attempt) checkImage(ctx context.Context, as FileAccess, want FetchImage) error {
-	return t.inTurn(ctx, func() error { return t.agent.deps.Files.CheckImage(ctx, as, want) })
+func (t *attempt) checkImage(ctx context.Context, as FileAccess, from origin, want FetchImage,
+) error {
+	return t.inTurn(ctx, from, func() error { return t.agent.deps.Files.CheckImage(ctx, as, want) })
 }
 
 // inTurn does what may wait for a turn of the image, and tells the owner while it waits.
-func (t *attempt) inTurn(ctx context.Context, do func() error) error {
-	defer t.agent.pulls.want(t.origin(), t.ask.Spec.Owner)()
+func (t *attempt) inTurn(ctx context.Context, from origin, do func() error) error {
+	defer t.agent.pulls.want(from, t.ask.Spec.Owner)()
 	over := make(chan struct{})
 	var show sync.WaitGroup
-	show.Go(func() { t.showTurn(ctx, over) })
+	show.Go(func() { t.showTurn(ctx, from, over) })
 	err := do()
 	close(over)
 	show.Wait()
@@ -91,7 +89,7 @@ func (t *attempt) inTurn(ctx context.Context, do func() error) error {
 var errImageLate = fault.New(fault.Unavailable, "IMAGE_LATE", "its image was still on its way")
 
 // showTurn tells that the image waits for its turn, and that it does no more, until over is closed.
-func (t *attempt) showTurn(ctx context.Context, over <-chan struct{}) {
+func (t *attempt) showTurn(ctx context.Context, from origin, over <-chan struct{}) {
 	tick := time.NewTicker(showLook)
 	defer tick.Stop()
 	for told := t.view().rec.Waiting != ""; ; {
@@ -100,7 +98,7 @@ func (t *attempt) showTurn(ctx context.Context, over <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		waits, under, queued := t.agent.pulls.waiting(t.origin())
+		waits, under, queued := t.agent.pulls.waiting(from)
 		if waits == told {
 			continue
 		}

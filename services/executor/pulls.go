@@ -58,7 +58,7 @@ type pulls struct {
 // names a source that hangs keeps nobody who names another one waiting for the same image.
 type origin struct {
 	image  ImageID
-	source string // the reference in a registry; empty is the network's storage
+	source string // as Files.Source names it
 }
 
 // pull is one image that waits for its turn or has it.

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/united-containers/ucn/chain/sig"
@@ -134,23 +133,7 @@ func (w *world) pull(agent *executor.Agent, n byte, owner sig.AccountID,
 	change ...func(*executor.Ask),
 ) *pulling {
 	w.t.Helper()
-	ask := w.ask(n, "exit", "0")
-	ask.Spec.Owner, ask.Spec.Image = owner, w.addImage(n, 1000)
-	for _, f := range change {
-		f(&ask)
-	}
-	w.openEscrow(&ask, func(e *executor.Escrow) { e.Owner = owner })
-	lease := w.lease(agent, ask)
-	task := w.task(ask, lease.ID)
-	task.From = executor.Peer{Account: owner}
-	p := &pulling{ask: ask, gate: w.gates[ask.Spec.Image], client: &client{w: w},
-		done: make(chan struct{})}
-	go func() {
-		defer close(p.done)
-		p.end = p.client.run(task)
-	}()
-	synctest.Wait()
-	return p
+	return w.pullWith(agent, n, owner, nil, change...)
 }
 
 // finish lets the image through and waits for the program's end.

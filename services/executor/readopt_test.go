@@ -138,6 +138,8 @@ func (r *remote) Settle(context.Context, string, []executor.LeaseID) error {
 	return errors.New("nothing is held back here")
 }
 
+func (r *remote) Source(executor.FetchImage) (string, error) { return "", nil }
+
 func (r *remote) OpenImage(context.Context, executor.FileAccess, executor.FetchImage) (
 	io.ReadCloser, error,
 ) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"strings"
 	"sync"
 
 	"github.com/united-containers/ucn/services/executor"
@@ -85,6 +86,17 @@ func (f *Files) enter(op, token string) (after error, err error) {
 		before = executor.ErrFileDenied
 	}
 	return after, before
+}
+
+// Source implements executor.Files: the reference without its tag, as a user of its registry.
+func (f *Files) Source(want executor.FetchImage) (string, error) {
+	repository, _, _ := strings.Cut(want.Reference, ":")
+	for _, c := range want.Credentials {
+		if strings.HasPrefix(repository, c.Host+"/") {
+			return repository + " as " + c.Username, nil
+		}
+	}
+	return repository, nil
 }
 
 // OpenImage implements executor.Files.

@@ -82,6 +82,14 @@ func (s source) Open(ctx context.Context, c cid.CID) (io.ReadCloser, error) {
 	return r, err
 }
 
+// Source implements executor.Files.
+func (f *Files) Source(want executor.FetchImage) (string, error) {
+	if want.Reference == "" {
+		return "", nil
+	}
+	return registry.Source(want.Reference, credentials(want)...)
+}
+
 // OpenImage implements executor.Files.
 func (f *Files) OpenImage(
 	ctx context.Context, as executor.FileAccess, want executor.FetchImage,
