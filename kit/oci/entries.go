@@ -10,22 +10,37 @@ import (
 	"github.com/united-containers/ucn/kit/fault"
 )
 
-// checkEntries reads a layer's tar to its end, or to the first entry that is refused.
+// blockSize is what an entry may take on a disk beside its bytes: the rest of its last block, or
+// the block of a folder.
+const blockSize = 4096
+
+var errEntriesTooLarge = fault.New(fault.FailedPrecondition, ReasonTooLarge,
+	"files of the image have more bytes than this host allows")
+
+// checkEntries reads a layer's tar to its end, or to the first entry that is refused: files of more
+// than most bytes together are ReasonTooLarge. It counts what they take on a disk.
 //
 // The engine opens files of an image as root of the host, such as /etc/passwd before it starts a
 // program: a pipe there would hang it, a device would be the host's own.
-func checkEntries(r io.Reader) error {
-	for in := tar.NewReader(r); ; {
+func checkEntries(r io.Reader, most int64) (disk, files int64, err error) {
+	for in, left := tar.NewReader(r), most; ; files++ {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return most - left + files*blockSize, files, nil
 		}
 		if err != nil {
-			return badLayer(err)
+			return 0, 0, badLayer(err)
 		}
 		if err := checkEntry(h); err != nil {
-			return err
+			return 0, 0, err
 		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if h.Size > left { // a file of holes has more bytes than the tar
+			return 0, 0, errEntriesTooLarge
+		}
+		left -= h.Size
 	}
 }
 

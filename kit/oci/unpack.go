@@ -31,6 +31,9 @@ type Unpacker struct {
 type Unpacked struct {
 	DiffID string // the digest ("sha256:...") that an image's config names it by
 	Size   int64  // bytes
+	// Disk is at most what its files take on a disk, in bytes, and Files how many there are. A few
+	// bytes of a tar can stand for a file of any size that is nothing but holes.
+	Disk, Files int64
 	// Refused says why no engine here may make files of it: ReasonNotImage, it is no tar, or
 	// ReasonContent, of what is in it. Nil for a layer. What only looks like one, such as a
 	// manifest, is told here and not as an error.
@@ -103,11 +106,12 @@ func unpack(from io.Reader, most int64) (Unpacked, error) {
 	defer end()
 	hash := sha256.New()
 	limited := &io.LimitedReader{R: content, N: most + 1}
-	refused := checkEntries(io.TeeReader(limited, hash))
+	sum := Unpacked{}
+	sum.Disk, sum.Files, sum.Refused = checkEntries(io.TeeReader(limited, hash), most)
 	_, err = io.Copy(hash, limited) // what a broken tar has left, and what comes after a whole one
-	n := most + 1 - limited.N
+	sum.Size = most + 1 - limited.N
 	switch {
-	case n > most:
+	case sum.Size > most, errors.Is(sum.Refused, ReasonTooLarge):
 		return Unpacked{}, fault.New(fault.FailedPrecondition, ReasonTooLarge,
 			"the image unpacks to more bytes than this host allows")
 	case err != nil:
@@ -116,7 +120,8 @@ func unpack(from io.Reader, most int64) (Unpacked, error) {
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return Unpacked{}, badLayer(err)
 	}
-	return Unpacked{fmt.Sprintf("sha256:%x", hash.Sum(nil)), n, refused}, nil
+	sum.DiffID = fmt.Sprintf("sha256:%x", hash.Sum(nil))
+	return sum, nil
 }
 
 func badLayer(err error) error {

@@ -148,3 +148,75 @@ func TestUnpackerEntries(t *testing.T) {
 		}
 	}
 }
+
+// sparse is a tar of one file of size bytes that holds nothing: holes, as GNU tar writes them.
+func sparse(t *testing.T, size int64) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	block := func(name string, kind byte, body string) {
+		h := make([]byte, 512)
+		copy(h, name)
+		copy(h[100:], "0000644\x000000000\x000000000\x00")
+		copy(h[124:], fmt.Sprintf("%011o\x00%011o\x00        %c", len(body), 0, kind))
+		copy(h[257:], "ustar\x0000")
+		sum := 0
+		for _, b := range h {
+			sum += int(b)
+		}
+		copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+		out.Write(h)
+		out.WriteString(body)
+		out.Write(make([]byte, (512-len(body)%512)%512))
+	}
+	record := func(key, value string) string {
+		n := len(key) + len(value) + 3
+		n += len(fmt.Sprint(n + 2))
+		return fmt.Sprintf("%d %s=%s\n", n, key, value)
+	}
+	block("pax", 'x', record("GNU.sparse.major", "1")+record("GNU.sparse.minor", "0")+
+		record("GNU.sparse.name", "holes")+record("GNU.sparse.realsize", fmt.Sprint(size)))
+	spans := fmt.Sprintf("1\n%d\n0\n", size)
+	block("GNUSparseFile.0/holes", '0', spans+string(make([]byte, 512-len(spans))))
+	out.Write(make([]byte, 1024))
+	return out.Bytes()
+}
+
+// TestUnpackedFiles: what a layer's files take of a disk is told, holes and last blocks included,
+// and holes count as bytes.
+func TestUnpackedFiles(t *testing.T) {
+	t.Parallel()
+	var few bytes.Buffer
+	w := tar.NewWriter(&few)
+	for _, h := range []tar.Header{
+		{Name: "a/", Typeflag: tar.TypeDir}, {Name: "a/b", Size: 1}, {Name: "a/c", Size: 5000},
+		{Name: "a/d", Typeflag: tar.TypeLink, Linkname: "a/c"},
+	} {
+		err := w.WriteHeader(&h)
+		if err == nil {
+			_, err = w.Write(make([]byte, h.Size))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		layer       []byte
+		disk, files int64
+		reason      error
+	}{
+		"few":       {few.Bytes(), 5001 + 4*4096, 4, nil},
+		"some hole": {sparse(t, 50_000), 50_000 + 4096, 1, nil},
+		"a bomb":    {sparse(t, 1<<40), 0, 0, oci.ReasonTooLarge},
+	} {
+		u := oci.NewUnpacker(100_000)
+		_, _ = u.Write(gzipped(t, test.layer)) // Close tells
+		got, err := u.Close()
+		if !errors.Is(err, test.reason) || got.Disk != test.disk || got.Files != test.files ||
+			got.Refused != nil {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
