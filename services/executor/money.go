@@ -44,6 +44,8 @@ type LeaseState struct {
 	Budget  uint64
 	Paid    uint64
 	Settled bool
+	// SupersededBy is the newest lease of its lane; zero: itself, or not known any more.
+	SupersededBy LeaseID
 	// Withheld waits for the owner's acceptance, or a day of silence after the end; grains.
 	Withheld uint64
 	// Leaf is all that the chain holds of it.

@@ -52,6 +52,7 @@ type StateReader interface {
 	Signers(id sig.AccountID) (tx.AccountSigners, bool)
 	Escrow(id tx.EscrowID) (tx.Escrow, bool)
 	Lease(id tx.LeaseID) (tx.LeaseState, bool)
+	Lane(id state.LaneID) (tx.LaneState, bool)
 	Unreserved(id tx.EscrowID, accrual tx.Millis) tx.Grains
 	Chain() block.ChainState
 }

@@ -38,7 +38,8 @@ type Lease struct {
 	Acked       uint64
 	Settled     bool
 	Charges     int
-	Held        uint64 // withheld for the owner's word
+	Held        uint64           // withheld for the owner's word
+	By          executor.LeaseID // newest lease of its lane; zero: itself
 }
 
 var _ executor.Ledger = (*Ledger)(nil)
@@ -73,9 +74,19 @@ func (l *Ledger) Place(s executor.SignedLease) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, other := range l.leases { // a higher epoch of a lane ends the lower ones
+		if sameLane(&other.Terms, &s.Lease) && other.Terms.Epoch < s.Lease.Epoch {
+			if other.End.IsZero() {
+				other.End = l.now()
+			}
+			other.By = s.ID
+		}
+	}
 	l.leases[s.ID] = &Lease{Terms: s.Lease, From: l.now(), AccrualFrom: l.accrual()}
 	return nil
 }
+
+func sameLane(a, b *executor.Lease) bool { return a.Escrow == b.Escrow && a.Slot == b.Slot }
 
 // End ends a lease, as owner or assigner do.
 func (l *Ledger) End(id executor.LeaseID) {
@@ -111,7 +122,7 @@ func (l *Ledger) Lease(
 	return executor.LeaseState{
 		Leaf: have.leaf(), From: have.From, Until: time.UnixMilli(int64(have.Terms.Until)), End: have.End,
 		Budget: have.Terms.Budget, Paid: have.Paid, Settled: have.Settled, Withheld: have.Held,
-		SilenceOver: l.silenceOver(have),
+		SilenceOver: l.silenceOver(have), SupersededBy: have.By,
 	}, after
 }
 

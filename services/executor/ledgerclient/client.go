@@ -106,6 +106,9 @@ func (c *Client) Lease(
 		Leaf: leaf, From: at(l.GetFrom()), Until: at(l.GetUntil()), Budget: l.GetBudget(),
 		Paid: l.GetPaid(), Settled: l.GetSettled(), Withheld: l.GetWithheld(),
 	}
+	if by := m.GetSupersededBy(); len(by) == len(s.SupersededBy) {
+		s.SupersededBy = executor.LeaseID(by)
+	}
 	end := l.GetUntil()
 	if l.GetEnd() != 0 {
 		s.End = at(l.GetEnd())

@@ -1,6 +1,7 @@
 package ledgerclient_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -25,6 +26,7 @@ type ledger struct {
 	ledgerv1.LedgerServiceClient
 	mu       sync.Mutex // guards all
 	lease    *chainv1.LeaseState
+	newer    []byte // lease of its lane
 	escrow   *chainv1.Escrow
 	head     *chainv1.Header
 	keys     *chainv1.KeySet
@@ -47,7 +49,7 @@ func (l *ledger) GetChain(
 func (l *ledger) GetLease(
 	context.Context, *ledgerv1.GetLeaseRequest, ...grpc.CallOption,
 ) (*ledgerv1.GetLeaseResponse, error) {
-	return &ledgerv1.GetLeaseResponse{Lease: l.lease}, l.failWith
+	return &ledgerv1.GetLeaseResponse{Lease: l.lease, SupersededBy: l.newer}, l.failWith
 }
 
 func (l *ledger) GetEscrow(
@@ -148,8 +150,13 @@ func TestReads(t *testing.T) {
 	}
 	s, err := c.Lease(t.Context(), "main", executor.LeaseID{})
 	if err != nil || s.From.UnixMilli() != 1000 || !s.End.IsZero() || !s.Settled || s.Paid != 4 ||
-		s.Leaf.Lease.Slot != 7 || s.Leaf.From != 1000 {
+		s.Leaf.Lease.Slot != 7 || s.Leaf.From != 1000 || s.SupersededBy != (executor.LeaseID{}) {
 		t.Errorf("lease %+v, %v", s, err)
+	}
+	l.newer = bytes.Repeat([]byte{8}, 32)
+	if s, err := c.Lease(t.Context(), "main", executor.LeaseID{}); err != nil ||
+		s.SupersededBy != executor.LeaseID(l.newer) {
+		t.Errorf("superseded by %x, %v", s.SupersededBy, err)
 	}
 	const day = 24 * 3_600_000
 	for _, tt := range []struct{ from, accrual, until, end, want uint64 }{

@@ -157,6 +157,10 @@ func (s *Server) GetLease(ctx context.Context, r *ledgerv1.GetLeaseRequest) (
 	if !ok {
 		return nil, notFound("lease", r.GetLease())
 	}
+	lane := state.LaneID{Escrow: found.Lease.Escrow, Slot: found.Lease.Slot}
+	if newest, ok := c.State().Lane(lane); ok && newest.Lease != lease {
+		out.SupersededBy = newest.Lease[:]
+	}
 	out.Lease, err = message(found.Append(nil), &chainv1.LeaseState{})
 	return out, err
 }

@@ -1233,7 +1233,11 @@ type GetLeaseResponse struct {
 	Lease  *v1.LeaseState         `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
 	Height uint64                 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`
 	// Set when asked for. With it, a lease that does not exist is answered by lease absent.
-	Proof         *v1.AccountProof `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	Proof *v1.AccountProof `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	// The newest lease of the same escrow and slot, 32 bytes, when that is another one: a lease is over
+	// at the latest when the next of its slot begins. Empty when it is the newest itself, when the
+	// newest is deleted, and in answers with a proof, which does not cover it.
+	SupersededBy  []byte `protobuf:"bytes,5,opt,name=superseded_by,json=supersededBy,proto3" json:"superseded_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1292,6 +1296,13 @@ func (x *GetLeaseResponse) GetHeight() uint64 {
 func (x *GetLeaseResponse) GetProof() *v1.AccountProof {
 	if x != nil {
 		return x.Proof
+	}
+	return nil
+}
+
+func (x *GetLeaseResponse) GetSupersededBy() []byte {
+	if x != nil {
+		return x.SupersededBy
 	}
 	return nil
 }
@@ -4116,12 +4127,13 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x0fGetLeaseRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\fR\x05lease\x12\x14\n" +
-	"\x05prove\x18\x03 \x01(\bR\x05prove\"\x9c\x01\n" +
+	"\x05prove\x18\x03 \x01(\bR\x05prove\"\xc1\x01\n" +
 	"\x10GetLeaseResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\x05lease\x18\x02 \x01(\v2\x18.ucn.chain.v1.LeaseStateR\x05lease\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x120\n" +
-	"\x05proof\x18\x04 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\"@\n" +
+	"\x05proof\x18\x04 \x01(\v2\x1a.ucn.chain.v1.AccountProofR\x05proof\x12#\n" +
+	"\rsuperseded_by\x18\x05 \x01(\fR\fsupersededBy\"@\n" +
 	"\x10GetLeasesRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x16\n" +
 	"\x06leases\x18\x02 \x03(\fR\x06leases\"b\n" +
