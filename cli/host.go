@@ -113,7 +113,7 @@ func (l *link) desk(ctx context.Context, name string) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := l.Operate()
+	client, err := l.Operate(target)
 	return &desk{client, target}, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
+	"github.com/united-containers/ucn/kit/token"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	marketv1 "github.com/united-containers/ucn/proto/ucn/market/v1"
 )
@@ -87,8 +88,13 @@ func operated[In, Out proto.Message](
 ) func(context.Context, In) (Out, error) {
 	return func(ctx context.Context, in In) (out Out, err error) {
 		c, _ := rpc.CallerFrom(ctx)
-		if err := rpc.RequireScope(ctx, "admin"); err != nil {
+		here := token.AdminScope(d.n.executor.Key.Public(), "")
+		if err := rpc.RequireScope(ctx, here); err != nil {
 			return out, err
+		}
+		if c.HasScope(token.ScopeAdmin) {
+			return out, fault.New(fault.PermissionDenied, "TOKEN_TOO_WIDE",
+				"no host is shown a token that opens others")
 		}
 		if sig.AccountID(c.Account) != d.n.Operator() {
 			return out, fault.New(fault.PermissionDenied, "NOT_OPERATOR", "not the operator")

@@ -21,9 +21,6 @@ var (
 	ErrNotMine = errors.New("the host is another operator's")
 )
 
-// scopeAdmin opens what is for an operator alone.
-const scopeAdmin = "admin"
-
 // Host judges the certificate that a scheduler names for an executor and returns where to ask it.
 // Errors wrap ErrHost.
 func (s *Session) Host(ctx context.Context, m *identityv1.Certificate) (bus.Target, error) {
@@ -45,22 +42,24 @@ func (s *Session) Host(ctx context.Context, m *identityv1.Certificate) (bus.Targ
 	return target, nil
 }
 
-// Operate returns a client for the wallet's own hosts. Its token opens an operator's doors, so no
-// host of another is shown one: calls to those fail with ErrNotMine.
-func (s *Session) Operate() (*bus.Client, error) {
+// Operate returns a client for one of the wallet's own hosts. Its token opens an operator's doors
+// at that host alone; no host of another operator is shown one: ErrNotMine.
+func (s *Session) Operate(host bus.Target) (*bus.Client, error) {
+	if host.Operator != s.Account {
+		return nil, ErrNotMine
+	}
 	key, err := s.Key()
 	if err != nil {
 		return nil, err
 	}
-	if s.admin == nil {
-		s.admin = &token.Source{
-			Signer: keys.SingleSigner(key), Chain: s.Chain, Scopes: []string{scopeAdmin}, Now: s.cfg.Now,
-		}
+	admin := &token.Source{
+		Signer: keys.SingleSigner(key), Chain: s.Chain, Now: s.cfg.Now,
+		Scopes: []string{token.AdminScope(host.Instance, "")},
 	}
 	return s.client(func(ctx context.Context, operator sig.AccountID) (string, error) {
 		if operator != s.Account {
 			return "", ErrNotMine
 		}
-		return s.admin.TokenFor(ctx, operator)
+		return admin.TokenFor(ctx, operator)
 	})
 }

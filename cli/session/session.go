@@ -87,7 +87,6 @@ type Session struct {
 
 	tokens *token.Source
 	hosts  *token.Source // for executors
-	admin  *token.Source // for the wallet's own executors; nil before its first use
 	conns  []*grpc.ClientConn
 	nats   *nats.Conn
 }

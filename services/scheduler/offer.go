@@ -163,6 +163,19 @@ func (b *Book) live(now time.Time) []Candidate {
 	return live
 }
 
+// Of returns the offers of an operator that stand.
+func (b *Book) Of(operator sig.AccountID, now time.Time) []*Offer {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var live []*Offer
+	for _, s := range b.of[operator] {
+		if s.offer.Expires.After(now) {
+			live = append(live, s.offer)
+		}
+	}
+	return live
+}
+
 // Get returns the host's offer, live or expired.
 func (b *Book) Get(executor sig.PublicKey) (*Offer, bool) {
 	b.mu.RLock()

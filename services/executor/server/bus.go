@@ -73,6 +73,7 @@ func RegisterOperator(s *bus.Server, o *Server) {
 	bus.Unary(s, "executor.v1/Drain", o.Drain)
 	bus.Unary(s, "executor.v1/Undrain", o.Undrain)
 	bus.Unary(s, "executor.v1/Evict", o.Evict)
+	bus.Unary(s, "executor.v1/GetPolicy", o.GetPolicy)
 	bus.Unary(s, "executor.v1/SetPolicy", o.SetPolicy)
 }
 

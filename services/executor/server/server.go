@@ -11,30 +11,23 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/united-containers/ucn/chain/sig"
-	"github.com/united-containers/ucn/kit/fault"
-	"github.com/united-containers/ucn/kit/rpc"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	"github.com/united-containers/ucn/services/executor"
 )
 
 const (
-	scopeAdmin  = "admin" // of the operator's token, for the gRPC service
 	defaultPage = 100
 	maxPage     = 1000
 	maxPageByte = 256 << 10 // of one page; the rest comes with the next token
-	maxListed   = 1000      // entries of one list of a policy
-	maxRunTime  = 10 * 366 * 24 * time.Hour
 )
-
-// ReasonNotOperator says that somebody else than the host's operator asks.
-const ReasonNotOperator fault.Reason = "NOT_OPERATOR"
 
 // Deps of a Server. All are needed.
 type Deps struct {
 	Agent    *executor.Agent
 	Encoder  *Encoder
 	Operator sig.AccountID
+	Instance sig.PublicKey // the executor's
 }
 
 // Server is the host operator's view of the executor over gRPC.
@@ -51,69 +44,31 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	executorv1.RegisterExecutorServiceServer(r, s)
 }
 
-// allow lets the operator's own tokens with scope "admin" through.
-func (s *Server) allow(ctx context.Context) error {
-	if err := rpc.RequireScope(ctx, scopeAdmin); err != nil {
-		return err
-	}
-	if c, _ := rpc.CallerFrom(ctx); sig.AccountID(c.Account) != s.deps.Operator {
-		return fault.New(fault.PermissionDenied, ReasonNotOperator,
-			"only the operator of this host may look into it")
-	}
-	return nil
-}
-
 // GetHost tells what the host can do and what it has free.
 func (s *Server) GetHost(
-	ctx context.Context, _ *executorv1.GetHostRequest,
+	ctx context.Context, m *executorv1.GetHostRequest,
 ) (*executorv1.GetHostResponse, error) {
-	if err := s.allow(ctx); err != nil {
+	if err := s.allow(ctx, actionRead, m); err != nil {
 		return nil, err
 	}
 	offer, state := s.deps.Agent.Offer(), s.deps.Agent.State()
-	m := &executorv1.GetHostResponse{
+	out := &executorv1.GetHostResponse{
 		Offer: s.deps.Encoder.offerPB(&offer), Abilities: abilities(s.deps.Agent.Abilities()),
 		Draining: state.Draining, EvictAt: millis(state.EvictAt), Reason: state.Reason,
 		Policy: policyPB(s.deps.Agent.Policy()),
 	}
 	if set := state.Set; set != nil {
-		m.SetPolicy, m.SetVersion = policyPB(set.Policy), set.Version
-		m.SetSince, m.SetReason = millis(set.Since), set.Reason
+		out.SetPolicy, out.SetVersion = policyPB(set.Policy), set.Version
+		out.SetSince, out.SetReason = millis(set.Since), set.Reason
 	}
-	return m, nil
-}
-
-// SetPolicy sets a policy besides the configuration's.
-func (s *Server) SetPolicy(
-	ctx context.Context, m *executorv1.SetPolicyRequest,
-) (*executorv1.SetPolicyResponse, error) {
-	if err := s.allow(ctx); err != nil {
-		return nil, err
-	}
-	policy, err := heardPolicy(m.GetPolicy())
-	if err != nil {
-		return nil, err
-	}
-	set, against, err := s.deps.Agent.SetPolicy(ctx, policy, m.GetBase(), m.GetReason())
-	if err != nil {
-		return nil, err
-	}
-	return &executorv1.SetPolicyResponse{Version: set.Version, Against: uint32(against)}, nil
-}
-
-func heardPolicy(m *executorv1.HostPolicy) (executor.Policy, error) {
-	longest, err := span("policy.max_run_time_ms", m.GetMaxRunTimeMs(), maxRunTime)
-	return executor.Policy{
-		AllowOwners: m.GetAllowOwners(), DenyOwners: m.GetDenyOwners(),
-		DenyImages: m.GetDenyImages(), MaxRunTime: longest,
-	}, err
+	return out, nil
 }
 
 // Drain takes no new work, and evicts what still runs at the deadline.
 func (s *Server) Drain(
 	ctx context.Context, m *executorv1.DrainRequest,
 ) (*executorv1.DrainResponse, error) {
-	if err := s.allow(ctx); err != nil {
+	if err := s.allow(ctx, actionDrain, m); err != nil {
 		return nil, err
 	}
 	after, err := span("evict_after_ms", m.GetEvictAfterMs(), executor.MaxDrain)
@@ -133,7 +88,7 @@ func (s *Server) Drain(
 func (s *Server) Evict(
 	ctx context.Context, m *executorv1.EvictRequest,
 ) (*executorv1.EvictResponse, error) {
-	if err := s.allow(ctx); err != nil {
+	if err := s.allow(ctx, actionEvict, m); err != nil {
 		return nil, err
 	}
 	id, err := named[executor.AttemptID]("attempt", m.GetAttempt())
@@ -161,24 +116,15 @@ func span(name string, ms uint64, most time.Duration) (time.Duration, error) {
 
 // Undrain takes new work again.
 func (s *Server) Undrain(
-	ctx context.Context, _ *executorv1.UndrainRequest,
+	ctx context.Context, m *executorv1.UndrainRequest,
 ) (*executorv1.UndrainResponse, error) {
-	if err := s.allow(ctx); err != nil {
+	if err := s.allow(ctx, actionUndrain, m); err != nil {
 		return nil, err
 	}
 	if err := s.deps.Agent.Undrain(ctx); err != nil {
 		return nil, err
 	}
 	return &executorv1.UndrainResponse{}, nil
-}
-
-func policyPB(p executor.Policy) *executorv1.HostPolicy {
-	cut := func(list []string) []string { return list[:min(len(list), maxListed)] }
-	return &executorv1.HostPolicy{
-		AllowOwners: cut(p.AllowOwners), DenyOwners: cut(p.DenyOwners), DenyImages: cut(p.DenyImages),
-		MaxRunTimeMs: uint64(p.MaxRunTime.Milliseconds()),
-		Entries:      uint32(len(p.AllowOwners) + len(p.DenyOwners) + len(p.DenyImages)),
-	}
 }
 
 func abilities(a executor.Abilities) []*executorv1.Ability {
@@ -210,7 +156,7 @@ func abilities(a executor.Abilities) []*executorv1.Ability {
 func (s *Server) ListAttempts(
 	ctx context.Context, m *executorv1.ListAttemptsRequest,
 ) (*executorv1.ListAttemptsResponse, error) {
-	if err := s.allow(ctx); err != nil {
+	if err := s.allow(ctx, actionRead, m); err != nil {
 		return nil, err
 	}
 	before, err := readPage(m.GetPageToken())

@@ -125,6 +125,7 @@ func (e *Executor) build(ctx context.Context, c Config, i *instance.Instance, p 
 	}
 	e.server = server.New(server.Deps{
 		Agent: e.agent, Encoder: encoder, Operator: i.Operator(),
+		Instance: i.Identity.Key.Public(),
 	})
 	e.bus, err = bus.NewServer(p.conn, i.Identity, i.Authenticator(), bus.Options{
 		Concurrent: 4*c.Agent.MaxAttempts + spareCalls, Log: i.Telemetry.Log, Clock: i.Now,

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,6 +199,61 @@ func TestListOffers(t *testing.T) {
 		_, err := anybody.ListOffers(t.Context(), &schedulerv1.ListOffersRequest{PageToken: text})
 		if !errors.Is(err, server.ReasonBadRequest) {
 			t.Errorf("page token %q: %v", text, err)
+		}
+	}
+}
+
+// TestListOffersOfOne: an operator finds its hosts, one host is found by its key, also after its
+// offer has ended.
+func TestListOffersOfOne(t *testing.T) {
+	m := newMarket(t)
+	own, other, gone := m.host(10), m.host(11), m.host(12)
+	m.post(own, m.offer(own, 500))
+	m.post(other, m.offer(other, 100))
+	lapsing := m.offer(gone, 300)
+	lapsing.Expires = uint64(time.Now().Add(time.Second).UnixMilli())
+	m.post(gone, lapsing)
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for listed := true; listed; <-ticker.C {
+		r, err := m.user(1).ListOffers(t.Context(),
+			&schedulerv1.ListOffersRequest{Operator: gone.Cert.Operator[:]})
+		if listed = len(r.GetOffers()) > 0; err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b, c := own.Cert, other.Cert, gone.Cert
+	nobody := make([]byte, 32)
+	for name, tt := range map[string]struct {
+		request *schedulerv1.ListOffersRequest
+		want    []uint64
+	}{
+		"of an operator": {&schedulerv1.ListOffersRequest{Operator: a.Operator[:]}, []uint64{500}},
+		"of nobody":      {&schedulerv1.ListOffersRequest{Operator: nobody}, nil},
+		"one host":       {&schedulerv1.ListOffersRequest{Executor: b.InstanceKey[:]}, []uint64{100}},
+		"one that lapsed": {&schedulerv1.ListOffersRequest{Executor: c.InstanceKey[:]},
+			[]uint64{300}},
+		"no host": {&schedulerv1.ListOffersRequest{Executor: nobody}, nil},
+		"its operator's": {&schedulerv1.ListOffersRequest{Executor: b.InstanceKey[:],
+			Operator: b.Operator[:]}, []uint64{100}},
+		"another's": {&schedulerv1.ListOffersRequest{Executor: b.InstanceKey[:],
+			Operator: a.Operator[:]}, nil},
+	} {
+		r, err := m.user(1).ListOffers(t.Context(), tt.request)
+		var got []uint64
+		for _, o := range r.GetOffers() {
+			got = append(got, o.GetOffer().GetPrices().GetCoreHour())
+		}
+		if err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, tt.want)
+		}
+	}
+	for _, bad := range []*schedulerv1.ListOffersRequest{
+		{Operator: nobody[1:]}, {Executor: append(nobody, 1)}, {Executor: []byte{1}},
+	} {
+		_, err := m.user(1).ListOffers(t.Context(), bad)
+		if !errors.Is(err, server.ReasonBadRequest) {
+			t.Errorf("%v: %v", bad, err)
 		}
 	}
 }

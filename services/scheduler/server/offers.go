@@ -3,16 +3,89 @@ package server
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/fault"
 	marketv1 "github.com/united-containers/ucn/proto/ucn/market/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	"github.com/united-containers/ucn/services/scheduler"
 )
+
+const (
+	defaultOffers = 100
+	maxOfferBytes = 2 << 20 // of one page of offers, the last one beyond
+)
+
+// ListOffers implements SchedulerServiceServer.
+func (s *Server) ListOffers(
+	_ context.Context, r *schedulerv1.ListOffersRequest,
+) (*schedulerv1.ListOffersResponse, error) {
+	size, err := pageSize(r.GetPageSize(), defaultOffers)
+	if err != nil {
+		return nil, err
+	}
+	start, err := parseOfferCursor(r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	offers, err := s.offersFor(r)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(offers, compareOffers)
+	at, _ := slices.BinarySearchFunc(offers, start, compareToCursor)
+	response, weight := &schedulerv1.ListOffersResponse{}, 0
+	for _, o := range offers[at:] {
+		if len(response.Offers) == size || weight > maxOfferBytes {
+			response.NextPageToken = cursorOf(o).String()
+			break
+		}
+		posted, err := postedPB(o)
+		if err != nil {
+			return nil, err
+		}
+		weight += len(o.Raw)
+		response.Offers = append(response.Offers, posted)
+	}
+	return response, nil
+}
+
+// offersFor returns the offers that the filters leave.
+func (s *Server) offersFor(r *schedulerv1.ListOffersRequest) ([]*scheduler.Offer, error) {
+	operator, executor := sig.AccountID{}, sig.PublicKey{}
+	for _, f := range []struct {
+		name string
+		raw  []byte
+		into []byte
+	}{{"operator", r.GetOperator(), operator[:]}, {"executor", r.GetExecutor(), executor[:]}} {
+		if n := copy(f.into, f.raw); len(f.raw) != 0 && (n != len(f.raw) || n != len(f.into)) {
+			return nil, fault.New(fault.InvalidArgument, ReasonBadRequest,
+				"%s has %d bytes, want %d", f.name, len(f.raw), len(f.into))
+		}
+	}
+	switch {
+	case len(r.GetExecutor()) > 0:
+		o, known := s.engine.Book().Get(executor)
+		if !known || len(r.GetOperator()) > 0 && o.Host.Operator != operator {
+			return nil, nil
+		}
+		return []*scheduler.Offer{o}, nil
+	case len(r.GetOperator()) > 0:
+		return s.engine.Book().Of(operator, s.now()), nil
+	}
+	live := s.engine.Book().Live(s.now())
+	offers := make([]*scheduler.Offer, len(live))
+	for i := range live {
+		offers[i] = live[i].Offer
+	}
+	return offers, nil
+}
 
 // offerCursor is the place of an offer in the listing: by price of a core hour, then by host.
 type offerCursor struct {
@@ -20,8 +93,8 @@ type offerCursor struct {
 	host  sig.PublicKey
 }
 
-func cursorOf(c scheduler.Candidate) offerCursor {
-	return offerCursor{price: c.Offer.Prices.CoreHour, host: c.Offer.Host.Executor}
+func cursorOf(o *scheduler.Offer) offerCursor {
+	return offerCursor{price: o.Prices.CoreHour, host: o.Host.Executor}
 }
 
 // String returns the page token that begins with this offer.
@@ -38,13 +111,13 @@ func parseOfferCursor(text string) (o offerCursor, err error) {
 	return offerCursor{binary.BigEndian.Uint64(raw), sig.PublicKey(raw[8:])}, nil
 }
 
-func compareOffers(a, b scheduler.Candidate) int {
+func compareOffers(a, b *scheduler.Offer) int {
 	x, y := cursorOf(a), cursorOf(b)
 	return cmp.Or(cmp.Compare(x.price, y.price), bytes.Compare(x.host[:], y.host[:]))
 }
 
-func compareToCursor(c scheduler.Candidate, start offerCursor) int {
-	x := cursorOf(c)
+func compareToCursor(o *scheduler.Offer, start offerCursor) int {
+	x := cursorOf(o)
 	return cmp.Or(cmp.Compare(x.price, start.price), bytes.Compare(x.host[:], start.host[:]))
 }
 

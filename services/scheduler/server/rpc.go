@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
@@ -25,14 +24,12 @@ const Scope = "job"
 
 // Bounds of requests.
 const (
-	maxToken      = 4 << 10
-	maxReason     = 200
-	defaultJobs   = 50
-	defaultOffers = 100
-	maxPage       = 1000
-	maxScanned    = 10_000    // jobs looked at for one page of those in some state
-	maxRevision   = 256 << 10 // canonical bytes; it must also fit a request on the bus
-	maxOfferBytes = 2 << 20   // of one page of offers, the last one beyond
+	maxToken    = 4 << 10
+	maxReason   = 200
+	defaultJobs = 50
+	maxPage     = 1000
+	maxScanned  = 10_000    // jobs looked at for one page of those in some state
+	maxRevision = 256 << 10 // canonical bytes; it must also fit a request on the bus
 )
 
 // Reasons that this service refuses with.
@@ -234,38 +231,6 @@ func (s *Server) WatchJob(
 			return ctx.Err()
 		}
 	}
-}
-
-// ListOffers implements SchedulerServiceServer.
-func (s *Server) ListOffers(
-	_ context.Context, r *schedulerv1.ListOffersRequest,
-) (*schedulerv1.ListOffersResponse, error) {
-	size, err := pageSize(r.GetPageSize(), defaultOffers)
-	if err != nil {
-		return nil, err
-	}
-	live := s.engine.Book().Live(s.now())
-	slices.SortFunc(live, compareOffers)
-	start, err := parseOfferCursor(r.GetPageToken())
-	if err != nil {
-		return nil, err
-	}
-	at, _ := slices.BinarySearchFunc(live, start, compareToCursor)
-	response := &schedulerv1.ListOffersResponse{}
-	bytes := 0
-	for _, c := range live[at:] {
-		if len(response.Offers) == size || bytes > maxOfferBytes {
-			response.NextPageToken = cursorOf(c).String()
-			break
-		}
-		posted, err := postedPB(c.Offer)
-		if err != nil {
-			return nil, err
-		}
-		bytes += len(c.Offer.Raw)
-		response.Offers = append(response.Offers, posted)
-	}
-	return response, nil
 }
 
 // owner returns the caller that proved itself for calls about jobs.

@@ -1278,6 +1278,131 @@ func (x *StatsResponse) GetWaiting() string {
 	return ""
 }
 
+type GetPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The host (32 bytes).
+	Executor      []byte `protobuf:"bytes,1,opt,name=executor,proto3" json:"executor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRequest) Reset() {
+	*x = GetPolicyRequest{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRequest) ProtoMessage() {}
+
+func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetPolicyRequest) GetExecutor() []byte {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
+}
+
+type GetPolicyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in GetHostResponse: what the host's configuration says.
+	Policy *HostPolicy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// What was set by command; a job must pass both.
+	SetPolicy *HostPolicy `protobuf:"bytes,2,opt,name=set_policy,json=setPolicy,proto3" json:"set_policy,omitempty"`
+	// 0 = nothing was ever set. A change is based on it.
+	SetVersion uint64 `protobuf:"varint,3,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
+	// ms since 1970.
+	SetSince      uint64 `protobuf:"varint,4,opt,name=set_since,json=setSince,proto3" json:"set_since,omitempty"`
+	SetReason     string `protobuf:"bytes,5,opt,name=set_reason,json=setReason,proto3" json:"set_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyResponse) Reset() {
+	*x = GetPolicyResponse{}
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyResponse) ProtoMessage() {}
+
+func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
+func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetPolicyResponse) GetPolicy() *HostPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *GetPolicyResponse) GetSetPolicy() *HostPolicy {
+	if x != nil {
+		return x.SetPolicy
+	}
+	return nil
+}
+
+func (x *GetPolicyResponse) GetSetVersion() uint64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
+}
+
+func (x *GetPolicyResponse) GetSetSince() uint64 {
+	if x != nil {
+		return x.SetSince
+	}
+	return 0
+}
+
+func (x *GetPolicyResponse) GetSetReason() string {
+	if x != nil {
+		return x.SetReason
+	}
+	return ""
+}
+
 type SetPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// All of the new policy; at most 1,000 entries in each list, entries is passed over.
@@ -1285,14 +1410,16 @@ type SetPolicyRequest struct {
 	// GetHostResponse.set_version that it is based on; 0 = none was set yet.
 	Base uint64 `protobuf:"varint,2,opt,name=base,proto3" json:"base,omitempty"`
 	// For the operator's own record, at most 200 bytes.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The host (32 bytes).
+	Executor      []byte `protobuf:"bytes,4,opt,name=executor,proto3" json:"executor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetPolicyRequest) Reset() {
 	*x = SetPolicyRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1431,7 @@ func (x *SetPolicyRequest) String() string {
 func (*SetPolicyRequest) ProtoMessage() {}
 
 func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1444,7 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{16}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetPolicyRequest) GetPolicy() *HostPolicy {
@@ -1341,6 +1468,13 @@ func (x *SetPolicyRequest) GetReason() string {
 	return ""
 }
 
+func (x *SetPolicyRequest) GetExecutor() []byte {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
+}
+
 type SetPolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version that is in force now: one above the base.
@@ -1353,7 +1487,7 @@ type SetPolicyResponse struct {
 
 func (x *SetPolicyResponse) Reset() {
 	*x = SetPolicyResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1499,7 @@ func (x *SetPolicyResponse) String() string {
 func (*SetPolicyResponse) ProtoMessage() {}
 
 func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1512,7 @@ func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{17}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetPolicyResponse) GetVersion() uint64 {
@@ -1416,7 +1550,7 @@ type PolicyChanged struct {
 
 func (x *PolicyChanged) Reset() {
 	*x = PolicyChanged{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1562,7 @@ func (x *PolicyChanged) String() string {
 func (*PolicyChanged) ProtoMessage() {}
 
 func (x *PolicyChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[18]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1575,7 @@ func (x *PolicyChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyChanged.ProtoReflect.Descriptor instead.
 func (*PolicyChanged) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{18}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PolicyChanged) GetVersion() uint64 {
@@ -1484,14 +1618,16 @@ type DrainRequest struct {
 	// Time until what still runs is evicted, at most 366 days; 0 = nothing is ever evicted.
 	EvictAfterMs uint64 `protobuf:"varint,1,opt,name=evict_after_ms,json=evictAfterMs,proto3" json:"evict_after_ms,omitempty"`
 	// For the owners, at most 200 bytes.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The host (32 bytes).
+	Executor      []byte `protobuf:"bytes,3,opt,name=executor,proto3" json:"executor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1639,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[19]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1652,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{19}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DrainRequest) GetEvictAfterMs() uint64 {
@@ -1533,6 +1669,13 @@ func (x *DrainRequest) GetReason() string {
 	return ""
 }
 
+func (x *DrainRequest) GetExecutor() []byte {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
+}
+
 type DrainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Attempts that are here still.
@@ -1545,7 +1688,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1700,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[20]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1713,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{20}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DrainResponse) GetAttempts() uint32 {
@@ -1588,14 +1731,16 @@ func (x *DrainResponse) GetEvictAt() uint64 {
 }
 
 type UndrainRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The host (32 bytes).
+	Executor      []byte `protobuf:"bytes,1,opt,name=executor,proto3" json:"executor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1752,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[21]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1765,14 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{21}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UndrainRequest) GetExecutor() []byte {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
 }
 
 type UndrainResponse struct {
@@ -1631,7 +1783,7 @@ type UndrainResponse struct {
 
 func (x *UndrainResponse) Reset() {
 	*x = UndrainResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1795,7 @@ func (x *UndrainResponse) String() string {
 func (*UndrainResponse) ProtoMessage() {}
 
 func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[22]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1808,7 @@ func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
 func (*UndrainResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{22}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{24}
 }
 
 type EvictRequest struct {
@@ -1666,14 +1818,16 @@ type EvictRequest struct {
 	// is no notice: nothing can be placed elsewhere meanwhile.
 	NoticeMs uint64 `protobuf:"varint,2,opt,name=notice_ms,json=noticeMs,proto3" json:"notice_ms,omitempty"`
 	// For the owner, at most 200 bytes.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The host (32 bytes).
+	Executor      []byte `protobuf:"bytes,4,opt,name=executor,proto3" json:"executor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EvictRequest) Reset() {
 	*x = EvictRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1839,7 @@ func (x *EvictRequest) String() string {
 func (*EvictRequest) ProtoMessage() {}
 
 func (x *EvictRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[23]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1852,7 @@ func (x *EvictRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictRequest.ProtoReflect.Descriptor instead.
 func (*EvictRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{23}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EvictRequest) GetAttempt() []byte {
@@ -1722,6 +1876,13 @@ func (x *EvictRequest) GetReason() string {
 	return ""
 }
 
+func (x *EvictRequest) GetExecutor() []byte {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
+}
+
 type EvictResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ms since 1970 at which the program is asked to end.
@@ -1732,7 +1893,7 @@ type EvictResponse struct {
 
 func (x *EvictResponse) Reset() {
 	*x = EvictResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1905,7 @@ func (x *EvictResponse) String() string {
 func (*EvictResponse) ProtoMessage() {}
 
 func (x *EvictResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[24]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1918,7 @@ func (x *EvictResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictResponse.ProtoReflect.Descriptor instead.
 func (*EvictResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{24}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EvictResponse) GetEvictAt() uint64 {
@@ -1768,14 +1929,16 @@ func (x *EvictResponse) GetEvictAt() uint64 {
 }
 
 type GetHostRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The host (32 bytes).
+	Executor      []byte `protobuf:"bytes,1,opt,name=executor,proto3" json:"executor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetHostRequest) Reset() {
 	*x = GetHostRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1950,7 @@ func (x *GetHostRequest) String() string {
 func (*GetHostRequest) ProtoMessage() {}
 
 func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[25]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1963,14 @@ func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostRequest.ProtoReflect.Descriptor instead.
 func (*GetHostRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{25}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GetHostRequest) GetExecutor() []byte {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
 }
 
 type GetHostResponse struct {
@@ -1826,7 +1996,7 @@ type GetHostResponse struct {
 
 func (x *GetHostResponse) Reset() {
 	*x = GetHostResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2008,7 @@ func (x *GetHostResponse) String() string {
 func (*GetHostResponse) ProtoMessage() {}
 
 func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[26]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2021,7 @@ func (x *GetHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostResponse.ProtoReflect.Descriptor instead.
 func (*GetHostResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{26}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetHostResponse) GetOffer() *v11.Offer {
@@ -1942,7 +2112,7 @@ type HostPolicy struct {
 
 func (x *HostPolicy) Reset() {
 	*x = HostPolicy{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2124,7 @@ func (x *HostPolicy) String() string {
 func (*HostPolicy) ProtoMessage() {}
 
 func (x *HostPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[27]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2137,7 @@ func (x *HostPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPolicy.ProtoReflect.Descriptor instead.
 func (*HostPolicy) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{27}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HostPolicy) GetAllowOwners() []string {
@@ -2018,7 +2188,7 @@ type Ability struct {
 
 func (x *Ability) Reset() {
 	*x = Ability{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[28]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2200,7 @@ func (x *Ability) String() string {
 func (*Ability) ProtoMessage() {}
 
 func (x *Ability) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[28]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2213,7 @@ func (x *Ability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ability.ProtoReflect.Descriptor instead.
 func (*Ability) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{28}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Ability) GetName() string {
@@ -2070,15 +2240,17 @@ func (x *Ability) GetDetail() string {
 type ListAttemptsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 1,000; 0 = 100.
-	PageSize      uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageSize  uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The host (32 bytes).
+	Executor      []byte `protobuf:"bytes,3,opt,name=executor,proto3" json:"executor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAttemptsRequest) Reset() {
 	*x = ListAttemptsRequest{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[29]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2262,7 @@ func (x *ListAttemptsRequest) String() string {
 func (*ListAttemptsRequest) ProtoMessage() {}
 
 func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[29]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2275,7 @@ func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{29}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListAttemptsRequest) GetPageSize() uint32 {
@@ -2120,6 +2292,13 @@ func (x *ListAttemptsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListAttemptsRequest) GetExecutor() []byte {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
+}
+
 type ListAttemptsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Outputs are left out: they are their owners' affair.
@@ -2131,7 +2310,7 @@ type ListAttemptsResponse struct {
 
 func (x *ListAttemptsResponse) Reset() {
 	*x = ListAttemptsResponse{}
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[30]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2322,7 @@ func (x *ListAttemptsResponse) String() string {
 func (*ListAttemptsResponse) ProtoMessage() {}
 
 func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_executor_v1_executor_proto_msgTypes[30]
+	mi := &file_ucn_executor_v1_executor_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2335,7 @@ func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{30}
+	return file_ucn_executor_v1_executor_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListAttemptsResponse) GetAttempts() []*v1.AttemptStatus {
@@ -2267,11 +2446,23 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\breserved\x18\x10 \x01(\v2\x15.ucn.job.v1.ResourcesR\breserved\x12\x18\n" +
 	"\astarted\x18\x11 \x01(\x04R\astarted\x12\x19\n" +
 	"\bevict_at\x18\x12 \x01(\x04R\aevictAt\x12\x18\n" +
-	"\awaiting\x18\x13 \x01(\tR\awaiting\"s\n" +
+	"\awaiting\x18\x13 \x01(\tR\awaiting\".\n" +
+	"\x10GetPolicyRequest\x12\x1a\n" +
+	"\bexecutor\x18\x01 \x01(\fR\bexecutor\"\xe1\x01\n" +
+	"\x11GetPolicyResponse\x123\n" +
+	"\x06policy\x18\x01 \x01(\v2\x1b.ucn.executor.v1.HostPolicyR\x06policy\x12:\n" +
+	"\n" +
+	"set_policy\x18\x02 \x01(\v2\x1b.ucn.executor.v1.HostPolicyR\tsetPolicy\x12\x1f\n" +
+	"\vset_version\x18\x03 \x01(\x04R\n" +
+	"setVersion\x12\x1b\n" +
+	"\tset_since\x18\x04 \x01(\x04R\bsetSince\x12\x1d\n" +
+	"\n" +
+	"set_reason\x18\x05 \x01(\tR\tsetReason\"\x8f\x01\n" +
 	"\x10SetPolicyRequest\x123\n" +
 	"\x06policy\x18\x01 \x01(\v2\x1b.ucn.executor.v1.HostPolicyR\x06policy\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\x04R\x04base\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"G\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bexecutor\x18\x04 \x01(\fR\bexecutor\"G\n" +
 	"\x11SetPolicyResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x18\n" +
 	"\aagainst\x18\x02 \x01(\rR\aagainst\"\x92\x01\n" +
@@ -2280,22 +2471,26 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x18\n" +
 	"\aentries\x18\x03 \x01(\rR\aentries\x12%\n" +
 	"\x0fmax_run_time_ms\x18\x04 \x01(\x04R\fmaxRunTimeMs\x12\x12\n" +
-	"\x04time\x18\x05 \x01(\x04R\x04time\"L\n" +
+	"\x04time\x18\x05 \x01(\x04R\x04time\"h\n" +
 	"\fDrainRequest\x12$\n" +
 	"\x0eevict_after_ms\x18\x01 \x01(\x04R\fevictAfterMs\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"F\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bexecutor\x18\x03 \x01(\fR\bexecutor\"F\n" +
 	"\rDrainResponse\x12\x1a\n" +
 	"\battempts\x18\x01 \x01(\rR\battempts\x12\x19\n" +
-	"\bevict_at\x18\x02 \x01(\x04R\aevictAt\"\x10\n" +
-	"\x0eUndrainRequest\"\x11\n" +
-	"\x0fUndrainResponse\"]\n" +
+	"\bevict_at\x18\x02 \x01(\x04R\aevictAt\",\n" +
+	"\x0eUndrainRequest\x12\x1a\n" +
+	"\bexecutor\x18\x01 \x01(\fR\bexecutor\"\x11\n" +
+	"\x0fUndrainResponse\"y\n" +
 	"\fEvictRequest\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\fR\aattempt\x12\x1b\n" +
 	"\tnotice_ms\x18\x02 \x01(\x04R\bnoticeMs\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"*\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bexecutor\x18\x04 \x01(\fR\bexecutor\"*\n" +
 	"\rEvictResponse\x12\x19\n" +
-	"\bevict_at\x18\x01 \x01(\x04R\aevictAt\"\x10\n" +
-	"\x0eGetHostRequest\"\x92\x03\n" +
+	"\bevict_at\x18\x01 \x01(\x04R\aevictAt\",\n" +
+	"\x0eGetHostRequest\x12\x1a\n" +
+	"\bexecutor\x18\x01 \x01(\fR\bexecutor\"\x92\x03\n" +
 	"\x0fGetHostResponse\x12*\n" +
 	"\x05offer\x18\x01 \x01(\v2\x14.ucn.market.v1.OfferR\x05offer\x126\n" +
 	"\tabilities\x18\x02 \x03(\v2\x18.ucn.executor.v1.AbilityR\tabilities\x12\x1a\n" +
@@ -2323,24 +2518,26 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\aAbility\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apresent\x18\x02 \x01(\bR\apresent\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"Q\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"m\n" +
 	"\x13ListAttemptsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"u\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x1a\n" +
+	"\bexecutor\x18\x03 \x01(\fR\bexecutor\"u\n" +
 	"\x14ListAttemptsResponse\x125\n" +
 	"\battempts\x18\x01 \x03(\v2\x19.ucn.job.v1.AttemptStatusR\battempts\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*F\n" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\xee\x03\n" +
+	"\rSTREAM_STDERR\x10\x022\xc2\x04\n" +
 	"\x0fExecutorService\x12L\n" +
 	"\aGetHost\x12\x1f.ucn.executor.v1.GetHostRequest\x1a .ucn.executor.v1.GetHostResponse\x12[\n" +
 	"\fListAttempts\x12$.ucn.executor.v1.ListAttemptsRequest\x1a%.ucn.executor.v1.ListAttemptsResponse\x12F\n" +
 	"\x05Drain\x12\x1d.ucn.executor.v1.DrainRequest\x1a\x1e.ucn.executor.v1.DrainResponse\x12L\n" +
 	"\aUndrain\x12\x1f.ucn.executor.v1.UndrainRequest\x1a .ucn.executor.v1.UndrainResponse\x12F\n" +
 	"\x05Evict\x12\x1d.ucn.executor.v1.EvictRequest\x1a\x1e.ucn.executor.v1.EvictResponse\x12R\n" +
+	"\tGetPolicy\x12!.ucn.executor.v1.GetPolicyRequest\x1a\".ucn.executor.v1.GetPolicyResponse\x12R\n" +
 	"\tSetPolicy\x12!.ucn.executor.v1.SetPolicyRequest\x1a\".ucn.executor.v1.SetPolicyResponseBCZAgithub.com/united-containers/ucn/proto/ucn/executor/v1;executorv1b\x06proto3"
 
 var (
@@ -2356,7 +2553,7 @@ func file_ucn_executor_v1_executor_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_executor_v1_executor_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ucn_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_ucn_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_ucn_executor_v1_executor_proto_goTypes = []any{
 	(Stream)(0),                  // 0: ucn.executor.v1.Stream
 	(*AskRequest)(nil),           // 1: ucn.executor.v1.AskRequest
@@ -2375,74 +2572,80 @@ var file_ucn_executor_v1_executor_proto_goTypes = []any{
 	(*StopResponse)(nil),         // 14: ucn.executor.v1.StopResponse
 	(*StatsRequest)(nil),         // 15: ucn.executor.v1.StatsRequest
 	(*StatsResponse)(nil),        // 16: ucn.executor.v1.StatsResponse
-	(*SetPolicyRequest)(nil),     // 17: ucn.executor.v1.SetPolicyRequest
-	(*SetPolicyResponse)(nil),    // 18: ucn.executor.v1.SetPolicyResponse
-	(*PolicyChanged)(nil),        // 19: ucn.executor.v1.PolicyChanged
-	(*DrainRequest)(nil),         // 20: ucn.executor.v1.DrainRequest
-	(*DrainResponse)(nil),        // 21: ucn.executor.v1.DrainResponse
-	(*UndrainRequest)(nil),       // 22: ucn.executor.v1.UndrainRequest
-	(*UndrainResponse)(nil),      // 23: ucn.executor.v1.UndrainResponse
-	(*EvictRequest)(nil),         // 24: ucn.executor.v1.EvictRequest
-	(*EvictResponse)(nil),        // 25: ucn.executor.v1.EvictResponse
-	(*GetHostRequest)(nil),       // 26: ucn.executor.v1.GetHostRequest
-	(*GetHostResponse)(nil),      // 27: ucn.executor.v1.GetHostResponse
-	(*HostPolicy)(nil),           // 28: ucn.executor.v1.HostPolicy
-	(*Ability)(nil),              // 29: ucn.executor.v1.Ability
-	(*ListAttemptsRequest)(nil),  // 30: ucn.executor.v1.ListAttemptsRequest
-	(*ListAttemptsResponse)(nil), // 31: ucn.executor.v1.ListAttemptsResponse
-	(*v1.SignedRevision)(nil),    // 32: ucn.job.v1.SignedRevision
-	(*v11.LeaseTerms)(nil),       // 33: ucn.market.v1.LeaseTerms
-	(*v11.SignedLease)(nil),      // 34: ucn.market.v1.SignedLease
-	(*v1.AttemptStatus)(nil),     // 35: ucn.job.v1.AttemptStatus
-	(*v1.SignedNote)(nil),        // 36: ucn.job.v1.SignedNote
-	(*v12.Note)(nil),             // 37: ucn.chain.v1.Note
-	(*v12.Countersignature)(nil), // 38: ucn.chain.v1.Countersignature
-	(v1.State)(0),                // 39: ucn.job.v1.State
-	(*v1.Usage)(nil),             // 40: ucn.job.v1.Usage
-	(*v1.Resources)(nil),         // 41: ucn.job.v1.Resources
-	(*v11.Offer)(nil),            // 42: ucn.market.v1.Offer
+	(*GetPolicyRequest)(nil),     // 17: ucn.executor.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),    // 18: ucn.executor.v1.GetPolicyResponse
+	(*SetPolicyRequest)(nil),     // 19: ucn.executor.v1.SetPolicyRequest
+	(*SetPolicyResponse)(nil),    // 20: ucn.executor.v1.SetPolicyResponse
+	(*PolicyChanged)(nil),        // 21: ucn.executor.v1.PolicyChanged
+	(*DrainRequest)(nil),         // 22: ucn.executor.v1.DrainRequest
+	(*DrainResponse)(nil),        // 23: ucn.executor.v1.DrainResponse
+	(*UndrainRequest)(nil),       // 24: ucn.executor.v1.UndrainRequest
+	(*UndrainResponse)(nil),      // 25: ucn.executor.v1.UndrainResponse
+	(*EvictRequest)(nil),         // 26: ucn.executor.v1.EvictRequest
+	(*EvictResponse)(nil),        // 27: ucn.executor.v1.EvictResponse
+	(*GetHostRequest)(nil),       // 28: ucn.executor.v1.GetHostRequest
+	(*GetHostResponse)(nil),      // 29: ucn.executor.v1.GetHostResponse
+	(*HostPolicy)(nil),           // 30: ucn.executor.v1.HostPolicy
+	(*Ability)(nil),              // 31: ucn.executor.v1.Ability
+	(*ListAttemptsRequest)(nil),  // 32: ucn.executor.v1.ListAttemptsRequest
+	(*ListAttemptsResponse)(nil), // 33: ucn.executor.v1.ListAttemptsResponse
+	(*v1.SignedRevision)(nil),    // 34: ucn.job.v1.SignedRevision
+	(*v11.LeaseTerms)(nil),       // 35: ucn.market.v1.LeaseTerms
+	(*v11.SignedLease)(nil),      // 36: ucn.market.v1.SignedLease
+	(*v1.AttemptStatus)(nil),     // 37: ucn.job.v1.AttemptStatus
+	(*v1.SignedNote)(nil),        // 38: ucn.job.v1.SignedNote
+	(*v12.Note)(nil),             // 39: ucn.chain.v1.Note
+	(*v12.Countersignature)(nil), // 40: ucn.chain.v1.Countersignature
+	(v1.State)(0),                // 41: ucn.job.v1.State
+	(*v1.Usage)(nil),             // 42: ucn.job.v1.Usage
+	(*v1.Resources)(nil),         // 43: ucn.job.v1.Resources
+	(*v11.Offer)(nil),            // 44: ucn.market.v1.Offer
 }
 var file_ucn_executor_v1_executor_proto_depIdxs = []int32{
-	32, // 0: ucn.executor.v1.AskRequest.revision:type_name -> ucn.job.v1.SignedRevision
-	33, // 1: ucn.executor.v1.AskRequest.terms:type_name -> ucn.market.v1.LeaseTerms
-	34, // 2: ucn.executor.v1.AskResponse.lease:type_name -> ucn.market.v1.SignedLease
+	34, // 0: ucn.executor.v1.AskRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	35, // 1: ucn.executor.v1.AskRequest.terms:type_name -> ucn.market.v1.LeaseTerms
+	36, // 2: ucn.executor.v1.AskResponse.lease:type_name -> ucn.market.v1.SignedLease
 	3,  // 3: ucn.executor.v1.AskResponse.declined:type_name -> ucn.executor.v1.Decline
-	32, // 4: ucn.executor.v1.TaskRequest.revision:type_name -> ucn.job.v1.SignedRevision
+	34, // 4: ucn.executor.v1.TaskRequest.revision:type_name -> ucn.job.v1.SignedRevision
 	6,  // 5: ucn.executor.v1.TaskRequest.secrets:type_name -> ucn.executor.v1.Secret
 	5,  // 6: ucn.executor.v1.TaskRequest.registry_credentials:type_name -> ucn.executor.v1.RegistryCredential
-	35, // 7: ucn.executor.v1.TaskUpdate.status:type_name -> ucn.job.v1.AttemptStatus
+	37, // 7: ucn.executor.v1.TaskUpdate.status:type_name -> ucn.job.v1.AttemptStatus
 	8,  // 8: ucn.executor.v1.TaskUpdate.log:type_name -> ucn.executor.v1.LogChunk
-	36, // 9: ucn.executor.v1.TaskUpdate.note:type_name -> ucn.job.v1.SignedNote
+	38, // 9: ucn.executor.v1.TaskUpdate.note:type_name -> ucn.job.v1.SignedNote
 	9,  // 10: ucn.executor.v1.LogChunk.lines:type_name -> ucn.executor.v1.LogLine
 	0,  // 11: ucn.executor.v1.LogLine.stream:type_name -> ucn.executor.v1.Stream
-	37, // 12: ucn.executor.v1.AcknowledgeRequest.note:type_name -> ucn.chain.v1.Note
-	38, // 13: ucn.executor.v1.AcknowledgeRequest.countersignature:type_name -> ucn.chain.v1.Countersignature
-	39, // 14: ucn.executor.v1.StatsResponse.state:type_name -> ucn.job.v1.State
-	40, // 15: ucn.executor.v1.StatsResponse.usage:type_name -> ucn.job.v1.Usage
-	41, // 16: ucn.executor.v1.StatsResponse.reserved:type_name -> ucn.job.v1.Resources
-	28, // 17: ucn.executor.v1.SetPolicyRequest.policy:type_name -> ucn.executor.v1.HostPolicy
-	42, // 18: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
-	29, // 19: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
-	28, // 20: ucn.executor.v1.GetHostResponse.policy:type_name -> ucn.executor.v1.HostPolicy
-	28, // 21: ucn.executor.v1.GetHostResponse.set_policy:type_name -> ucn.executor.v1.HostPolicy
-	35, // 22: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
-	26, // 23: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
-	30, // 24: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
-	20, // 25: ucn.executor.v1.ExecutorService.Drain:input_type -> ucn.executor.v1.DrainRequest
-	22, // 26: ucn.executor.v1.ExecutorService.Undrain:input_type -> ucn.executor.v1.UndrainRequest
-	24, // 27: ucn.executor.v1.ExecutorService.Evict:input_type -> ucn.executor.v1.EvictRequest
-	17, // 28: ucn.executor.v1.ExecutorService.SetPolicy:input_type -> ucn.executor.v1.SetPolicyRequest
-	27, // 29: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
-	31, // 30: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
-	21, // 31: ucn.executor.v1.ExecutorService.Drain:output_type -> ucn.executor.v1.DrainResponse
-	23, // 32: ucn.executor.v1.ExecutorService.Undrain:output_type -> ucn.executor.v1.UndrainResponse
-	25, // 33: ucn.executor.v1.ExecutorService.Evict:output_type -> ucn.executor.v1.EvictResponse
-	18, // 34: ucn.executor.v1.ExecutorService.SetPolicy:output_type -> ucn.executor.v1.SetPolicyResponse
-	29, // [29:35] is the sub-list for method output_type
-	23, // [23:29] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	39, // 12: ucn.executor.v1.AcknowledgeRequest.note:type_name -> ucn.chain.v1.Note
+	40, // 13: ucn.executor.v1.AcknowledgeRequest.countersignature:type_name -> ucn.chain.v1.Countersignature
+	41, // 14: ucn.executor.v1.StatsResponse.state:type_name -> ucn.job.v1.State
+	42, // 15: ucn.executor.v1.StatsResponse.usage:type_name -> ucn.job.v1.Usage
+	43, // 16: ucn.executor.v1.StatsResponse.reserved:type_name -> ucn.job.v1.Resources
+	30, // 17: ucn.executor.v1.GetPolicyResponse.policy:type_name -> ucn.executor.v1.HostPolicy
+	30, // 18: ucn.executor.v1.GetPolicyResponse.set_policy:type_name -> ucn.executor.v1.HostPolicy
+	30, // 19: ucn.executor.v1.SetPolicyRequest.policy:type_name -> ucn.executor.v1.HostPolicy
+	44, // 20: ucn.executor.v1.GetHostResponse.offer:type_name -> ucn.market.v1.Offer
+	31, // 21: ucn.executor.v1.GetHostResponse.abilities:type_name -> ucn.executor.v1.Ability
+	30, // 22: ucn.executor.v1.GetHostResponse.policy:type_name -> ucn.executor.v1.HostPolicy
+	30, // 23: ucn.executor.v1.GetHostResponse.set_policy:type_name -> ucn.executor.v1.HostPolicy
+	37, // 24: ucn.executor.v1.ListAttemptsResponse.attempts:type_name -> ucn.job.v1.AttemptStatus
+	28, // 25: ucn.executor.v1.ExecutorService.GetHost:input_type -> ucn.executor.v1.GetHostRequest
+	32, // 26: ucn.executor.v1.ExecutorService.ListAttempts:input_type -> ucn.executor.v1.ListAttemptsRequest
+	22, // 27: ucn.executor.v1.ExecutorService.Drain:input_type -> ucn.executor.v1.DrainRequest
+	24, // 28: ucn.executor.v1.ExecutorService.Undrain:input_type -> ucn.executor.v1.UndrainRequest
+	26, // 29: ucn.executor.v1.ExecutorService.Evict:input_type -> ucn.executor.v1.EvictRequest
+	17, // 30: ucn.executor.v1.ExecutorService.GetPolicy:input_type -> ucn.executor.v1.GetPolicyRequest
+	19, // 31: ucn.executor.v1.ExecutorService.SetPolicy:input_type -> ucn.executor.v1.SetPolicyRequest
+	29, // 32: ucn.executor.v1.ExecutorService.GetHost:output_type -> ucn.executor.v1.GetHostResponse
+	33, // 33: ucn.executor.v1.ExecutorService.ListAttempts:output_type -> ucn.executor.v1.ListAttemptsResponse
+	23, // 34: ucn.executor.v1.ExecutorService.Drain:output_type -> ucn.executor.v1.DrainResponse
+	25, // 35: ucn.executor.v1.ExecutorService.Undrain:output_type -> ucn.executor.v1.UndrainResponse
+	27, // 36: ucn.executor.v1.ExecutorService.Evict:output_type -> ucn.executor.v1.EvictResponse
+	18, // 37: ucn.executor.v1.ExecutorService.GetPolicy:output_type -> ucn.executor.v1.GetPolicyResponse
+	20, // 38: ucn.executor.v1.ExecutorService.SetPolicy:output_type -> ucn.executor.v1.SetPolicyResponse
+	32, // [32:39] is the sub-list for method output_type
+	25, // [25:32] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_ucn_executor_v1_executor_proto_init() }
@@ -2461,7 +2664,7 @@ func file_ucn_executor_v1_executor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_executor_v1_executor_proto_rawDesc), len(file_ucn_executor_v1_executor_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	ExecutorService_Drain_FullMethodName        = "/ucn.executor.v1.ExecutorService/Drain"
 	ExecutorService_Undrain_FullMethodName      = "/ucn.executor.v1.ExecutorService/Undrain"
 	ExecutorService_Evict_FullMethodName        = "/ucn.executor.v1.ExecutorService/Evict"
+	ExecutorService_GetPolicy_FullMethodName    = "/ucn.executor.v1.ExecutorService/GetPolicy"
 	ExecutorService_SetPolicy_FullMethodName    = "/ucn.executor.v1.ExecutorService/SetPolicy"
 )
 
@@ -32,7 +33,16 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // ExecutorService is the host operator's view of one executor. Hosts need no open port: the same
-// calls are on the bus under "executor.v1/GetHost" and so on, with a token of scope "admin".
+// calls are on the bus under "executor.v1/GetHost" and so on, and by a gateway under /v1/hosts.
+//
+// Each needs a token of the host's operator. "admin" allows all at all hosts; of one host
+// "admin:<its key in hex>" allows all, and "admin:<key>:<action>" one action: read (GetHost,
+// ListAttempts, GetPolicy), drain, undrain, evict or policy (SetPolicy). All but read can be bound
+// to one request: ":" and the base64url of the SHA-256 of the request's canonical bytes, executor
+// set; REQUEST_NOT_SIGNED says that the request is another. Gateways pass on nothing wider.
+//
+// The executor field of a request may be left out where the host itself is called. WRONG_HOST: it
+// names another.
 type ExecutorServiceClient interface {
 	// GetHost tells what the host can and cannot do and what it has free.
 	GetHost(ctx context.Context, in *GetHostRequest, opts ...grpc.CallOption) (*GetHostResponse, error)
@@ -46,6 +56,8 @@ type ExecutorServiceClient interface {
 	// Evict ends one attempt: with notice it is paid up to its end, without up to its last note.
 	// Repeating it can bring the end nearer, not put it off.
 	Evict(ctx context.Context, in *EvictRequest, opts ...grpc.CallOption) (*EvictResponse, error)
+	// GetPolicy tells whom and what the host does not want.
+	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
 	// SetPolicy sets whom and what the host does not want besides what its configuration says: a job
 	// must pass both. It survives a restart and counts for new questions; what is here goes on.
 	// Repeating a change that was made is success. POLICY_CHANGED: another version is in force than
@@ -111,6 +123,16 @@ func (c *executorServiceClient) Evict(ctx context.Context, in *EvictRequest, opt
 	return out, nil
 }
 
+func (c *executorServiceClient) GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPolicyResponse)
+	err := c.cc.Invoke(ctx, ExecutorService_GetPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *executorServiceClient) SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetPolicyResponse)
@@ -126,7 +148,16 @@ func (c *executorServiceClient) SetPolicy(ctx context.Context, in *SetPolicyRequ
 // for forward compatibility.
 //
 // ExecutorService is the host operator's view of one executor. Hosts need no open port: the same
-// calls are on the bus under "executor.v1/GetHost" and so on, with a token of scope "admin".
+// calls are on the bus under "executor.v1/GetHost" and so on, and by a gateway under /v1/hosts.
+//
+// Each needs a token of the host's operator. "admin" allows all at all hosts; of one host
+// "admin:<its key in hex>" allows all, and "admin:<key>:<action>" one action: read (GetHost,
+// ListAttempts, GetPolicy), drain, undrain, evict or policy (SetPolicy). All but read can be bound
+// to one request: ":" and the base64url of the SHA-256 of the request's canonical bytes, executor
+// set; REQUEST_NOT_SIGNED says that the request is another. Gateways pass on nothing wider.
+//
+// The executor field of a request may be left out where the host itself is called. WRONG_HOST: it
+// names another.
 type ExecutorServiceServer interface {
 	// GetHost tells what the host can and cannot do and what it has free.
 	GetHost(context.Context, *GetHostRequest) (*GetHostResponse, error)
@@ -140,6 +171,8 @@ type ExecutorServiceServer interface {
 	// Evict ends one attempt: with notice it is paid up to its end, without up to its last note.
 	// Repeating it can bring the end nearer, not put it off.
 	Evict(context.Context, *EvictRequest) (*EvictResponse, error)
+	// GetPolicy tells whom and what the host does not want.
+	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
 	// SetPolicy sets whom and what the host does not want besides what its configuration says: a job
 	// must pass both. It survives a restart and counts for new questions; what is here goes on.
 	// Repeating a change that was made is success. POLICY_CHANGED: another version is in force than
@@ -169,6 +202,9 @@ func (UnimplementedExecutorServiceServer) Undrain(context.Context, *UndrainReque
 }
 func (UnimplementedExecutorServiceServer) Evict(context.Context, *EvictRequest) (*EvictResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Evict not implemented")
+}
+func (UnimplementedExecutorServiceServer) GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPolicy not implemented")
 }
 func (UnimplementedExecutorServiceServer) SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetPolicy not implemented")
@@ -284,6 +320,24 @@ func _ExecutorService_Evict_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ExecutorService_GetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ExecutorServiceServer).GetPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ExecutorService_GetPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ExecutorServiceServer).GetPolicy(ctx, req.(*GetPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ExecutorService_SetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetPolicyRequest)
 	if err := dec(in); err != nil {
@@ -328,6 +382,10 @@ var ExecutorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Evict",
 			Handler:    _ExecutorService_Evict_Handler,
+		},
+		{
+			MethodName: "GetPolicy",
+			Handler:    _ExecutorService_GetPolicy_Handler,
 		},
 		{
 			MethodName: "SetPolicy",

@@ -1793,8 +1793,13 @@ func (x *WatchJobResponse) GetJob() *Job {
 type ListOffersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 1,000; 0 = 100.
-	PageSize      uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageSize  uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only hosts of this operator (32 bytes); empty = all. Pages of one go on with the same.
+	Operator []byte `protobuf:"bytes,3,opt,name=operator,proto3" json:"operator,omitempty"`
+	// Only this host (32 bytes); empty = all. Its last offer is shown also when it is not live any
+	// more, for as long as it is remembered, so that its operator finds it.
+	Executor      []byte `protobuf:"bytes,4,opt,name=executor,proto3" json:"executor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1841,6 +1846,20 @@ func (x *ListOffersRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListOffersRequest) GetOperator() []byte {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+func (x *ListOffersRequest) GetExecutor() []byte {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
 }
 
 type ListOffersResponse struct {
@@ -2500,11 +2519,13 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x0fWatchJobRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\";\n" +
 	"\x10WatchJobResponse\x12'\n" +
-	"\x03job\x18\x01 \x01(\v2\x15.ucn.scheduler.v1.JobR\x03job\"O\n" +
+	"\x03job\x18\x01 \x01(\v2\x15.ucn.scheduler.v1.JobR\x03job\"\x87\x01\n" +
 	"\x11ListOffersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"s\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x1a\n" +
+	"\boperator\x18\x03 \x01(\fR\boperator\x12\x1a\n" +
+	"\bexecutor\x18\x04 \x01(\fR\bexecutor\"s\n" +
 	"\x12ListOffersResponse\x125\n" +
 	"\x06offers\x18\x01 \x03(\v2\x1d.ucn.scheduler.v1.PostedOfferR\x06offers\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"M\n" +
