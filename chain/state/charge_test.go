@@ -182,6 +182,59 @@ func TestRiskStays(t *testing.T) {
 	m.refused(chainv1.Reason_REASON_TRUST_EXCEEDED, assigner(), m.place(m.lease(nil)))
 }
 
+// TestRiskOfEnded: once its end is counted, a lease counts against the escrow's trust for no more
+// than it can still come to beyond what was countersigned, and that never rises.
+func TestRiskOfEnded(t *testing.T) {
+	m := newMarket(t, nil)
+	id := m.placed(func(l *tx.Lease) { l.Trust, l.Holdback = 500_000, 5_000 })
+	risk := func(what string, want tx.Grains) {
+		t.Helper()
+		if e := m.escrowNow(); e.Risk != want {
+			t.Errorf("%s: risk is %d, want %d", what, e.Risk, want)
+		}
+	}
+	m.wait(90 * second)
+	m.charged(m.acked(id, m.now(), 20_000), 15_000, chainv1.Bound_BOUND_HOLDBACK)
+	risk("while it runs", 500_000)
+	m.block(8 * second)
+	m.must(agent(), &tx.End{Lease: id})
+	risk("ended", 80_000) // 100 s at 1,000, of which 20,000 are acknowledged
+	m.charged(m.note(id, m.now(), 60_000), 40_000, chainv1.Bound_BOUND_HOLDBACK)
+	risk("charged without a countersignature", 80_000)
+	m.charged(m.acked(id, m.now(), 30_000), 0, chainv1.Bound_BOUND_HOLDBACK)
+	risk("acknowledged more", 70_000)
+	m.charged(final(m.note(id, m.now(), 60_000)), 0, chainv1.Bound_BOUND_HOLDBACK)
+	risk("settled, the holdback is open", 30_000)
+	m.must(owner(), &tx.Accept{Lease: id})
+	risk("the holdback is paid", 30_000)
+}
+
+// TestRiskOfHoldback: a holdback that nobody acknowledged and silence may pay is a risk already.
+func TestRiskOfHoldback(t *testing.T) {
+	m := newMarket(t, func(o *tx.OpenEscrow) { o.Terms.Trust = 100_000 })
+	id := m.placed(func(l *tx.Lease) { l.Holdback = 50_000 })
+	m.wait(99 * second)
+	m.charged(final(m.note(id, m.now(), 60_000)), 10_000, chainv1.Bound_BOUND_HOLDBACK)
+	m.refused(chainv1.Reason_REASON_TRUST_EXCEEDED, assigner(), m.place(m.lease(
+		func(l *tx.Lease) { l.Epoch, l.Trust = 2, 40_001 })))
+	m.must(owner(), &tx.Reject{Lease: id, Evidence: tx.Hash{8}})
+	m.placed(func(l *tx.Lease) { l.Epoch, l.Trust = 2, 90_000 })
+}
+
+// TestLostHostsLeaveRoom: an owner who trusts with all he has loses hosts one after the other, of
+// which none charges or settles. The trust of two leases is enough for all of them.
+func TestLostHostsLeaveRoom(t *testing.T) {
+	m := newMarket(t, func(o *tx.OpenEscrow) { o.Terms.Trust = 2_000_000 })
+	for epoch := range uint64(40) {
+		m.placed(func(l *tx.Lease) { l.Epoch, l.Trust = epoch+1, 1_000_000 })
+		m.wait(19 * second)
+	}
+	e := m.escrowNow()
+	if want := tx.Grains(1_000_000 + 39*20_000); e.Risk != want || e.Live != 40 {
+		t.Errorf("risk is %d of %d leases, want %d", e.Risk, e.Live, want)
+	}
+}
+
 // TestClaimWindow: charges count until the window is over by the accrual clock.
 func TestClaimWindow(t *testing.T) {
 	m := newMarket(t, nil)

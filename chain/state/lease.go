@@ -40,14 +40,22 @@ type claims struct {
 // from the leases: every edit of a lease goes between mark and follow.
 func claimsOf(l *tx.LeaseState) (c claims) {
 	c.reserved = reservedOf(l)
-	c.risk = l.Lease.Trust
+	c.risk = riskOf(l, c.reserved)
 	if !l.RateFreed {
 		c.rate = l.Lease.Rate
 	}
-	if l.Settled {
-		c.risk = satSub(l.Paid, l.Countersigned)
-	}
 	return c
+}
+
+// riskOf is the most that a lease can come to beyond what was countersigned: its trust until the
+// chain has counted its end, since until then it can be extended; from then on no more than what
+// was paid and can still be. It never rises: a charge moves reserved to paid, a countersignature
+// lessens it, and a settlement, which never comes before the end is counted, frees what is left.
+func riskOf(l *tx.LeaseState, reserved tx.Grains) tx.Grains {
+	if !l.RateFreed {
+		return l.Lease.Trust
+	}
+	return min(l.Lease.Trust, satSub(satAdd(l.Paid, reserved), l.Countersigned))
 }
 
 // reservedOf is what can still be paid on a lease, holdback included: the budget until the end,

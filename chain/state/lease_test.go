@@ -304,7 +304,7 @@ func TestEnd(t *testing.T) {
 			if l.End != m.now() || l.NoticeDue != c.notice {
 				t.Errorf("lease is %+v", l)
 			}
-			if e.Reserved != 10_000+c.notice || e.Rate != 0 || e.Risk != 60_000 {
+			if e.Reserved != 10_000+c.notice || e.Rate != 0 || e.Risk != e.Reserved {
 				t.Errorf("escrow is %+v", e)
 			}
 			m.refused(chainv1.Reason_REASON_LEASE_ENDED, c.by, &tx.End{Lease: id})

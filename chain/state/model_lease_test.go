@@ -313,7 +313,7 @@ func (r *run) settleOne(id tx.LeaseID, l mLease, out *tx.SettleOutcome) (paid tx
 	if l.settled && !waits && less(num(l.PlaceBy), r.time) {
 		out.Deleted = true
 		e := r.escrows[l.Escrow]
-		e.riskOfDeleted = add(e.riskOfDeleted, l.risk())
+		e.riskOfDeleted = add(e.riskOfDeleted, l.unacked())
 		r.escrows[l.Escrow] = e
 		delete(r.leases, id)
 		if r.lanes[l.Escrow][l.Slot] == id {
@@ -366,3 +366,16 @@ func (r *run) reject(o *tx.Reject, ack bool) chainv1.Reason {
 	r.leases[o.Lease] = l
 	return 0
 }
+
+// unacked is what was paid on all leases that an escrow ever had and not acknowledged.
+func (m *model) unacked(id tx.EscrowID) *big.Int {
+	sum := m.escrows[id].riskOfDeleted
+	for _, l := range m.leases {
+		if l.Escrow == id {
+			sum = add(sum, l.unacked())
+		}
+	}
+	return sum
+}
+
+func (l *mLease) unacked() *big.Int { return over(l.paid, l.acked) }

@@ -55,6 +55,7 @@ type mEscrow struct {
 	opened        *big.Int
 	burned, paid  *big.Int
 	riskOfDeleted *big.Int
+	trusted       tx.Grains // the most that its terms ever trusted
 	// Of a bond.
 	noticed, noticeDue *big.Int
 }
@@ -319,6 +320,7 @@ func (r *run) open(o *tx.OpenEscrow, out *tx.Outcome) chainv1.Reason {
 	id := tx.EscrowIDOf(r.id, uint32(r.index))
 	r.escrows[id] = mEscrow{open: o, owner: r.sender, terms: o.Terms, balance: num(o.Amount),
 		lock: lock, opened: r.accrual, burned: num(0), paid: num(0), riskOfDeleted: num(0),
+		trusted: o.Terms.Trust,
 		noticed: num(0), noticeDue: num(0)}
 	out.Created, out.Amount = tx.Hash(id), o.Amount
 	return 0
@@ -386,8 +388,8 @@ func (m *model) risk(id tx.EscrowID) *big.Int {
 }
 
 func (l *mLease) risk() *big.Int {
-	if l.settled {
-		return over(l.paid, l.acked)
+	if l.lapsed {
+		return least(num(l.Trust), over(add(l.paid, l.reserved()), l.acked))
 	}
 	return num(l.Trust)
 }
@@ -469,7 +471,7 @@ func (r *run) setTerms(o *tx.SetTerms) chainv1.Reason {
 	case !r.termsGood(o.Terms) || e.open.Purpose == chainv1.Purpose_PURPOSE_BUDGET:
 		return chainv1.Reason_REASON_TERMS_INVALID
 	}
-	e.terms = o.Terms
+	e.terms, e.trusted = o.Terms, max(e.trusted, o.Terms.Trust)
 	r.escrows[o.Escrow] = e
 	return 0
 }

@@ -301,6 +301,12 @@ func (d *duel) compareEscrow(id tx.EscrowID) {
 	if diff := cmp.Diff(w, g); diff != "" {
 		d.t.Fatalf("escrow %v (-model +state):\n%s", id, diff)
 	}
+	// What trust is for: no more is ever paid without acknowledgement than the owner trusts, and
+	// what may still be is counted before.
+	if got.Risk > want.trusted || less(num(got.Risk), d.model.unacked(id)) {
+		d.t.Fatalf("escrow %v has risk %d; %v was paid beyond what was acknowledged, %d is trusted",
+			id, got.Risk, d.model.unacked(id), want.trusted)
+	}
 }
 
 func (d *duel) compareLease(id tx.LeaseID) {

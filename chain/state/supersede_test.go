@@ -10,7 +10,8 @@ import (
 )
 
 // TestFreed supersedes leases in the middle of random lives, and wants the chain to take a next one
-// of all that was free and that price.Freed promised before, whatever is done in between.
+// of all money and trust that were free and that price.Freed and FreedTrust promised before,
+// whatever is done in between.
 func TestFreed(t *testing.T) {
 	for seed := range uint64(200) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -19,14 +20,18 @@ func TestFreed(t *testing.T) {
 			id := m.placed(func(l *tx.Lease) {
 				l.Upfront, l.Holdback = tx.Grains(r.IntN(2)*100_000), tx.Grains(r.IntN(2)*50_000)
 				l.Notice = tx.Millis(r.IntN(2)) * minute
+				l.Trust = tx.Grains(60_000 + r.IntN(2)*840_000)
 				l.Until = m.now() + minute + tx.Millis(r.IntN(60))*minute
 			})
 			m.life(r, id)
 			by := m.now() + tx.Millis(4+r.IntN(60))*second
 			held, before := m.leaseNow(id), m.escrowNow()
-			promised := price.Freed(&held, by)
-			if r.IntN(3) == 0 { // a charge that comes in between takes nothing of it
+			promised, trust := price.Freed(&held, by), price.FreedTrust(&held, by)
+			switch r.IntN(4) { // a charge that comes in between takes nothing of it
+			case 0:
 				m.do(agent(), m.acked(id, m.now(), tx.Grains(r.IntN(600_000))))
+			case 1:
+				m.do(agent(), m.note(id, m.now(), tx.Grains(r.IntN(600_000))))
 			}
 			if r.IntN(6) == 0 {
 				m.do(assigner(), &tx.End{Lease: id})
@@ -34,6 +39,7 @@ func TestFreed(t *testing.T) {
 			m.wait(by - m.now() - second) // the block that places it comes at by
 			m.must(assigner(), m.place(m.lease(func(l *tx.Lease) {
 				l.Epoch, l.Budget = 2, before.Balance-before.Reserved+promised
+				l.Trust = terms().Trust - before.Risk + trust
 			})))
 		})
 	}
@@ -44,7 +50,9 @@ func (m *market) life(r *rand.Rand, id tx.LeaseID) {
 	for range r.IntN(6) {
 		m.wait(tx.Millis(r.IntN(4)) * minute)
 		switch r.IntN(5) {
-		case 0, 1:
+		case 0:
+			m.do(agent(), m.note(id, m.now(), tx.Grains(r.IntN(900_000))))
+		case 1:
 			m.do(agent(), m.acked(id, m.now(), tx.Grains(r.IntN(900_000))))
 		case 2:
 			l := m.leaseNow(id)
@@ -69,8 +77,12 @@ func TestFreedIsAllButWhatAccrues(t *testing.T) {
 	if got := price.Freed(&held, held.From+100*second); got != want {
 		t.Errorf("it frees %d, want %d", got, want)
 	}
+	if got := price.FreedTrust(&held, held.From+2*second); got != 60_000-5_000 {
+		t.Errorf("it frees trust of %d, want 55,000", got)
+	}
 	m.must(agent(), &tx.End{Lease: id})
-	if held = m.leaseNow(id); price.Freed(&held, held.From+100*second) != 0 {
+	held = m.leaseNow(id)
+	if price.Freed(&held, held.From+100*second)+price.FreedTrust(&held, held.From+2*second) != 0 {
 		t.Error("what is free already is counted twice")
 	}
 }

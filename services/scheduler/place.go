@@ -191,30 +191,30 @@ func (e *Engine) setAside(
 			return 0, fmt.Errorf("read the job again: %w", err)
 		}
 	}
-	frees, freesRate := money.frees(e.deps.Now().Add(e.policy.PlaceWithin))
-	budget := p.share(j, r.ID, frees)
+	frees := money.frees(e.deps.Now().Add(e.policy.PlaceWithin))
+	budget := p.share(j, r.ID, frees.budget)
 	rate, upfront := o.draws(j.Spec.Resources)
 	least := uint64(1)
 	if j.Spec.Always { // what is to run for good does not begin with what is gone at once
 		least = max(least, addUpTo(upfront, rate/uint64(time.Hour/leastLife)))
 	}
 	trust := cmp.Or(j.Spec.Trust, usualTrust(budget, rate, upfront))
-	switch left := p.rateLeft(r.ID, freesRate); {
+	switch left := p.rateLeft(r.ID, frees.rate); {
 	case budget < least && j.Spec.Always && r.Tries > 0:
 		return 0, fmt.Errorf("%w: %d grains are free for it, and %v cost %d; top its escrow up",
 			ErrExhausted, budget, leastLife, least)
-	case budget < least || addUpTo(p.escrow.Unreserved, frees) < p.escrow.Floor:
+	case budget < least || addUpTo(p.escrow.Unreserved, frees.budget) < p.escrow.Floor:
 		return 0, fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
 	case budget < j.Spec.Holdback:
 		return 0, fmt.Errorf("%w: the %d grains that are free for a lease do not cover its holdback "+
 			"of %d", ErrEscrow, budget, j.Spec.Holdback)
-	case trust > p.trustLeft(r.ID):
+	case trust > p.trustLeft(r.ID, frees.trust):
 		return 0, fmt.Errorf("%w: its trust leaves no room for %d grains beyond what is acknowledged",
 			ErrEscrow, trust)
 	case rate > left:
 		return 0, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour", ErrEscrow, rate)
 	}
-	p.promised[r.ID] = promise{budget, frees, rate, freesRate, trust, p.version}
+	p.promised[r.ID] = promise{draw{budget, rate, trust}, frees, p.version}
 	return budget, nil
 }
 

@@ -48,19 +48,23 @@ type purse struct {
 // promise is what a lease will take of an escrow, and what superseding another gives back, as the
 // escrow was in a reading.
 type promise struct {
-	budget, frees, rate, freesRate uint64
-	// trust is held until a lease is settled: superseding one frees none.
-	trust   uint64
-	version uint64
+	takes, frees draw
+	version      uint64
 }
+
+// draw is what a lease takes of its escrow.
+type draw struct{ budget, rate, trust uint64 }
 
 // in is what the promise takes of the escrow as it is in a reading: in a later one the lease to be
 // superseded may have ended, and what it frees be free already.
-func (p promise) in(version uint64) (grains, rate uint64) {
-	if p.version != version {
-		return p.budget, p.rate
+func (p promise) in(version uint64) draw {
+	d := p.takes
+	if p.version == version {
+		d.budget -= min(d.budget, p.frees.budget)
+		d.rate -= min(d.rate, p.frees.rate)
+		d.trust -= min(d.trust, p.frees.trust)
 	}
-	return p.budget - min(p.budget, p.frees), p.rate - min(p.rate, p.freesRate)
+	return d
 }
 
 // open returns the escrow's purse; close gives it back.
@@ -190,8 +194,7 @@ func (p *purse) holds(r *Run) (takes, has uint64) {
 	a := r.Current()
 	switch {
 	case ok:
-		takes, _ = held.in(p.version)
-		return takes, held.budget
+		return held.in(p.version).budget, held.takes.budget
 	case a == nil || a.State == Ended:
 		return 0, 0
 	case !a.Placed: // whose fate is not known, or of an earlier life
@@ -205,8 +208,8 @@ func (p *purse) rateLeft(run RunID, freesRate uint64) uint64 {
 	used := p.escrow.Rate - min(p.escrow.Rate, freesRate)
 	for _, held := range []map[RunID]promise{p.promised, p.landed} {
 		for other, promised := range held {
-			if _, rate := promised.in(p.version); other != run {
-				used = addUpTo(used, rate)
+			if other != run {
+				used = addUpTo(used, promised.in(p.version).rate)
 			}
 		}
 	}
@@ -214,12 +217,12 @@ func (p *purse) rateLeft(run RunID, freesRate uint64) uint64 {
 }
 
 // trustLeft is what the escrow's trust leaves for a run.
-func (p *purse) trustLeft(run RunID) uint64 {
-	used := p.escrow.Risk
+func (p *purse) trustLeft(run RunID, freesTrust uint64) uint64 {
+	used := p.escrow.Risk - min(p.escrow.Risk, freesTrust)
 	for _, held := range []map[RunID]promise{p.promised, p.landed} {
 		for other, promised := range held {
 			if other != run {
-				used = addUpTo(used, promised.trust)
+				used = addUpTo(used, promised.in(p.version).trust)
 			}
 		}
 	}
@@ -255,14 +258,16 @@ var errStale = fmt.Errorf("%w: it changes all the time", ErrEscrow)
 const maxFunds = 3
 
 // frees is what superseding surely frees if it is done by a time.
-func (f *funds) frees(by time.Time) (grains, rate uint64) {
+func (f *funds) frees(by time.Time) (d draw) {
 	if f.old == (tx.LeaseID{}) {
-		return 0, 0
+		return d
 	}
 	if !f.leaf.RateFreed {
-		rate = uint64(f.leaf.Lease.Rate)
+		d.rate = uint64(f.leaf.Lease.Rate)
 	}
-	return uint64(price.Freed(&f.leaf, tx.Millis(millis(by)))), rate
+	at := tx.Millis(millis(by))
+	d.budget, d.trust = uint64(price.Freed(&f.leaf, at)), uint64(price.FreedTrust(&f.leaf, at))
+	return d
 }
 
 // fund reads what a run can be placed with: the escrow, and then the lane's last lease, so that

@@ -189,6 +189,33 @@ func TestNextTaskHasTheMoneyOfTheLast(t *testing.T) {
 	})
 }
 
+// TestNextTaskHasTheTrustOfTheLast: the owner trusts with all there is, once and a bit. A lease
+// that ended and was not charged for the last time counts for what it can still be paid alone, when
+// the next one supersedes it and after.
+func TestNextTaskHasTheTrustOfTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		m.ledger.MaxTotal = 1_000_000
+		m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
+			l.Rate = 3_600 // a grain a second
+			return nil
+		}
+		m.offer(1, 3_600)
+		j := m.submitSpec(func(s *scheduler.Spec) { s.Tasks, s.Lanes, s.Trust = 5, 1, 900_000 })
+		m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) { s.Trust = 901_000 })
+		for range 5 {
+			m.wantLane(j.ID, 0, scheduler.Leased, "host-1")
+			time.Sleep(30 * time.Second)
+			m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
+			m.offer(1, 3_600)
+			time.Sleep(time.Second)
+		}
+		m.want(j.ID, scheduler.Ended, scheduler.Completed, "5 tasks completed")
+		checkPaid(t, m.ledger)
+	})
+}
+
 // TestEscrowIsReadWithTheLease: while a lane's first candidate thinks its question over, its last
 // lease ends, and another lane reads the escrow. What that lease leaves is then free, and not
 // counted as freed once more.

@@ -280,9 +280,10 @@ func (l *Ledger) supersede(next *tx.Lease) error {
 func (l *Ledger) over(id tx.LeaseID) {
 	s := l.leases[id]
 	terms := &s.Leaf.Lease
-	free := uint64(price.Freed(&s.Leaf, l.millis()))
+	free, trust := uint64(price.Freed(&s.Leaf, l.millis())), price.FreedTrust(&s.Leaf, l.millis())
 	l.changeHeld(terms.Escrow, func(e *scheduler.Escrow) {
 		e.Unreserved, e.Used, e.Rate = e.Unreserved+free, e.Used-free, e.Rate-uint64(terms.Rate)
+		e.Risk -= min(e.Risk, uint64(trust))
 	})
 	s.Claimable, s.Ended = s.Claimable.Add(l.now().Sub(s.Until)), l.now()
 	s.Leaf.End, s.Leaf.RateFreed = l.millis(), true
@@ -315,14 +316,20 @@ func (l *Ledger) reserve(lease *tx.Lease) error {
 	return nil
 }
 
-// settle notes that a lease is charged no more, which frees its trust. The caller holds mu.
+// settle notes that a lease is charged no more, which frees what its end left of its trust. The
+// caller holds mu.
 func (l *Ledger) settle(s *scheduler.LeaseState) {
 	if s.Settled {
 		return
 	}
 	s.Settled = true
+	left := s.Leaf.Lease.Trust
+	if ended := s.Leaf; ended.RateFreed {
+		ended.RateFreed = false
+		left -= price.FreedTrust(&ended, ended.End)
+	}
 	l.changeHeld(s.Leaf.Lease.Escrow, func(e *scheduler.Escrow) {
-		e.Risk -= min(e.Risk, uint64(s.Leaf.Lease.Trust))
+		e.Risk -= min(e.Risk, uint64(left))
 	})
 }
 

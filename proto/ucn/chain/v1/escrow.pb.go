@@ -269,7 +269,8 @@ type Escrow struct {
 	Reserved uint64 `protobuf:"varint,15,opt,name=reserved,proto3" json:"reserved,omitempty"`
 	// Sum of the rates of live leases, grains per hour.
 	Rate uint64 `protobuf:"varint,16,opt,name=rate,proto3" json:"rate,omitempty"`
-	// Trust of unsettled leases plus (paid - countersigned) of settled ones, grains.
+	// The most that leases can come to beyond what was countersigned, grains: the sum of their trust;
+	// of those whose rate is freed, min(trust, paid + reserved - countersigned).
 	Risk uint64 `protobuf:"varint,17,opt,name=risk,proto3" json:"risk,omitempty"`
 	// Number of lease leaves under this escrow, at most 65,536.
 	Live uint32 `protobuf:"varint,18,opt,name=live,proto3" json:"live,omitempty"`
