@@ -88,11 +88,44 @@ func (f *front) pass(ctx context.Context, client net.Conn) {
 	go func() {
 		defer close(back)
 		defer done()
-		_, _ = io.Copy(raw(client), raw(inner)) // either end may close it at any time
+		deliver(raw(client), raw(inner))
 	}()
 	_, _ = io.Copy(raw(inner), raw(client))
 	done()
 	<-back
+}
+
+// A client must take each piece within deliverTime: a little more than NATS waits itself, so that
+// NATS is who says why. What NATS wrote before it closed a connection lies in buffers: few, so that
+// a client that takes little cannot stay for long when its token is over.
+const (
+	deliverTime   = writeDeadline + 5*time.Second
+	deliverPiece  = 64 << 10
+	deliverBuffer = 256 << 10
+)
+
+// deliver copies from NATS to a client until either is done, or the client takes nothing. While the
+// kernel waits for such a client nobody would read that NATS has cut it off: so each piece has a
+// deadline, which splice has not.
+func deliver(client, inner net.Conn) {
+	if tcp, ok := inner.(*net.TCPConn); ok {
+		_ = tcp.SetReadBuffer(deliverBuffer) // else it is a larger one
+	}
+	piece := make([]byte, deliverPiece)
+	for {
+		n, err := inner.Read(piece)
+		if n > 0 {
+			if client.SetWriteDeadline(time.Now().Add(deliverTime)) != nil {
+				return
+			}
+			if _, failed := client.Write(piece[:n]); failed != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
 }
 
 // raw finds the TCP connection inside, between two of which the kernel copies by itself.
