@@ -131,8 +131,12 @@ type wholeBody struct {
 // Close implements io.Closer.
 func (*wholeBody) Close() error { return nil }
 
+// firstPiece is how much of a body memory is reserved for before anything of it is here.
+const firstPiece = 4 << 10
+
 // readBody takes the whole body into memory, so that a slow or endless one never holds a call. What
-// it may take there is reserved until give is called.
+// it takes there is reserved until give is called: as it comes, since what is only announced costs
+// its sender nothing.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (give func(), err error) {
 	limit := int64(s.cfg.MaxBody)
 	if r.ContentLength > limit {
@@ -145,22 +149,53 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (give func(), 
 	if r.ContentLength >= 0 {
 		size = r.ContentLength
 	}
-	if give, err = s.bodies.takeMany(r, int(size), "requests with bodies"); err != nil {
-		return nil, err
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, newPatient(w, r.Body, s.cfg.StallTime), limit))
+	reserved := 0
+	give = func() { s.bodies.give(addressOf(r), reserved) }
+	src := http.MaxBytesReader(w, newHasty(w, r.Body, s.cfg.StallTime), limit)
+	body, err := readPieces(src, int(size), func(n int) error {
+		_, err := s.bodies.takeMany(r, n, "requests with bodies")
+		if err == nil {
+			reserved += n
+		}
+		return err
+	})
 	if err != nil {
 		give()
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return nil, bodyTooLarge(limit)
-		}
-		return nil, bodyCut(err)
+		w.Header().Set("Connection", "close") // else the answer waits for what is not read
+		return nil, err
 	}
 	whole := &wholeBody{all: body}
 	whole.Reset(body)
 	r.Body, r.ContentLength = whole, int64(len(body))
 	return give, nil
+}
+
+// readPieces reads src to its end, at most size bytes. Before its memory grows, take is asked.
+func readPieces(src io.Reader, size int, take func(n int) error) ([]byte, error) {
+	var body []byte
+	taken := 0
+	for {
+		if len(body) == cap(body) {
+			next := min(max(2*taken, firstPiece), size)
+			if err := take(next - taken); err != nil {
+				return nil, err
+			}
+			taken = next
+			// One more, so that the end is seen without memory for another piece.
+			body = append(make([]byte, 0, next+1), body...)
+		}
+		n, err := src.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		var tooLarge *http.MaxBytesError
+		switch {
+		case errors.Is(err, io.EOF):
+			return body, nil
+		case errors.As(err, &tooLarge):
+			return nil, bodyTooLarge(tooLarge.Limit)
+		case err != nil:
+			return nil, bodyCut(err)
+		}
+	}
 }
 
 func bodyCut(err error) error {

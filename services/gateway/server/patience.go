@@ -17,6 +17,8 @@ type patient struct {
 	body    io.ReadCloser
 	control *http.ResponseController
 	stall   time.Duration
+	more    time.Duration // what progress adds to the deadline; 0: it gives stall anew
+	until   time.Time
 	due     int // bytes that must come before the deadline moves on
 }
 
@@ -24,10 +26,23 @@ func newPatient(w http.ResponseWriter, body io.ReadCloser, stall time.Duration) 
 	return &patient{body: body, control: http.NewResponseController(w), stall: stall}
 }
 
+// newHasty reads a body that lies in memory until it is whole: it has the stall time and a second
+// for each leastProgress, all in all, so that few slow clients cannot hold much for long.
+func newHasty(w http.ResponseWriter, body io.ReadCloser, stall time.Duration) *patient {
+	p := newPatient(w, body, stall)
+	p.more = time.Second
+	return p
+}
+
 // Read implements io.Reader.
 func (p *patient) Read(b []byte) (int, error) {
 	if p.due <= 0 {
-		if err := p.control.SetReadDeadline(time.Now().Add(p.stall)); err != nil {
+		if p.until.IsZero() || p.more == 0 {
+			p.until = time.Now().Add(p.stall)
+		} else {
+			p.until = p.until.Add(p.more)
+		}
+		if err := p.control.SetReadDeadline(p.until); err != nil {
 			return 0, err
 		}
 		p.due = leastProgress

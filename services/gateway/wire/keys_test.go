@@ -75,7 +75,7 @@ func TestBodiesTogether(t *testing.T) {
 		c.HTTP.MaxBody, c.HTTP.MaxBodies = 64<<10, 256<<10
 	})
 	address := strings.TrimPrefix(w.url, "http://")
-	open := func() net.Conn {
+	begin := func() net.Conn {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
@@ -84,38 +84,66 @@ func TestBodiesTogether(t *testing.T) {
 		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		// With 100-continue the gateway asks for the body only when it has room for it.
 		_, err = fmt.Fprint(conn, "POST /v1/faucet HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n"+
-			"Expect: 100-continue\r\n\r\n")
+			"\r\n")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return conn
 	}
-	status := func(c net.Conn) string {
-		line, err := bufio.NewReader(c).ReadString('\n')
+	send := func(c net.Conn, n int) {
+		if _, err := c.Write(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answers := make(chan string, 3)
+	conns := []net.Conn{begin(), begin(), begin()}
+	for _, c := range conns {
+		send(c, 65535) // all but the last byte: three times this is more than the share
+		go func() {
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			answers <- strings.TrimSpace(line)
+		}()
+	}
+	if got := <-answers; got != "HTTP/1.1 429 Too Many Requests" {
+		t.Errorf("the one that came last: %s", got)
+	}
+	for _, c := range conns {
+		_, _ = c.Write([]byte{0}) // one of them is closed
+	}
+	for range 2 {
+		if got := <-answers; got != "HTTP/1.1 400 Bad Request" {
+			t.Errorf("a body of zeros within the share: %s", got)
+		}
+	}
+}
+
+// TestAnnouncedBodiesCostOthersNothing: what one address only announces keeps nobody out.
+func TestAnnouncedBodiesCostOthersNothing(t *testing.T) {
+	w := newWorld(t, func(c *wire.Config) { c.HTTP.MaxBodies = 2 * c.HTTP.MaxBody })
+	for range 10 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.TrimSpace(line)
-	}
-	first, second := open(), open()
-	for _, c := range []net.Conn{first, second} {
-		if got := status(c); got != "HTTP/1.1 100 Continue" {
-			t.Errorf("a body within the share: %s", got)
+		t.Cleanup(func() { _ = conn.Close() })
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = fmt.Fprintf(conn, "POST /v1/faucet HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"+
+			"Expect: 100-continue\r\n\r\n", 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(conn).ReadString('\n') // now the gateway waits for the body
+		if err != nil || strings.TrimSpace(line) != "HTTP/1.1 100 Continue" {
+			t.Fatalf("%q, %v", line, err)
 		}
 	}
-	if got := status(open()); got != "HTTP/1.1 429 Too Many Requests" {
-		t.Errorf("a body beyond it: %s", got)
-	}
-	if _, err := first.Write(make([]byte, 65536)); err != nil {
-		t.Fatal(err)
-	}
-	if got := status(first); !strings.HasPrefix(got, "HTTP/1.1 4") {
-		t.Errorf("a body of zeros: %s", got)
-	}
-	if got := status(open()); got != "HTTP/1.1 100 Continue" {
-		t.Errorf("once one was answered: %s", got)
+	got, body := w.do(t, request{method: "POST", path: "/v1/faucet",
+		body: strings.NewReader("{}")})
+	if got.StatusCode == http.StatusTooManyRequests {
+		t.Errorf("another one: %s", body)
 	}
 }
 
