@@ -55,10 +55,16 @@ type answers struct {
 	mu      sync.Mutex // guards all; order has every answer, oldest first
 	by      map[[32]byte]*answer
 	order   *list.List
-	held    map[string]int // answers of a client, given or on their way
+	keepers map[string]*keeper
 	origins map[string]*origin
 	ranked  *ranking // origins by answers that can give way
 	bytes   int
+}
+
+// keeper is a client with answers, wherever it asked.
+type keeper struct {
+	held  int        // answers, given or on their way
+	given *list.List // those that were given, oldest first
 }
 
 // origin is an address from which clients with answers asked.
@@ -93,10 +99,11 @@ type answer struct {
 	body    []byte
 	place   *list.Element
 	given   *list.Element // in holder.given once done
+	kept    *list.Element // in keeper.given once done
 }
 
 func newAnswers() *answers {
-	return &answers{by: map[[32]byte]*answer{}, order: list.New(), held: map[string]int{},
+	return &answers{by: map[[32]byte]*answer{}, order: list.New(), keepers: map[string]*keeper{},
 		origins: map[string]*origin{}, ranked: newRanking()}
 }
 
@@ -122,18 +129,34 @@ func (a *answers) begin(
 		}
 		return known, nil
 	}
-	if a.held[c.who] >= maxOfClient || a.order.Len() >= maxAnswers && !a.makeRoom() {
+	if !a.admit(c.who) {
 		return nil, fault.New(fault.ResourceExhausted, gateway.ReasonKeysFull,
-			"too many Idempotency-Keys are remembered for %s: send the request without one",
-			rememberTime).WithRetry(time.Minute)
+			"too many requests with an Idempotency-Key are under way: try again in a moment").
+			WithRetry(defaultRetry)
 	}
 	one := &answer{key: name, client: c, of: a.holder(c), request: request,
 		until: now.Add(rememberTime)}
 	one.place = a.order.PushBack(one)
 	a.by[name] = one
 	one.of.held++
-	a.held[c.who]++
+	if a.keepers[c.who] == nil {
+		a.keepers[c.who] = &keeper{given: list.New()}
+	}
+	a.keepers[c.who].held++
 	return one, nil
+}
+
+// admit makes room for one more answer of a client: beyond its own bound its oldest one gives way,
+// beyond that of all whoever has most. What is under way never does.
+func (a *answers) admit(who string) bool {
+	if k := a.keepers[who]; k != nil && k.held >= maxOfClient {
+		oldest := k.given.Front()
+		if oldest == nil {
+			return false
+		}
+		a.drop(oldest.Value.(*answer))
+	}
+	return a.order.Len() < maxAnswers || a.makeRoom()
 }
 
 // holder returns what keeps a client's answers from its address.
@@ -169,6 +192,7 @@ func (a *answers) end(one *answer, got *recorded) {
 	one.done, one.code, one.body = true, got.code, got.body.Bytes()
 	one.kind, one.link = got.Header().Get("Content-Type"), got.Header().Get("Link")
 	one.given = one.of.given.PushBack(one)
+	one.kept = a.keepers[one.of.who].given.PushBack(one)
 	a.rerank(one.of, 1)
 	a.bytes += len(one.body)
 }
@@ -196,12 +220,14 @@ func (a *answers) drop(one *answer) {
 	delete(a.by, one.key)
 	a.bytes -= len(one.body)
 	h := one.of
+	k := a.keepers[h.who]
 	if h.held--; one.done {
 		h.given.Remove(one.given)
+		k.given.Remove(one.kept)
 		a.rerank(h, -1)
 	}
-	if a.held[h.who]--; a.held[h.who] == 0 {
-		delete(a.held, h.who)
+	if k.held--; k.held == 0 {
+		delete(a.keepers, h.who)
 	}
 	if h.held == 0 {
 		delete(h.at.holders, h.who)

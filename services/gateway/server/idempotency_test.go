@@ -38,7 +38,8 @@ func TestWhoHasMostGivesWay(t *testing.T) {
 	for n := range maxAnswers { // 16 greedy ones, and one more answer than there is room for
 		keep(fmt.Sprint("greedy", n%16), fmt.Sprint(n), "")
 	}
-	if _, err := ask("greedy1", "one more"); !errors.Is(err, gateway.ReasonKeysFull) {
+	keep("greedy1", "one more", "")
+	if one, err := ask("greedy1", "one more"); err != nil || !one.done {
 		t.Errorf("beyond a client's bound: %v", err)
 	}
 	keep("honest", "second", "")
@@ -58,11 +59,44 @@ func TestWhoHasMostGivesWay(t *testing.T) {
 		t.Errorf("the large answer is forgotten, %d bytes are kept: %v", a.bytes, err)
 	}
 	now = now.Add(rememberTime)
-	if _, err := ask("late", "k"); err != nil || len(a.by) != 1 || len(a.held) != 1 ||
+	if _, err := ask("late", "k"); err != nil || len(a.by) != 1 || len(a.keepers) != 1 ||
 		len(a.origins) != 1 ||
 		len(a.origins["one for all"].holders) != 1 || a.bytes != 0 {
 		t.Errorf("after their time %d answers of %d clients, %d bytes are left: %v", len(a.by),
-			len(a.held), a.bytes, err)
+			len(a.keepers), a.bytes, err)
+	}
+}
+
+// TestOwnOldestGivesWay: a client with more answers than are kept of one goes on with new keys, and
+// loses its oldest answers, wherever it asked from. What is under way is never forgotten.
+func TestOwnOldestGivesWay(t *testing.T) {
+	a, now := newAnswers(), time.Unix(0, 0)
+	ask := func(n int) (*answer, error) {
+		c := client{who: "busy", address: fmt.Sprint("home", n%2), proven: true}
+		return a.begin(c, fmt.Sprint(n), [32]byte{}, now)
+	}
+	waiting := 0
+	if _, err := ask(waiting); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n < maxOfClient+10; n++ {
+		one, err := ask(n)
+		if err != nil {
+			t.Fatalf("answer %d: %v", n, err)
+		}
+		a.end(one, said(200, ""))
+	}
+	if len(a.by) != maxOfClient {
+		t.Errorf("%d answers are kept", len(a.by))
+	}
+	if one, err := ask(11); err != nil || !one.done {
+		t.Errorf("one of the newest: %v", err)
+	}
+	if one, err := ask(10); err != nil || one.done {
+		t.Errorf("the oldest: %v", err)
+	}
+	if _, err := ask(waiting); !errors.Is(err, gateway.ReasonKeyBusy) {
+		t.Errorf("the one under way: %v", err)
 	}
 }
 

@@ -26,6 +26,7 @@ func mergeOpenAPI(generated []byte) ([]byte, error) {
 	if err := json.Unmarshal(ownOpenAPI, &own); err != nil {
 		return nil, fmt.Errorf("read the gateway's part of the OpenAPI document: %w", err)
 	}
+	addKeys(document)
 	for key, value := range own {
 		if key == "paths" || key == "definitions" {
 			mergeMembers(document, key, value)
@@ -58,6 +59,26 @@ func mergeMembers(document map[string]any, key string, more any) {
 			continue
 		}
 		maps.Copy(there, added)
+	}
+}
+
+// addKeys names the Idempotency-Key at every call that takes one: those that are generated and
+// change something.
+func addKeys(document map[string]any) {
+	paths, _ := document["paths"].(map[string]any)
+	for _, path := range paths {
+		operations, _ := path.(map[string]any)
+		for method, operation := range operations {
+			one, _ := operation.(map[string]any)
+			if one == nil || method == "get" || method == "head" {
+				continue
+			}
+			parameters, _ := one["parameters"].([]any)
+			one["parameters"] = append(parameters, map[string]any{
+				"name": keyHeader, "in": "header", "type": "string", "maxLength": maxKey,
+				"description": "A repeated request with the same key is answered alike and done once.",
+			})
+		}
 	}
 }
 

@@ -183,7 +183,10 @@ func TestRoutesCoverTheRules(t *testing.T) {
 	}
 	got, body := w.do(t, request{method: "GET", path: "/openapi.json", anonymous: true})
 	var document struct {
-		Paths       map[string]map[string]struct{ Responses map[string]any }
+		Paths map[string]map[string]struct {
+			Responses  map[string]any
+			Parameters []struct{ Name string }
+		}
 		Definitions map[string]any
 	}
 	if err := json.Unmarshal(body, &document); err != nil || got.StatusCode != http.StatusOK {
@@ -215,6 +218,13 @@ func TestRoutesCoverTheRules(t *testing.T) {
 		}
 		if operation.Responses["default"] == nil {
 			t.Errorf("%s %s says nothing of errors", rule[1], rule[2])
+		}
+		own := strings.HasSuffix(rule[2], "/files") || rule[1] == "patch"
+		keyed := slices.ContainsFunc(operation.Parameters, func(p struct{ Name string }) bool {
+			return p.Name == "Idempotency-Key"
+		})
+		if want := rule[1] != "get" && !own; keyed != want {
+			t.Errorf("%s %s takes an Idempotency-Key: %v, want %v", rule[1], rule[2], keyed, want)
 		}
 	}
 	for _, ref := range regexp.MustCompile(`#/definitions/([^"]+)`).FindAllSubmatch(body, -1) {
