@@ -279,12 +279,17 @@ func (c *Chain) Commit(ctx context.Context, b Block, certificate Certificate) er
 func (c *Chain) settle(s *step, certificate block.Certificate) {
 	durable := c.clock()
 	c.step = nil
-	s.execution.Commit()
-	c.advance(s.header, s.hash, certificate)
+	// First of all: whoever is told by the state that a nonce is used must find by what.
 	c.recent.add(IndexEntry{
 		Height: s.header.Height, Hash: s.hash, Transactions: s.ids,
 		Granted: c.granted(&s.body, s.receipts),
 	})
+	s.execution.Commit()
+	if c.deps.inForce != nil {
+		c.deps.inForce()
+	}
+	c.advance(s.header, s.hash, certificate)
+	c.recent.tell()
 	c.pool.remove(s.entries)
 	c.unsnapped += len(s.ids)
 	times := &timing{s.began, s.executed, durable}

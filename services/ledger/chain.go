@@ -43,6 +43,9 @@ type Deps struct {
 	Log *slog.Logger
 	// Observe is told of every committed block, from the executor's goroutine; nil for nobody.
 	Observe func(BlockStats)
+
+	// inForce is called, in tests alone, when a block's state is in force and it is not the head yet.
+	inForce func()
 }
 
 // BlockStats says what a block held and how long it took.

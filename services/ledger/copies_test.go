@@ -7,6 +7,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/ledger"
+	"github.com/united-containers/ucn/services/ledger/ledgertest"
 )
 
 // TestCopiesWasteOnce: the same transaction many times in one submission is executed once, and
@@ -49,4 +50,48 @@ func TestCopiesWasteOnce(t *testing.T) {
 			t.Errorf("an honest account's: %v, %v", results, err)
 		}
 	})
+}
+
+// TestBadCopyStandsForNone: an id does not cover signatures, so whoever knows a transaction can
+// make a copy of it with a bad one. Where the two come together, each is judged by its own.
+func TestBadCopyStandsForNone(t *testing.T) {
+	n := network(t, 1, 3)
+	c, _ := ledgertest.Start(t, config(), deps(n, (&ledgertest.Disk{}).Open()))
+	until := n.Body(0, 0).ValidUntil
+	type one struct {
+		from  int
+		nonce uint64
+		good  bool
+	}
+	for _, sent := range []([]one){
+		{{0, 0, true}, {0, 0, false}},
+		{{1, 0, false}, {1, 0, true}},
+		{{2, 0, false}, {2, 0, false}, {2, 0, true}, {2, 1, true}, {2, 0, true}},
+		{{2, 2, false}, {2, 2, true}, {2, 2, false}, {2, 2, true}}, // its key is known by now
+	} {
+		var raw [][]byte
+		for _, o := range sent {
+			body := n.Body(o.from, o.nonce, &tx.Transfer{To: n.Accounts[1], Amount: 5})
+			body.ValidUntil = until
+			signed := n.Sign(o.from, body)
+			if !o.good {
+				signed[len(signed)-1] ^= 1
+			}
+			raw = append(raw, signed)
+		}
+		results, _, err := c.Submit(t.Context(), raw, ledger.Committed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range results {
+			// A bad one may be told what became of a good one that was taken before.
+			bad := r.Err != nil && r.Err.Reason() == ledger.ReasonBadSignature
+			if r.Err != nil && (!bad || sent[i].good) {
+				t.Errorf("%v: %d was judged %v", sent, i, r.Err)
+			}
+			if alone := len(sent) == 2; alone && !sent[i].good && !bad {
+				t.Errorf("%v: %d was not judged by its own signature: %v", sent, i, r)
+			}
+		}
+	}
 }

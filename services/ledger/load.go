@@ -113,11 +113,12 @@ func (c *Chain) again(ctx context.Context, r Record) error {
 		}
 	}
 	c.step = nil
-	s.execution.Commit()
-	c.advance(s.header, s.hash, b.Certificate)
 	c.recent.add(IndexEntry{
 		Height: r.Height, Hash: r.Hash, Transactions: s.ids, Granted: c.granted(&b.Body, receipts),
 	})
+	s.execution.Commit()
+	c.advance(s.header, s.hash, b.Certificate)
+	c.recent.tell()
 	if indexed, found, err := c.indexed(); err == nil && found {
 		c.recent.indexed(indexed)
 	}

@@ -18,11 +18,24 @@ type preparation struct {
 	now    time.Time
 	offers []*offer[*candidate]
 	claims []claim
-	owners []owner                     // of the claims
-	peer   *debtor                     // who submits; nil for this process
-	seen   map[Hash]*offer[*candidate] // the first of each id
+	owners []owner                        // of the claims
+	peer   *debtor                        // who submits; nil for this process
+	seen   map[copyKey]*offer[*candidate] // the first of each
 	// sets are the key sets in force after the transactions so far, where these change them.
-	sets map[sig.AccountID]sig.KeySet
+	sets map[sig.AccountID]left
+}
+
+// copyKey tells copies: an id does not cover the signatures, and a copy with a bad one must not
+// stand for a good one.
+type copyKey struct {
+	id      Hash
+	witness tx.Hash
+}
+
+// left is the key set that a transaction of a nonce leaves behind.
+type left struct {
+	nonce uint64
+	set   sig.KeySet
 }
 
 // owner says whose a claim is.
@@ -41,7 +54,7 @@ func newPreparation(c *Chain, n int) *preparation {
 		chain: c, time: c.Now(), now: c.clock(),
 		offers: make([]*offer[*candidate], n),
 		claims: make([]claim, 0, n), owners: make([]owner, 0, n),
-		seen: make(map[Hash]*offer[*candidate], n),
+		seen: make(map[copyKey]*offer[*candidate], n),
 	}
 }
 
@@ -67,12 +80,13 @@ func (p *preparation) prepare(i int, raw []byte) {
 		id: Hash(prepared.ID), from: signerOf(t), nonce: t.Nonce,
 		operations: len(t.Operations), bytes: len(raw), payload: c,
 	}
-	if o.first = p.seen[o.entry.id]; o.first != nil || p.chain.pool.lookup(o.entry.id) {
+	key := copyKey{o.entry.id, t.Witness()}
+	if o.first = p.seen[key]; o.first != nil || p.chain.pool.lookup(o.entry.id) {
 		// What it says is known and was verified: the answer is what becomes of that.
 		o.repeated = true
 		return
 	}
-	p.seen[o.entry.id] = o
+	p.seen[key] = o
 	// The nonce is judged by the pool, which knows what waits.
 	checked := p.chain.state.Check(t, p.time)
 	if !errors.Is(checked, state.ErrNonceOld) && !errors.Is(checked, state.ErrNonceFuture) {
@@ -145,8 +159,10 @@ func (p *preparation) keysOf(t *tx.Transaction) inForce {
 		held, _ := p.chain.state.KeysOf(t.Account, t.Signer) // zero: Check refuses it
 		return inForce{held, held}
 	}
-	set, follows := p.sets[t.Account]
-	if !follows {
+	last, follows := p.sets[t.Account]
+	set := last.set
+	// One of the same nonce is another in its place, or a copy whose signature may be bad.
+	if follows = follows && last.nonce < t.Nonce; !follows {
 		var before *candidate
 		if before, follows = p.chain.pool.before(signerOf(t), t.Nonce); follows {
 			set = before.after
@@ -177,9 +193,9 @@ func (p *preparation) follow(c *candidate, set sig.KeySet) {
 		return
 	}
 	if p.sets == nil {
-		p.sets = map[sig.AccountID]sig.KeySet{}
+		p.sets = map[sig.AccountID]left{}
 	}
-	p.sets[t.Account] = c.after
+	p.sets[t.Account] = left{t.Nonce, c.after}
 }
 
 // judge takes the verdicts: an account's signature must be good; a bad one inside an operation is

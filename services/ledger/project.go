@@ -46,6 +46,7 @@ func newRecent() *recent {
 	}
 }
 
+// add makes a block's transactions findable, before its state is in force.
 func (r *recent) add(e IndexEntry) {
 	r.mu.Lock()
 	for i, id := range e.Transactions {
@@ -60,6 +61,11 @@ func (r *recent) add(e IndexEntry) {
 		r.forget()
 	}
 	r.mu.Unlock()
+}
+
+// tell wakes who writes the index. The head must be at the new block: told before, it would find
+// none and sleep.
+func (r *recent) tell() {
 	select {
 	case r.wake <- struct{}{}:
 	default:

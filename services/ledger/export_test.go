@@ -1,0 +1,4 @@
+package ledger
+
+// SetInForce has a function called when a block's state is in force and it is not the head yet.
+func (d *Deps) SetInForce(f func()) { d.inForce = f }
