@@ -19,6 +19,7 @@ const (
 	dismissing   = "tell a host that it was replaced"
 	expiring     = "end what waited too long"
 	settling     = "settle leases"
+	dating       = "read the chain's clock"
 )
 
 // later runs fn after a wait, unless the engine goes down first; what was left undone is taken up

@@ -133,7 +133,10 @@ func (e *Engine) sortClaims(ctx context.Context, page []Claim) (
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("look at leases: %w", err)
 	}
-	now := e.deps.Now()
+	now, err := e.deps.Ledger.Now(ctx)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("read the chain's clock: %w", err)
+	}
 	for _, c := range page {
 		switch state, there := states[c.Lease]; {
 		case !there, state.Settled && state.Leaf.Withheld > 0: // its owner and host see to that

@@ -22,8 +22,10 @@ func (e *Engine) Run(ctx context.Context, ready func()) error {
 	defer e.tasks.Wait()
 	defer e.end()
 	defer close(e.stopped)
-	e.began = e.deps.Now()
-	e.hear()
+	first, cancel := context.WithTimeout(ctx, timeWithin)
+	e.readTime(first)
+	cancel()
+	e.present()
 	q := &queue{
 		store: e.deps.Store, freed: e.book.Freed,
 		skip: func(s Shape) bool { return e.book.Hopeless(s) != "" },
@@ -112,6 +114,7 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 		return notNow
 	}
 	now := e.deps.Now()
+	e.rewound(ctx, j)
 	r := j.Run(ref.Run)
 	held, waits := j.WaitingSince(r)
 	if !waits || held.Run != ref.Run {

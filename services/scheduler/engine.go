@@ -132,8 +132,9 @@ type Engine struct {
 	// life ends when Run is told to stop: what runs beside the dispatcher ends with it.
 	life context.Context
 	end  context.CancelFunc
-	// began is when Run began.
-	began time.Time
+	// dial tells the time; deps.Now is it. began is since when it is listened to hosts, ns since 1970.
+	dial  dial
+	began atomic.Int64
 	// swept is when the dispatcher last looked over what is due, dueFrom how far it came.
 	swept   time.Time
 	dueFrom Cursor
@@ -154,13 +155,15 @@ const maxInbox = 1024
 // New makes an engine. It starts nothing.
 func New(policy Policy, deps Deps) *Engine {
 	life, end := context.WithCancel(context.Background())
-	return &Engine{
+	e := &Engine{
 		life: life, end: end,
 		deps: deps, policy: policy.orDefault(), book: NewBook(),
 		inflight: map[RunID]Host{}, chores: map[chore]bool{},
 		inbox: make(chan queued, maxInbox), wake: make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 	}
+	e.dial.own, e.deps.Now = deps.Now, e.dial.now
+	return e
 }
 
 // Book returns the live offers.
@@ -395,6 +398,7 @@ func (e *Engine) changed(
 		return nil, nil, err
 	}
 	live := j.unclaimed()
+	j.rewind(e.deps.Now())
 	kind, changed := fn(j)
 	if changed == nil {
 		return j, nil, nil

@@ -18,7 +18,7 @@ const moveLead = 24 * time.Hour
 // on. One that is to come to an end is left alone, as it may be done by then: a replacement would
 // begin anew and end what it has.
 func (e *Engine) leaves(j *Job, r *Run, a *Attempt, at time.Time) {
-	if at.IsZero() || !a.EvictAt.IsZero() && !at.Before(a.EvictAt) {
+	if at.IsZero() || !a.EvictAt.IsZero() && !at.Before(a.EvictAt.Add(-together)) {
 		return // an end that was told comes nearer, or stays
 	}
 	a.EvictAt = at

@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -22,7 +23,12 @@ import (
 // submitSpec submits a job whose specification was changed.
 func (m *market) submitSpec(change func(*scheduler.Spec)) *scheduler.Job {
 	m.t.Helper()
-	j := schedulertest.NewJob(1, 1)
+	return m.submitSpecOf(1, change)
+}
+
+func (m *market) submitSpecOf(owner byte, change func(*scheduler.Spec)) *scheduler.Job {
+	m.t.Helper()
+	j := schedulertest.NewJob(owner, 1)
 	j.Runs = nil
 	change(&j.Spec)
 	m.ledger.Fund(j)
@@ -243,11 +249,12 @@ func checkPaid(t *testing.T, l *schedulertest.Ledger) {
 	}
 	paid := l.Paid()
 	slices.SortFunc(paid, func(a, b schedulertest.Paid) int {
-		return cmp.Or(cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Epoch, b.Epoch))
+		return cmp.Or(bytes.Compare(a.Escrow[:], b.Escrow[:]), cmp.Compare(a.Slot, b.Slot),
+			cmp.Compare(a.Epoch, b.Epoch))
 	})
 	for i := 1; i < len(paid); i++ {
 		a, b := paid[i-1], paid[i]
-		if a.Slot != b.Slot {
+		if a.Escrow != b.Escrow || a.Slot != b.Slot {
 			continue
 		}
 		if a.Epoch == b.Epoch || a.End.IsZero() || a.End.After(b.From) {

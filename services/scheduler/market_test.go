@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/services/scheduler"
 	"github.com/united-containers/ucn/services/scheduler/schedulertest"
 )
@@ -111,3 +112,11 @@ func (m *market) want(id job.ID, s scheduler.State, end scheduler.EndReason, rea
 }
 
 // once fails the method the first time it is called.
+
+// offerFull has a host offer that has nothing free.
+func (m *market) offerFull(n byte) {
+	o := schedulertest.NewOffer(n, 1000, time.Now())
+	o.Free = price.Resources{}
+	m.hosts.Know(o)
+	m.engine.Offer(o)
+}

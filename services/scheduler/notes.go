@@ -75,7 +75,7 @@ func (n *notes) decline(run RunID, host sig.PublicKey, now time.Time) {
 		held.declined = map[sig.PublicKey]time.Time{}
 	}
 	for key, at := range held.declined {
-		if now.Sub(at) >= avoidFor || len(held.declined) >= maxDeclines {
+		if now.Sub(at).Abs() >= avoidFor || len(held.declined) >= maxDeclines {
 			delete(held.declined, key)
 		}
 	}
@@ -92,7 +92,7 @@ func (n *notes) avoids(run RunID, now time.Time) map[sig.PublicKey]bool {
 	}
 	out := map[sig.PublicKey]bool{}
 	for key, at := range held.declined {
-		out[key] = now.Sub(at) < avoidFor
+		out[key] = now.Sub(at).Abs() < avoidFor
 	}
 	return out
 }
@@ -107,7 +107,7 @@ func (n *notes) sweep(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for run, held := range n.runs {
-		if now.Sub(held.renewed) > noteLife {
+		if now.Sub(held.renewed).Abs() > noteLife {
 			delete(n.runs, run)
 		}
 	}

@@ -38,7 +38,7 @@ func (e *Engine) place(ctx context.Context, j *Job, r *Run, fit []Candidate) {
 	}
 	escrow := &money.escrow
 	j.Expires = e.lastLease(escrow)
-	if !j.Expires.After(e.deps.Now()) {
+	if e.past(ctx, j.Expires) {
 		e.release(j, fit[:min(len(fit), 1)])
 		e.endWaiting(ctx, j.ID, r.ID, Expired, fmt.Sprintf(
 			"its escrow expires at %s, too soon for a lease",

@@ -284,7 +284,7 @@ func (q *queue) owe(l *line) {
 // turn tries the runs at the head of the line until one is taken.
 func (l *line) turn(now time.Time, try func(Ref) verdict) (got verdict, at Ref, due time.Time) {
 	for _, ref := range slices.Clone(l.head) {
-		if ref.Due.After(now) {
+		if ref.heldBack(now) {
 			if due.IsZero() || ref.Due.Before(due) {
 				due = ref.Due
 			}
@@ -319,7 +319,7 @@ func (q *queue) look(ctx context.Context, l *line, now time.Time, try func(Ref) 
 		return notNow, at, fmt.Errorf("look behind the head of a line: %w", err)
 	}
 	for _, ref := range page.Refs {
-		if ref.Due.After(now) {
+		if ref.heldBack(now) {
 			continue
 		}
 		v := try(ref)

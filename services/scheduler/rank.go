@@ -76,7 +76,7 @@ const (
 
 // explain says why nobody serves a shape, and remembers that it is so.
 func (b *Book) explain(r *ranking, s *Spec, now time.Time) string {
-	if r.reason == "" || len(b.stands) < largeBook || now.Sub(r.told) > explainLife {
+	if r.reason == "" || len(b.stands) < largeBook || now.Sub(r.told).Abs() > explainLife {
 		_, r.reason = Match(s, math.MaxUint64, b.live(now), nil)
 		r.told = now
 	}

@@ -23,6 +23,7 @@ import (
 // the store's: the report must come again.
 func (e *Engine) Report(ctx context.Context, rep Report) error {
 	e.hear()
+	oursOf(&rep, e.deps.Now())
 	lease, err := e.report(ctx, rep)
 	if err != nil || lease == nil {
 		return err

@@ -18,6 +18,8 @@ import (
 // ErrEscrow if its escrow has no room or says otherwise by now; anything else may pass, and nothing
 // is known.
 type Ledger interface {
+	// Now is the time that a block made now would have.
+	Now(ctx context.Context) (time.Time, error)
 	Escrow(ctx context.Context, id tx.EscrowID) (Escrow, error)
 	// Lease tells whether the lease is on the chain and when it ends (zero = by its until).
 	Lease(ctx context.Context, id tx.LeaseID) (LeaseState, error)

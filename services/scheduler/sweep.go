@@ -16,6 +16,14 @@ const sweepEvery = 5 * time.Second
 
 // resume takes up attempts that an earlier life left in the middle.
 func (e *Engine) resume(ctx context.Context) error {
+	return e.eachLive(ctx, func(j *Job) {
+		e.rewound(ctx, j)
+		e.takeUp(j)
+	})
+}
+
+// eachLive does something for each job of which an attempt has not ended.
+func (e *Engine) eachLive(ctx context.Context, do func(*Job)) error {
 	var after job.ID
 	for {
 		ids, err := e.deps.Store.Live(ctx, after, duePage)
@@ -27,7 +35,7 @@ func (e *Engine) resume(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			e.takeUp(j)
+			do(j)
 			after = id
 		}
 		if len(ids) < duePage {
@@ -113,7 +121,7 @@ func (e *Engine) findLease(id job.ID, attempt AttemptID) {
 func (e *Engine) placeAgain(ctx context.Context, a *Attempt, stops bool) error {
 	now, placeBy := e.deps.Now(), time.UnixMilli(int64(a.Lease.Lease.PlaceBy))
 	switch {
-	case now.After(placeBy.Add(placeSlack)):
+	case e.past(ctx, placeBy.Add(placeSlack)):
 		return fmt.Errorf("%w: its time to be placed is over", ErrNotPlaced)
 	case now.After(placeBy), stops:
 		return errDoubt
@@ -125,10 +133,19 @@ func (e *Engine) placeAgain(ctx context.Context, a *Attempt, stops bool) error {
 // silent, cancellations that did not get through.
 func (e *Engine) sweep(ctx context.Context) {
 	now := e.deps.Now()
-	if now.Sub(e.swept) < sweepEvery {
+	ago := now.Sub(e.swept)
+	if ago.Abs() < sweepEvery {
 		return
 	}
+	if !e.swept.IsZero() && ago > missed {
+		e.present()
+	}
 	e.swept = now
+	e.once(AttemptID{}, dating, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
+		defer cancel()
+		e.readTime(ctx)
+	})
 	e.book.Sweep(now, e.policy.LostAfter)
 	e.notes.sweep(now)
 	e.once(AttemptID{}, settling, e.settleClaims)
@@ -227,7 +244,7 @@ func (e *Engine) look(j *Job, now time.Time) {
 	e.overdue(j, now)
 	for r, a := range j.open() {
 		if why, since := j.stops(r); why != "" && a.Placed {
-			e.lookAtStopped(j, a, why, now.Sub(latest(since, e.began)))
+			e.lookAtStopped(j, a, why, now.Sub(latest(since, e.since())))
 			continue
 		}
 		e.lookAtOne(j, a, now)
@@ -256,9 +273,9 @@ func (e *Engine) lookAtOne(j *Job, a *Attempt, now time.Time) {
 		if now.Sub(a.Created) > 2*e.policy.AskTimeout {
 			e.findLease(id, a.ID)
 		}
-	case a.Reported.IsZero() && now.Sub(latest(a.Created, e.began)) > e.policy.StartWithin:
+	case a.Reported.IsZero() && now.Sub(latest(a.Created, e.since())) > e.policy.StartWithin:
 		e.once(a.ID, looking, func(ctx context.Context) { e.lookAtBegin(ctx, id, attempt.ID) })
-	case now.Sub(latest(a.Created, a.Heard, e.began)) > e.lostAfter(j):
+	case now.Sub(latest(a.Created, a.Heard, e.since())) > e.lostAfter(j):
 		e.once(a.ID, looking, func(ctx context.Context) { e.lookAfter(ctx, id, attempt.ID) })
 	}
 }
@@ -323,7 +340,7 @@ func (e *Engine) lookAfter(ctx context.Context, id job.ID, attempt AttemptID) {
 	now := e.deps.Now()
 	silent := e.silent(j, a, now)
 	asked := e.deliverOnce(ctx, j, r, a)
-	over := now.After(time.UnixMilli(int64(a.Lease.Lease.Until)).Add(e.policy.LostAfter))
+	over := e.past(ctx, time.UnixMilli(int64(a.Lease.Lease.Until)).Add(e.policy.LostAfter))
 	if asked == nil {
 		if j, err = e.deps.Store.Job(ctx, id); err != nil {
 			return
@@ -382,7 +399,7 @@ func (e *Engine) lost(ctx context.Context, j *Job, a *Attempt) {
 // silent tells whether neither offer nor report has come from the host for so long that it counts
 // as lost.
 func (e *Engine) silent(j *Job, a *Attempt, now time.Time) bool {
-	last := latest(a.Created, a.Heard, e.began)
+	last := latest(a.Created, a.Heard, e.since())
 	if o, ok := e.book.Get(a.Host.Executor); ok {
 		last = latest(last, o.Posted)
 	}

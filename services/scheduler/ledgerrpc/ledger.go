@@ -37,6 +37,19 @@ func New(
 	return &Ledger{client: client, sender: sender, chain: chain, anchor: anchor}
 }
 
+// Now implements scheduler.Ledger.
+func (l *Ledger) Now(ctx context.Context) (time.Time, error) {
+	r, err := l.client.GetChain(ctx, &ledgerv1.GetChainRequest{Chain: l.chain})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the chain's clock: %w", err)
+	}
+	now := max(r.GetNow(), r.GetHead().GetTime())
+	if now == 0 {
+		return time.Time{}, errors.New("read the chain's clock: the ledger does not tell the time")
+	}
+	return timeOf(now), nil
+}
+
 // Escrow implements scheduler.Ledger.
 func (l *Ledger) Escrow(ctx context.Context, id tx.EscrowID) (scheduler.Escrow, error) {
 	r, err := l.client.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{Chain: l.chain, Escrow: id[:]})

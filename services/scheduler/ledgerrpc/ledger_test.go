@@ -27,6 +27,7 @@ type fake struct {
 	ledgerv1.LedgerServiceClient
 	escrow *ledgerv1.GetEscrowResponse
 	lease  *ledgerv1.GetLeaseResponse
+	chain  *ledgerv1.GetChainResponse
 	leases *ledgerv1.GetLeasesResponse
 	err    error
 	result *ledgerv1.SubmitResult
@@ -55,7 +56,7 @@ func (f *fake) GetLeases(
 func (f *fake) GetChain(
 	context.Context, *ledgerv1.GetChainRequest, ...grpc.CallOption,
 ) (*ledgerv1.GetChainResponse, error) {
-	return &ledgerv1.GetChainResponse{}, f.err
+	return f.chain, f.err
 }
 
 func (f *fake) GetAccount(
@@ -337,5 +338,31 @@ func TestVerifyLease(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "agent") {
 			t.Errorf("signature %s: %v", name, err)
 		}
+	}
+}
+
+// TestNow is what a block made now would have, never before the last block; a ledger that does not
+// tell is not believed to be in 1970.
+func TestNow(t *testing.T) {
+	head := &chainv1.Header{Time: 5000}
+	for name, tt := range map[string]struct {
+		chain *ledgerv1.GetChainResponse
+		err   error
+		want  int64
+	}{
+		"told":              {&ledgerv1.GetChainResponse{Head: head, Now: 7000}, nil, 7000},
+		"only the head":     {&ledgerv1.GetChainResponse{Head: head}, nil, 5000},
+		"not told":          {&ledgerv1.GetChainResponse{}, nil, 0},
+		"beyond any date":   {&ledgerv1.GetChainResponse{Now: math.MaxUint64}, nil, 253_402_300_799_000},
+		"the ledger is off": {nil, away(), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, sender := open(&fake{chain: tt.chain, err: tt.err})
+			defer sender.Close()
+			got, err := l.Now(t.Context())
+			if (err == nil) != (tt.want != 0) || err == nil && got.UnixMilli() != tt.want {
+				t.Errorf("Now = %v, %v", got, err)
+			}
+		})
 	}
 }

@@ -18,8 +18,10 @@ func Assigner() sig.AccountID { return sig.AccountID{0xaa} }
 
 // Ledger is a chain in memory. Its fields may be set before it is used.
 type Ledger struct {
-	// Fail is asked at the beginning of each call with the method's name.
+	// Fail is asked at the beginning of each call but Now with the method's name.
 	Fail func(method string) error
+	// FailNow is asked for Now, which is called again and again: set it before the ledger is used.
+	FailNow func() error
 	// FailAfter is asked after a call took effect.
 	FailAfter func(method string) error
 
@@ -104,6 +106,14 @@ func (l *Ledger) failAfter(method string) error {
 		return l.FailAfter(method)
 	}
 	return nil
+}
+
+// Now implements scheduler.Ledger.
+func (l *Ledger) Now(context.Context) (time.Time, error) {
+	if l.FailNow == nil {
+		return l.now(), nil
+	}
+	return l.now(), l.FailNow()
 }
 
 // Escrow implements scheduler.Ledger.
