@@ -41,9 +41,11 @@ type attempt struct {
 	secrets   map[string]string
 	registry  []RegistryCredential // until the container is made
 	container Container
-	gauge     gauge // of the running program
-	streams   int   // calls that listen, at most maxStreams
-	readers   int   // clients that still read the log; the container waits for them a while
+	gauge     gauge  // of the running program
+	learned   Hold   // what this life has seen of a lease that was superseded
+	told      uint64 // ms since 1970: up to when clients know what is due
+	streams   int    // calls that listen, at most maxStreams
+	readers   int    // clients that still read the log; the container waits for them a while
 
 	// stopped ends when the attempt is to be stopped: it cuts fetching and starting short.
 	stopped context.Context
@@ -63,7 +65,7 @@ func newAttempt(a *Agent, rec Record) *attempt {
 		t.halt()
 	}
 	if rec.Phase > PhaseAsked {
-		t.statuses = []Status{rec.Status(rec.Waiting)}
+		t.statuses = []Status{rec.Status(rec.waits())}
 	}
 	if rec.Note.Note.Lease == rec.Lease.ID {
 		t.recent = []SignedNote{rec.Note}
@@ -163,7 +165,8 @@ func (t *attempt) transition(next *Record, why string) *Status {
 		next.Changed, next.Waiting = now, ""
 	case next.Waiting != t.rec.Waiting:
 		why = first(next.Waiting, fetching)
-	case next.Evict == t.rec.Evict || next.Phase == PhaseAsked: // the next phase tells of it
+	case next.Evict == t.rec.Evict && next.Hold == t.rec.Hold || next.Phase == PhaseAsked:
+		// The next phase tells of it.
 		return nil
 	}
 	if next.Phase == PhaseClosed {

@@ -295,7 +295,8 @@ func (t *attempt) started(ctx context.Context) error {
 	tally.Begin(t.agent.deps.Now())
 	note := t.sign(&v.rec, &tally, false)
 	return t.update(ctx, "", func(r *Record) {
-		r.Phase, r.Tally, r.Note = PhaseRunning, tally, note
+		r.Phase, r.Tally = PhaseRunning, tally
+		r.noted(note, 0)
 	})
 }
 

@@ -56,6 +56,10 @@ type Config struct {
 	StartWait time.Duration `yaml:"start_wait"`
 	// CollectWait is how long storing outputs and log is retried.
 	CollectWait time.Duration `yaml:"collect_wait"`
+	// HoldSuperseded is how long a program goes on unpaid when another host's lease has taken its lane
+	// and the owner wants the original kept: a lease that continues it may come meanwhile. It is never
+	// longer than the old lease. 0 = never, at most 1 h.
+	HoldSuperseded time.Duration `yaml:"hold_superseded"`
 	// StopGrace is the time between SIGTERM and SIGKILL when this host ends a program.
 	StopGrace time.Duration `yaml:"stop_grace"`
 	// OfferLife is how long an offer holds; it is posted again at half of it. At most 10 min.
@@ -91,7 +95,8 @@ func DefaultConfig() Config {
 		MaxAttempts: 256, MaxUnplaced: 64, MaxHoldbackPercent: 20, MinTrust: 5 * time.Second,
 		Notice: 0, Tick: time.Second, NoteEvery: 5 * time.Second, ChargeEvery: time.Minute,
 		AckWait: 3 * time.Second, TaskWait: 2 * time.Minute, StartWait: 10 * time.Minute,
-		CollectWait: 10 * time.Minute, StopGrace: 10 * time.Second, OfferLife: 2 * time.Minute,
+		CollectWait: 10 * time.Minute, HoldSuperseded: 5 * time.Minute,
+		StopGrace: 10 * time.Second, OfferLife: 2 * time.Minute,
 		LogBytes: 64 << 20, MaxPulls: 4, PIDs: 1024, KeepClosed: 1000,
 	}
 }
@@ -110,7 +115,7 @@ func (c *Config) Validate() error {
 		{"notice", c.Notice, 0, time.Hour}, {"task_wait", c.TaskWait, time.Second, time.Hour},
 		{"start_wait", c.StartWait, time.Second, 24 * time.Hour},
 		{"collect_wait", c.CollectWait, time.Second, 24 * time.Hour},
-		{"stop_grace", c.StopGrace, 0, MaxStopGrace},
+		{"stop_grace", c.StopGrace, 0, MaxStopGrace}, {"hold_superseded", c.HoldSuperseded, 0, MaxHold},
 		{"offer_life", c.OfferLife, time.Second, 10 * time.Minute},
 	} {
 		if f.is < f.min || f.is > f.max {

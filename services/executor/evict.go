@@ -169,6 +169,10 @@ func wake(c chan struct{}) {
 // notice no more than was noted before.
 func (t *attempt) lastWord(r *Record, tally *Tally, o *Outcome) SignedNote {
 	switch {
+	case r.Hold != nil:
+		note := r.Note
+		note.Final = true
+		return note
 	case o.Reason != EndEvicted || r.Evict.noticed():
 		return t.sign(r, tally, true)
 	case r.Note.Note.Lease != t.lease.ID:

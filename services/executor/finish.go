@@ -14,6 +14,9 @@ import (
 // the last note are written down and told at once; charging and clearing away come after. c is nil
 // when the container is gone.
 func (t *attempt) finish(ctx context.Context, c Container, exit Exit) error {
+	if err := t.unwritten(ctx); err != nil {
+		return err
+	}
 	r := t.view().rec
 	if exit.Kind == ExitRefused {
 		return t.endUnstarted(ctx, EndRefused, "the program could not be started: "+exit.Detail)

@@ -105,10 +105,11 @@ func (f *follower) tell(v *view) (ended bool, err error) {
 
 func (f *follower) tellNote(v *view) error {
 	newest := v.rec.Note
-	if newest.Note == f.note || newest.Note.Lease != f.t.lease.ID {
+	if newest.Note == f.note || newest.Note.Lease != f.t.lease.ID || !v.rec.retold() {
 		return nil
 	}
 	f.note = newest.Note
+	f.t.toldNote(f.note)
 	return f.send(Update{Note: &NoteAsk{Note: newest, Prices: v.rec.Prices}})
 }
 

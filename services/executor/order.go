@@ -101,10 +101,12 @@ type JobSpec struct {
 	Isolation Isolation
 	Platforms []string // empty: any
 	RunTime   time.Duration
-	Cap       *Prices // highest prices accepted; nil is any
-	MaxRate   uint64  // grains per hour; 0 is not said
-	Allow     []sig.AccountID
-	Deny      []sig.AccountID
+	// KeepOriginal: a program that was replaced while its host was silent goes on when that is back.
+	KeepOriginal bool    `json:",omitempty"`
+	Cap          *Prices // highest prices accepted; nil is any
+	MaxRate      uint64  // grains per hour; 0 is not said
+	Allow        []sig.AccountID
+	Deny         []sig.AccountID
 	// Unserved names the fields that are set and that this kind of executor does not serve.
 	Unserved []string
 }

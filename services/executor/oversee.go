@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -26,6 +27,8 @@ type watch struct {
 	sampleAt time.Time // by this life's clock; before its first sample that of the journal's last
 	noteAt   time.Time // of the last note that was signed
 	chargeAt time.Time // of the last charge that was tried
+	// open is when the chain was last seen to hold the lease open, ms since 1970.
+	open atomic.Int64
 	// stopping, hurrying and charging each hold a value while their goroutine runs.
 	stopping chan struct{}
 	hurrying chan struct{}
@@ -172,6 +175,9 @@ func (w *watch) end(ctx context.Context, cause *StopCause) {
 
 // note signs usage when it is time, or when half of the trust beyond the last note is used up.
 func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
+	if !w.t.paid() {
+		return nil
+	}
 	due := w.t.due(r, &w.tally)
 	if r.Stop != nil && r.Stop.Reason == EndEvicted && !r.Evict.noticed() {
 		return nil // nothing more is due
@@ -182,7 +188,13 @@ func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
 		return nil
 	}
 	note := w.t.sign(r, &w.tally, false)
-	err := w.t.jot(ctx, func(r *Record) { r.Tally, r.Note = w.tally, note })
+	safe := uint64(max(w.open.Load()-headLag.Milliseconds(), 0))
+	err := w.t.jot(ctx, func(r *Record) {
+		if r.Hold == nil {
+			r.Tally = w.tally
+			r.noted(note, safe)
+		}
+	})
 	if err == nil {
 		w.noteAt = now
 	}
@@ -192,12 +204,13 @@ func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
 // charge takes what is payable from time to time, in the background.
 func (w *watch) charge(ctx context.Context, now time.Time) {
 	r := w.t.view().rec
-	payable := min(r.Note.Note.Cumulative, r.Covered())
-	if now.Sub(w.chargeAt) < w.t.agent.cfg.ChargeEvery || payable <= r.Charged {
+	payable := min(r.Note.Note.Cumulative, r.Covered()) > r.Charged
+	keeps := r.Ask.Spec.KeepOriginal
+	if now.Sub(w.chargeAt) < w.t.agent.cfg.ChargeEvery || !payable && !keeps || r.Hold != nil {
 		return
 	}
 	w.once(w.charging, func() {
-		err := errors.Join(w.t.charge(ctx, false), w.checkLease(ctx))
+		err := w.chargeNow(ctx, payable, keeps)
 		if err != nil && ctx.Err() == nil {
 			w.t.agent.deps.Log.WarnContext(ctx, "cannot charge", "attempt", w.t.id, "error", err)
 		}
@@ -205,32 +218,46 @@ func (w *watch) charge(ctx context.Context, now time.Time) {
 	w.chargeAt = now
 }
 
-// checkLease stops a program whose lease was ended on the chain: what it uses from then on is not
-// paid. Trouble with the chain stops nothing.
-func (w *watch) checkLease(ctx context.Context) error {
-	if over, err := w.t.leaseOver(ctx); err != nil || !over {
+// chargeNow charges and looks at the lease. Of one that may be held it looks first, since nothing
+// after its end is to be charged.
+func (w *watch) chargeNow(ctx context.Context, payable, keeps bool) error {
+	if !keeps {
+		return errors.Join(w.t.charge(ctx, false), w.checkLease(ctx))
+	}
+	err := w.checkLease(ctx)
+	if !w.t.paid() || !payable {
 		return err
 	}
-	cause := StopCause{
-		Reason: EndCancelled, Message: "the lease was ended on the chain",
-		Grace: w.t.agent.cfg.StopGrace,
-	}
-	if e := w.t.view().rec.Evict; e != nil { // its replacement runs elsewhere
-		cause.Reason, cause.Message = EndEvicted, e.words()
-	}
-	return w.t.endIt(ctx, cause)
+	return errors.Join(err, w.t.charge(ctx, false))
 }
 
-// leaseOver tells whether the lease has ended on the chain.
-func (t *attempt) leaseOver(ctx context.Context) (bool, error) {
-	state, err := t.agent.deps.Ledger.Lease(ctx, t.ask.Spec.Chain, t.lease.ID)
+// checkLease stops or holds a program whose lease was ended on the chain: what it uses from then on
+// is not paid. Trouble with the chain stops nothing.
+func (w *watch) checkLease(ctx context.Context) error {
+	now := w.t.agent.deps.Now()
+	state, over, err := w.t.leaseOver(ctx)
+	switch {
+	case err != nil:
+		return err
+	case !over:
+		w.open.Store(now.UnixMilli())
+		return nil
+	case w.t.holds(&state):
+		return w.t.hold(ctx, state.End)
+	}
+	return w.t.endIt(ctx, *w.t.leaseEnded())
+}
+
+// leaseOver tells whether the lease has ended on the chain, and what else that knows of it.
+func (t *attempt) leaseOver(ctx context.Context) (state LeaseState, over bool, err error) {
+	state, err = t.agent.deps.Ledger.Lease(ctx, t.ask.Spec.Chain, t.lease.ID)
 	switch {
 	case errors.Is(err, ErrNoLease):
-		return true, nil
+		return state, true, nil
 	case err != nil:
-		return false, fmt.Errorf("read the lease: %w", err)
+		return state, false, fmt.Errorf("read the lease: %w", err)
 	}
-	return state.over(t.agent.deps.Now()), nil
+	return state, state.over(t.agent.deps.Now()), nil
 }
 
 // mustStop tells why the program may not run until the next tick, or nil.
@@ -247,14 +274,18 @@ func (w *watch) mustStop(r *Record, sample *Usage, now time.Time) *StopCause {
 		return &StopCause{Reason: reason, Message: fmt.Sprintf(format, args...), Grace: grace}
 	}
 	run := r.Ask.Spec.RunTime
+	if cause := w.heldTooLong(ahead); cause != nil {
+		return cause
+	}
+	paid := w.t.paid()
 	switch {
-	case upto > lease.Until:
+	case paid && upto > lease.Until:
 		return stop(EndExpired, "the lease ended")
 	case run > 0 && ran > run+a.cfg.Tick:
 		return stop(EndFailed, "run time limit of %v reached", run)
-	case next > lease.Budget:
+	case paid && next > lease.Budget:
 		return stop(EndExhausted, "the budget of %d grains is used up", lease.Budget)
-	case next > add(r.Acked(), lease.Trust):
+	case paid && next > add(r.Acked(), lease.Trust):
 		return stop(EndExhausted, "usage is not acknowledged: the trust of %d grains beyond the "+
 			"last countersigned note is used up", lease.Trust)
 	case sample.Uncounted:

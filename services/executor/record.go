@@ -71,6 +71,8 @@ type Record struct {
 	Stop    *StopCause // why it is being stopped
 
 	Evict *Eviction // that it is to go; in any phase
+	Marks []Mark    `json:",omitempty"` // while the owner wants the original kept, ascending
+	Hold  *Hold     `json:",omitempty"` // that it goes on though its lease was superseded
 
 	Charged uint64 // highest cumulative that a charge named
 	Paid    uint64 // grains the chain paid us
@@ -88,6 +90,7 @@ func (r *Record) Status(reason string) Status {
 		Job: r.Ask.Job, Run: r.Ask.Run, Attempt: r.Ask.Attempt, State: r.Phase.State(),
 		Reason: reason, Time: r.Changed, Lease: r.Lease.ID, Usage: r.Note.Usage,
 		Amount: r.Note.Note.Cumulative, Outcome: r.Outcome, EvictAt: r.evictAt(),
+		HeldUntil: r.heldUntil(),
 	}
 }
 

@@ -59,6 +59,8 @@ type Status struct {
 	Amount  uint64
 	Outcome *Outcome  // set when ended
 	EvictAt time.Time // when the program is asked to go; zero: it may stay
+	// HeldUntil is when the program ends whose lease was superseded; zero: it is not held.
+	HeldUntil time.Time
 }
 
 // LogLine is one line of a program's output, or a part of a long one.

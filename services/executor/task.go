@@ -88,9 +88,11 @@ func (a *Agent) tellClosed(ctx context.Context, task *Task, send func(Update) er
 	if err := allowed(&r, task.From); err != nil {
 		return err
 	}
-	note := NoteAsk{Note: r.Note, Prices: r.Prices}
-	if err := send(Update{Note: &note}); err != nil {
-		return err
+	if r.retold() {
+		note := NoteAsk{Note: r.Note, Prices: r.Prices}
+		if err := send(Update{Note: &note}); err != nil {
+			return err
+		}
 	}
 	s := r.Status("")
 	if r.Outcome != nil {
@@ -279,7 +281,7 @@ func (a *Agent) Stop(ctx context.Context, ask StopAsk) error {
 		cause.Message += ": " + clip(ask.Reason, maxReason)
 	}
 	if r.Evict != nil { // what told it may be that its replacement runs
-		switch over, err := t.leaseOver(ctx); {
+		switch _, over, err := t.leaseOver(ctx); {
 		case err != nil:
 			t.agent.deps.Log.WarnContext(ctx, "cannot tell an eviction from a cancellation",
 				"attempt", t.id, "error", err)

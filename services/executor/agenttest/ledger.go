@@ -241,7 +241,10 @@ func (l *Ledger) pay(c *executor.Charge) (executor.Charged, error) {
 	paid := payable - min(have.Paid, payable)
 	have.Paid += paid
 	if c.Final {
-		have.Settled, have.End = true, l.now()
+		have.Settled = true
+		if have.End.IsZero() {
+			have.End = l.now()
+		}
 	}
 	return executor.Charged{Paid: paid}, nil
 }

@@ -110,6 +110,8 @@ func heardSpec(m *jobv1.JobSpec) (executor.JobSpec, error) {
 		Platforms: m.GetPlacement().GetPlatforms(), Unserved: unserved(m),
 		RunTime: time.Duration(min(m.GetLimits().GetRunTimeMs(), job.MaxRunTimeMS)) * time.Millisecond,
 		MaxRate: m.GetPayment().GetMaxRate(),
+		KeepOriginal: m.GetDisconnect().GetPolicy() ==
+			jobv1.DisconnectPolicy_DISCONNECT_POLICY_KEEP_ORIGINAL,
 	}
 	for _, v := range m.GetEnv() {
 		s.Env = append(s.Env, v.GetName()+"="+v.GetValue())

@@ -192,3 +192,23 @@ func TestEncodersAreCanonical(t *testing.T) {
 		}
 	}
 }
+
+// TestHeardPolicy: only the owner's word keeps the original.
+func TestHeardPolicy(t *testing.T) {
+	for policy := range jobv1.DisconnectPolicy_name {
+		m := goodAsk()
+		m.Revision.Revision.Spec.Disconnect = &jobv1.Disconnect{
+			Policy: jobv1.DisconnectPolicy(policy),
+		}
+		ask, err := heardAsk(m, job.ID{9}, executor.Peer{})
+		want := jobv1.DisconnectPolicy(policy) ==
+			jobv1.DisconnectPolicy_DISCONNECT_POLICY_KEEP_ORIGINAL
+		if err != nil || ask.Spec.KeepOriginal != want {
+			t.Errorf("policy %d: keeps the original %v, %v", policy, ask.Spec.KeepOriginal, err)
+		}
+	}
+	ask, err := heardAsk(goodAsk(), job.ID{9}, executor.Peer{})
+	if err != nil || ask.Spec.KeepOriginal {
+		t.Errorf("no policy: %+v, %v", ask.Spec, err)
+	}
+}

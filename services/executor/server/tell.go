@@ -120,7 +120,7 @@ func statusPB(s *executor.Status) (*jobv1.AttemptStatus, error) {
 	m := &jobv1.AttemptStatus{
 		Job: s.Job[:], Run: run, Attempt: attempt, State: statePB(s.State), Reason: s.Reason,
 		Time: millis(s.Time), Lease: s.Lease[:], Usage: s.Usage.PB(), Amount: s.Amount,
-		EvictAt: millis(s.EvictAt),
+		EvictAt: millis(s.EvictAt), HeldUntil: millis(s.HeldUntil),
 	}
 	if s.Outcome != nil {
 		m.Outcome = outcomePB(s.Outcome)

@@ -1,0 +1,207 @@
+package executor
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Hold says that a program goes on though its lease is over: its owner wants the original kept
+// (DISCONNECT_POLICY_KEEP_ORIGINAL), another host's lease took the lane while this one was silent,
+// and a lease that continues the program may come. Nobody pays for it meanwhile.
+type Hold struct {
+	Since time.Time // when this host learned that the lease was superseded
+	Until time.Time // when the program is ended, unless a lease continues it
+	End   time.Time // of the lease, by the chain
+	// Seen says that a client was told of later usage than is asked for.
+	Seen bool `json:",omitempty"`
+}
+
+// MaxHold bounds how long a program is held.
+const MaxHold = time.Hour
+
+const (
+	// maxMarks bounds what is remembered of the notes of a program that may be held. While the chain
+	// cannot be looked at, a sixteenth of that time may go unpaid.
+	maxMarks = 32
+	// headLag is how old the chain's head may be at a look.
+	headLag = 2 * time.Minute
+)
+
+// Mark is usage that was signed. A lease is paid up to its end, of which its host learns later: the
+// newest mark before it is what is asked for then.
+type Mark struct {
+	Upto       uint64 // ms since 1970
+	Cumulative uint64 // grains
+	Used       Metered
+}
+
+// noted makes the note the newest. safe is a time, ms since 1970, before which the lease has surely
+// not ended.
+func (r *Record) noted(note SignedNote, safe uint64) {
+	r.Note = note
+	if !r.Ask.Spec.KeepOriginal {
+		return
+	}
+	marks := append(slices.Clone(r.Marks), Mark{note.Note.Upto, note.Note.Cumulative, note.Usage})
+	switch {
+	case len(marks) <= maxMarks:
+	case marks[1].Upto <= safe:
+		marks = marks[1:]
+	default:
+		i := leastMissed(marks)
+		marks = slices.Delete(marks, i, i+1)
+	}
+	r.Marks = marks
+}
+
+// leastMissed returns the index of the mark, neither the first nor the last, without which the
+// others are spread most evenly.
+func leastMissed(marks []Mark) int {
+	gap := func(i int) uint64 { return marks[i+1].Upto - marks[i-1].Upto }
+	least := 1
+	for i := 2; i < len(marks)-1; i++ {
+		if gap(i) < gap(least) {
+			least = i
+		}
+	}
+	return least
+}
+
+// lastPaid is the newest mark that a lease with that end pays, or that was charged before the end
+// was known: what was charged stays.
+func (r *Record) lastPaid(end time.Time) Mark {
+	at := uint64(max(end.UnixMilli(), 0))
+	last := Mark{Upto: at}
+	for _, m := range r.Marks { // ascending
+		if m.Upto <= at || last.Cumulative < m.Cumulative && m.Cumulative <= r.Charged {
+			last = m
+		}
+	}
+	return last
+}
+
+// holds tells whether the program goes on for a while though its lease is over.
+func (t *attempt) holds(s *LeaseState) bool {
+	r := t.view().rec
+	return r.Ask.Spec.KeepOriginal && t.agent.cfg.HoldSuperseded > 0 && r.Evict == nil &&
+		s.SupersededBy != LeaseID{} && !s.End.IsZero() && !s.Settled &&
+		t.agent.deps.Now().Before(r.leaseUntil())
+}
+
+func (r *Record) leaseUntil() time.Time {
+	return time.UnixMilli(int64(min(r.Lease.Lease.Until, 1<<53)))
+}
+
+// hold writes down and tells that the program goes on without being paid since the end given. When
+// that fails it may be repeated; the time of the hold runs from the first try.
+func (t *attempt) hold(ctx context.Context, end time.Time) error {
+	h := t.learn(end)
+	return t.update(ctx, h.words(), func(r *Record) {
+		if r.Phase == PhaseRunning && r.Stop == nil && r.Hold == nil {
+			t.holdRecord(r, h)
+		}
+	})
+}
+
+// learn notes that the lease is superseded, at the first time.
+func (t *attempt) learn(end time.Time) Hold {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.learned.Since.IsZero() {
+		now := t.agent.deps.Now()
+		t.learned = Hold{Since: now, Until: now.Add(t.agent.cfg.HoldSuperseded), End: end}
+		if last := t.rec.leaseUntil(); last.Before(t.learned.Until) {
+			t.learned.Until = last
+		}
+	}
+	return t.learned
+}
+
+// unwritten makes good for a hold that could not be written down: it counts all the same.
+func (t *attempt) unwritten(ctx context.Context) error {
+	h := t.superseded()
+	if h.Since.IsZero() || t.view().rec.Hold != nil {
+		return nil
+	}
+	return t.jot(ctx, func(r *Record) { t.holdRecord(r, h) })
+}
+
+// holdRecord fixes what is due: nothing after the end. The caller holds mu.
+func (t *attempt) holdRecord(r *Record, h Hold) {
+	m := r.lastPaid(h.End)
+	h.Seen = t.told > m.Upto
+	r.Note = t.agent.signer.note(t.ask.Spec.Chain, Note{
+		Lease: t.lease.ID, Revision: t.ask.Revision, Upto: m.Upto, Cumulative: m.Cumulative,
+	}, m.Used)
+	if r.Ack != nil && r.Ack.Note.Cumulative > m.Cumulative {
+		h.Seen = true
+		r.Ack, r.AckNote = nil, SignedNote{}
+	}
+	r.Hold, r.Marks = &h, nil
+}
+
+func (h *Hold) words() string {
+	return "its lease was superseded: it is kept running, unpaid, until " +
+		h.Until.UTC().Format(time.RFC3339)
+}
+
+// heldUntil is what others are told.
+func (r *Record) heldUntil() time.Time {
+	if r.Hold == nil || r.Phase != PhaseRunning {
+		return time.Time{}
+	}
+	return r.Hold.Until
+}
+
+// waits says why an attempt is not what it seems, for those who come later.
+func (r *Record) waits() string {
+	if r.heldUntil().IsZero() {
+		return r.Waiting
+	}
+	return r.Hold.words()
+}
+
+// superseded returns what is known of the lease's end, zero if it is not known to be superseded.
+func (t *attempt) superseded() Hold {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rec.Hold != nil {
+		return *t.rec.Hold
+	}
+	return t.learned
+}
+
+// paid tells whether what the program uses is paid, as far as this host knows.
+func (t *attempt) paid() bool { return t.superseded().Since.IsZero() }
+
+// heldTooLong tells why a program that nobody pays may not go on, or nil.
+func (w *watch) heldTooLong(ahead time.Time) *StopCause {
+	h := w.t.superseded()
+	if h.Since.IsZero() || ahead.Before(h.Until) {
+		return nil
+	}
+	return w.t.leaseEnded()
+}
+
+// leaseEnded is why a program goes whose lease was ended on the chain.
+func (t *attempt) leaseEnded() *StopCause {
+	cause := &StopCause{
+		Reason: EndCancelled, Message: "the lease was ended on the chain",
+		Grace: t.agent.cfg.StopGrace,
+	}
+	if e := t.view().rec.Evict; e != nil { // its replacement runs elsewhere
+		cause.Reason, cause.Message = EndEvicted, e.words()
+	}
+	return cause
+}
+
+// toldNote remembers what clients know.
+func (t *attempt) toldNote(n Note) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.told = max(t.told, n.Upto)
+}
+
+// retold tells whether clients may be told the newest note: not when they know of later usage.
+func (r *Record) retold() bool { return r.Hold == nil || !r.Hold.Seen }
