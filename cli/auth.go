@@ -31,7 +31,7 @@ func (a *app) authToken() *cobra.Command {
 		Long: `Make an access token: whoever has it may act for the wallet's account at one operator,
 within the scopes, until it expires. It cannot be taken back before. Scopes: ledger:submit, job,
 job:read and job:read:<job> (at hosts only), file:read, file:read:<cid>, file:write,
-file:write:<job>, bus.`,
+file:write:<job>, bus. For what an operator tells its hosts, see ` + "`ucn host token`" + `.`,
 		Example: `  ucn auth token --scope job --scope file:read --expires 1h
   curl -H "Authorization: Bearer $(ucn auth token --scope job)" \
        http://127.0.0.1:7680/v1/jobs`,

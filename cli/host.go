@@ -31,7 +31,8 @@ var errNoHost = errors.New("no offer of such a host stands: it is away, or anoth
 
 func (a *app) hostCommand() *cobra.Command {
 	cmd := group("host", "Hosts of an operator: look in, choose jobs, drain, evict",
-		a.hostList(), a.hostShow(), a.hostPolicy(), a.hostDrain(), a.hostUndrain(), a.hostEvict())
+		a.hostList(), a.hostShow(), a.hostPolicy(), a.hostDrain(), a.hostUndrain(), a.hostEvict(),
+		a.hostToken())
 	cmd.Long = `Look into the hosts of an operator, and tell them what to do. The wallet that acts is
 the operator's account; its hosts are reached over the bus, so they need no open port.
 
@@ -90,8 +91,22 @@ type desk struct {
 	target bus.Target
 }
 
-// desk finds a host of the wallet by its name or the beginning of its key.
+// desk finds a host of the wallet by its name or the beginning of its key, to call it.
 func (l *link) desk(ctx context.Context, name string) (*desk, error) {
+	offer, err := l.ownHost(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	target, err := l.Host(ctx, offer.GetCertificate())
+	if err != nil {
+		return nil, err
+	}
+	client, err := l.Operate(target)
+	return &desk{client, target}, err
+}
+
+// ownHost finds a host of the wallet by its name or the beginning of its key.
+func (l *link) ownHost(ctx context.Context, name string) (*marketv1.Offer, error) {
 	var found []*marketv1.Offer
 	err := eachOffer(ctx, l, func(o *marketv1.Offer) {
 		key := hex.EncodeToString(o.GetExecutor())
@@ -108,13 +123,10 @@ func (l *link) desk(ctx context.Context, name string) (*desk, error) {
 	case len(found) > 1:
 		return nil, usagef("%q names %d hosts: give the key that `ucn host ls --json` shows", name,
 			len(found))
+	case len(found[0].GetExecutor()) != len(sig.PublicKey{}):
+		return nil, fmt.Errorf("%q: %w", name, errNoHost)
 	}
-	target, err := l.Host(ctx, found[0].GetCertificate())
-	if err != nil {
-		return nil, err
-	}
-	client, err := l.Operate(target)
-	return &desk{client, target}, err
+	return found[0], nil
 }
 
 func (d *desk) call(ctx context.Context, method string, in, out proto.Message) error {

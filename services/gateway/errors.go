@@ -32,7 +32,13 @@ const (
 	ReasonNoLog fault.Reason = "NO_LOG"
 	// ReasonExecutor: the executor that the scheduler names is not certified.
 	ReasonExecutor fault.Reason = "EXECUTOR_NOT_CERTIFIED"
-	// ReasonTokenWide: the token allows more than a host may see.
+	// ReasonHost: no host of this key is known.
+	ReasonHost fault.Reason = "HOST_UNKNOWN"
+	// ReasonNotOperator: the host is another operator's than the token.
+	ReasonNotOperator fault.Reason = "NOT_OPERATOR"
+	// ReasonNotSigned: the token is bound to another request.
+	ReasonNotSigned fault.Reason = "REQUEST_NOT_SIGNED"
+	// ReasonTokenWide: the token allows more than a host may see, or a gateway ask for.
 	ReasonTokenWide fault.Reason = "TOKEN_TOO_WIDE"
 	// ReasonLogDamaged: the stored log is not what a log is.
 	ReasonLogDamaged fault.Reason = "LOG_DAMAGED"
@@ -45,6 +51,8 @@ const (
 	reasonPinned       fault.Reason = "REFERENCE_PINNED"
 	reasonInDirectory  fault.Reason = "IN_DIRECTORY"
 	reasonUploadDone   fault.Reason = "UPLOAD_FINISHED"
+
+	reasonPolicyChanged fault.Reason = "POLICY_CHANGED" // of hosts
 
 	reasonMessageTooLarge fault.Reason = "MESSAGE_TOO_LARGE" // of kit/rpc, which links gRPC
 )
@@ -66,7 +74,7 @@ func Status(f *fault.Error) int {
 	switch f.Reason() {
 	case ReasonMethod:
 		return statusMethodNotAllowed
-	case reasonPinned, reasonInDirectory, reasonUploadDone:
+	case reasonPinned, reasonInDirectory, reasonUploadDone, reasonPolicyChanged:
 		return statusConflict
 	case ReasonBodyTooLarge, reasonMessageTooLarge, reasonBlobTooLarge:
 		return statusTooLarge

@@ -59,6 +59,7 @@ const (
 	collection    = 2
 	object        = 3
 	part          = 4
+	inner         = 5
 	collectJobs   = "jobs"
 	collectFiles  = "files"
 	collectBlocks = "blocks"
@@ -66,6 +67,10 @@ const (
 
 	collectEscrows = "escrows"
 	collectLeases  = "leases"
+	collectHosts   = "hosts"
+	collectOffers  = "offers"
+	// partAttempts is followed by an id of its own.
+	partAttempts = "attempts"
 	// watchBlocks is where a verb stands behind the collection itself.
 	watchBlocks = "blocks:watch"
 )
@@ -82,7 +87,7 @@ func prefixOf(name string) (hrp string, known bool) {
 		return id.Lease, true
 	case collectJobs:
 		return id.Job, true
-	case "transactions":
+	case "transactions", collectHosts:
 		return "", true
 	}
 	return "", false
@@ -146,6 +151,11 @@ func (r *Route) translatePath(method string, at []string) error {
 	if hasVerb {
 		at[object] += ":" + verb
 	}
+	if at[collection] == collectHosts && len(at) > inner && at[part] == partAttempts {
+		if err := translateAttempt(at); err != nil {
+			return err
+		}
+	}
 	r.Path = strings.Join(at, "/")
 	if at[collection] != collectJobs || method != "GET" {
 		return nil
@@ -157,6 +167,20 @@ func (r *Route) translatePath(method string, at []string) error {
 		r.Operation, r.Job = Logs, raw
 	case len(at) == segments+1 && !hasVerb && at[part] == "stats":
 		r.Operation, r.Job = Stats, raw
+	}
+	return nil
+}
+
+// translateAttempt reads the id of an attempt behind that of its host.
+func translateAttempt(at []string) error {
+	text, verb, hasVerb := strings.Cut(at[inner], ":")
+	raw, err := ParseShortID(text)
+	if err != nil {
+		return err
+	}
+	at[inner] = encode(raw)
+	if hasVerb {
+		at[inner] += ":" + verb
 	}
 	return nil
 }
@@ -184,6 +208,8 @@ func queryIDs(of string) map[string]string {
 		return map[string]string{"owner": id.Account, "subject": id.Job}
 	case collectLeases:
 		return map[string]string{"leases": id.Lease}
+	case collectHosts, collectOffers:
+		return map[string]string{"operator": id.Account, "executor": ""}
 	}
 	return nil
 }
@@ -223,7 +249,7 @@ func name(at []string) string {
 	switch at[collection] {
 	case "chains", "accounts", collectEscrows, collectLeases, "transactions", collectBlocks,
 		watchBlocks, "faucet", "search", "supply", "fees", "scheduler", collectJobs, "market",
-		"offers", collectFiles, "storage":
+		collectOffers, collectHosts, collectFiles, "storage":
 	default:
 		return "/v1/?"
 	}
@@ -235,7 +261,7 @@ func name(at []string) string {
 	out += "/{id}"
 	switch verb {
 	case "cancel", "update", "watch", "stat", "list", "pin", "unpin", "setExpiry", "finish",
-		"proof":
+		"proof", "drain", "undrain":
 		out += ":" + verb
 	}
 	if len(at) > segments && at[collection] == collectFiles {
@@ -243,9 +269,13 @@ func name(at []string) string {
 	}
 	if len(at) > segments {
 		switch at[part] {
-		case "logs", "stats", "runs", "tasks", "transactions", "events", collectLeases, "charges":
+		case "logs", "stats", "runs", "tasks", "transactions", "events", collectLeases, "charges",
+			partAttempts, "policy":
 			out += "/" + at[part]
 		}
+	}
+	if len(at) > inner && at[part] == partAttempts && strings.HasSuffix(at[inner], ":evict") {
+		out += "/{id}:evict"
 	}
 	return out
 }

@@ -99,6 +99,16 @@ func TestResolve(t *testing.T) {
 			Name: "/v1/jobs/{id}/stats", Path: "/v1/jobs/" + stub + "/stats", Job: raw}},
 		{"GET", "/v1/jobs/" + text + "/logs", gateway.Route{Operation: gateway.Logs,
 			Name: "/v1/jobs/{id}/logs", Path: "/v1/jobs/" + stub + "/logs", Job: raw}},
+		{"GET", "/v1/hosts", gateway.Route{Name: "/v1/hosts"}},
+		{"POST", "/v1/hosts/" + hex.EncodeToString(raw[:]) + ":undrain", gateway.Route{
+			Name: "/v1/hosts/{id}:undrain", Path: "/v1/hosts/" + stub + ":undrain"}},
+		{"PUT", "/v1/hosts/" + stub + "/policy", gateway.Route{
+			Name: "/v1/hosts/{id}/policy", Path: "/v1/hosts/" + stub + "/policy"}},
+		{"POST", "/v1/hosts/" + stub + "/attempts/fbff:evict", gateway.Route{
+			Name: "/v1/hosts/{id}/attempts/{id}:evict",
+			Path: "/v1/hosts/" + stub + "/attempts/-_8=:evict"}},
+		{"GET", "/v1/hosts/" + stub + "/secret/x", gateway.Route{
+			Name: "/v1/hosts/{id}", Path: "/v1/hosts/" + stub + "/secret/x"}},
 		{"GET", "/v1/leases", gateway.Route{Name: "/v1/leases"}},
 		{"PUT", "/v1/files", gateway.Route{Operation: gateway.PutFile, Name: "/v1/files"}},
 		{"POST", "/v1/files", gateway.Route{Operation: gateway.PutFile, Name: "/v1/files"}},

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,6 +35,7 @@ func evictedByCommand(t *testing.T, s *scene) {
 	if !strings.Contains(shown, one.Attempt) || !strings.Contains(shown, "running") {
 		t.Fatalf("host show says %s", shown)
 	}
+	u.evictByREST(one, operator)
 	u.must("host", "evict", one.Host, one.Attempt, "--wallet", operator, "--notice", "12s",
 		"--reason", "new disks")
 	told := u.top(job, func(l topLine) bool { return l.Attempt != one.Attempt || l.Evict != 0 })
@@ -45,6 +48,30 @@ func evictedByCommand(t *testing.T, s *scene) {
 		t.Errorf("after %+v went, %+v runs: %s", one, next, got)
 	}
 	u.must("job", "cancel", job)
+}
+
+// evictByREST tells an attempt over REST that it goes in an hour; it can be told to go sooner.
+func (u *user) evictByREST(at topLine, operator string) {
+	u.t.Helper()
+	const body = `{"notice_ms": "3600000", "reason": "by REST"}`
+	signed := parsed[struct{ Token, Method, Path string }](u.t, u.must("host", "token", at.Host,
+		"evict", at.Attempt, "--wallet", operator, "--body", body, "--json"))
+	r, err := http.NewRequestWithContext(u.ctx, signed.Method, u.scene.File.REST+signed.Path,
+		strings.NewReader(body))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+signed.Token)
+	got, err := http.DefaultClient.Do(r)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	defer func() { _ = got.Body.Close() }()
+	answer, err := io.ReadAll(got.Body)
+	if err != nil || got.StatusCode != http.StatusOK ||
+		!strings.Contains(string(answer), "evict_at") {
+		u.t.Fatalf("evict over REST: status %d, %v, %s", got.StatusCode, err, answer)
+	}
 }
 
 // operators gives the user the wallets of the network's operators.

@@ -81,7 +81,7 @@ type asking struct {
 func (s *Server) call(w http.ResponseWriter, r *http.Request, a asking) error {
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.MaxTime)
 	defer cancel()
-	r = r.WithContext(context.WithValue(ctx, askedKey{}, a.url))
+	r = r.WithContext(context.WithValue(ctx, askedKey{}, a))
 	give, err := s.readBody(w, r)
 	if err != nil {
 		return err
@@ -100,13 +100,13 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, a asking) error {
 	return s.once(w, r, who, s.calls.ServeHTTP)
 }
 
-// askedKey finds the address that the client asked for.
+// askedKey finds what the client asked.
 type askedKey struct{}
 
 // linkNext names the next page of a list in a Link header (RFC 8288).
 func linkNext(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
-	asked, _ := ctx.Value(askedKey{}).(*url.URL)
-	if m == nil || asked == nil {
+	a, ok := ctx.Value(askedKey{}).(asking)
+	if m == nil || !ok {
 		return nil
 	}
 	reflected := m.ProtoReflect()
@@ -115,9 +115,9 @@ func linkNext(ctx context.Context, w http.ResponseWriter, m proto.Message) error
 		return nil
 	}
 	if token := reflected.Get(field).String(); token != "" {
-		query := asked.Query()
+		query := a.url.Query()
 		query.Set("page_token", token)
-		w.Header().Set("Link", "<"+asked.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
+		w.Header().Set("Link", "<"+a.url.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
 	}
 	return nil
 }

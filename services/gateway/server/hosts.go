@@ -142,5 +142,5 @@ func (s *Server) executor(
 
 func notCertified(err error) error {
 	return fault.New(fault.Unavailable, gateway.ReasonExecutor,
-		"the host of this attempt cannot prove its operator").Because(err)
+		"the host cannot prove its operator").Because(err)
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
+	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
@@ -53,6 +54,8 @@ type Deps struct {
 	Bus      *nats.Conn
 	Own      *bus.Client
 	Operator sig.AccountID
+	// Hosts adds the generated stubs of the calls that operators make to their hosts.
+	Hosts func(context.Context, *runtime.ServeMux, executorv1.ExecutorServiceClient) error
 	// Executors judges the certificates that the scheduler names.
 	Executors bus.Instances
 	// OpenAPI is the generated document.
@@ -135,6 +138,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		if err := p.Register(s.draining, s.calls, p.Conn); err != nil {
 			return nil, fmt.Errorf("gateway: routes of %s: %w", p.Name, err)
 		}
+	}
+	if err := deps.Hosts(s.draining, s.calls, hosts{s}); err != nil {
+		return nil, fmt.Errorf("gateway: routes of hosts: %w", err)
 	}
 	return s, s.newHTTP()
 }

@@ -158,7 +158,8 @@ type fakeScheduler struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	calls *calls
 
-	mu      sync.Mutex // guards both
+	mu      sync.Mutex // guards what follows
+	offers  []*schedulerv1.PostedOffer
 	job     *schedulerv1.Job
 	changed chan struct{} // closed when job changes
 }
@@ -233,12 +234,6 @@ func (f *fakeScheduler) ListTasks(
 	ctx context.Context, m *schedulerv1.ListTasksRequest,
 ) (*schedulerv1.ListTasksResponse, error) {
 	return &schedulerv1.ListTasksResponse{}, f.calls.note(ctx, "ListTasks", m)
-}
-
-func (f *fakeScheduler) ListOffers(
-	ctx context.Context, m *schedulerv1.ListOffersRequest,
-) (*schedulerv1.ListOffersResponse, error) {
-	return &schedulerv1.ListOffersResponse{}, f.calls.note(ctx, "ListOffers", m)
 }
 
 func (f *fakeScheduler) GetMarket(
@@ -439,6 +434,7 @@ type fakeHost struct {
 	mu    sync.Mutex // guards what follows
 	logs  func(context.Context, *executorv1.LogsRequest, func(*executorv1.LogChunk) error) error
 	stats func(*executorv1.StatsRequest) (*executorv1.StatsResponse, error)
+	fault error // what the operator's calls fail with
 }
 
 // startHost starts a host of an operator.
@@ -480,6 +476,7 @@ func startHost(t *testing.T, w *world, b *broker.Broker, of eventtest.Operator) 
 		h.mu.Unlock()
 		return stats(m)
 	})
+	h.operated(server)
 	kittest.Run(t, server)
 	return h
 }

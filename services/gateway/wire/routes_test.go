@@ -96,6 +96,8 @@ func routes(t *testing.T, file cid.CID) []route {
 		{"GET", "/v1/scheduler", "", "GetScheduler", &schedulerv1.GetSchedulerRequest{}},
 		{"GET", "/v1/offers?page_size=3&page_token=x", "", "ListOffers",
 			&schedulerv1.ListOffersRequest{PageSize: 3, PageToken: "x"}},
+		{"GET", "/v1/hosts?operator=" + text(id.Account) + "&executor=" + digits, "", "ListOffers",
+			&schedulerv1.ListOffersRequest{Operator: b, Executor: b}},
 		{"GET", "/v1/market?platform=linux/arm64", "", "GetMarket",
 			&schedulerv1.GetMarketRequest{Platform: "linux/arm64"}},
 		{"POST", "/v1/jobs", `{"escrow":"` + std + `","delivery":"DELIVERY_SCHEDULER"}`,
@@ -166,7 +168,7 @@ func TestEveryRouteBecomesItsCall(t *testing.T) {
 			if diff := cmp.Diff(r.want, asked[0].request, protocmp.Transform()); diff != "" {
 				t.Error(diff)
 			}
-			public := r.call == "GetChain" || r.call == "GetAccount"
+			public := slices.Contains([]string{"GetChain", "GetAccount", "ListOffers"}, r.call)
 			if !public && asked[0].account != w.user.Account {
 				t.Errorf("made by %x, not by the user", asked[0].account)
 			}
@@ -201,6 +203,9 @@ func TestRoutesCoverTheRules(t *testing.T) {
 	tested := map[string]bool{"WatchJob": true, "WatchBlocks": true} // below
 	for _, r := range routes(t, w.files.add(t, cid.File, nil)) {
 		tested[r.call] = true
+	}
+	for _, o := range orders("") {
+		tested[o.call] = true
 	}
 	for _, s := range selectors {
 		if !tested[s[1]] {
@@ -304,6 +309,11 @@ func TestRefusals(t *testing.T) {
 		{"bad CID", request{method: "GET", path: "/v1/files/Qmx"}, 400, "BAD_CID", ""},
 		{"bad lease of many", request{method: "GET", path: "/v1/leases?leases=" +
 			id.Bech32(id.Lease, raw) + "&leases=" + id.Bech32(id.Job, raw)}, 400, "ID_INVALID", ""},
+		{"no host", request{method: "GET", path: "/v1/hosts/alpha-1"}, 400, "ID_INVALID", ""},
+		{"a host's attempt", request{method: "POST", path: "/v1/hosts/" +
+			hex.EncodeToString(raw[:]) + "/attempts/zz!:evict"}, 400, "ID_INVALID", ""},
+		{"an operator that is a job", request{method: "GET",
+			path: "/v1/hosts?operator=" + id.Bech32(id.Job, raw)}, 400, "ID_INVALID", ""},
 		{"bad hash", request{method: "GET", path: "/v1/blocks?hash=zz"}, 400, "ID_INVALID", ""},
 		{"an account as subject", request{method: "GET",
 			path: "/v1/escrows?subject=" + id.Bech32(id.Account, raw)}, 400, "ID_INVALID", ""},

@@ -18,6 +18,7 @@ import (
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 	"github.com/united-containers/ucn/services/gateway/gen/openapi"
+	executorgw "github.com/united-containers/ucn/services/gateway/gen/ucn/executor/v1"
 	ledgergw "github.com/united-containers/ucn/services/gateway/gen/ucn/ledger/v1"
 	schedulergw "github.com/united-containers/ucn/services/gateway/gen/ucn/scheduler/v1"
 	storagegw "github.com/united-containers/ucn/services/gateway/gen/ucn/storage/v1"
@@ -118,6 +119,7 @@ func New(ctx context.Context, c Config, i *instance.Instance) (_ *Gateway, err e
 		Callers: &token.Verifier{
 			Audience: i.Certificate.Operator, Chains: []string{i.Chain}, Sets: i.Sets, Now: i.Now,
 		},
+		Hosts: executorgw.RegisterExecutorServiceHandlerClient,
 		Ledger: server.Peer{Name: ledger, Service: ledgerv1.LedgerService_ServiceDesc.ServiceName,
 			Register: ledgergw.RegisterLedgerServiceHandler},
 		Scheduler: server.Peer{Name: scheduler,

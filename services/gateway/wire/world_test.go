@@ -123,7 +123,10 @@ func (w *world) serve(t *testing.T, pipe *rpc.Pipe) {
 			Log: told.Log, Tracers: told.Tracers, Meters: told.Meters, Auth: w.tokens(),
 			Listener: listener,
 		}
-		if name == "ledger" {
+		switch name {
+		case "scheduler":
+			deps.Public = []string{"/ucn.scheduler.v1.SchedulerService/ListOffers"}
+		case "ledger":
 			deps.Public = []string{
 				"/ucn.ledger.v1.LedgerService/GetChain", "/ucn.ledger.v1.LedgerService/GetAccount",
 			}
