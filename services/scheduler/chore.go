@@ -17,6 +17,7 @@ const (
 	stopping     = "stop"
 	looking      = "look after a silent host"
 	dismissing   = "tell a host that it was replaced"
+	continuing   = "go on with a program that was kept"
 	expiring     = "end what waited too long"
 	settling     = "settle leases"
 	dating       = "read the chain's clock"

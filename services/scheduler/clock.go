@@ -136,6 +136,9 @@ func (j *Job) rewind(now time.Time) (was bool) {
 			back(&a.Created, now)
 			back(&a.Ended, now)
 			back(&a.Heard, now)
+			back(&a.Hold.Back, now)
+			back(&a.Hold.Quiet, now)
+			back(&a.Hold.AskFrom, now.Add(max(maxAskAgain, a.Hold.patient())))
 			if a.Reported.After(now.Add(together)) { // by the host's clock
 				back(&a.Reported, now)
 			}
@@ -162,7 +165,12 @@ func (r Ref) heldBack(now time.Time) bool {
 
 // oursOf translates what a host says by its clock: what is so by a time that has not come here is
 // so now, and what it tells ahead comes as much later.
+//
+// How long a program is held is taken for longer rather than for shorter.
 func oursOf(rep *Report, now time.Time) {
+	if left := rep.HeldUntil.Sub(rep.Time); !rep.HeldUntil.IsZero() {
+		rep.HeldUntil = latest(rep.HeldUntil, now.Add(left))
+	}
 	ahead := rep.Time.Sub(now)
 	if ahead <= together {
 		return

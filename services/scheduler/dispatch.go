@@ -131,7 +131,9 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 		e.setWaiting(j.ID, ref.Run, e.explain(r, reason, now))
 		return notNow
 	}
-	e.begin(ctx, j, r, fit, slots)
+	if !e.begin(ctx, j, r, fit, slots) {
+		return gone
+	}
 	return taken
 }
 
@@ -153,16 +155,22 @@ func (e *Engine) waiting(ctx context.Context, id job.ID) (*Job, map[RunID]Host, 
 // spread tells whether the job's runs are to stand on hosts of their own.
 func (j *Job) spread() bool { return j.Spec.Tasks == 0 && len(j.Runs) > 1 }
 
-// begin places a run beside the dispatcher. Only the dispatcher fills slots, so one is free.
+// begin places a run beside the dispatcher, unless that is being done, and then puts it back in its
+// line. Only the dispatcher fills slots, so one is free.
 func (e *Engine) begin(
 	ctx context.Context, j *Job, r *Run, fit []Candidate, slots chan struct{},
-) {
-	slots <- struct{}{}
-	run := r.ID
-	if len(fit) > 0 { // held here, so that the next run is matched with what this one leaves
-		e.book.Hold(fit[0].Offer.Host.Executor, j.Spec.Resources)
+) bool {
+	run, first := r.ID, Host{}
+	if len(fit) > 0 {
+		first = fit[0].Offer.Host
 	}
-	e.setInflight(run, fit)
+	if !e.claim(run, first) {
+		return false
+	}
+	slots <- struct{}{}
+	if len(fit) > 0 { // held here, so that the next run is matched with what this one leaves
+		e.book.Hold(first.Executor, j.Spec.Resources)
+	}
 	stood, _ := j.WaitingSince(r)
 	e.tasks.Go(func() {
 		defer func() { <-slots; e.poke() }()
@@ -170,6 +178,7 @@ func (e *Engine) begin(
 		e.landed(run)
 		e.requeue(ctx, j.ID, run, stood)
 	})
+	return true
 }
 
 // explain adds a host's own words to the reason when hosts that would fit declined lately.
@@ -204,7 +213,8 @@ func (e *Engine) skips(r *Run, now time.Time) func(*Offer) bool {
 	avoid := e.notes.avoids(r.ID, now)
 	return func(o *Offer) bool {
 		return avoid[o.Host.Executor] || slices.ContainsFunc(attempts, func(a Attempt) bool {
-			if (a.Silent || a.Moving) && a.State != Ended && a.Host.Executor == o.Host.Executor {
+			if ((a.Silent || a.Moving) && a.State != Ended || a.Kept) &&
+				a.Host.Executor == o.Host.Executor {
 				return true
 			}
 			hostsFault := a.End != Failed && a.End != Completed && a.End != Cancelled
@@ -247,14 +257,15 @@ func (e *Engine) isInflight(r RunID) bool {
 	return is
 }
 
-// setInflight notes that the run is being placed on the first candidate.
-func (e *Engine) setInflight(r RunID, fit []Candidate) {
+// claim notes that the run is being placed, on the host first; false: it is already.
+func (e *Engine) claim(r RunID, first Host) bool {
 	e.inflightMu.Lock()
 	defer e.inflightMu.Unlock()
-	e.inflight[r] = Host{}
-	if len(fit) > 0 {
-		e.inflight[r] = fit[0].Offer.Host
+	if _, is := e.inflight[r]; is {
+		return false
 	}
+	e.inflight[r] = first
+	return true
 }
 
 func (e *Engine) landed(r RunID) {

@@ -397,7 +397,7 @@ func (e *Engine) changed(
 	if err != nil {
 		return nil, nil, err
 	}
-	live := j.unclaimed()
+	live, kept := j.unclaimed(), j.keeps()
 	j.rewind(e.deps.Now())
 	kind, changed := fn(j)
 	if changed == nil {
@@ -405,13 +405,16 @@ func (e *Engine) changed(
 	}
 	e.keepWaiting(ctx, j)
 	claims := e.claims(j, live)
-	told := e.event(kind, j, changed)
+	told, away := e.event(kind, j, changed), j.letGo(kept)
 	tasks, err := e.advance(ctx, j)
 	if err != nil {
 		return nil, nil, err
 	}
 	if err := e.save(ctx, Change{Job: j, Tasks: tasks, Claims: claims, Event: told}); err != nil {
 		return nil, nil, err
+	}
+	for _, a := range away {
+		e.sendAway(j.ID, a.Host, a.ID, "its program is not waited for any more")
 	}
 	return j, changed, nil
 }

@@ -25,6 +25,9 @@ var (
 	ErrOwnerFull = errors.New("too many runs of this account wait")
 	// ErrDeclined: a host does not take the job; the text is its own.
 	ErrDeclined = errors.New("declined")
+	// ErrNotContinuable: a host has no program that the lease it was asked for could go on with.
+	// Comes with ErrDeclined.
+	ErrNotContinuable = errors.New("there is no program to go on with")
 	// ErrUnreachable: a host does not answer.
 	ErrUnreachable = errors.New("host does not answer")
 	// ErrAbsent: the way to a host works, but it is not there. Comes with ErrUnreachable.

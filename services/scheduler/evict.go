@@ -1,9 +1,6 @@
 package scheduler
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // moveAhead is how long before an end that was told the replacement is sought at the earliest: who
 // says so long before has the program until then, and an hour is enough to find another.
@@ -105,20 +102,8 @@ func (e *Engine) dismiss(j *Job, r *Run) {
 	}
 	for i := range r.Attempts {
 		a := &r.Attempts[i]
-		if a.State != Ended || a.End != Evicted || a.Told || !a.Moving || a == by {
-			continue
+		if a.State == Ended && a.End == Evicted && !a.Told && a.Moving && a != by {
+			e.sendAway(j.ID, a.Host, a.ID, "replaced by "+by.Host.Name)
 		}
-		host := a.Host
-		s := Stop{
-			Job: j.ID, Attempt: a.ID, Reason: "replaced by " + by.Host.Name, Grace: stopGrace,
-		}
-		e.once(a.ID, dismissing, func(ctx context.Context) {
-			ctx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
-			defer cancel()
-			if err := e.deps.Hosts.Stop(ctx, host, s); err != nil {
-				e.deps.Log.InfoContext(ctx, "a host that was replaced is not reached",
-					"job", s.Job, "host", host.Name, "error", err)
-			}
-		})
 	}
 }

@@ -21,6 +21,8 @@ type (
 const (
 	MaxLanes    = 100
 	MaxAttempts = 100
+	// MaxKept is how many attempts of a run are kept at the same time: the oldest programs.
+	MaxKept = 4
 	// KeptAttempts is how many attempts are remembered of a run that is restarted without end.
 	KeptAttempts = 10
 )
@@ -120,7 +122,8 @@ type Keep uint8
 const (
 	// KeepReplacement ends the silent host's lease and places the run again.
 	KeepReplacement Keep = iota
-	// KeepOriginal waits for the host as long as its lease stands.
+	// KeepOriginal places the run again; once the silent host returns it goes on with the program that
+	// it kept, under a new lease, and the replacement is stopped.
 	KeepOriginal
 	// KeepBest places the run again; until that lease is there the silent host may return.
 	KeepBest
@@ -227,6 +230,14 @@ type Attempt struct {
 	// not. Moving: another is sought before, and this one goes on until that has the lane's lease.
 	EvictAt time.Time
 	Moving  bool
+	// Kept: the attempt has ended, as another of its lane was leased, but its host may keep its
+	// program running for a lease that goes on with it. Hold is what is known of that.
+	Kept bool
+	Hold Hold
+	// Continues is the attempt whose program this one goes on with, zero for a program of its own;
+	// Origin is the lane's epoch at which a program that is gone on with began, 0 for the lease's own.
+	Continues AttemptID
+	Origin    uint64
 }
 
 // SignedLease is a lease with its agent's signature.
@@ -317,8 +328,9 @@ func (j *Job) Attempt(id AttemptID) (*Run, *Attempt) {
 	return nil, nil
 }
 
-// finish ends the run.
+// finish ends the run. What is kept for it is let go.
 func (r *Run) finish(end EndReason, reason string, now time.Time) {
+	r.letGo()
 	r.State, r.End, r.Reason, r.Ended = Ended, end, reason, now
 }
 

@@ -208,17 +208,28 @@ func (m *jumps) keeping(keep scheduler.Keep) (j *scheduler.Job, silent *atomic.B
 	return j, silent
 }
 
+// forKeptHost: the original's host returns while the clock is wrong.
 func forKeptHost(m *jumps, wrong func()) {
 	j, silent := m.keeping(scheduler.KeepOriginal)
+	first := m.wantLane(j.ID, 0, scheduler.Running, "host-1")
+	m.offers(soon, 2)
+	m.wantLane(j.ID, 0, scheduler.Running, "host-2")
 	wrong()
-	m.offers(10 * time.Minute)
-	m.life(0, false)
-	m.offers(10 * time.Minute)
-	m.wantLane(j.ID, 0, scheduler.Running, "host-1")
 	silent.Store(false)
-	m.offers(10*time.Minute, 1)
-	m.wantLane(j.ID, 0, scheduler.Running, "host-1")
-	m.places(1)
+	err := m.engine.Report(m.t.Context(), scheduler.Report{
+		Job: j.ID, Run: m.read(j.ID).Runs[0].ID, Attempt: first.ID, Executor: first.Host.Executor,
+		State: scheduler.Running, Time: time.Now(), HeldUntil: time.Now().Add(30 * time.Minute),
+		Raw: []byte("held"),
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.offers(10*time.Minute, 1, 2)
+	m.right(2*time.Minute, 1, 2)
+	if a := m.wantLane(j.ID, 0, scheduler.Running, "host-1"); a.Continues != first.ID {
+		m.t.Errorf("it runs anew: %+v", a)
+	}
+	m.places(3)
 }
 
 func forBest(m *jumps, wrong func()) {

@@ -50,11 +50,16 @@ func (e *Engine) advance(ctx context.Context, j *Job) (map[uint32][]byte, error)
 	chunks := map[uint32][]byte{}
 	for i := range j.Runs {
 		r := &j.Runs[i]
-		if r.State != Ended || r.Counted {
+		if r.State != Ended {
 			continue
 		}
-		if err := e.count(ctx, j, r, chunks); err != nil {
-			return nil, err
+		if !r.Counted {
+			if err := e.count(ctx, j, r, chunks); err != nil {
+				return nil, err
+			}
+		}
+		if r.Open() { // what ran beside the one that completed it is being stopped
+			continue
 		}
 		if j.CancelReason != "" || j.Array.Closed || j.Array.Next >= j.Spec.Tasks {
 			continue
@@ -126,10 +131,16 @@ func (e *Engine) FailedTasks(ctx context.Context, j *Job, from uint32, limit int
 	return tasks, min(from, j.Spec.Tasks), nil
 }
 
-// Counts returns how many runs are in each state.
+// Counts returns how many runs are in each state. An array's lane whose task has ended while a
+// replacement of it is still being stopped runs until that is over.
 func (j *Job) Counts() (n [Ended + 1]uint32) {
 	for i := range j.Runs {
-		n[j.Runs[i].State]++
+		r := &j.Runs[i]
+		if r.State == Ended && j.Spec.Tasks > 0 && r.Open() {
+			n[Running]++
+			continue
+		}
+		n[r.State]++
 	}
 	return n
 }

@@ -60,6 +60,9 @@ func (m *market) tellOf(
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	if s == scheduler.Ended {
+		m.hosts.End(a.ID)
+	}
 }
 
 func (m *market) wantLane(id job.ID, slot int, s scheduler.State, host string) scheduler.Attempt {
@@ -198,10 +201,10 @@ func TestDisconnectPolicies(t *testing.T) {
 		host   string
 	}{
 		"replacement":        {scheduler.KeepReplacement, true, scheduler.Leased, "host-2"},
-		"original":           {scheduler.KeepOriginal, true, scheduler.Running, "host-1"},
+		"original":           {scheduler.KeepOriginal, true, scheduler.Leased, "host-2"},
 		"best, replaced":     {scheduler.KeepBest, true, scheduler.Leased, "host-2"},
 		"best, back in time": {scheduler.KeepBest, false, scheduler.Pending, "host-1"},
-		"original, alone":    {scheduler.KeepOriginal, false, scheduler.Running, "host-1"},
+		"original, alone":    {scheduler.KeepOriginal, false, scheduler.Pending, "host-1"},
 		"replacement, alone": {scheduler.KeepReplacement, false, scheduler.Pending, "host-1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -231,7 +234,7 @@ func TestDisconnectPolicies(t *testing.T) {
 				if r.Current().Host.Name != tt.host {
 					t.Errorf("goes on at %s, want %s", r.Current().Host.Name, tt.host)
 				}
-				wantBack := tt.keep == scheduler.KeepBest && !tt.others
+				wantBack := tt.keep != scheduler.KeepReplacement && !tt.others
 				if wantBack && r.State != scheduler.Running {
 					t.Errorf("it is %s (%s), want running again", r.State, r.Reason)
 				}

@@ -64,7 +64,7 @@ func (e *Engine) placeOnOne(
 		if i > 0 {
 			e.book.Hold(host.Executor, j.Spec.Resources)
 		}
-		err := e.placeOn(ctx, j, r, c.Offer, money)
+		err := e.placeOn(ctx, j, r, asking{offer: c.Offer}, money)
 		if err == nil {
 			return errSettled
 		}
@@ -93,15 +93,18 @@ func (e *Engine) release(j *Job, held []Candidate) {
 	}
 }
 
-func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, money *funds) error {
-	terms, err := e.promise(ctx, j, r, o, money)
+func (e *Engine) placeOn(
+	ctx context.Context, j *Job, r *Run, of asking, money *funds,
+) (err error) {
+	o := of.offer
+	of.terms, err = e.promise(ctx, j, r, o, money)
 	for try := 1; errors.Is(err, errStale) && try < maxFunds; try++ {
 		fresh, failed := e.fund(ctx, money.purse, r)
 		if failed != nil {
 			return fmt.Errorf("%w: %w", ErrEscrow, failed)
 		}
 		*money = *fresh
-		terms, err = e.promise(ctx, j, r, o, money)
+		of.terms, err = e.promise(ctx, j, r, o, money)
 	}
 	if err != nil {
 		return err
@@ -110,7 +113,11 @@ func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, money *f
 		State: Pending, Host: o.Host, Prices: o.Prices, Created: e.deps.Now(),
 		Reason: "asked " + o.Host.Name,
 	}
-	attempt.Lease, err = e.ask(ctx, j, r, &attempt.ID, asking{o, terms})
+	if old := of.continues; old != nil {
+		attempt.Continues, attempt.Origin = old.ID, old.origin()
+		attempt.Hold.Returns = old.Hold.Returns + 1
+	}
+	attempt.Lease, err = e.ask(ctx, j, r, &attempt.ID, of)
 	if err != nil {
 		money.purse.forget(r.ID)
 		return err
@@ -122,6 +129,8 @@ func (e *Engine) placeOn(ctx context.Context, j *Job, r *Run, o *Offer, money *f
 type asking struct {
 	offer *Offer
 	terms Terms
+	// continues is the attempt whose program the lease is to go on with; nil: a new program.
+	continues *Attempt
 }
 
 // ask has a host sign a lease for a new attempt, whose id it draws.
@@ -134,6 +143,9 @@ func (e *Engine) ask(
 	ask := Ask{
 		Revision: j.Revision, Run: r.ID, Task: r.Task, Attempt: *id,
 		OfferHash: of.offer.Hash, Resources: j.Spec.Resources, Terms: of.terms,
+	}
+	if of.continues != nil {
+		ask.Continues = of.continues.ID
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
 	defer cancel()
@@ -287,9 +299,7 @@ func (e *Engine) commit(
 	waits := false
 	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
 		r := j.Run(run)
-		waits = r != nil && r.Waits() && j.CancelReason == "" && !r.Surplus &&
-			r.Epoch < attempt.Lease.Lease.Epoch && (j.Spec.Always || len(r.Attempts) < MaxAttempts)
-		if !waits {
+		if waits = j.takes(r, &attempt); !waits {
 			return "", nil
 		}
 		r.Epoch = attempt.Lease.Lease.Epoch
@@ -310,17 +320,39 @@ func (e *Engine) commit(
 	switch {
 	case err == nil:
 		err = e.leased(ctx, id, attempt.ID)
-	case errors.Is(err, ErrLeaseRefused):
-		e.endAttempt(ctx, id, attempt.ID, Refused, err.Error())
-		purse.forget(run)
-	case errors.Is(err, ErrNotPlaced):
-		e.withdraw(ctx, id, attempt.ID, err)
+	case errors.Is(err, ErrLeaseRefused), errors.Is(err, ErrNotPlaced):
+		e.unplaced(ctx, id, &attempt, err)
 		purse.forget(run)
 	} // otherwise unknown: resume or the sweep finds out
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSettled, err)
 	}
 	return nil
+}
+
+// takes tells whether the run still has a use for an attempt.
+func (j *Job) takes(r *Run, a *Attempt) bool {
+	if r == nil || j.CancelReason != "" || r.Surplus || r.Epoch >= a.Lease.Lease.Epoch ||
+		!j.Spec.Always && len(r.Attempts) >= MaxAttempts {
+		return false
+	}
+	if a.Continues == (AttemptID{}) {
+		return r.Waits()
+	}
+	old := r.Attempt(a.Continues)
+	return old != nil && r.continuable(old)
+}
+
+// unplaced decides what becomes of an attempt whose lease is not on the chain and will not be.
+func (e *Engine) unplaced(ctx context.Context, id job.ID, a *Attempt, cause error) {
+	switch {
+	case a.Continues != (AttemptID{}):
+		e.takeBack(ctx, id, a.ID, cause)
+	case errors.Is(cause, ErrLeaseRefused):
+		e.endAttempt(ctx, id, a.ID, Refused, cause.Error())
+	default:
+		e.withdraw(ctx, id, a.ID, cause)
+	}
 }
 
 // withdrawn is how long a run waits at least after its lease could not be placed; each try may cost
@@ -337,7 +369,7 @@ func (e *Engine) withdraw(ctx context.Context, id job.ID, attempt AttemptID, cau
 		r.Attempts = r.Attempts[:len(r.Attempts)-1]
 		r.Tries--
 		if why, _ := j.stops(r); why != "" {
-			if r.Open() { // the one that was to be replaced, which is being stopped
+			if r.State == Ended || r.Open() { // the one that was to be replaced, which is being stopped
 				return "job.waiting", r
 			}
 			r.finish(Cancelled, why, e.deps.Now())
@@ -361,12 +393,17 @@ func (e *Engine) leased(ctx context.Context, id job.ID, attempt AttemptID) error
 		if a == nil || a.Placed {
 			return "", nil
 		}
-		r.replace(a, e.deps.Now())
+		r.replace(a, j.Spec.Keep == KeepOriginal, e.deps.Now())
 		r.Lease = a.Lease.ID
 		a.Placed = true // also of one that has ended: a quick host's report came first
 		if a.State == Pending {
 			a.State, a.Reason = Leased, "leased to "+a.Host.Name
-			r.State, r.Reason = Leased, a.Reason
+			if a.Origin != 0 {
+				a.Reason = a.Host.Name + " is back and goes on with its program"
+			}
+			if r.State != Ended {
+				r.State, r.Reason = Leased, a.Reason
+			}
 		}
 		why, _ := j.stops(r)
 		cancelled = why != "" && a.State != Ended
@@ -390,7 +427,7 @@ func (e *Engine) deliver(j *Job, attempt AttemptID) {
 		return
 	}
 	wait := e.policy.DeliverGrace
-	if j.Delivery == ByScheduler {
+	if j.Delivery == ByScheduler || a.Origin != 0 { // of what goes on the host has all it needs
 		wait = 0
 	}
 	id := j.ID
@@ -426,11 +463,7 @@ func (e *Engine) deliverOnce(ctx context.Context, j *Job, r *Run, a *Attempt) (e
 	defer func() { done(err) }()
 	ctx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
 	defer cancel()
-	task := Task{
-		Revision: j.Revision, Run: r.ID, Attempt: a.ID, Lease: a.Lease.ID,
-		StorageToken: j.StorageToken,
-	}
-	told, err := e.deps.Hosts.Deliver(ctx, a.Host, task)
+	told, err := e.deps.Hosts.Deliver(ctx, a.Host, taskOf(j, r, a))
 	if err != nil {
 		return err
 	}
@@ -448,4 +481,12 @@ func (e *Engine) deliverOnce(ctx context.Context, j *Job, r *Run, a *Attempt) (e
 		err = e.Report(ctx, *told)
 	}
 	return err
+}
+
+// taskOf is what the host of an attempt is given.
+func taskOf(j *Job, r *Run, a *Attempt) Task {
+	return Task{
+		Revision: j.Revision, Run: r.ID, Attempt: a.ID, Lease: a.Lease.ID,
+		StorageToken: j.StorageToken,
+	}
 }

@@ -44,8 +44,10 @@ func (e *Engine) Report(ctx context.Context, rep Report) error {
 // it changes nothing and returns that lease.
 func (e *Engine) report(ctx context.Context, rep Report) (unplaced *tx.LeaseID, err error) {
 	var over *Attempt
+	unwanted := false
 	j, err := e.change(ctx, rep.Job, func(j *Job) (string, *Run) {
 		r, a := j.Attempt(rep.Attempt)
+		unwanted = rep.unwanted(r, a)
 		if a == nil || r.ID != rep.Run || a.Host.Executor != rep.Executor ||
 			rep.Time.Before(a.Reported) {
 			return "", nil
@@ -56,11 +58,7 @@ func (e *Engine) report(ctx context.Context, rep Report) (unplaced *tx.LeaseID, 
 			return "", nil
 		}
 		if a.State == Ended {
-			if rep.State != Ended || a.Told {
-				return "", nil
-			}
-			a.Status, a.Reported, a.Told = rep.Raw, rep.Time, true
-			return "attempt.told", r
+			return e.foldEnded(j, r, a, rep)
 		}
 		if rep.State < a.State && rep.State != Running ||
 			rep.State == a.State && bytes.Equal(rep.Raw, a.Status) && rep.Raw != nil {
@@ -81,10 +79,50 @@ func (e *Engine) report(ctx context.Context, rep Report) (unplaced *tx.LeaseID, 
 	if over != nil {
 		e.settle(j, over, rep)
 	}
-	if r, a := j.Attempt(rep.Attempt); a != nil && rep.State == Running {
-		e.dismiss(j, r)
+	if unwanted {
+		e.sendAwayWho(j, rep)
+	}
+	if r, a := j.Attempt(rep.Attempt); a != nil {
+		e.follow(j, r, a, rep)
 	}
 	return nil, nil
+}
+
+// follow does what is due after a report was written down.
+func (e *Engine) follow(j *Job, r *Run, a *Attempt, rep Report) {
+	if rep.State == Running {
+		e.dismiss(j, r)
+	}
+	if a.Kept {
+		e.lookAtKept(j, r, a, e.deps.Now())
+	}
+	if r.State == Ended {
+		for i := range r.Attempts { // those beside the one that completed it
+			e.stop(j, r.Attempts[i].ID)
+		}
+	}
+}
+
+// foldEnded folds in what the host says of an attempt that has ended here without its word.
+func (e *Engine) foldEnded(j *Job, r *Run, a *Attempt, rep Report) (string, *Run) {
+	switch {
+	case a.Told:
+		return "", nil
+	case rep.State != Ended && a.Kept:
+		return e.heldBy(j, r, a, rep)
+	case rep.State != Ended:
+		return "", nil
+	}
+	a.Status, a.Reported, a.Told = rep.Raw, rep.Time, true
+	if !a.Kept {
+		return "attempt.told", r
+	}
+	a.Kept = false
+	if rep.End == Completed && !j.Spec.Always { // that is what it was kept for
+		a.End, a.Reason = Completed, shorten(rep.Reason)
+		r.finish(Completed, a.Reason, e.deps.Now())
+	}
+	return "attempt.told", r
 }
 
 // fold writes a report into the attempt and its run.
@@ -93,9 +131,13 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 	a.Delivered, a.Heard = true, e.deps.Now()
 	a.Began = a.Began || rep.Ran || rep.State == Running || rep.State == Asleep
 	a.State, a.Reason, a.Status, a.Reported = rep.State, shorten(rep.Reason), rep.Raw, rep.Time
+	a.Hold.Until = rep.HeldUntil
 	if rep.State != Ended {
 		e.leaves(j, r, a, rep.EvictAt)
-		if a != r.Current() {
+		if a.begun() {
+			r.original(a)
+		}
+		if a != r.Current() || r.State == Ended {
 			return // another is asked in its place: it ends when that one is leased
 		}
 		r.State = rep.State
@@ -129,6 +171,10 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 // maxBackoff.
 func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
 	if r.State == Ended {
+		return
+	}
+	if a.End == Completed && !j.Spec.Always { // whatever else there is of it is stopped
+		r.finish(Completed, a.Reason, e.deps.Now())
 		return
 	}
 	if next := r.Current(); a != next { // what goes on is another attempt
@@ -198,22 +244,39 @@ func (r *Run) streak(a *Attempt) {
 func (r *Run) add(a Attempt, endless bool) {
 	r.Attempts = append(r.Attempts, a)
 	r.Tries++
-	for endless && len(r.Attempts) > KeptAttempts && r.Attempts[0].State == Ended {
-		r.Attempts = r.Attempts[1:]
+	for endless && len(r.Attempts) > KeptAttempts {
+		over := slices.IndexFunc(r.Attempts, func(a Attempt) bool {
+			return a.State == Ended && !a.Kept
+		})
+		if over < 0 {
+			return
+		}
+		r.Attempts = slices.Delete(r.Attempts, over, over+1)
 	}
 }
 
-// replace ends the attempts in whose place another is leased, those of silent hosts and those that
-// were told to go: their leases ended when its higher epoch began.
-func (r *Run) replace(by *Attempt, now time.Time) {
+// replace ends the attempts in whose place another is leased, those of silent hosts, those that
+// were told to go and those of a replacement that is not needed any more: their leases ended when
+// its higher epoch began. Their programs are kept if the job wants that.
+func (r *Run) replace(by *Attempt, keep bool, now time.Time) {
 	for i := range r.Attempts {
 		a := &r.Attempts[i]
+		if a == by || a.State == Ended {
+			continue
+		}
+		kept := keep && !a.Moving && a.Delivered && r.State != Ended
 		switch {
-		case a == by, a.State == Ended:
 		case a.Moving && !a.Silent:
 			a.finish(Evicted, shorten("replaced by "+by.Host.Name+": "+a.Reason), now)
+		case kept && a.Silent:
+			a.finish(HostLost, shorten(a.Reason+", kept; its replacement is on "+by.Host.Name), now)
+		case by.Origin != 0 && !a.Silent:
+			a.finish(Cancelled, by.Host.Name+" is back and goes on with its program", now)
 		default:
 			a.finish(HostLost, "silent for too long: replaced by "+by.Host.Name, now)
+		}
+		if kept {
+			r.keep(a)
 		}
 	}
 }
@@ -222,7 +285,8 @@ func (r *Run) replace(by *Attempt, now time.Time) {
 // newest of its run, unless another holds a lease in its place or is being asked. It returns the
 // attempt, which may have moved.
 func (r *Run) returned(a *Attempt) *Attempt {
-	if !a.Silent || a.State == Ended || a != r.Current() && r.Current().State != Ended {
+	if !a.Silent || a.State == Ended || r.State == Ended ||
+		a != r.Current() && r.Current().State != Ended {
 		return a
 	}
 	back := *a
@@ -300,6 +364,7 @@ func (e *Engine) Cancel(ctx context.Context, j *Job, reason string) (*Job, error
 		for i := range j.Runs {
 			r := &j.Runs[i]
 			r.stay()
+			r.letGo()
 			switch {
 			case r.State == Ended:
 			case r.Open():

@@ -68,10 +68,13 @@ type LeaseState struct {
 
 // Ask is the question to a host.
 type Ask struct {
-	Revision  []byte
-	Run       RunID
-	Task      uint32 // of an array: the index
-	Attempt   AttemptID
+	Revision []byte
+	Run      RunID
+	Task     uint32 // of an array: the index
+	Attempt  AttemptID
+	// Continues is the attempt at this host whose running program the lease goes on with; zero: a new
+	// program.
+	Continues AttemptID
 	OfferHash [32]byte
 	Resources price.Resources
 	Terms     Terms
@@ -105,7 +108,8 @@ type Task struct {
 
 // Hosts speaks to executors.
 //
-// Errors: ErrDeclined with the host's words; ErrUnreachable when nobody answers in time, which also
+// Errors: ErrDeclined with the host's words, also ErrNotContinuable when it has no program that the
+// ask's Continues means; ErrUnreachable when nobody answers in time, which also
 // is ErrAbsent when the way there works and nobody is at its end; anything else may pass. Retry:
 // Deliver and Stop may be repeated; Ask with the same attempt returns the same lease or a decline.
 type Hosts interface {
@@ -136,6 +140,9 @@ type Report struct {
 	Time     time.Time
 	// EvictAt is when the host will ask the program to end; zero: it did not say that it will.
 	EvictAt time.Time
+	// HeldUntil is until when the host keeps the program of an attempt whose lease is over by another
+	// of its lane; zero: it does not say that it does.
+	HeldUntil time.Time
 	// Ran tells that the program was seen to run.
 	Ran bool
 	// Amount (grains), WallMS and CPUNS are what the host says of the whole when it ended.

@@ -106,10 +106,8 @@ func (e *Engine) findLease(id job.ID, attempt AttemptID) {
 			if err := e.leased(ctx, id, a.ID); err != nil {
 				e.deps.Log.ErrorContext(ctx, "cannot record a lease", "job", id, "error", err)
 			}
-		case errors.Is(err, ErrLeaseRefused):
-			e.endAttempt(ctx, id, a.ID, Refused, err.Error())
-		case errors.Is(err, ErrNotPlaced):
-			e.withdraw(ctx, id, a.ID, err)
+		case errors.Is(err, ErrLeaseRefused), errors.Is(err, ErrNotPlaced):
+			e.unplaced(ctx, id, a, err)
 		case !errors.Is(err, errDoubt):
 			e.deps.Log.WarnContext(ctx, "cannot find out about a lease", "job", id, "error", err)
 		}
@@ -188,6 +186,9 @@ func (e *Engine) lookAt(j *Job) time.Time {
 			at(j.Expires)
 		}
 	}
+	for _, a := range j.kept {
+		at(latest(a.Ended, a.Hold.AskFrom))
+	}
 	for r, a := range j.open() {
 		why, since := j.stops(r)
 		switch {
@@ -242,6 +243,9 @@ const cancelWithin = time.Minute
 // look decides about what of a job waits or lives.
 func (e *Engine) look(j *Job, now time.Time) {
 	e.overdue(j, now)
+	for r, a := range j.kept {
+		e.lookAtKept(j, r, a, now)
+	}
 	for r, a := range j.open() {
 		if why, since := j.stops(r); why != "" && a.Placed {
 			e.lookAtStopped(j, a, why, now.Sub(latest(since, e.since())))
@@ -379,13 +383,6 @@ func (e *Engine) lost(ctx context.Context, j *Job, a *Attempt) {
 		}
 		if why, _ := j.stops(r); why != "" {
 			return "", nil
-		}
-		if j.Spec.Keep == KeepOriginal {
-			same := a.Reason == reason
-			if a.Reason, r.Reason = reason, reason+": waiting for it while its lease stands"; same {
-				return "", nil
-			}
-			return "attempt.silent", r
 		}
 		a.Silent, a.Reason = true, reason
 		r.State, r.Reason, r.NotBefore = Pending, "waiting: "+reason, e.deps.Now()

@@ -108,6 +108,7 @@ func (e *Engine) resize(j *Job, n uint32) error {
 // leave stops a lane that is not wanted any more.
 func (e *Engine) leave(r *Run) {
 	r.stay()
+	r.letGo()
 	switch {
 	case r.Surplus, r.State == Ended:
 	case r.Open():
@@ -126,6 +127,8 @@ func (j *Job) stops(r *Run) (reason string, since time.Time) {
 		return j.CancelReason, j.Cancelled
 	case r.Surplus:
 		return fewer, j.Updated
+	case r.State == Ended: // another attempt of it has done what was to be done
+		return shorten("its run has ended: " + r.Reason), r.Ended
 	}
 	return "", time.Time{}
 }

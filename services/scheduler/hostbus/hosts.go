@@ -35,6 +35,9 @@ const (
 
 const service = "executor"
 
+// codeNotContinuable: the host has no program that the ask's continues means.
+const codeNotContinuable = "NOT_CONTINUABLE"
+
 // Hosts implements scheduler.Hosts.
 type Hosts struct {
 	client *bus.Client
@@ -57,12 +60,19 @@ func (h *Hosts) Ask(
 		Revision: revision, Run: a.Run[:], Attempt: a.Attempt[:], OfferHash: a.OfferHash[:],
 		Terms: termsPB(a.Terms), Task: a.Task,
 	}
+	if a.Continues != (scheduler.AttemptID{}) {
+		request.Continues = a.Continues[:]
+	}
 	response := &executorv1.AskResponse{}
 	if err := h.call(ctx, host, methodAsk, request, response); err != nil {
 		return scheduler.SignedLease{}, err
 	}
 	if d := response.GetDeclined(); d != nil {
-		return scheduler.SignedLease{}, fmt.Errorf("%w: %s: %s", scheduler.ErrDeclined,
+		declined := scheduler.ErrDeclined
+		if d.GetCode() == codeNotContinuable && request.Continues != nil {
+			declined = fmt.Errorf("%w: %w", declined, scheduler.ErrNotContinuable)
+		}
+		return scheduler.SignedLease{}, fmt.Errorf("%w: %s: %s", declined,
 			printable(d.GetCode(), maxCode), printable(d.GetMessage(), maxWords))
 	}
 	return signedLease(response.GetLease())
@@ -160,6 +170,9 @@ func reportOf(
 	out.Job = job.ID(m.GetJob())
 	if at := m.GetEvictAt(); at != 0 {
 		out.EvictAt = timeOf(at)
+	}
+	if at := m.GetHeldUntil(); at != 0 {
+		out.HeldUntil = timeOf(at)
 	}
 	if out.State == scheduler.Ended {
 		out.End = scheduler.EndReason(m.GetOutcome().GetReason())

@@ -123,13 +123,14 @@ func TestAsk(t *testing.T) {
 		if len(r.GetRun()) != 16 || len(r.GetAttempt()) != 16 || len(r.GetOfferHash()) != 32 ||
 			terms.GetEpoch() != 3 || terms.GetUntil() != 9000 || terms.GetHoldback() != 2 ||
 			len(terms.GetAckKeys()) != 1 || len(terms.GetSupersedes()) != 32 ||
+			len(r.GetContinues()) != 16 ||
 			r.GetRevision().GetRevision().GetSpec().GetName() != "a" {
 			t.Errorf("asked %v", r)
 		}
 		return &executorv1.AskResponse{Lease: lease()}, nil
 	}
 	got, err := h.hosts.Ask(t.Context(), h.host, scheduler.Ask{
-		Revision: revision(t), Terms: scheduler.Terms{
+		Revision: revision(t), Continues: scheduler.AttemptID{6}, Terms: scheduler.Terms{
 			Epoch: 3, Holdback: 2, Until: time.UnixMilli(9000), AckKeys: []sig.PublicKey{{3}},
 			Supersedes: tx.LeaseID{5},
 		},
@@ -159,6 +160,10 @@ func TestAskAnsweredBadly(t *testing.T) {
 		"declined": {answer(&executorv1.AskResponse{
 			Declined: &executorv1.Decline{Code: "CAPACITY", Message: "full\x1b[2J up"},
 		}, nil), scheduler.ErrDeclined, "CAPACITY: full[2J up"},
+		"nothing to go on with": {answer(&executorv1.AskResponse{
+			Declined: &executorv1.Decline{Code: "NOT_CONTINUABLE", Message: "it has ended"},
+		}, nil), scheduler.ErrNotContinuable, "declined: there is no program to go on with: " +
+			"NOT_CONTINUABLE: it has ended"},
 		"a flood of words": {answer(&executorv1.AskResponse{
 			Declined: &executorv1.Decline{Message: strings.Repeat("x", 400<<10)},
 		}, nil), scheduler.ErrDeclined, "xxx"},
@@ -185,7 +190,9 @@ func TestAskAnsweredBadly(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			tt.set()
-			_, err := h.hosts.Ask(t.Context(), h.host, scheduler.Ask{Revision: revision(t)})
+			_, err := h.hosts.Ask(t.Context(), h.host, scheduler.Ask{
+				Revision: revision(t), Continues: scheduler.AttemptID{6},
+			})
 			if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.words) ||
 				len(err.Error()) > 600 {
 				t.Errorf("Ask = %.700v, want %v with %q", err, tt.is, tt.words)
@@ -256,6 +263,12 @@ func TestDeliver(t *testing.T) {
 			updates: []*executorv1.TaskUpdate{status(jobv1.State_STATE_RUNNING, nil)},
 			want:    &scheduler.Report{State: scheduler.Running},
 		},
+		"it is held": {
+			updates: []*executorv1.TaskUpdate{
+				status(jobv1.State_STATE_RUNNING, func(m *jobv1.AttemptStatus) { m.HeldUntil = 9000 }),
+			},
+			want: &scheduler.Report{State: scheduler.Running, HeldUntil: time.UnixMilli(9000)},
+		},
 		"it is over": {
 			updates: []*executorv1.TaskUpdate{note, status(jobv1.State_STATE_ENDED, outcome(done))},
 			want:    &scheduler.Report{State: scheduler.Ended, End: scheduler.Completed, Ran: true},
@@ -297,7 +310,8 @@ func TestDeliver(t *testing.T) {
 				t.Fatalf("Deliver = %+v, %v, want %+v, %v", got, err, tt.want, tt.is)
 			}
 			if w := tt.want; w != nil && (got.State != w.State || got.End != w.End ||
-				got.Ran != w.Ran || got.Executor != h.host.Executor || len(got.Raw) == 0) {
+				got.Ran != w.Ran || !got.HeldUntil.Equal(w.HeldUntil) ||
+				got.Executor != h.host.Executor || len(got.Raw) == 0) {
 				t.Errorf("Deliver = %+v, want %+v", got, w)
 			}
 		})

@@ -90,7 +90,15 @@ func attemptFields(a *scheduler.Attempt) []field {
 		truth(8, &a.Delivered), whole(9, priceFields(&a.Prices)), moment(10, &a.Created),
 		moment(11, &a.Ended), truth(12, &a.Told), truth(13, &a.Began), blob(14, &a.Status),
 		moment(15, &a.Reported), moment(16, &a.Heard), truth(17, &a.Silent),
-		moment(18, &a.EvictAt), truth(19, &a.Moving),
+		moment(18, &a.EvictAt), truth(19, &a.Moving), truth(20, &a.Kept),
+		whole(21, holdFields(&a.Hold)), fixed(22, a.Continues[:]), unsigned(23, &a.Origin),
+	}
+}
+
+func holdFields(h *scheduler.Hold) []field {
+	return []field{
+		moment(1, &h.Until), moment(2, &h.Back), moment(3, &h.Quiet), moment(4, &h.AskFrom),
+		unsigned(5, &h.Asks), unsigned(6, &h.Returns), truth(7, &h.Dismiss),
 	}
 }
 

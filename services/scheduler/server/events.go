@@ -170,6 +170,9 @@ func reportOf(m *jobv1.AttemptStatus, in event.Incoming) (scheduler.Report, erro
 	if at := m.GetEvictAt(); at != 0 {
 		out.EvictAt = fromMillis(at)
 	}
+	if at := m.GetHeldUntil(); at != 0 {
+		out.HeldUntil = fromMillis(at)
+	}
 	if out.State < scheduler.Starting || out.State > scheduler.Ended {
 		return out, fmt.Errorf("a host cannot report the state %s", out.State)
 	}
