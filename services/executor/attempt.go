@@ -31,6 +31,9 @@ type attempt struct {
 	// placed says that the chain was seen to hold the lease.
 	placed atomic.Bool
 
+	// noRoom is how often there was no room for the image; the goroutine's own.
+	noRoom int
+
 	// mu guards what follows and orders saves. changed is closed, and replaced, at every change.
 	mu        sync.Mutex
 	rec       Record

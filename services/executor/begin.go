@@ -143,12 +143,24 @@ func (t *attempt) begin(ctx context.Context) error {
 		return nil
 	case life.Err() != nil:
 		return err
-	case final(err):
+	case final(err), t.crowded(err):
 		return t.endUnstarted(whole, EndRefused, publicText(err))
 	case !t.agent.deps.Now().Before(late):
 		return t.endUnstarted(whole, EndRefused, missed+": "+first(v.rec.Waiting, publicText(err)))
 	}
 	return err
+}
+
+// maxNoRoom is how often an attempt finds no room for its image, over some 16 s, before it gives
+// up: another host may have room.
+const maxNoRoom = 10
+
+// crowded tells whether the disk had no room for the image for too long.
+func (t *attempt) crowded(err error) bool {
+	if errors.Is(err, ReasonNoRoom) {
+		t.noRoom++
+	}
+	return t.noRoom >= maxNoRoom
 }
 
 // startBy returns until when the program must have begun, and what is said if it has not: the lease
@@ -302,6 +314,9 @@ func (t *attempt) started(ctx context.Context) error {
 
 // final tells errors that no repetition mends.
 func final(err error) bool {
+	if none := (*NoRoomError)(nil); errors.As(err, &none) && none.Lasting {
+		return true
+	}
 	for _, f := range []error{
 		ErrInvalid, ErrUnsupported, ErrImageMismatch, ErrExists, ErrNoFile, ErrFileMismatch,
 		ErrFileTooBig, ErrFileDenied, fault.FailedPrecondition, fault.InvalidArgument,

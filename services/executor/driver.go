@@ -102,7 +102,9 @@ type Images interface {
 	// that holds the manifest with the digest of id (or an index with that digest and this host's
 	// platform in it), its config and layers. Every blob is checked against its name, and the
 	// engine's image against the config digest, before the image counts as held: else
-	// ErrImageMismatch. Names and annotations in the layout are ignored.
+	// ErrImageMismatch. Names and annotations in the layout are ignored. A NoRoomError: it was
+	// broken off, or not opened, since the disk has no room for it; nothing of it stays, and other
+	// loads go on.
 	LoadImage(ctx context.Context, id ImageID, source string, open OpenLayout,
 	) (Image, error)
 

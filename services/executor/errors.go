@@ -1,6 +1,10 @@
 package executor
 
-import "github.com/united-containers/ucn/kit/fault"
+import (
+	"fmt"
+
+	"github.com/united-containers/ucn/kit/fault"
+)
 
 // Reasons of the faults that peers of an executor see.
 const (
@@ -21,6 +25,7 @@ const (
 	ReasonStreams     fault.Reason = "TOO_MANY_STREAMS"
 	ReasonOver        fault.Reason = "ATTEMPT_OVER"
 	ReasonBadArgument fault.Reason = "BAD_ARGUMENT"
+	ReasonNoRoom      fault.Reason = "IMAGE_NO_ROOM"
 )
 
 // Faults as sentinels; test with errors.Is. What is returned has the same kind and reason and may
@@ -55,3 +60,28 @@ var (
 	ErrFileDenied = fault.New(fault.PermissionDenied, ReasonFileDenied,
 		"storage does not accept the owner's token")
 )
+
+// NoRoomError says that the disk of this host has no room for an image. It is a fault of
+// ReasonNoRoom.
+type NoRoomError struct {
+	// Need is how many bytes the image takes at least while it is unpacked, and Room how many it can
+	// have. When Room would do, the disk is short of files.
+	Need, Room uint64
+	// Lasting: it is the image that is too big, and not the disk that is full for other reasons.
+	Lasting bool
+}
+
+// Error implements error.
+func (e *NoRoomError) Error() string {
+	if e.Need <= e.Room {
+		return "the disk of this host has no room for as many files as the image has"
+	}
+	const mib = 1 << 20
+	return fmt.Sprintf("the disk of this host has no room for the image: it takes %d MiB or more "+
+		"while it is unpacked, and %d MiB are free", (e.Need+mib-1)/mib, e.Room/mib)
+}
+
+// Unwrap returns the fault.
+func (e *NoRoomError) Unwrap() error {
+	return fault.New(fault.ResourceExhausted, ReasonNoRoom, "%s", e.Error())
+}

@@ -43,6 +43,9 @@ func (t *attempt) fetchImage(ctx context.Context, as FileAccess, v *view) error 
 		})
 	}
 	if err := t.loadImage(ctx, from, open); err != nil {
+		if none := (*NoRoomError)(nil); errors.As(err, &none) { // whoever asked
+			return t.agent.yield(ctx, none)
+		}
 		if !mine.Load() { // another's load failed, with another's token: try with ours
 			return fmt.Errorf("wait for image %s: %v", id, err)
 		}

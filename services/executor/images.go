@@ -54,6 +54,42 @@ func (a *Agent) evict(ctx context.Context) error {
 	return nil
 }
 
+// yield removes images that no attempt here needs, those first that were not wanted for longest,
+// until an image that found no room has it: what is only kept for later jobs keeps none out. When
+// they would not be enough, they stay. It returns what is to be done about the image that came.
+func (a *Agent) yield(ctx context.Context, none *NoRoomError) error {
+	list, err := a.deps.Driver.ListImages(ctx)
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	list = a.idle(list)
+	short, sum := none.Need-min(none.Need, none.Room), uint64(0)
+	for _, image := range list {
+		sum = add(sum, image.Bytes)
+	}
+	if sum < short || short == 0 {
+		return none
+	}
+	sum = 0
+	for _, image := range list {
+		if sum >= short {
+			break
+		}
+		err := a.deps.Driver.RemoveImage(ctx, image.ID)
+		switch {
+		case errors.Is(err, ErrImageInUse):
+		case err != nil:
+			return fmt.Errorf("remove image %s: %w", image.ID, err)
+		default:
+			sum = add(sum, image.Bytes)
+		}
+	}
+	if sum < short {
+		return none
+	}
+	return &NoRoomError{Need: none.Need, Room: none.Room} // it may try again
+}
+
 // imageMarks returns how many bytes images may take before some go, and how many are left then.
 func (a *Agent) imageMarks() (high, low uint64) {
 	high, low = a.cfg.ImageBytes, a.cfg.ImageBytesLow

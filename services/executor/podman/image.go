@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/united-containers/ucn/services/executor"
 )
 
@@ -171,83 +169,78 @@ func (i *Instance) load(ctx context.Context, id executor.ImageID, open executor.
 	if err := i.ready(ctx); err != nil {
 		return executor.Image{}, err
 	}
+	if err := i.room.knock(id); err != nil {
+		return executor.Image{}, fmt.Errorf("loading image %s: %w", id, err)
+	}
+	ctx, give := context.WithCancelCause(ctx)
+	defer give(nil)
 	src, err := open(ctx)
 	if err != nil {
 		return executor.Image{}, fmt.Errorf("opening image %s: %w", id, err)
 	}
-	config, err := i.guarded(ctx, func(ctx context.Context) (string, error) {
-		return i.transfer(ctx, src, digest)
+	a := i.room.enter(id, give)
+	config, err := i.guarded(ctx, give, func() (string, error) {
+		return i.transfer(ctx, src, digest, a)
 	})
-	if err = errors.Join(err, src.Close()); err != nil {
+	err = errors.Join(err, src.Close())
+	a.leave()
+	if err != nil {
 		return executor.Image{}, fmt.Errorf("loading image %s: %w", id, err)
 	}
 	return i.admit(ctx, id, digest, config)
 }
 
-// Unpacked, an image may be a thousand times what it was. A load that leaves less than the reserve
-// free is broken off before the disk is full, of bytes or of files.
-const (
-	diskReserve = 512 << 20 // bytes
-	fileReserve = 20        // one file of so many that the file system may hold
-	diskLook    = 100 * time.Millisecond
-)
-
 // loadLimit is how long an image may take, from its source and within the engine: more than a pull
 // may. Then the engine hangs, and its service is ended.
 const loadLimit = 90 * time.Minute
 
-// guarded transfers an image while the disk has room, and within the limit.
-func (i *Instance) guarded(ctx context.Context, transfer func(context.Context) (string, error),
+// guarded transfers an image within the limit, and watches the disk meanwhile: see room.
+func (i *Instance) guarded(
+	ctx context.Context, give context.CancelCauseFunc, transfer func() (string, error),
 ) (string, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	over := make(chan struct{})
 	var guard sync.WaitGroup
 	guard.Go(func() {
 		tick, late := time.NewTicker(diskLook), time.NewTimer(i.loadLimit)
 		defer tick.Stop()
 		defer late.Stop()
-		began := time.Now()
-		for i.roomy() {
+		for began := time.Now(); ; {
 			select {
 			case <-over:
 				return
 			case <-late.C:
-				cancel(errHung)
+				give(fmt.Errorf("%w: the image is not loaded after %s", errHung, i.loadLimit))
 				i.service.unhang(began)
 				return
 			case <-tick.C:
 			}
+			i.makeRoom()
 		}
-		cancel(errNoRoom)
-		i.service.abort()
 	})
-	config, err := transfer(ctx)
+	config, err := transfer()
 	close(over)
 	guard.Wait()
-	if errors.Is(context.Cause(ctx), errNoRoom) {
-		return "", fmt.Errorf("%w: image: %w", executor.ErrUnsupported, errNoRoom)
+	if err != nil {
+		i.makeRoom() // the engine may have found the disk full before the guard did
 	}
-	if errors.Is(context.Cause(ctx), errHung) {
-		return "", fmt.Errorf("%w: the image is not loaded after %s", errHung, i.loadLimit)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return "", cause
 	}
 	return config, err
 }
 
-var errNoRoom = errors.New("this host has no room to unpack it")
-
-// roomy tells whether more than the reserves is free.
-func (i *Instance) roomy() bool {
-	var st unix.Statfs_t
-	if unix.Statfs(i.cfg.Dir, &st) != nil {
-		return true
+// makeRoom ends the engine when what it unpacks takes what is left of the disk.
+func (i *Instance) makeRoom() {
+	if i.room.short() {
+		i.service.abort()
+		i.room.aborted()
 	}
-	return st.Bavail*uint64(st.Bsize) > i.reserve && (st.Files == 0 || st.Ffree > st.Files/fileReserve)
 }
 
 // transfer streams the checked layout into the engine. If the check fails, the stream breaks off
-// and the engine keeps nothing: it unpacks only what has arrived whole.
-func (i *Instance) transfer(ctx context.Context, src io.Reader, digest string) (string, error) {
+// and the engine keeps nothing: it unpacks only what has arrived whole, and has its room by then.
+func (i *Instance) transfer(ctx context.Context, src io.Reader, digest string, a *arrival,
+) (string, error) {
 	r, w := io.Pipe()
 	type outcome struct {
 		config string
@@ -255,7 +248,10 @@ func (i *Instance) transfer(ctx context.Context, src io.Reader, digest string) (
 	}
 	checked := make(chan outcome, 1)
 	go func() {
-		config, err := filterLayout(w, src, layoutLimits{digest, i.cfg.MaxUnpacked})
+		config, err := filterLayout(&gate{ctx: ctx, a: a, to: w}, src, layoutLimits{
+			want: digest, most: i.cfg.MaxUnpacked, comes: a.comes,
+			room: func(disk, files uint64) error { return a.unpack(ctx, disk, files) },
+		})
 		_ = w.CloseWithError(err) // always nil
 		checked <- outcome{config, err}
 	}()

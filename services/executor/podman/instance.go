@@ -35,7 +35,7 @@ type Instance struct {
 	service *service
 	watch   *watcher
 	unlock  func()
-	reserve uint64 // bytes of disk that no image may take
+	room    *room
 
 	loadLimit time.Duration // for one image
 
@@ -104,8 +104,8 @@ func open(cfg Config, found tools) (*Instance, error) {
 	}
 	i := &Instance{
 		cfg: cfg, tools: found, bootID: strings.TrimSpace(string(boot)), groups: groups, ids: ranges,
-		name:    fmt.Sprintf("%x", sha256.Sum256([]byte(cfg.Dir)))[:12],
-		reserve: diskReserve, loadLimit: loadLimit,
+		name: fmt.Sprintf("%x", sha256.Sum256([]byte(cfg.Dir)))[:12],
+		room: newRoom(cfg.Dir), loadLimit: loadLimit,
 		held: make(map[executor.ImageID]executor.Image), drivers: make(map[string]*Driver),
 	}
 	i.closing, i.cancel = context.WithCancel(context.Background())

@@ -48,6 +48,11 @@ type layoutFilter struct {
 type layoutLimits struct {
 	want string // digest of the manifest or index
 	most int64  // bytes that its layers may unpack to, each as often as it is named
+	// room is asked before the last of the image is passed on, with what its layers take on a disk in
+	// bytes and files, each as often as it is named; an error ends it. Nil is not asked.
+	room func(disk, files uint64) error
+	// comes is told how many bytes follow, before a blob is passed on; nil is not.
+	comes func(bytes uint64)
 }
 
 // filterLayout copies the layout in r to w and returns the digest of the image's config. Bytes that
@@ -83,6 +88,9 @@ func (f *layoutFilter) entry(h *tar.Header) error {
 	sum, ok := strings.CutPrefix(path.Clean(h.Name), "blobs/sha256/")
 	if _, again := f.seen[sum]; again || h.Typeflag != tar.TypeReg || !ok || len(sum) != 64 {
 		return nil
+	}
+	if f.comes != nil {
+		f.comes(uint64(max(h.Size, 0)))
 	}
 	head := &tar.Header{Name: "blobs/sha256/" + sum, Mode: 0o644, Size: h.Size}
 	if err := f.out.WriteHeader(head); err != nil {
@@ -134,6 +142,11 @@ func (f *layoutFilter) finish() (string, error) {
 	}
 	if err := f.layers(m); err != nil {
 		return "", err
+	}
+	if f.room != nil {
+		if err := f.room(f.takes(m)); err != nil {
+			return "", fmt.Errorf("making room: %w", err)
+		}
 	}
 	kind := m.MediaType
 	if kind == "" {
@@ -189,6 +202,16 @@ func (f *layoutFilter) layers(m oci.Document) error {
 		}
 	}
 	return nil
+}
+
+// takes returns what the layers take on a disk.
+func (f *layoutFilter) takes(m oci.Document) (disk, files uint64) {
+	for _, d := range m.Layers {
+		layer := f.seen[strings.TrimPrefix(d.Digest, "sha256:")]
+		disk += uint64(layer.Disk)
+		files += uint64(layer.Files)
+	}
+	return disk, files
 }
 
 func (f *layoutFilter) document(name string, b []byte) error {

@@ -68,7 +68,8 @@ func TestUnpackedBytesAreBounded(t *testing.T) {
 		{8 * kib, 5, 48 * kib, nil},
 	} {
 		layout, digest := repeated(t, tt.size, tt.times)
-		_, err := filterLayout(io.Discard, bytes.NewReader(layout), layoutLimits{digest, tt.most})
+		limits := layoutLimits{want: digest, most: tt.most}
+		_, err := filterLayout(io.Discard, bytes.NewReader(layout), limits)
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%d bytes %d times, at most %d: %v, want %v", tt.size, tt.times, tt.most, err,
 				tt.want)

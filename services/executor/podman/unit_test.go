@@ -64,7 +64,9 @@ func TestFilterLayout(t *testing.T) {
 	}
 }
 
-func asked(digest string) layoutLimits { return layoutLimits{digest, defaultMaxUnpacked} }
+func asked(digest string) layoutLimits {
+	return layoutLimits{want: digest, most: defaultMaxUnpacked}
+}
 
 func entries(t *testing.T, r io.Reader) (names []string) {
 	t.Helper()
