@@ -8,6 +8,8 @@ const (
 	ReasonID fault.Reason = "ID_INVALID"
 	// ReasonRequest: the body or a parameter cannot be read as what the route takes.
 	ReasonRequest fault.Reason = "REQUEST_INVALID"
+	// ReasonParameter: the path does not take a parameter of this name.
+	ReasonParameter fault.Reason = "PARAMETER_UNKNOWN"
 	// ReasonRoute: there is no such path.
 	ReasonRoute fault.Reason = "ROUTE_UNKNOWN"
 	// ReasonMethod: the path does not take this method.

@@ -142,6 +142,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) error {
 	if err := s.admit(w, r, token); err != nil {
 		return err
 	}
+	if err := s.takes.check(r); err != nil {
+		return err
+	}
 	// Always, even when it is empty: else the connection would send the gateway's own token.
 	r = r.WithContext(rpc.WithToken(r.Context(), token))
 	switch route.Operation {

@@ -85,6 +85,7 @@ type Server struct {
 	calls     *runtime.ServeMux
 	openAPI   []byte
 	docsPage  []byte
+	takes     *parameters
 	ledger    ledgerv1.LedgerServiceClient
 	scheduler schedulerv1.SchedulerServiceClient
 	storage   storagev1.StorageServiceClient
@@ -131,6 +132,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	if s.docsPage, err = docsOf(s.openAPI); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if s.takes, err = parametersOf(s.openAPI); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	s.calls = newCalls(s)

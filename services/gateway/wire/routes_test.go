@@ -320,8 +320,10 @@ func TestRefusals(t *testing.T) {
 		{"bad number", request{method: "GET", path: "/v1/blocks/x"}, 400, "REQUEST_INVALID", ""},
 		{"bad JSON", request{method: "POST", path: "/v1/faucet", body: strings.NewReader("{")},
 			400, "REQUEST_INVALID", ""},
-		{"unknown parameter", request{method: "GET", path: "/v1/chains/main?nonsense.x=1"}, 0, "",
-			""},
+		{"unknown parameter", request{method: "GET", path: "/v1/chains/main?nonsense.x=1"}, 400,
+			"PARAMETER_UNKNOWN", ""},
+		{"unreadable query", request{method: "GET", path: "/v1/jobs?state=%zz"}, 400,
+			"REQUEST_INVALID", ""},
 		{"large body", request{method: "POST", path: "/v1/transactions",
 			body: strings.NewReader(strings.Repeat("x", 1<<20+1))}, 413, "BODY_TOO_LARGE", ""},
 		{"large body of unknown length", request{method: "POST", path: "/v1/transactions",
@@ -330,6 +332,52 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { refused(t, w, tt) })
+	}
+}
+
+// TestUnknownParameters: no route passes over a parameter that it does not take, and every one that
+// the document names is taken.
+func TestUnknownParameters(t *testing.T) {
+	w := newWorld(t, nil)
+	file := w.files.add(t, cid.File, []byte("x"))
+	job := "/v1/jobs/" + id.Bech32(id.Job, anID())
+	paths := []string{"PUT /v1/files", "GET /v1/files/" + file.String(),
+		"HEAD /v1/files/" + file.String(), "GET /v1/files/" + file.String() + "/a:b/c",
+		"GET " + job + "/logs", "GET " + job + "/stats", "GET " + job + ":watch",
+		"GET /v1/blocks:watch", "PATCH /v1/uploads/abcd"}
+	for _, r := range routes(t, file) {
+		path, _, _ := strings.Cut(r.path, "?")
+		paths = append(paths, r.method+" "+path)
+	}
+	for _, o := range orders(hex.EncodeToString(make([]byte, 32))) {
+		path, _, _ := strings.Cut(o.path, "?")
+		paths = append(paths, o.method+" "+path)
+	}
+	for _, one := range paths {
+		method, path, _ := strings.Cut(one, " ")
+		w.calls.take()
+		got, body := w.do(t, request{method: method, path: path + "?pagesize=7"})
+		if method == http.MethodHead {
+			if got.StatusCode != http.StatusBadRequest {
+				t.Errorf("%s: status %d", one, got.StatusCode)
+			}
+			continue
+		}
+		f := failureOf(t, body)
+		if got.StatusCode != 400 || f.Reason != "PARAMETER_UNKNOWN" ||
+			f.Metadata["parameter"] != "pagesize" || len(w.calls.take()) != 0 {
+			t.Errorf("%s: status %d, %+v", one, got.StatusCode, f)
+		}
+	}
+	got, body := w.do(t, request{method: "GET", path: "/v1/jobs?pageSize=7"})
+	if f := failureOf(t, body); got.StatusCode != 400 || !strings.Contains(f.Message, "page_size") {
+		t.Errorf("another spelling: status %d, %+v", got.StatusCode, f)
+	}
+	for _, path := range []string{"/v1/nonsense?x=1", "/v1/jobs:x?x=1"} {
+		got, body := w.do(t, request{method: "GET", path: path})
+		if f := failureOf(t, body); got.StatusCode != 404 || f.Reason != "ROUTE_UNKNOWN" {
+			t.Errorf("%s: status %d, %+v", path, got.StatusCode, f)
+		}
 	}
 }
 
