@@ -64,6 +64,8 @@ const (
 	ReasonBadPageToken fault.Reason = "BAD_PAGE_TOKEN"
 	// ReasonTooManyWatchers: too many streams of blocks are open, altogether or of this address.
 	ReasonTooManyWatchers fault.Reason = "TOO_MANY_WATCHERS"
+	// ReasonGaveWay: a stream of blocks ended for another's, whose address had fewer.
+	ReasonGaveWay fault.Reason = "WATCH_GAVE_WAY"
 	// ReasonStalled: the reader of a stream of blocks took nothing for too long.
 	ReasonStalled fault.Reason = "WATCH_STALLED"
 	// ReasonBadRequest: an id of the wrong length, or an argument that makes no sense.

@@ -209,15 +209,13 @@ type failedKey struct{}
 // watch serves a stream of the stubs: one JSON object per line, {"result": ...} or, at last,
 // {"error": ...}. A failure before the first is an ordinary one.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, route gateway.Route) error {
-	give, err := s.takeStream(r, route)
+	r, end, err := s.beginStream(w, r, route.Name)
 	if err != nil {
 		return err
 	}
-	defer give()
-	ctx, cancel := s.untilDrain(r.Context())
-	defer cancel()
+	defer end()
 	var failed error
-	ctx = context.WithValue(ctx, failedKey{}, &failed)
+	ctx := context.WithValue(r.Context(), failedKey{}, &failed)
 	out := &streamWriter{patientWriter: newPatientWriter(w, s.cfg.StallTime), failed: &failed}
 	s.calls.ServeHTTP(out, r.WithContext(ctx))
 	if out.refused {

@@ -27,7 +27,8 @@ type Config struct {
 	// MaxFile bounds a file's bytes in one request. Default 16GiB.
 	MaxFile config.Size `yaml:"max_file"`
 	// MaxStreams bounds logs, stats and watches under way, all clients together; one address may
-	// have half of them. Default 1024. Of watches of blocks 120 at most, 15 of one address.
+	// have half of them, and gives way to one with fewer. Default 1024. Of watches of blocks 120 at
+	// most, 15 of one address.
 	MaxStreams int `yaml:"max_streams"`
 	// MaxTransfers bounds files being sent and received, all clients together; one address may have
 	// half of them. Default 256.

@@ -47,6 +47,8 @@ func (s *Server) explain(ctx context.Context, err error) *fault.Error {
 		return bodyTooLarge(tooLarge.Limit)
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), rpc.ReasonDraining):
 		return fault.From(errDraining())
+	case ctx.Err() != nil && errors.Is(context.Cause(ctx), gateway.ReasonGaveWay):
+		return fault.From(context.Cause(ctx))
 	case fault.From(err) != nil:
 		return fault.From(err)
 	}
@@ -140,6 +142,12 @@ func routeUnknown() *fault.Error {
 func bodyTooLarge(limit int64) *fault.Error {
 	return fault.New(fault.InvalidArgument, gateway.ReasonBodyTooLarge,
 		"the body is larger than %d bytes", limit).With("limit", strconv.FormatInt(limit, 10))
+}
+
+func busyOf(what string) error {
+	return fault.New(fault.ResourceExhausted, gateway.ReasonBusy,
+		"as many %s as one address may have are under way: end one, or try again in a moment",
+		what).WithRetry(defaultRetry)
 }
 
 func busy(what string) error {

@@ -51,14 +51,12 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, job [32]byte) erro
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	give, err := s.streams.take(r, "streams")
+	stream, end, err := s.beginStream(w, r, "")
 	if err != nil {
 		return err
 	}
-	defer give()
-	ctx, cancel := s.untilDrain(r.Context())
-	defer cancel()
-	return s.serveEvents(w, r.WithContext(ctx), ask.run)
+	defer end()
+	return s.serveEvents(w, stream, ask.run)
 }
 
 func (s *Server) logAskOf(r *http.Request, job [32]byte) (*logAsk, error) {

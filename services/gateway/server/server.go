@@ -28,11 +28,11 @@ import (
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
+	"github.com/united-containers/ucn/kit/share"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
-	"github.com/united-containers/ucn/services/gateway"
 )
 
 // Peer is a service that the gateway stands in front of.
@@ -90,8 +90,8 @@ type Server struct {
 	scheduler schedulerv1.SchedulerServiceClient
 	storage   storagev1.StorageServiceClient
 	blobs     *blob.Client
-	streams   *shares
-	blocks    *shares // those of streams that watch blocks
+	streams   *share.Places
+	blocks    *share.Places // those of streams that watch blocks
 	transfers *shares
 	bodies    *shares // bytes
 	http      *http.Server
@@ -116,8 +116,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		scheduler: schedulerv1.NewSchedulerServiceClient(deps.Scheduler.Conn),
 		storage:   storagev1.NewStorageServiceClient(deps.Storage.Conn),
 		rates:     newRates(cfg.Rates), answers: newAnswers(), ready: ready{check: health},
-		streams:   newShares(cfg.MaxStreams),
-		blocks:    &shares{most: maxBlockStreams, each: maxBlockStreamsOfOne, by: map[string]int{}},
+		streams:   newStreams(cfg.MaxStreams),
+		blocks:    newBlockStreams(),
 		transfers: newShares(cfg.MaxTransfers),
 		bodies:    newShares(int(cfg.MaxBodies)),
 	}
@@ -254,28 +254,6 @@ const shareOfOne = 2 // one client may have half
 
 func newShares(most int) *shares {
 	return &shares{most: most, each: max(most/shareOfOne, 1), by: map[string]int{}}
-}
-
-// Streams of blocks come from the ledger, to which all clients of a gateway are one address, and
-// which serves 128 of an address: fewer are open here, so that it never refuses this gateway, and
-// so few of one client that it takes eight to keep others out.
-const (
-	maxBlockStreams      = 120
-	maxBlockStreamsOfOne = maxBlockStreams / 8
-)
-
-// takeStream takes the places of a stream, for a watch of blocks two.
-func (s *Server) takeStream(r *http.Request, route gateway.Route) (give func(), err error) {
-	stream, err := s.streams.take(r, "streams")
-	if err != nil || route.Name != gateway.WatchBlocks {
-		return stream, err
-	}
-	blocks, err := s.blocks.take(r, "streams of blocks")
-	if err != nil {
-		stream()
-		return nil, err
-	}
-	return func() { blocks(); stream() }, nil
 }
 
 // take takes a place for the client of r, or says that none is free. It never waits.

@@ -3,8 +3,10 @@ package server
 import (
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 
+	"github.com/united-containers/ucn/kit/share"
 	"github.com/united-containers/ucn/services/gateway"
 )
 
@@ -54,21 +56,21 @@ func TestOneSiteIsOneClient(t *testing.T) {
 
 // TestStreamsOfBlocksGiveBackBothPlaces: also where only one of them was free.
 func TestStreamsOfBlocksGiveBackBothPlaces(t *testing.T) {
-	s := &Server{streams: newShares(40),
-		blocks: &shares{most: 2, each: 1, by: map[string]int{}}}
-	r := &http.Request{RemoteAddr: "192.0.2.1:1"}
+	s := &Server{streams: newStreams(40), draining: t.Context(),
+		blocks: share.New(share.Bounds{Most: 2, Each: 1})}
+	w, r := httptest.NewRecorder(), &http.Request{RemoteAddr: "192.0.2.1:1"}
 	for range 3 {
-		give, err := s.takeStream(r, gateway.Route{Name: gateway.WatchBlocks})
+		_, end, err := s.beginStream(w, r, gateway.WatchBlocks)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = s.takeStream(r, gateway.Route{Name: gateway.WatchBlocks})
+		_, _, err = s.beginStream(w, r, gateway.WatchBlocks)
 		if !errors.Is(err, gateway.ReasonBusy) {
 			t.Errorf("a second stream of blocks: %v", err)
 		}
-		give()
+		end()
 	}
-	if s.streams.taken != 0 || s.blocks.taken != 0 {
-		t.Errorf("%d streams and %d of blocks are still taken", s.streams.taken, s.blocks.taken)
+	if s.streams.Taken() != 0 || s.blocks.Taken() != 0 {
+		t.Errorf("%d streams and %d of blocks are still taken", s.streams.Taken(), s.blocks.Taken())
 	}
 }

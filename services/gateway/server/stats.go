@@ -37,14 +37,12 @@ func (s *Server) stats(w http.ResponseWriter, r *http.Request, job [32]byte) err
 	if !wantsEvents(r) {
 		return ask.once(w, r)
 	}
-	give, err := s.streams.take(r, "streams")
+	stream, end, err := s.beginStream(w, r, "")
 	if err != nil {
 		return err
 	}
-	defer give()
-	ctx, cancel := s.untilDrain(r.Context())
-	defer cancel()
-	return s.serveEvents(w, r.WithContext(ctx), ask.run)
+	defer end()
+	return s.serveEvents(w, stream, ask.run)
 }
 
 func (s *Server) statsAskOf(r *http.Request, job [32]byte) (*statsAsk, error) {

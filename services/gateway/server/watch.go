@@ -48,14 +48,12 @@ func (s *Server) watchEvents(w http.ResponseWriter, r *http.Request, route gatew
 		}
 		source = s.blockEvents(ask)
 	}
-	give, err := s.takeStream(r, route)
+	stream, end, err := s.beginStream(w, r, route.Name)
 	if err != nil {
 		return err
 	}
-	defer give()
-	ctx, cancel := s.untilDrain(r.Context())
-	defer cancel()
-	return s.serveEvents(w, r.WithContext(ctx), source)
+	defer end()
+	return s.serveEvents(w, stream, source)
 }
 
 // data is a message as the data of an event.

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -40,6 +41,7 @@ type world struct {
 	operator eventtest.Operator
 	audience sig.AccountID
 	broker   *broker.Broker
+	client   *http.Client // nil: the default one
 }
 
 // newWorld starts everything; change may be nil.
@@ -180,7 +182,7 @@ func (w *world) open(ctx context.Context, t *testing.T, r request) *http.Respons
 	for name, value := range r.header {
 		out.Header.Set(name, value)
 	}
-	got, err := http.DefaultClient.Do(out)
+	got, err := cmp.Or(w.client, http.DefaultClient).Do(out)
 	if err != nil {
 		t.Fatalf("%s %s: %v", r.method, r.path, err)
 	}

@@ -41,7 +41,7 @@ func New(_ Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("ledger server: %w", err)
 	}
 	s := &Server{deps: deps, log: deps.Log, chains: map[string]*ledger.Chain{},
-		watchers: watchers{from: map[string]int{}}, grants: grants{}}
+		watchers: newWatchers(), grants: grants{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -176,9 +176,28 @@ func TestOneAddressDoesNotTakeAllStreams(t *testing.T) {
 		for ip := byte(3); ip < 10; ip++ { // and with it 1024
 			open(128, ip)
 		}
-		if err := a.WatchBlocks(idle, &blocks{ctx: at(10)}); !errors.Is(err,
-			ledger.ReasonTooManyWatchers) {
+		refused := len(ended)
+		late := &blocks{ctx: at(10), want: 3}
+		if err := a.WatchBlocks(&ledgerv1.WatchBlocksRequest{}, late); !errors.Is(err, errEnough) {
 			t.Errorf("beyond all: %v", err)
+		}
+		synctest.Wait()
+		if gone := len(ended) - refused; gone != 1 {
+			t.Fatalf("%d gave way to it", gone)
+		}
+		for ; refused > 0; refused-- {
+			<-ended
+		}
+		err := <-ended
+		if f := fault.From(err); !errors.Is(err, ledger.ReasonGaveWay) ||
+			f.Kind() != fault.ResourceExhausted || f.Retry() == 0 ||
+			f.Value("resume") != strconv.FormatUint(a.chain.Head().Height+1, 10) {
+			t.Errorf("who gave way was told %v, %v", err, f.Meta())
+		}
+		open(64, 20) // until nobody has much more
+		if err := a.WatchBlocks(idle, &blocks{ctx: at(3)}); !errors.Is(err,
+			ledger.ReasonTooManyWatchers) {
+			t.Errorf("who has most, beyond all: %v", err)
 		}
 		mine := &blocks{ctx: ctx, want: 3}
 		if err := a.WatchBlocks(&ledgerv1.WatchBlocksRequest{}, mine); !errors.Is(err, errEnough) {
@@ -188,7 +207,8 @@ func TestOneAddressDoesNotTakeAllStreams(t *testing.T) {
 		synctest.Wait()
 		for range len(ended) {
 			err := <-ended
-			if !errors.Is(err, ledger.ReasonTooManyWatchers) && !errors.Is(err, context.Canceled) {
+			if !errors.Is(err, ledger.ReasonTooManyWatchers) && !errors.Is(err, context.Canceled) &&
+				!errors.Is(err, ledger.ReasonGaveWay) {
 				t.Errorf("ended with %v", err)
 			}
 		}

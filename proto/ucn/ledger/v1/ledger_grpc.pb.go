@@ -79,8 +79,9 @@ type LedgerServiceClient interface {
 	// WatchBlocks sends every block from a height on, in order and without gaps, and then each new
 	// one. Blocks are read from the log at the reader's own pace: a slow one holds up nobody. One that
 	// takes nothing for 30 s and more is ended: RESOURCE_EXHAUSTED, WATCH_STALLED, with the metadata
-	// "resume" naming the height to go on from. Of one address 128 streams are served, 256 in all:
-	// RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
+	// "resume" naming the height to go on from. Of one address 128 streams are served, 1,024 in all:
+	// RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS. When all are taken, the newest of an address with more
+	// than 16 gives way to one with fewer: RESOURCE_EXHAUSTED, WATCH_GAVE_WAY, with "resume".
 	WatchBlocks(ctx context.Context, in *WatchBlocksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBlocksResponse], error)
 	// Search says what an id, a height or the first digits of an id stand for.
 	Search(ctx context.Context, in *SearchRequest, opts ...grpc.CallOption) (*SearchResponse, error)
@@ -352,8 +353,9 @@ type LedgerServiceServer interface {
 	// WatchBlocks sends every block from a height on, in order and without gaps, and then each new
 	// one. Blocks are read from the log at the reader's own pace: a slow one holds up nobody. One that
 	// takes nothing for 30 s and more is ended: RESOURCE_EXHAUSTED, WATCH_STALLED, with the metadata
-	// "resume" naming the height to go on from. Of one address 128 streams are served, 256 in all:
-	// RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS.
+	// "resume" naming the height to go on from. Of one address 128 streams are served, 1,024 in all:
+	// RESOURCE_EXHAUSTED, TOO_MANY_WATCHERS. When all are taken, the newest of an address with more
+	// than 16 gives way to one with fewer: RESOURCE_EXHAUSTED, WATCH_GAVE_WAY, with "resume".
 	WatchBlocks(*WatchBlocksRequest, grpc.ServerStreamingServer[WatchBlocksResponse]) error
 	// Search says what an id, a height or the first digits of an id stand for.
 	Search(context.Context, *SearchRequest) (*SearchResponse, error)
