@@ -27,6 +27,8 @@ type hosts struct {
 	// quick: the client delivers, and programs end before the scheduler has written down that their
 	// leases are on the chain. Such hosts make no final charge.
 	quick bool
+	// hold is how long programs are kept whose lease is over by another of their lane.
+	hold time.Duration
 
 	mu       sync.Mutex
 	silent   map[string]bool
@@ -49,6 +51,11 @@ type attempt struct {
 	told      scheduler.State
 	end       scheduler.EndReason
 	over      time.Time
+	// continues is the attempt whose program this one takes over when it is delivered.
+	continues scheduler.AttemptID
+	// held is until when the program is kept, heldTold that this was heard.
+	held     time.Time
+	heldTold bool
 }
 
 func newHosts(w *world) *hosts {
@@ -68,12 +75,12 @@ func newHosts(w *world) *hosts {
 		}
 		h.attempts[a.Attempt] = &attempt{
 			host: host, job: a.Terms.Subject, run: a.Run, id: a.Attempt, task: a.Task,
-			lease: l.ID(sig.Anchor{}),
+			lease: l.ID(sig.Anchor{}), continues: a.Continues,
 		}
 		return nil
 	}
 	h.OnDeliver = func(host scheduler.Host, task scheduler.Task) error {
-		return h.hear(host, task.Attempt, func(a *attempt) { a.delivered = true })
+		return h.hear(host, task.Attempt, h.deliver)
 	}
 	h.OnTell = func(_ scheduler.Host, task scheduler.Task) *scheduler.Report {
 		if report, ok := h.next(task.Attempt); ok {
@@ -85,6 +92,20 @@ func newHosts(w *world) *hosts {
 		return h.hear(host, s.Attempt, func(a *attempt) { a.stop = true })
 	}
 	return h
+}
+
+// deliver gives an attempt its task, and the program that it goes on with. mu is held.
+func (h *hosts) deliver(a *attempt) {
+	a.delivered = true
+	old := h.attempts[a.continues]
+	if old == nil || !a.began.IsZero() {
+		return
+	}
+	if old.over.IsZero() {
+		a.began, old.end, old.over = old.began, scheduler.Cancelled, time.Now()
+		return
+	}
+	a.end, a.over = scheduler.Refused, time.Now() // it ended meanwhile
 }
 
 func absent(host scheduler.Host) error {
@@ -148,7 +169,12 @@ func (h *hosts) next(id scheduler.AttemptID) (report scheduler.Report, ok bool) 
 	open := state.Ended.IsZero()
 	switch {
 	case !a.over.IsZero():
-	case a.stop || !open:
+	case h.hold > 0 && !a.stop && !a.began.IsZero() && now.Sub(a.began) >= h.runsFor:
+		h.ended[a.task]++ // kept or not
+		a.end, a.over = h.end(a.task, h.ended[a.task]), now
+	case !a.stop && !open && h.hold > 0 && a.held.IsZero() && h.superseded(state.Leaf.Lease):
+		a.held = now.Add(h.hold)
+	case a.stop, !open && !now.Before(a.held):
 		a.end, a.over = scheduler.Cancelled, now
 	case a.began.IsZero():
 		a.began = now
@@ -158,13 +184,33 @@ func (h *hosts) next(id scheduler.AttemptID) (report scheduler.Report, ok bool) 
 	}
 	report = scheduler.Report{
 		Job: a.job, Run: a.run, Attempt: a.id, Executor: a.host.Executor, State: scheduler.Running,
-		Reason: "running", Time: a.began, Ran: true,
+		Reason: "running", Time: a.began, Ran: true, HeldUntil: a.held,
+	}
+	if !a.held.IsZero() {
+		report.Time = a.held.Add(-h.hold)
 	}
 	if !a.over.IsZero() {
 		report.State, report.End, report.Time = scheduler.Ended, a.end, a.over
 		report.Reason = a.end.String()
 	}
-	return report, report.State != a.told
+	return report, report.State != a.told || !a.held.IsZero() && !a.heldTold
+}
+
+// done tells whether a program has run for so long on the first host, heard or not.
+func (h *hosts) done(runsFor time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.order, func(id scheduler.AttemptID) bool {
+		a := h.attempts[id]
+		return a.host.Name == "host-1" && !a.began.IsZero() && time.Since(a.began) >= runsFor
+	})
+}
+
+// superseded tells whether another lease of the lane came after.
+func (h *hosts) superseded(lease tx.Lease) bool {
+	return slices.ContainsFunc(h.w.ledger.Paid(), func(p schedulertest.Paid) bool {
+		return p.Escrow == lease.Escrow && p.Slot == lease.Slot && p.Epoch > lease.Epoch
+	})
 }
 
 // leased is called when a lease has just come on the chain.
@@ -198,7 +244,7 @@ func (h *hosts) leaseOf(id scheduler.AttemptID) tx.LeaseID {
 func (h *hosts) heard(id scheduler.AttemptID, r scheduler.Report) {
 	h.mu.Lock()
 	a := h.attempts[id]
-	a.told = r.State
+	a.told, a.heldTold = r.State, a.heldTold || !r.HeldUntil.IsZero()
 	h.mu.Unlock()
 	if r.State != scheduler.Ended {
 		return

@@ -50,6 +50,33 @@ func stories() map[string]func(w *world) {
 			w.away(time.Hour) // leases end by their time
 		},
 		"replicas": replicas,
+		"the original, always": func(w *world) {
+			id := original(w, time.Hour, func(s *scheduler.Spec) { s.Always = true })
+			w.cancel(id)
+			w.ends(id, scheduler.Cancelled)
+		},
+	}
+}
+
+// quickly are stories whose programs end by themselves within the ten minutes of a full disk.
+func quickly() map[string]func(w *world) {
+	return map[string]func(w *world){
+		"the original, once": func(w *world) {
+			w.ends(original(w, 5*time.Minute, func(*scheduler.Spec) {}), scheduler.Completed)
+			if w.hosts.ended[0] != 1 {
+				w.t.Errorf("%d programs came to their end, want the original alone", w.hosts.ended[0])
+			}
+		},
+		"the original, done while it is kept": func(w *world) {
+			const runsFor = 3 * time.Minute
+			id := kept(w, runsFor, func(s *scheduler.Spec) { s.Tasks, s.Lanes = 2, 1 })
+			w.until("the first program is done", func(*life) bool { return w.hosts.done(runsFor) })
+			w.hosts.silence("host-1", false)
+			w.ends(id, scheduler.Completed)
+			if w.hosts.ended[0] != 1 {
+				w.t.Errorf("%d programs came to their end, want the original alone", w.hosts.ended[0])
+			}
+		},
 	}
 }
 
@@ -90,6 +117,54 @@ func replicas(w *world) {
 	w.run(id, 1)
 	w.cancel(id)
 	w.ends(id, scheduler.Cancelled)
+}
+
+// kept is a program whose host falls silent, and which runs elsewhere too.
+func kept(w *world, runsFor time.Duration, change func(*scheduler.Spec)) job.ID {
+	w.hosts.runsFor, w.hosts.hold = runsFor, time.Hour
+	id := w.submit(1, func(s *scheduler.Spec) {
+		s.Keep, s.LostAfter = scheduler.KeepOriginal, 20*time.Second
+		change(s)
+	})
+	w.run(id, 1)
+	w.hosts.silence("host-1", true)
+	w.runsOn(id, "host-2")
+	return id
+}
+
+// original is one whose host returns: it goes on, and what ran meanwhile is stopped.
+func original(w *world, runsFor time.Duration, change func(*scheduler.Spec)) job.ID {
+	id := kept(w, runsFor, change)
+	w.hosts.silence("host-1", false)
+	w.runsOn(id, "host-1")
+	w.until("the replacement is stopped", func(*life) bool {
+		w.hosts.mu.Lock()
+		defer w.hosts.mu.Unlock()
+		for _, a := range w.hosts.attempts {
+			if a.host.Name == "host-2" && !a.began.IsZero() && a.over.IsZero() {
+				return false
+			}
+		}
+		return true
+	})
+	last := w.read(id).Runs[0].Current().ID
+	w.hosts.mu.Lock()
+	defer w.hosts.mu.Unlock()
+	goesOn := w.hosts.attempts[last]
+	if first := w.hosts.attempts[goesOn.continues]; first == nil ||
+		!goesOn.began.Equal(first.began) {
+		w.t.Errorf("what goes on with %x began at %v", goesOn.continues, goesOn.began)
+	}
+	return id
+}
+
+// runsOn waits until the job's one lane runs on a host.
+func (w *world) runsOn(id job.ID, host string) {
+	w.t.Helper()
+	w.until("it runs on "+host, func(*life) bool {
+		r := w.read(id).Runs[0]
+		return r.State == scheduler.Running && r.Current().Host.Name == host
+	})
 }
 
 func (w *world) submit(n int, change func(*scheduler.Spec)) job.ID {
@@ -330,7 +405,9 @@ func (w *world) checkEvents(l *life) {
 // acknowledged is there in every later life, the story ends as if nothing had happened, no lease
 // is placed twice, no time of a lane is paid twice, and none is left open.
 func TestKilledAnywhere(t *testing.T) {
-	for name, story := range stories() {
+	all := stories()
+	maps.Copy(all, quickly())
+	for name, story := range all {
 		for _, power := range []bool{false, true} {
 			kills := int64(0)
 			for at := int64(1); ; at++ {
