@@ -299,6 +299,11 @@ type attemptResult struct {
 	Usage    *jobrun.Usage   `json:"usage,omitempty"`
 	Outputs  []jobrun.Output `json:"outputs,omitempty"`
 	LogCID   string          `json:"log_cid,omitempty"`
+	// Kept: another runs in its place, but its program may still run at its host, until HeldUntil.
+	Kept      bool   `json:"kept,omitempty"`
+	HeldUntil uint64 `json:"held_until_ms,omitempty"`
+	// Continues is the attempt whose running program this one goes on with.
+	Continues string `json:"continues,omitempty"`
 }
 
 // duration between two times in ms.

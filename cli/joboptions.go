@@ -104,7 +104,8 @@ func (o *jobOptions) addLanes(cmd *cobra.Command) {
 		"registry of the image; sealed to the host, never stored")
 	f.StringArrayVar(&o.insecure, "insecure-registry", nil, "HOST[:PORT] that is asked without TLS")
 	f.StringVar(&o.policy, "disconnect", "", "what becomes of a run whose host is lost: "+
-		"keep-replacement (default), keep-original, or best")
+		"keep-replacement (default), keep-original (the program goes on if its host returns within "+
+		"minutes, what ran meanwhile is stopped), or best (whichever is there first)")
 }
 
 func (o *jobOptions) joinLanes(cmd *cobra.Command, f *jobfile.File) error {

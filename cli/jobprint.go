@@ -55,6 +55,10 @@ func attemptOf(a *schedulerv1.Attempt) attemptResult {
 	if a.GetState() != jobv1.State_STATE_ENDED {
 		r.EvictAt = status.GetEvictAt()
 	}
+	if r.Kept = a.GetKept(); r.Kept {
+		r.HeldUntil = status.GetHeldUntil()
+	}
+	r.Continues = hex.EncodeToString(a.GetContinues())
 	if u := status.GetUsage(); u != nil {
 		r.Usage = &jobrun.Usage{
 			WallMS: u.GetWallMs(), CPUNS: u.GetCpuNs(), MemoryKiBMS: u.GetMemoryKibMs(),
@@ -87,14 +91,7 @@ func (r jobResult) print(w io.Writer) {
 		printf(w, "trace\t%s\n", r.TraceID)
 	}
 	for i, a := range r.Attempts {
-		took := ""
-		if a.Ended != 0 {
-			took = " after " + screen.Elapsed(between(a.Created, a.Ended))
-		} else if a.EvictAt != 0 {
-			took = ", goes " + stamp(a.EvictAt)
-		}
-		printf(w, "attempt %d\t%s on %s%s: %s\n", i+1, a.State, a.Host, took,
-			screen.Clean(a.Reason))
+		printf(w, "attempt %d\t%s: %s\n", i+1, r.standing(&a), screen.Clean(a.Reason))
 		printf(w, "\t%s UCN for %s\n", a.Amount, usageText(a.Usage))
 		for _, out := range a.Outputs {
 			printf(w, "\t%s (%s): %s\n", screen.Clean(out.Path), screen.Bytes(out.Size), out.CID)
@@ -103,6 +100,30 @@ func (r jobResult) print(w io.Writer) {
 			printf(w, "\tlog %s\n", a.LogCID)
 		}
 	}
+}
+
+// standing says how an attempt stands, on which host, and which other one it goes on with.
+func (r jobResult) standing(a *attemptResult) string {
+	text := a.State + " on " + a.Host
+	switch {
+	case a.Kept && a.HeldUntil != 0:
+		text = "kept on " + a.Host + " until " + stamp(a.HeldUntil)
+	case a.Kept:
+		text = "kept on " + a.Host
+	case a.Ended != 0:
+		text += " after " + screen.Elapsed(between(a.Created, a.Ended))
+	case a.EvictAt != 0:
+		text += ", goes " + stamp(a.EvictAt)
+	}
+	if a.Continues == "" {
+		return text
+	}
+	for i := range r.Attempts {
+		if r.Attempts[i].Attempt == a.Continues {
+			return fmt.Sprintf("%s, continues attempt %d", text, i+1)
+		}
+	}
+	return text + ", continues an attempt before those"
 }
 
 func printDetached(w io.Writer, r *jobrun.Report) {

@@ -77,7 +77,9 @@ type Array struct {
 type Disconnect struct {
 	// LostAfter is the silence after which the host counts as lost, 10s to 24h; 0 = the scheduler's.
 	LostAfter time.Duration `yaml:"lost_after"`
-	// Policy is "keep-replacement" (default), "keep-original" or "best".
+	// Policy is "keep-replacement" (default): the lost host's program ends; "keep-original": it goes
+	// on, with all it has, if its host returns within minutes, and what ran meanwhile is stopped; or
+	// "best": it goes on if its host returns before a replacement is found.
 	Policy string `yaml:"policy"`
 }
 

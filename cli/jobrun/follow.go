@@ -249,8 +249,9 @@ func (f *following) take(rep *report) {
 		v.done = true
 	case rep.status != nil:
 		v.status = rep.status
-		// The job's end is the scheduler's word.
-		if rep.status.GetState() != jobv1.State_STATE_ENDED && !f.over && !many(f.e.spec) {
+		// The job's end is the scheduler's word, and which attempt is gone by.
+		over := f.over || v.attempt.GetState() == jobv1.State_STATE_ENDED
+		if rep.status.GetState() != jobv1.State_STATE_ENDED && !over && !many(f.e.spec) {
 			e := f.shown
 			e.State, e.Reason = stateText(rep.status.GetState()), rep.status.GetReason()
 			e.Host = v.host
@@ -310,16 +311,21 @@ func (f *following) cancel(ctx context.Context) {
 	}
 }
 
-// outcome is how the last attempt ended, as the host told it over the bus or the scheduler.
+// outcome is how the last attempt ended, as the host told it over the bus or the scheduler. Of a
+// job that completed it is the last one that did: what ran beside it was stopped.
 func (f *following) outcome(j *schedulerv1.Job) *jobv1.Outcome {
+	const completed = jobv1.EndReason_END_REASON_COMPLETED
 	var last *jobv1.Outcome
 	for _, run := range j.GetRuns() {
 		for _, a := range run.GetAttempts() {
-			if o := a.GetStatus().GetOutcome(); o != nil {
-				last = o
-			}
+			o := a.GetStatus().GetOutcome()
 			if v := f.visits[string(a.GetId())]; v != nil && v.status.GetOutcome() != nil {
-				last = v.status.GetOutcome()
+				o = v.status.GetOutcome()
+			}
+			beside := j.GetEndReason() == completed && last.GetReason() == completed &&
+				o.GetReason() != completed
+			if o != nil && !beside {
+				last = o
 			}
 		}
 	}

@@ -222,6 +222,9 @@ func attemptPB(a *scheduler.Attempt) (*schedulerv1.Attempt, error) {
 	if a.Placed {
 		out.Lease = a.Lease.ID[:]
 	}
+	if out.Kept = a.Kept; a.Continues != (scheduler.AttemptID{}) {
+		out.Continues = a.Continues[:]
+	}
 	if err := canon.Unmarshal(a.Host.Certificate, out.Executor); err != nil {
 		return nil, fmt.Errorf("decode a stored certificate: %w", err)
 	}

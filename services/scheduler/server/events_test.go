@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"strings"
@@ -9,11 +10,13 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/kit/event/eventtest"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	marketv1 "github.com/united-containers/ucn/proto/ucn/market/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
+	"github.com/united-containers/ucn/services/scheduler"
 	"github.com/united-containers/ucn/services/scheduler/server"
 )
 
@@ -136,6 +139,53 @@ func TestForgedReports(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.watch(alice, id, jobv1.State_STATE_RUNNING)
+}
+
+// TestHeldPrograms: what a host says of a program that it keeps is told with the attempt, and who
+// keeps one that nobody waits for is told to stop it.
+func TestHeldPrograms(t *testing.T) {
+	m := newMarket(t)
+	alice, h := m.user(1, "job"), m.host(7)
+	id := m.submit(alice, 1)
+	m.post(h, m.offer(h, 1000))
+	j := m.watch(alice, id, jobv1.State_STATE_LEASED)
+	held := status(j, jobv1.State_STATE_RUNNING, nil)
+	held.HeldUntil = uint64(time.Now().Add(time.Minute).UnixMilli())
+	stored, err := m.store.Job(t.Context(), job.ID(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := stored.Runs[0].Current() // as it is once another was leased in its place
+	a.State, a.End, a.Kept, a.Continues = scheduler.Ended, scheduler.HostLost, true,
+		scheduler.AttemptID{5}
+	stored.Runs[0].State = scheduler.Pending
+	if err := m.store.Save(t.Context(), scheduler.Change{Job: stored}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.tell(h, event.TopicJob, "attempt.changed", held); err != nil {
+		t.Fatal(err)
+	}
+	got, err := alice.GetJob(t.Context(), &schedulerv1.GetJobRequest{Job: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := got.GetJob().GetRuns()[0].GetAttempts()[0]
+	if !told.GetKept() || len(told.GetContinues()) != 16 ||
+		told.GetStatus().GetHeldUntil() != held.GetHeldUntil() {
+		t.Errorf("told is %v", told)
+	}
+	stops := make(chan scheduler.AttemptID, 1)
+	m.hosts.OnStop = func(_ scheduler.Host, s scheduler.Stop) error {
+		stops <- s.Attempt
+		return nil
+	}
+	held.Attempt = bytes.Repeat([]byte{7}, 16)
+	if err := m.tell(h, event.TopicJob, "attempt.changed", held); err != nil {
+		t.Fatal(err)
+	}
+	if stopped := <-stops; stopped != scheduler.AttemptID(held.GetAttempt()) {
+		t.Errorf("stopped %x", stopped)
+	}
 }
 
 // TestStoreFailureStopsTheConsumer: the event comes again once the disk is well.

@@ -235,7 +235,10 @@ type DisconnectPolicy int32
 const (
 	// The same as DISCONNECT_POLICY_KEEP_REPLACEMENT.
 	DisconnectPolicy_DISCONNECT_POLICY_UNSPECIFIED DisconnectPolicy = 0
-	// The run waits for its host as long as the lease stands; a replacement comes after the lease.
+	// A replacement is sought; its lease ends the silent host's. A host that returns before that goes
+	// on. One that returns later with the program still running gets a new lease for it, and the
+	// replacement is stopped: so what the program holds in memory and on disk is kept. What it did in
+	// between is not paid. The host keeps it so for a time of its own choice (a few minutes).
 	DisconnectPolicy_DISCONNECT_POLICY_KEEP_ORIGINAL DisconnectPolicy = 1
 	// The lease is ended on the chain, then a replacement is placed. A host that returns is stopped.
 	DisconnectPolicy_DISCONNECT_POLICY_KEEP_REPLACEMENT DisconnectPolicy = 2

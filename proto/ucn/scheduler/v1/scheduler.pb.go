@@ -924,7 +924,12 @@ type Attempt struct {
 	Created uint64 `protobuf:"varint,10,opt,name=created,proto3" json:"created,omitempty"`
 	Ended   uint64 `protobuf:"varint,11,opt,name=ended,proto3" json:"ended,omitempty"`
 	// The newest status the executor reported.
-	Status        *v11.AttemptStatus `protobuf:"bytes,12,opt,name=status,proto3" json:"status,omitempty"`
+	Status *v11.AttemptStatus `protobuf:"bytes,12,opt,name=status,proto3" json:"status,omitempty"`
+	// The attempt has ended, as another of its lane was leased while its host was silent. Its program
+	// may still run there, unpaid, for a lease that goes on with it (DISCONNECT_POLICY_KEEP_ORIGINAL).
+	Kept bool `protobuf:"varint,13,opt,name=kept,proto3" json:"kept,omitempty"`
+	// The attempt whose running program this one goes on with; empty: a program of its own.
+	Continues     []byte `protobuf:"bytes,14,opt,name=continues,proto3" json:"continues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1039,6 +1044,20 @@ func (x *Attempt) GetEnded() uint64 {
 func (x *Attempt) GetStatus() *v11.AttemptStatus {
 	if x != nil {
 		return x.Status
+	}
+	return nil
+}
+
+func (x *Attempt) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
+func (x *Attempt) GetContinues() []byte {
+	if x != nil {
+		return x.Continues
 	}
 	return nil
 }
@@ -2452,7 +2471,7 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x04slot\x18\b \x01(\rR\x04slot\x12\x12\n" +
 	"\x04task\x18\t \x01(\rR\x04task\x12\x14\n" +
 	"\x05tries\x18\n" +
-	" \x01(\rR\x05tries\"\xa6\x03\n" +
+	" \x01(\rR\x05tries\"\xd8\x03\n" +
 	"\aAttempt\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12'\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x11.ucn.job.v1.StateR\x05state\x12\x16\n" +
@@ -2466,7 +2485,9 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\acreated\x18\n" +
 	" \x01(\x04R\acreated\x12\x14\n" +
 	"\x05ended\x18\v \x01(\x04R\x05ended\x121\n" +
-	"\x06status\x18\f \x01(\v2\x19.ucn.job.v1.AttemptStatusR\x06status\"\xa2\x03\n" +
+	"\x06status\x18\f \x01(\v2\x19.ucn.job.v1.AttemptStatusR\x06status\x12\x12\n" +
+	"\x04kept\x18\r \x01(\bR\x04kept\x12\x1c\n" +
+	"\tcontinues\x18\x0e \x01(\fR\tcontinues\"\xa2\x03\n" +
 	"\x0fListJobsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
