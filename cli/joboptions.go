@@ -61,7 +61,8 @@ func (o *jobOptions) add(cmd *cobra.Command) {
 	f.StringVar(&o.disk, "disk", "", "writable disk and outputs together (default 256MiB)")
 	f.StringArrayVar(&o.inputs, "input", nil, "CID:/path that the container sees read-only")
 	f.StringArrayVar(&o.outputs, "output", nil, "/path[:localfile] that is collected at the end")
-	f.StringSliceVar(&o.platforms, "platform", nil, "such as linux/amd64 (default: the image's)")
+	f.StringSliceVar(&o.platforms, "platform", nil, "such as linux/amd64, or any (default: "+
+		"what the image is for)")
 	f.StringSliceVar(&o.allow, "operator", nil, "only hosts of these operators (ucn1...)")
 	f.StringSliceVar(&o.deny, "deny-operator", nil, "no hosts of these operators")
 	f.StringArrayVar(&o.labels, "label", nil, "NAME=value that the host must carry")

@@ -109,13 +109,17 @@ type Output struct {
 
 // Placement filters hosts.
 type Placement struct {
-	// Platforms such as "linux/amd64"; empty = the image's.
+	// Platforms such as "linux/amd64"; empty = those that the image is for, as far as they can be
+	// read when the job is submitted; "any" = all.
 	Platforms []string `yaml:"platforms"`
 	// Operators by account (ucn1...); allow empty = any.
 	OperatorsAllow []string          `yaml:"operators_allow"`
 	OperatorsDeny  []string          `yaml:"operators_deny"`
 	Labels         map[string]string `yaml:"labels"`
 }
+
+// AnyPlatform as the only platform places the job on hosts of all.
+const AnyPlatform = "any"
 
 // Payment bounds what the job may cost.
 type Payment struct {
@@ -325,7 +329,13 @@ func (f *File) place(s *jobv1.JobSpec) error {
 	default:
 		return fmt.Errorf("%w: isolation %q is neither standard nor strict", ErrInvalid, f.Isolation)
 	}
-	p := &jobv1.Placement{Platforms: f.Placement.Platforms}
+	p := &jobv1.Placement{}
+	switch list := f.Placement.Platforms; {
+	case !slices.Contains(list, AnyPlatform):
+		p.Platforms = list
+	case len(list) > 1:
+		return fmt.Errorf("%w: placement.platforms says any, and names others beside it", ErrInvalid)
+	}
 	for _, name := range slices.Sorted(maps.Keys(f.Placement.Labels)) {
 		p.Labels = append(p.Labels, &jobv1.Label{Name: name, Value: f.Placement.Labels[name]})
 	}

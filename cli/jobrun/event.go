@@ -31,6 +31,8 @@ type Event struct {
 	Escrow  string `json:"escrow,omitempty"`
 	TraceID string `json:"trace_id,omitempty"`
 	Name    string `json:"name,omitempty"`
+	// Platforms of the hosts that the job is for, as signed; empty is any.
+	Platforms []string `json:"platforms,omitempty"`
 
 	State   string `json:"state,omitempty"`
 	Reason  string `json:"reason,omitempty"`

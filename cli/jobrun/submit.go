@@ -86,7 +86,8 @@ func (r *Runner) queue(ctx context.Context, e *errand, q Request) error {
 	}
 	r.event(e, Event{
 		Kind: KindSubmitted, Escrow: escrowText(e.escrow), TraceID: traceID(ctx),
-		Name: e.spec.GetName(), Amount: new(amount.Amount),
+		Name: e.spec.GetName(), Platforms: e.spec.GetPlacement().GetPlatforms(),
+		Amount: new(amount.Amount),
 	})
 	return nil
 }

@@ -67,7 +67,8 @@ func (p *Plain) Event(e jobrun.Event) {
 	at := e.Time.Format("15:04:05")
 	switch e.Kind {
 	case jobrun.KindSubmitted:
-		p.line("%s submitted %s, escrow %s, trace %s", at, e.Job, e.Escrow, orDash(e.TraceID))
+		p.line("%s submitted %s, escrow %s, trace %s%s", at, e.Job, e.Escrow, orDash(e.TraceID),
+			platforms(&e, ", for "))
 	case jobrun.KindState:
 		p.line("%s %s", at, describe(&e))
 	case jobrun.KindLog:
@@ -100,6 +101,14 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// platforms names the platforms of a job behind a word; a job for any has none.
+func platforms(e *jobrun.Event, word string) string {
+	if len(e.Platforms) == 0 {
+		return ""
+	}
+	return word + Clean(strings.Join(e.Platforms, ", "))
 }
 
 // describe words a state.
@@ -175,6 +184,9 @@ func (l *Live) Event(e jobrun.Event) {
 		l.name = e.Name
 		l.notes = append(l.notes, "job    "+e.Job, "escrow "+e.Escrow,
 			"trace  "+orDash(e.TraceID))
+		if text := platforms(&e, "for    "); text != "" {
+			l.notes = append(l.notes, text)
+		}
 	case jobrun.KindState:
 		l.state = e
 	case jobrun.KindLog:

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
+	"unicode"
 
 	"github.com/united-containers/ucn/kit/fault"
 )
@@ -12,6 +14,7 @@ import (
 const (
 	maxDescriptors = 1024 // manifests of an index; layers have MaxLayers
 	maxHistory     = 4096 // steps of a config, those without a layer among them
+	maxPlatform    = 64   // bytes of a platform's name
 )
 
 // Document is what is read of a manifest or index. Strangers write them, and a few bytes of JSON
@@ -37,6 +40,21 @@ type Platform struct {
 	OS           string `json:"os"`
 	Architecture string `json:"architecture"`
 	Variant      string `json:"variant"`
+}
+
+// String returns it as jobs and hosts name it, "linux/amd64", without a variant: hosts tell none.
+// It is "" when it is not known, or no name that a job may hold.
+func (p Platform) String() string {
+	text := p.OS + "/" + p.Architecture
+	odd := strings.ContainsFunc(text, func(r rune) bool {
+		return r != '/' && r != '_' && r != '-' && r != '.' && !unicode.IsLower(r) && !unicode.IsDigit(r)
+	})
+	const unknown = "unknown" // what is beside images in an index, such as attestations
+	if p.OS == "" || p.Architecture == "" || p.OS == unknown || p.Architecture == unknown ||
+		odd || len(text) > maxPlatform {
+		return ""
+	}
+	return text
 }
 
 // Config is what is read of an image's config, as of a Document.

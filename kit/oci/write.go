@@ -75,6 +75,28 @@ func ReadManifest(ctx context.Context, image cid.CID, src Source) (_ Manifest, r
 	return m, raw, err
 }
 
+// ReadPlatform reads the config of an image, verified, and returns the platform that it names.
+func ReadPlatform(ctx context.Context, image cid.CID, src Source) (_ Platform, err error) {
+	m, _, err := ReadManifest(ctx, image, src)
+	if err != nil {
+		return Platform{}, err
+	}
+	if m.Config.Size > MaxManifest {
+		return Platform{}, NotImage("its config has %d bytes", m.Config.Size)
+	}
+	r, err := src.Open(ctx, m.Config.CID)
+	if err != nil {
+		return Platform{}, fmt.Errorf("open config %s: %w", m.Config.CID, err)
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	raw, err := io.ReadAll(cid.NewReader(r, m.Config.CID, m.Config.Size))
+	if err != nil {
+		return Platform{}, fmt.Errorf("read config %s: %w", m.Config.CID, err)
+	}
+	config, err := ReadConfig(raw)
+	return config.Platform, err
+}
+
 type layoutWriter struct {
 	ctx context.Context
 	w   *tar.Writer

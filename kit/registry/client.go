@@ -148,6 +148,34 @@ func (c *Client) Resolve(ctx context.Context, reference, platform string, with .
 	return found, err
 }
 
+// Named is what a reference names.
+type Named struct {
+	// Digest is the manifest's, or the index's, as of Resolve.
+	Digest string
+	// Platforms are what it has images for, such as "linux/amd64", each once. None when they are not
+	// told, or not of each image.
+	Platforms []string
+}
+
+// Describe resolves a reference as Resolve does, and tells for which platforms it has images.
+func (c *Client) Describe(ctx context.Context, reference string, with ...Credential,
+) (Named, error) {
+	repo, label, err := parse(reference)
+	if err != nil {
+		return Named{}, err
+	}
+	s, err := c.session(ctx, repo, with)
+	if err != nil {
+		return Named{}, err
+	}
+	raw, err := s.manifest(ctx, label)
+	if err != nil {
+		return Named{}, err
+	}
+	platforms, err := s.platforms(ctx, raw)
+	return Named{digestOf(raw), platforms}, err
+}
+
 // MayRead asks the registry whether it gives the image to whoever has these credentials: its
 // manifest is read and checked against the digest. Ask only a repository that has served all of the
 // image before (WriteLayout): a manifest is no secret, and proves nothing of the layers.

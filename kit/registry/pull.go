@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -178,6 +179,45 @@ func layerType(mediaType string) bool {
 	return false
 }
 
+// platforms lists what a manifest or index has images for; nil when that is not known of each
+// image.
+func (s *session) platforms(ctx context.Context, raw []byte) (list []string, err error) {
+	m, err := oci.ReadDocument(raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Manifests) == 0 {
+		if m.Config.Digest == "" {
+			return nil, oci.NotImage("it has no config")
+		}
+		raw, err := s.config(ctx, m.Config)
+		if err != nil {
+			return nil, err
+		}
+		is, err := oci.ReadConfig(raw)
+		if name := is.Platform.String(); err == nil && name != "" {
+			list = []string{name}
+		}
+		return list, err
+	}
+	for _, d := range m.Manifests {
+		if !isImage(d) {
+			continue
+		}
+		if d.Platform == nil {
+			return nil, nil
+		}
+		if name := d.Platform.String(); name != "" && !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list, nil
+}
+
+func isImage(d oci.Descriptor) bool {
+	return d.MediaType == v1.MediaTypeImageManifest || d.MediaType == dockerManifest
+}
+
 // documents are the manifest and the config of one image.
 type documents struct{ manifest, config []byte }
 
@@ -229,8 +269,7 @@ func wrongPlatform(platform string) error {
 
 func find(list []oci.Descriptor, platform string) string {
 	for _, d := range list {
-		image := d.MediaType == v1.MediaTypeImageManifest || d.MediaType == dockerManifest
-		if image && d.Platform != nil && fits(d.Platform, platform) {
+		if isImage(d) && d.Platform != nil && fits(d.Platform, platform) {
 			return d.Digest
 		}
 	}

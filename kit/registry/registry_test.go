@@ -9,6 +9,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -412,4 +413,52 @@ func TestSource(t *testing.T) {
 	if _, err := registry.Source("r.example/a b"); !errors.Is(err, registry.ReasonReference) {
 		t.Errorf("a bad reference: %v", err)
 	}
+}
+
+// TestDescribe: what a reference names is told with its platforms; what stands beside images in an
+// index, as attestations do, is none, and neither is what is not told of each image.
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	c := h.client(t, registry.Options{})
+	on := func(arch, variant string) v1.Descriptor {
+		return v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch, Variant: variant}}
+	}
+	index := func(of ...v1.Descriptor) v1.ImageIndex {
+		all := v1.ImageIndex(empty.Index)
+		for n, d := range of {
+			image := imageOf(t, "amd64", layerOf(t, []byte{byte(n)}))
+			all = mutate.AppendManifests(all, mutate.IndexAddendum{Add: image, Descriptor: d})
+		}
+		return all
+	}
+	beside := v1.Descriptor{Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"}}
+	for label, test := range map[string]struct {
+		what remote.Taggable
+		want []string
+	}{
+		"one": {imageOf(t, "riscv64", layerOf(t, []byte("x"))), []string{"linux/riscv64"}},
+		"many": {index(on("arm64", "v8"), beside, on("amd64", ""), on("arm", "v6"), on("arm", "v7")),
+			[]string{"linux/arm64", "linux/amd64", "linux/arm"}},
+		"untold": {index(on("amd64", ""), v1.Descriptor{}), nil},
+		"odd":    {imageOf(t, "\x1b[31m", layerOf(t, []byte("x"))), nil},
+	} {
+		ref, err := name.ParseReference(h.host + "/a:" + label)
+		if err == nil {
+			err = remote.Push(ref, test.what)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest, err := c.Resolve(t.Context(), ref.String(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.Describe(t.Context(), ref.String())
+		if err != nil || got.Digest != digest || !slices.Equal(got.Platforms, test.want) {
+			t.Errorf("%s: %+v, %v, want %s for %v", label, got, err, digest, test.want)
+		}
+	}
+	_, err := c.Describe(t.Context(), h.host+"/a:none")
+	want(t, err, registry.ReasonNotFound)
 }
