@@ -240,7 +240,7 @@ func (b *Broker) Connect(name string) (*nats.Conn, error) { return b.enter(name,
 
 func (b *Broker) enter(name, secret string) (*nats.Conn, error) {
 	options := append(bus.ConnectOptions(name, b.log),
-		nats.InProcessServer(b.server), nats.Token(secret), nats.CustomInboxPrefix(b.inbox),
+		nats.InProcessServer(door{b}), nats.Token(secret), nats.CustomInboxPrefix(b.inbox),
 		nats.ReconnectWait(20*time.Millisecond),
 		nats.ReconnectJitter(20*time.Millisecond, 20*time.Millisecond))
 	conn, err := nats.Connect("", options...)
@@ -248,6 +248,21 @@ func (b *Broker) enter(name, secret string) (*nats.Conn, error) {
 		return nil, fmt.Errorf("connect to the broker of this process: %w", err)
 	}
 	return conn, nil
+}
+
+// door is where connections of this process come in. It is shut until the accounts are made: the
+// server would turn them away, and a client that is turned away while the server opens its store
+// waits for seconds, with its lock held.
+type door struct{ *Broker }
+
+var errShut = errors.New("the broker is not open yet")
+
+// InProcessConn implements nats.InProcessConnProvider.
+func (d door) InProcessConn() (net.Conn, error) {
+	if d.commons.Load() == nil {
+		return nil, errShut
+	}
+	return d.server.InProcessConn()
 }
 
 // Addr returns where the listener listens, nil without one or before Run.
