@@ -25,8 +25,8 @@ import (
 )
 
 func (a *app) eventCommand() *cobra.Command {
-	return group("event", "Signed events of instances: proofs of forks, epochs after a restore",
-		a.eventVerify(), a.eventEpoch())
+	return group("event", "Signed events of instances: their list, proofs of forks, epochs",
+		a.eventList(), a.eventVerify(), a.eventEpoch())
 }
 
 // eventProof is what event verify prints.

@@ -19,6 +19,7 @@ import (
 	"github.com/united-containers/ucn/kit/broker"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/cert"
+	"github.com/united-containers/ucn/kit/event/refetch"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/keys"
 	"github.com/united-containers/ucn/kit/kittest"
@@ -38,6 +39,7 @@ type Network struct {
 	Desk    *Desk
 	Storage *Storage
 
+	said                said
 	operator            sig.PrivateKey
 	scheduler, executor bus.Identity
 	pipe                *rpc.Pipe
@@ -152,6 +154,11 @@ func (n *Network) connectExecutor(t testing.TB, tokens rpc.Authenticator) {
 	bus.ServerStream(server, "executor.v1/Task", n.Market.task)
 	bus.Unary(server, "executor.v1/Acknowledge", n.Market.acknowledge)
 	n.Desk.serve(server)
+	own, _, err := cert.Decode(n.executor.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refetch.Serve(server, own, &n.said)
 	kittest.Run(t, server)
 }
 

@@ -17,13 +17,21 @@ import (
 
 // Errors about hosts.
 var (
-	ErrHost    = errors.New("the host cannot prove its operator")
-	ErrNotMine = errors.New("the host is another operator's")
+	ErrHost    = errors.New("the instance cannot prove its operator")
+	ErrNotMine = errors.New("the instance is another operator's")
 )
 
 // Host judges the certificate that a scheduler names for an executor and returns where to ask it.
 // Errors wrap ErrHost.
 func (s *Session) Host(ctx context.Context, m *identityv1.Certificate) (bus.Target, error) {
+	return s.Instance(ctx, m, "executor")
+}
+
+// Instance judges the certificate of an instance of a service and returns where to ask it. Errors
+// wrap ErrHost.
+func (s *Session) Instance(
+	ctx context.Context, m *identityv1.Certificate, service string,
+) (bus.Target, error) {
 	if m == nil {
 		return bus.Target{}, fmt.Errorf("%w: none is named", ErrHost)
 	}
@@ -35,17 +43,17 @@ func (s *Session) Host(ctx context.Context, m *identityv1.Certificate) (bus.Targ
 	if err != nil {
 		return bus.Target{}, fmt.Errorf("%w: %w", ErrHost, err)
 	}
-	target, err := bus.TargetOf(c, "executor")
+	target, err := bus.TargetOf(c, service)
 	if err != nil {
 		return bus.Target{}, fmt.Errorf("%w: %w", ErrHost, err)
 	}
 	return target, nil
 }
 
-// Operate returns a client for one of the wallet's own hosts. Its token opens an operator's doors
-// at that host alone; no host of another operator is shown one: ErrNotMine.
-func (s *Session) Operate(host bus.Target) (*bus.Client, error) {
-	if host.Operator != s.Account {
+// Operate returns a client for one of the wallet's own instances. Its token opens an operator's
+// doors at that one alone; no instance of another operator is shown one: ErrNotMine.
+func (s *Session) Operate(at bus.Target) (*bus.Client, error) {
+	if at.Operator != s.Account {
 		return nil, ErrNotMine
 	}
 	key, err := s.Key()
@@ -54,7 +62,7 @@ func (s *Session) Operate(host bus.Target) (*bus.Client, error) {
 	}
 	admin := &token.Source{
 		Signer: keys.SingleSigner(key), Chain: s.Chain, Now: s.cfg.Now,
-		Scopes: []string{token.AdminScope(host.Instance, "")},
+		Scopes: []string{token.AdminScope(at.Instance, "")},
 	}
 	return s.client(func(ctx context.Context, operator sig.AccountID) (string, error) {
 		if operator != s.Account {

@@ -2,8 +2,9 @@
 // ask for it: the bus method "event.v1/Fetch".
 //
 // What is fetched proves itself: it is verified like anything that a broker delivers. Only
-// instances may ask, and a page is bounded. An owner that does not keep an envelope any more says
-// what the oldest is that it keeps; the consumer then goes on there, and says so.
+// instances may ask, and the operator of this one; a page is bounded. An owner that does not keep
+// an envelope any more says what the oldest is that it keeps; the consumer then goes on there, and
+// says so.
 package refetch
 
 import (
@@ -12,9 +13,13 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/bus"
+	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/rpc"
+	"github.com/united-containers/ucn/kit/token"
 	eventv1 "github.com/united-containers/ucn/proto/ucn/event/v1"
 )
 
@@ -29,39 +34,68 @@ const (
 
 // Reasons of the faults of Method.
 const (
-	ReasonNotInstance fault.Reason = "NOT_AN_INSTANCE"
-	ReasonPlace       fault.Reason = "PLACE_INVALID"
+	ReasonNotInstance   fault.Reason = "NOT_AN_INSTANCE"
+	ReasonWrongInstance fault.Reason = "WRONG_INSTANCE"
+	ReasonPlace         fault.Reason = "PLACE_INVALID"
 )
 
-// Serve registers Method on the bus server of the instance that keeps history.
-func Serve(s *bus.Server, history event.History) {
+// actionRead is what a token of the operator must allow at the instance.
+const actionRead = "read"
+
+// Serve registers Method on the bus server of the instance own, which keeps history.
+func Serve(s *bus.Server, own cert.Certificate, history event.History) {
 	bus.Unary(s, Method, func(
 		ctx context.Context, r *eventv1.FetchRequest,
 	) (*eventv1.FetchResponse, error) {
-		if _, ok := bus.InstanceFrom(ctx); !ok {
-			return nil, fault.New(fault.PermissionDenied, ReasonNotInstance,
-				"only instances may fetch events")
+		if err := allow(ctx, own, r); err != nil {
+			return nil, err
 		}
 		return page(ctx, history, r)
 	})
+}
+
+// allow lets instances through, and the operator of this one.
+func allow(ctx context.Context, own cert.Certificate, r *eventv1.FetchRequest) error {
+	if _, ok := bus.InstanceFrom(ctx); !ok {
+		caller, _ := rpc.CallerFrom(ctx)
+		if sig.AccountID(caller.Account) != own.Operator {
+			return fault.New(fault.PermissionDenied, ReasonNotInstance,
+				"only instances may fetch events, and the operator of this one")
+		}
+		if err := rpc.RequireScope(ctx, token.AdminScope(own.InstanceKey, actionRead)); err != nil {
+			return err
+		}
+	}
+	if named := r.GetInstance(); len(named) > 0 && string(named) != string(own.InstanceKey[:]) {
+		return fault.New(fault.InvalidArgument, ReasonWrongInstance,
+			"the request is for another instance than this")
+	}
+	return nil
 }
 
 func page(
 	ctx context.Context, history event.History, r *eventv1.FetchRequest,
 ) (*eventv1.FetchResponse, error) {
 	topic := event.Topic(r.GetTopic())
-	if !topic.Valid() || r.GetEpoch() == 0 || r.GetFrom() == 0 {
+	if !topic.Valid() {
 		return nil, fault.New(fault.InvalidArgument, ReasonPlace,
-			"topic %.20q, epoch %d, seq %d is no place of an event", r.GetTopic(), r.GetEpoch(),
-			r.GetFrom())
+			"%.20q is none of the topics market, money, job, operator", r.GetTopic())
 	}
-	kept, err := history.Kept(ctx, topic, event.Head{Epoch: r.Epoch, Seq: r.From - 1})
-	if err != nil {
-		return nil, fmt.Errorf("read what was said: %w", err)
+	epoch, from := r.GetEpoch(), r.GetFrom()
+	oldest, newest, err := history.Range(ctx, topic, max(epoch, 1))
+	if err == nil && epoch == 0 {
+		epoch = max(newest.Epoch, 1)
+		oldest, newest, err = history.Range(ctx, topic, epoch)
 	}
-	oldest, newest, err := history.Range(ctx, topic, r.Epoch)
 	if err != nil {
 		return nil, fmt.Errorf("read what is kept: %w", err)
+	}
+	if from == 0 {
+		from = max(oldest, 1)
+	}
+	kept, err := history.Kept(ctx, topic, event.Head{Epoch: epoch, Seq: from - 1})
+	if err != nil {
+		return nil, fmt.Errorf("read what was said: %w", err)
 	}
 	out := &eventv1.FetchResponse{Oldest: oldest, Epoch: newest.Epoch, Newest: newest.Seq}
 	size := 0

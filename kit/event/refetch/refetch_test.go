@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/broker"
 	"github.com/united-containers/ucn/kit/bus"
 	"github.com/united-containers/ucn/kit/cert"
@@ -25,6 +26,8 @@ import (
 	"github.com/united-containers/ucn/kit/event/pebble"
 	"github.com/united-containers/ucn/kit/event/refetch"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/rpc"
+	"github.com/united-containers/ucn/kit/token"
 	eventv1 "github.com/united-containers/ucn/proto/ucn/event/v1"
 )
 
@@ -70,12 +73,13 @@ func open(t *testing.T, history event.History) *world {
 	}
 	t.Cleanup(conn.Close)
 	w := &world{conn: conn, owner: eventtest.NewOperator(1).Instance(t, "executor")}
-	s, err := bus.NewServer(conn, w.owner.Identity, bus.Authenticator{Instances: judge()},
-		bus.Options{})
+	s, err := bus.NewServer(conn, w.owner.Identity, bus.Authenticator{Instances: judge(),
+		Tokens: &token.Verifier{Audience: w.owner.Cert.Operator,
+			Chains: []string{eventtest.Chain}}}, bus.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	refetch.Serve(s, history)
+	refetch.Serve(s, w.owner.Cert, history)
 	background(t, s.Run)
 	peer := eventtest.NewOperator(2).Instance(t, "scheduler")
 	proof, err := bus.InstanceProof(peer.Key, peer.Certificate)
@@ -234,7 +238,7 @@ func TestBadAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range []*eventv1.FetchRequest{
-		{Topic: "weather", Epoch: 1, From: 1}, {Topic: "job", From: 1}, {Topic: "job", Epoch: 1},
+		{Topic: "weather", Epoch: 1, From: 1}, {Epoch: 1, From: 1},
 	} {
 		err := w.asker.Call(t.Context(), target, refetch.Method, r, new(eventv1.FetchResponse))
 		if fault.ReasonOf(err) != refetch.ReasonPlace {
@@ -243,5 +247,66 @@ func TestBadAsk(t *testing.T) {
 	}
 	if _, err := refetch.NewClient(w.asker).Fill(t.Context(), w.gap(1, 9)); err != nil {
 		t.Errorf("an owner that said nothing yet: %v", err)
+	}
+}
+
+// TestOperatorFetches: the instance's operator reads what it said, with a token for reading this
+// instance; nobody else does. Without a place the newest epoch is told from its oldest on.
+func TestOperatorFetches(t *testing.T) {
+	store := memory.New()
+	w := open(t, store)
+	line := w.owner.Line(t, event.TopicJob, 20)
+	keep(t, store, line[9:])
+	target, err := bus.TargetOf(w.owner.Cert, "executor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := w.owner.Cert.InstanceKey
+	ask := func(by eventtest.Operator, scope string, r *eventv1.FetchRequest) (
+		*eventv1.FetchResponse, error,
+	) {
+		text, err := token.Issue(by.Signer, token.Claims{Chain: eventtest.Chain,
+			Audience: w.owner.Cert.Operator, Scopes: []string{scope}, NotBefore: time.Now(),
+			NotAfter: time.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := bus.NewClient(w.conn, bus.TokenProof(
+			func(context.Context, sig.AccountID) (string, error) { return text, nil },
+		), bus.ClientOptions{})
+		out := new(eventv1.FetchResponse)
+		return out, client.Call(t.Context(), target, refetch.Method, r, out)
+	}
+	own, other := eventtest.NewOperator(1), eventtest.NewOperator(2)
+	read := token.AdminScope(key, "read")
+	for _, tt := range []struct {
+		by    eventtest.Operator
+		scope string
+		r     *eventv1.FetchRequest
+		want  int
+		err   error
+	}{
+		{own, read, &eventv1.FetchRequest{Topic: "job"}, 11, nil},
+		{own, "admin", &eventv1.FetchRequest{Topic: "job", Epoch: 1, From: 15, Instance: key[:]}, 6,
+			nil},
+		{own, read, &eventv1.FetchRequest{Topic: "job", From: 3}, 0, nil},
+		{own, read, &eventv1.FetchRequest{Topic: "money"}, 0, nil},
+		{own, "job", &eventv1.FetchRequest{Topic: "job"}, 0, rpc.ReasonScopeMissing},
+		{own, token.AdminScope(key, "drain"), &eventv1.FetchRequest{Topic: "job"}, 0,
+			rpc.ReasonScopeMissing},
+		{own, token.AdminScope(sig.PublicKey{5}, "read"), &eventv1.FetchRequest{Topic: "job"}, 0,
+			rpc.ReasonScopeMissing},
+		{own, read, &eventv1.FetchRequest{Topic: "job", Instance: make([]byte, 32)}, 0,
+			refetch.ReasonWrongInstance},
+		{other, read, &eventv1.FetchRequest{Topic: "job"}, 0, refetch.ReasonNotInstance},
+		{other, "admin", &eventv1.FetchRequest{Topic: "job"}, 0, refetch.ReasonNotInstance},
+	} {
+		got, err := ask(tt.by, tt.scope, tt.r)
+		if !errors.Is(err, tt.err) || len(got.GetEnvelopes()) != tt.want {
+			t.Errorf("%s, %v: %d envelopes, %v", tt.scope, tt.r, len(got.GetEnvelopes()), err)
+		}
+		if err == nil && tt.r.Topic == "job" && (got.Oldest != 10 || got.Newest != 20) {
+			t.Errorf("%v: kept from %d to %d", tt.r, got.Oldest, got.Newest)
+		}
 	}
 }

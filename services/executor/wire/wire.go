@@ -136,7 +136,7 @@ func (e *Executor) build(ctx context.Context, c Config, i *instance.Instance, p 
 	}
 	server.RegisterBus(e.bus, e.agent, ledger, i.Operator())
 	server.RegisterOperator(e.bus, e.server)
-	refetch.Serve(e.bus, p.said)
+	refetch.Serve(e.bus, i.Certificate, p.said)
 	return nil
 }
 

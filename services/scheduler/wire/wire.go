@@ -186,7 +186,7 @@ func (s *Scheduler) serveEvents(
 		Log: i.Telemetry.Log, Clock: i.Now,
 	})
 	if err == nil {
-		refetch.Serve(s.bus, outbox)
+		refetch.Serve(s.bus, i.Certificate, outbox)
 	}
 	return err
 }

@@ -77,7 +77,7 @@ func (s *Storage) speak(i *instance.Instance) (err error) {
 		Log: i.Telemetry.Log, Clock: i.Now,
 	})
 	if err == nil {
-		refetch.Serve(s.bus, s.outbox)
+		refetch.Serve(s.bus, i.Certificate, s.outbox)
 	}
 	return err
 }

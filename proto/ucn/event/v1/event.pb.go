@@ -628,13 +628,17 @@ func (x *ForkNotice) GetProof() *ForkProof {
 	return nil
 }
 
-// FetchRequest asks an instance for what it said ("event.v1/Fetch" on the bus).
+// FetchRequest asks an instance for what it said.
 type FetchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Topic string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	Epoch uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The first seq wanted, at least 1.
-	From          uint64 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
+	// "market", "money", "job" or "operator".
+	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// 0 = the newest.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The first seq wanted; 0 = the oldest that is kept.
+	From uint64 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
+	// The instance (32 bytes); may be left out where the instance itself is called.
+	Instance      []byte `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,6 +692,13 @@ func (x *FetchRequest) GetFrom() uint64 {
 		return x.From
 	}
 	return 0
+}
+
+func (x *FetchRequest) GetInstance() []byte {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
 }
 
 // FetchResponse is a page of envelopes in order.
@@ -812,16 +823,19 @@ const file_ucn_event_v1_event_proto_rawDesc = "" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12-\n" +
-	"\x05proof\x18\x05 \x01(\v2\x17.ucn.event.v1.ForkProofR\x05proof\"N\n" +
+	"\x05proof\x18\x05 \x01(\v2\x17.ucn.event.v1.ForkProofR\x05proof\"j\n" +
 	"\fFetchRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
-	"\x04from\x18\x03 \x01(\x04R\x04from\"s\n" +
+	"\x04from\x18\x03 \x01(\x04R\x04from\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\fR\binstance\"s\n" +
 	"\rFetchResponse\x12\x1c\n" +
 	"\tenvelopes\x18\x01 \x03(\fR\tenvelopes\x12\x16\n" +
 	"\x06oldest\x18\x02 \x01(\x04R\x06oldest\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06newest\x18\x04 \x01(\x04R\x06newestB=Z;github.com/united-containers/ucn/proto/ucn/event/v1;eventv1b\x06proto3"
+	"\x06newest\x18\x04 \x01(\x04R\x06newest2P\n" +
+	"\fEventService\x12@\n" +
+	"\x05Fetch\x12\x1a.ucn.event.v1.FetchRequest\x1a\x1b.ucn.event.v1.FetchResponseB=Z;github.com/united-containers/ucn/proto/ucn/event/v1;eventv1b\x06proto3"
 
 var (
 	file_ucn_event_v1_event_proto_rawDescOnce sync.Once
@@ -860,8 +874,10 @@ var file_ucn_event_v1_event_proto_depIdxs = []int32{
 	0,  // 6: ucn.event.v1.ForkProof.second:type_name -> ucn.event.v1.Envelope
 	10, // 7: ucn.event.v1.ForkProof.certificate:type_name -> ucn.identity.v1.Certificate
 	6,  // 8: ucn.event.v1.ForkNotice.proof:type_name -> ucn.event.v1.ForkProof
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
+	8,  // 9: ucn.event.v1.EventService.Fetch:input_type -> ucn.event.v1.FetchRequest
+	9,  // 10: ucn.event.v1.EventService.Fetch:output_type -> ucn.event.v1.FetchResponse
+	10, // [10:11] is the sub-list for method output_type
+	9,  // [9:10] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -880,7 +896,7 @@ func file_ucn_event_v1_event_proto_init() {
 			NumEnums:      0,
 			NumMessages:   10,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_ucn_event_v1_event_proto_goTypes,
 		DependencyIndexes: file_ucn_event_v1_event_proto_depIdxs,
