@@ -40,6 +40,9 @@ func (a *Agent) consider(ask *Ask, now time.Time) (Lease, Prices, *Decline) {
 	if d := checkPrice(&ask.Spec, offer.Prices, uint64(rate)); d != nil {
 		return Lease{}, Prices{}, d
 	}
+	if ask.Continues != "" { // its beginning was paid
+		upfront = 0
+	}
 	lease, d := a.makeLease(ask, uint64(rate), uint64(upfront), now)
 	return lease, offer.Prices, d
 }

@@ -65,7 +65,8 @@ type Agent struct {
 	mu        sync.Mutex
 	attempts  map[AttemptID]*attempt
 	byLease   map[LeaseID]*attempt
-	over      map[LeaseID]bool // closed in this life, at most maxOver
+	heirs     map[AttemptID]*attempt // promised to go on with the program of the attempt named
+	over      map[LeaseID]bool       // closed in this life, at most maxOver
 	used      Resources
 	abilities Abilities
 	total     Resources
@@ -101,7 +102,8 @@ func New(cfg Config, identity Identity, deps Deps) (*Agent, error) {
 		tracer: deps.Tracers.Tracer("ucn/executor"), nudge: make(chan struct{}, 1),
 		evicting: make(chan struct{}, 1), pulls: newPulls(cfg.MaxPulls),
 		attempts: map[AttemptID]*attempt{}, byLease: map[LeaseID]*attempt{},
-		over: map[LeaseID]bool{},
+		heirs: map[AttemptID]*attempt{},
+		over:  map[LeaseID]bool{},
 	}, nil
 }
 
@@ -178,8 +180,10 @@ func (a *Agent) adopt(ctx context.Context) error {
 	}
 	for i := range records {
 		t := newAttempt(a, records[i])
-		t.container = containers[t.id]
-		delete(containers, t.id)
+		if name := records[i].container(); records[i].HandedTo == "" {
+			t.container = containers[name]
+			delete(containers, name)
+		}
 		if a.enter(t, nil) != nil {
 			return errors.New("the journal names an attempt twice")
 		}
@@ -210,11 +214,18 @@ func (a *Agent) enter(t *attempt, by *backing) *Decline {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	need := t.need
+	rides := t.rec.rides()
+	if rides { // the one that it continues holds it
+		need = Resources{}
+	}
 	switch {
 	case a.attempts[t.id] != nil:
 		return declined(DeclineInvalid, "the attempt is being asked for already")
 	case by == nil:
-	case len(a.attempts) >= a.cfg.MaxAttempts:
+	case rides && a.heirs[t.ask.Continues] != nil:
+		return declined(DeclineCapacity, "continues: promised to attempt %s already",
+			a.heirs[t.ask.Continues].id)
+	case len(a.attempts) >= a.cfg.MaxAttempts && !rides:
 		return declined(DeclineCapacity, "%d attempts are here already", len(a.attempts))
 	case !fits(need, a.used, a.total):
 		return declined(DeclineCapacity, "free: %s", describe(free(a.used, a.total)))
@@ -232,6 +243,9 @@ func (a *Agent) enter(t *attempt, by *backing) *Decline {
 	}
 	a.attempts[t.id] = t
 	a.byLease[t.lease.ID] = t
+	if rides {
+		a.heirs[t.ask.Continues] = t
+	}
 	if t.rec.Phase < PhaseEnded {
 		a.used = plus(a.used, need)
 		t.held = need
@@ -257,6 +271,7 @@ func (a *Agent) leave(t *attempt) {
 	a.mu.Lock()
 	delete(a.attempts, t.id)
 	delete(a.byLease, t.lease.ID)
+	a.forgetHeir(t)
 	if len(a.over) >= maxOver {
 		clear(a.over)
 	}
@@ -347,6 +362,11 @@ func (a *Agent) answer(ctx context.Context, ask *Ask) (Answer, error) {
 	case !errors.Is(err, ErrNoAttempt):
 		return Answer{}, fmt.Errorf("look the attempt up: %w", err)
 	}
+	if ask.Continues != "" {
+		if no, err := a.continuable(ctx, ask); no != nil || err != nil {
+			return Answer{Declined: no}, err
+		}
+	}
 	now := a.deps.Now()
 	lease, prices, no := a.consider(ask, now)
 	if no != nil {
@@ -396,7 +416,8 @@ func (t *attempt) repeat(ask *Ask) (Answer, error) {
 	defer t.mu.Unlock()
 	have := &t.rec.Ask
 	same := have.Job == ask.Job && have.Revision == ask.Revision && have.Run == ask.Run &&
-		have.Offer == ask.Offer && have.From == ask.From && reflect.DeepEqual(have.Terms, ask.Terms)
+		have.Offer == ask.Offer && have.From == ask.From && have.Continues == ask.Continues &&
+		reflect.DeepEqual(have.Terms, ask.Terms)
 	switch {
 	case t.rec.Phase == 0:
 		return Answer{}, fault.New(fault.Unavailable, "NOT_WRITTEN", "ask again")

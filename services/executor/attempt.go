@@ -44,11 +44,12 @@ type attempt struct {
 	secrets   map[string]string
 	registry  []RegistryCredential // until the container is made
 	container Container
-	gauge     gauge  // of the running program
-	learned   Hold   // what this life has seen of a lease that was superseded
-	told      uint64 // ms since 1970: up to when clients know what is due
-	streams   int    // calls that listen, at most maxStreams
-	readers   int    // clients that still read the log; the container waits for them a while
+	gauge     gauge    // of the running program
+	learned   Hold     // what this life has seen of a lease that was superseded
+	told      uint64   // ms since 1970: up to when clients know what is due
+	taker     *attempt // continues this one, and waits for its program
+	streams   int      // calls that listen, at most maxStreams
+	readers   int      // clients that still read the log; the container waits for them a while
 
 	// stopped ends when the attempt is to be stopped: it cuts fetching and starting short.
 	stopped context.Context
@@ -84,6 +85,7 @@ type view struct {
 	task      *Task
 	secrets   map[string]string
 	registry  []RegistryCredential
+	taker     *attempt
 	readers   int
 	changed   <-chan struct{}
 }
@@ -92,7 +94,7 @@ func (t *attempt) view() view {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return view{t.rec, t.statuses, t.container, t.task, t.secrets, t.registry,
-		t.readers, t.changed}
+		t.taker, t.readers, t.changed}
 }
 
 // update changes the record: on disk first, with the event of a new phase in the same write, then
@@ -243,6 +245,9 @@ func (t *attempt) step(ctx context.Context, phase Phase) error {
 	case PhaseAsked:
 		return t.awaitTask(ctx)
 	case PhaseTaken:
+		if t.ask.Continues != "" {
+			return t.takeOver(telemetry.Extract(ctx, t.trace()))
+		}
 		return t.begin(telemetry.Extract(ctx, t.trace()))
 	case PhaseRunning:
 		return t.oversee(telemetry.Extract(ctx, t.trace()))
@@ -294,6 +299,7 @@ func (t *attempt) endUnstarted(ctx context.Context, reason EndReason, message st
 	})
 	if err == nil {
 		t.agent.counters.ended(ctx, outcome)
+		t.agent.disinherit(t)
 		t.agent.release(t)
 	}
 	return err

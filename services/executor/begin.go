@@ -117,7 +117,11 @@ func (t *attempt) take(ctx context.Context, task *Task) error {
 	case escrow.Owner != t.ask.Spec.Owner:
 		return t.endUnstarted(ctx, EndRefused, "the escrow belongs to another account")
 	}
-	return t.update(ctx, fetching, func(r *Record) {
+	why := fetching
+	if t.ask.Continues != "" {
+		why = "about to go on with the program of attempt " + string(t.ask.Continues)
+	}
+	return t.update(ctx, why, func(r *Record) {
 		r.Phase, r.TaskTrace = PhaseTaken, task.Trace
 		r.takeToken(task)
 		r.Private = len(t.registry) > 0
@@ -199,12 +203,13 @@ func (t *attempt) locate(ctx context.Context) (Container, error) {
 	if c := t.view().container; c != nil {
 		return c, nil
 	}
+	r := t.view().rec
 	list, err := t.agent.deps.Driver.List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
 	for _, c := range list {
-		if c.Info().Attempt == t.id {
+		if c.Info().Attempt == r.container() {
 			t.set(func() { t.container = c })
 			return c, nil
 		}

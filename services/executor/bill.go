@@ -140,6 +140,20 @@ func (t *attempt) settle(ctx context.Context) error {
 	if err := t.awaitReaders(ctx); err != nil {
 		return err
 	}
+	if err := t.clearAway(ctx); err != nil {
+		return err
+	}
+	return t.update(ctx, "", func(r *Record) {
+		r.Phase, r.Token, r.Held = PhaseClosed, "", r.Lease.Lease.Holdback > 0
+	})
+}
+
+// clearAway removes container and inputs, unless another attempt goes on with them.
+func (t *attempt) clearAway(ctx context.Context) error {
+	r := t.view().rec
+	if r.HandedTo != "" {
+		return nil
+	}
 	c, err := t.locate(ctx)
 	if err == nil && c != nil {
 		err = c.Remove(ctx)
@@ -147,12 +161,10 @@ func (t *attempt) settle(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("remove the container: %w", err)
 	}
-	if err := t.agent.deps.Files.DropInputs(ctx, t.id); err != nil {
+	if err := t.agent.deps.Files.DropInputs(ctx, r.container()); err != nil {
 		return fmt.Errorf("remove the inputs: %w", err)
 	}
-	return t.update(ctx, "", func(r *Record) {
-		r.Phase, r.Token, r.Held = PhaseClosed, "", r.Lease.Lease.Holdback > 0
-	})
+	return nil
 }
 
 // awaitAck gives the client a short time to countersign the last note.

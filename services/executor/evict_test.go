@@ -311,7 +311,11 @@ func evictedDespiteKill(t *testing.T, w *world, at int64, after bool) bool {
 		l := w.life
 		w.mu.Unlock()
 		if l != nil {
-			if _, err := l.agent.Drain(t.Context(), "", time.Minute); err == nil {
+			_, err := l.agent.Drain(t.Context(), "", time.Minute)
+			w.mu.Lock()
+			same := w.life == l // what a killed one said does not count
+			w.mu.Unlock()
+			if err == nil && same {
 				break
 			}
 		}

@@ -35,6 +35,7 @@ type follower struct {
 	note  Note // newest that was sent
 	lines chan LogEntry
 	over  bool      // lines was closed
+	quit  func()    // ends the reading of the log
 	read  sync.Once // the log is no longer read
 }
 
@@ -65,7 +66,9 @@ func (t *attempt) follow(ctx context.Context, task *Task, send func(Update) erro
 		if log && f.lines == nil && v.container != nil && v.rec.Phase >= PhaseRunning {
 			pumped = make(chan struct{})
 			f.lines = make(chan LogEntry, logAhead)
-			go pump(ctx, v.container, task.LogOffset, pumped, f.lines)
+			var reading context.Context
+			reading, f.quit = context.WithCancel(ctx)
+			go pump(reading, v.container, task.LogOffset, pumped, f.lines)
 		}
 		ended, err := f.tell(&v)
 		if err != nil || ended {
@@ -83,6 +86,9 @@ func (f *follower) tell(v *view) (ended bool, err error) {
 		s := v.statuses[f.told]
 		if s.State == AttemptEnded {
 			if f.lines != nil && !f.over {
+				if v.rec.HandedTo != "" { // what comes now is the other attempt's
+					f.quit()
+				}
 				return false, nil
 			}
 			if err := f.tellNote(v); err != nil {
@@ -233,6 +239,10 @@ func (a *Agent) Logs(ctx context.Context, ask LogsAsk, send func(LogChunk) error
 }
 
 func logGone(r *Record) error {
+	if r.HandedTo != "" {
+		return fault.New(fault.FailedPrecondition, ReasonLogGone,
+			"the program goes on as attempt %s, which has all of its log", r.HandedTo)
+	}
 	if r.Outcome != nil && r.Outcome.LogCID != "" {
 		return fault.New(fault.FailedPrecondition, ReasonLogGone,
 			"the attempt is over; its log is file %s", r.Outcome.LogCID)
@@ -243,6 +253,9 @@ func logGone(r *Record) error {
 func (t *attempt) logs(ctx context.Context, ask *LogsAsk, send func(LogChunk) error) error {
 	v := t.view()
 	for v.rec.Phase < PhaseRunning || v.container == nil {
+		if v.rec.HandedTo != "" {
+			return logGone(&v.rec)
+		}
 		if !ask.Follow || v.rec.Phase >= PhaseEnded {
 			return nil
 		}

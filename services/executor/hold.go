@@ -178,8 +178,8 @@ func (t *attempt) paid() bool { return t.superseded().Since.IsZero() }
 // heldTooLong tells why a program that nobody pays may not go on, or nil.
 func (w *watch) heldTooLong(ahead time.Time) *StopCause {
 	h := w.t.superseded()
-	if h.Since.IsZero() || ahead.Before(h.Until) {
-		return nil
+	if h.Since.IsZero() || ahead.Before(h.Until) || w.t.agent.heir(w.t.id) != nil {
+		return nil // what is promised to go on waits for its lease, which lapses soon
 	}
 	return w.t.leaseEnded()
 }

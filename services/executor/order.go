@@ -177,6 +177,8 @@ type Ask struct {
 	Attempt  AttemptID
 	Terms    Terms
 	Offer    Hash
+	// Continues is an attempt whose running program the lease goes on with; empty: a new one begins.
+	Continues AttemptID `json:",omitempty"`
 }
 
 // Answer to an Ask: exactly one of the two is set.
@@ -204,6 +206,8 @@ const (
 	DeclineTerms       DeclineCode = "TERMS"       // budget, trust or times do not do
 	DeclineOffer       DeclineCode = "OFFER"       // the offer is not this host's, or expired
 	DeclineDraining    DeclineCode = "DRAINING"    // no new work
+	// DeclineNotContinuable: what was to go on is not here, is over or ends, or is something else.
+	DeclineNotContinuable DeclineCode = "NOT_CONTINUABLE"
 )
 
 // Offer is what this host sells now.

@@ -35,9 +35,11 @@ type watch struct {
 	charging chan struct{}
 }
 
+// exited is how a program ended, or, when to is set, that another attempt takes it over.
 type exited struct {
 	exit Exit
 	err  error
+	to   *attempt
 }
 
 // oversee meters a program, sees to it that it never runs beyond what can be paid, and ends the
@@ -65,11 +67,16 @@ func (t *attempt) oversee(ctx context.Context) error {
 	defer cancel()
 	w.group.Go(func() {
 		exit, err := c.Wait(inner)
-		w.exits <- exited{exit, err}
+		w.exits <- exited{exit: exit, err: err}
 	})
 	done, err := w.loop(inner)
 	if err != nil || done == nil {
 		return err
+	}
+	if done.to != nil {
+		cancel()
+		w.group.Wait() // nothing may write to the record after it is handed over
+		return w.handOver(ctx, done.to)
 	}
 	if errors.Is(done.err, ErrNotFound) {
 		done.exit = Exit{Kind: ExitLost, Code: -1, Ended: t.view().rec.Tally.At}
@@ -91,6 +98,8 @@ func (w *watch) loop(ctx context.Context) (*exited, error) {
 		v := w.t.view()
 		if v.rec.Stop != nil {
 			w.stop(ctx, w.stopping, v.rec.Stop)
+		} else if v.taker != nil {
+			return &exited{to: v.taker}, nil
 		}
 		select {
 		case done := <-w.exits:
@@ -265,7 +274,7 @@ func (w *watch) mustStop(r *Record, sample *Usage, now time.Time) *StopCause {
 	a, lease := w.t.agent, &r.Lease.Lease
 	ahead := now.Add(a.cfg.Tick)
 	unmeasured := max(ahead.Sub(w.sampleAt), 0)
-	ran := time.Duration(min(w.tally.Used.WallMS, maxRunMS))*time.Millisecond + unmeasured
+	ran := time.Duration(min(add(r.Ran, w.tally.Used.WallMS), maxRunMS))*time.Millisecond + unmeasured
 	// A clock that was put back does not make the lease longer.
 	upto := max(uint64(max(ahead.UnixMilli(), 0)), upto(r, &w.tally))
 	next := add(w.t.due(r, &w.tally), accrued(lease.Rate, unmeasured))

@@ -77,8 +77,13 @@ type Record struct {
 	Charged uint64 // highest cumulative that a charge named
 	Paid    uint64 // grains the chain paid us
 
+	// Of one that continues another, since PhaseRunning.
+	Container AttemptID `json:",omitempty"` // whose container it runs; empty: its own
+	Ran       uint64    `json:",omitempty"` // ms that the program ran before
+
 	// Since PhaseEnded.
-	Outcome *Outcome
+	Outcome  *Outcome
+	HandedTo AttemptID `json:",omitempty"` // the attempt that its program goes on as
 
 	// Held since PhaseClosed: the chain may hold part of the pay back for the owner's word.
 	Held bool
@@ -90,7 +95,7 @@ func (r *Record) Status(reason string) Status {
 		Job: r.Ask.Job, Run: r.Ask.Run, Attempt: r.Ask.Attempt, State: r.Phase.State(),
 		Reason: reason, Time: r.Changed, Lease: r.Lease.ID, Usage: r.Note.Usage,
 		Amount: r.Note.Note.Cumulative, Outcome: r.Outcome, EvictAt: r.evictAt(),
-		HeldUntil: r.heldUntil(),
+		HeldUntil: r.heldUntil(), Continues: r.Ask.Continues,
 	}
 }
 
@@ -117,6 +122,8 @@ func (r *Record) Covered() uint64 {
 type Journal interface {
 	// Save replaces the attempt's record and puts the events into the outbox, both or neither.
 	Save(ctx context.Context, r Record, events ...event.Event) error
+	// SaveBoth is Save of two records: all of it, or nothing.
+	SaveBoth(ctx context.Context, one, other Record, events ...event.Event) error
 	// Publish puts events into the outbox.
 	Publish(ctx context.Context, events ...event.Event) error
 	// Unclosed returns every record that is not closed, in no order.

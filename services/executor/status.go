@@ -61,6 +61,7 @@ type Status struct {
 	EvictAt time.Time // when the program is asked to go; zero: it may stay
 	// HeldUntil is when the program ends whose lease was superseded; zero: it is not held.
 	HeldUntil time.Time
+	Continues AttemptID // the attempt whose program this one runs; empty: its own
 }
 
 // LogLine is one line of a program's output, or a part of a long one.

@@ -18,10 +18,19 @@ type Tally struct {
 	CPU     time.Duration
 	NetIn   uint64
 	NetOut  uint64
+	// Carried: the program began under an earlier lease; what it used until then is not counted.
+	Carried bool `json:",omitempty"`
 }
 
 // Begin notes when the program started; usage is counted from there.
 func (m *Tally) Begin(at time.Time) { m.Started, m.At, m.Used.Runs = at, at, 1 }
+
+// Carry returns a tally that counts from here on.
+func (m *Tally) Carry() Tally {
+	next := *m
+	next.Used, next.Carried = Metered{}, true
+	return next
+}
 
 // Add counts a sample. Samples that are older than the last one, and counters that fall within
 // one epoch, add nothing: usage never shrinks.
@@ -87,7 +96,7 @@ func (m *Tally) Finish(s Usage, exit Exit, reserved Resources) {
 		}
 	}
 	m.Add(s, reserved)
-	if exit.Started.IsZero() || !exit.Ended.After(exit.Started) {
+	if m.Carried || exit.Started.IsZero() || !exit.Ended.After(exit.Started) {
 		return
 	}
 	wall := uint64(exit.Ended.Sub(exit.Started).Milliseconds())

@@ -222,7 +222,8 @@ func (t *attempt) checkSecrets(secrets map[string]string) error {
 		return nil
 	}
 	v := t.view()
-	if len(secrets) == 0 && (v.rec.Phase >= PhaseRunning || v.container != nil) {
+	if len(secrets) == 0 && (v.rec.Phase >= PhaseRunning || v.container != nil ||
+		t.ask.Continues != "") {
 		return nil
 	}
 	want := slices.Sorted(slices.Values(t.ask.Spec.Secrets))
@@ -321,8 +322,12 @@ func (a *Agent) newest(job JobID) *attempt {
 	var newest *attempt
 	var asked time.Time
 	for _, t := range a.snapshot() {
-		if at := t.view().rec.Asked; t.ask.Job == job && (newest == nil || at.After(asked)) {
-			newest, asked = t, at
+		r := t.view().rec
+		if r.rides() { // the program is still that of another one
+			continue
+		}
+		if t.ask.Job == job && (newest == nil || r.Asked.After(asked)) {
+			newest, asked = t, r.Asked
 		}
 	}
 	return newest

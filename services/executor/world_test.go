@@ -323,7 +323,10 @@ func (c *client) take(agent *executor.Agent, lease executor.LeaseID, u executor.
 	case u.Note != nil:
 		c.notes = append(c.notes, *u.Note)
 		if !c.away {
-			return agent.Acknowledge(c.w.t.Context(), lease, c.w.sign(u.Note.Note.Note))
+			err := agent.Acknowledge(c.w.t.Context(), lease, c.w.sign(u.Note.Note.Note))
+			if !errors.Is(err, executor.ErrNoAttempt) { // else it was closed in an earlier life
+				return err
+			}
 		}
 	}
 	return nil

@@ -68,15 +68,26 @@ func (j *Journal) Host(context.Context) (executor.HostState, error) {
 
 // Save implements executor.Journal.
 func (j *Journal) Save(ctx context.Context, r executor.Record, events ...event.Event) error {
-	return j.write(ctx, "Save", func() error {
-		raw, err := json.Marshal(&r)
+	return j.write(ctx, "Save", func() error { return j.save(events, r) })
+}
+
+// SaveBoth implements executor.Journal.
+func (j *Journal) SaveBoth(
+	ctx context.Context, one, other executor.Record, events ...event.Event,
+) error {
+	return j.write(ctx, "SaveBoth", func() error { return j.save(events, one, other) })
+}
+
+func (j *Journal) save(events []event.Event, records ...executor.Record) error {
+	for i := range records {
+		raw, err := json.Marshal(&records[i])
 		if err != nil {
 			return err
 		}
-		j.records[r.Ask.Attempt] = raw
-		j.events = append(j.events, events...)
-		return nil
-	})
+		j.records[records[i].Ask.Attempt] = raw
+	}
+	j.events = append(j.events, events...)
+	return nil
 }
 
 // Publish implements executor.Journal.

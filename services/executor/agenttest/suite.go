@@ -21,8 +21,8 @@ type Opener func(t *testing.T) (j executor.Journal, shut func())
 func TestJournal(t *testing.T, fresh func(t *testing.T) Opener) {
 	tests := map[string]func(t *testing.T, open Opener){
 		"keeps records over a restart": keepsRecords, "lists newest first": lists,
-		"keeps the operator's word": keepsHost,
-		"forgets closed ones only":  forgets, "refuses after the end of ctx": obeysContext,
+		"keeps the operator's word": keepsHost, "keeps both or neither": keepsBoth,
+		"forgets closed ones only": forgets, "refuses after the end of ctx": obeysContext,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
@@ -45,7 +45,10 @@ func record(n int, phase executor.Phase) executor.Record {
 		Tally: executor.Tally{
 			Used: executor.Metered{CPUNS: 7, Unmeasured: []string{"cpu_ns"}}, CPU: time.Second,
 		},
-		Stop: &executor.StopCause{Reason: executor.EndCancelled, Grace: time.Second},
+		Stop:  &executor.StopCause{Reason: executor.EndCancelled, Grace: time.Second},
+		Marks: []executor.Mark{{Upto: 1, Cumulative: 2, Used: executor.Metered{WallMS: 3}}, {Upto: 4}},
+		Hold:  &executor.Hold{Since: at, Until: at.Add(time.Hour), End: at, Seen: true},
+		Ran:   5, Container: "ff", HandedTo: "fe",
 	}
 	if phase >= executor.PhaseEnded {
 		r.Outcome = &executor.Outcome{Outputs: []executor.OutputFile{{Path: "/out/ä", Size: 3}}}
@@ -86,6 +89,36 @@ func keepsRecords(t *testing.T, open Opener) {
 	}
 	if _, err := j.Get(t.Context(), "none"); !errors.Is(err, executor.ErrNoAttempt) {
 		t.Errorf("an unknown attempt: %v", err)
+	}
+}
+
+// keepsBoth saves two records in one.
+func keepsBoth(t *testing.T, open Opener) {
+	j, shut := open(t)
+	save(t, j, record(1, executor.PhaseRunning))
+	save(t, j, record(2, executor.PhaseTaken))
+	want := []executor.Record{record(1, executor.PhaseClosed), record(2, executor.PhaseRunning)}
+	e := event.Event{Topic: event.TopicJob, Type: "attempt.changed", Time: want[0].Asked}
+	if err := j.SaveBoth(t.Context(), want[0], want[1], e, e); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := j.SaveBoth(ctx, record(1, 1), record(2, 1)); err == nil {
+		t.Error("saved after the end of its context")
+	}
+	shut()
+	j, shut = open(t)
+	defer shut()
+	for _, r := range want {
+		got, err := j.Get(t.Context(), r.Ask.Attempt)
+		if diff := cmp.Diff(r, got); err != nil || diff != "" {
+			t.Errorf("record %s: %v, %s", r.Ask.Attempt, err, diff)
+		}
+	}
+	unclosed, err := j.Unclosed(t.Context())
+	if err != nil || len(unclosed) != 1 || unclosed[0].Ask.Attempt != want[1].Ask.Attempt {
+		t.Errorf("open are %v, %v", unclosed, err)
 	}
 }
 

@@ -97,33 +97,43 @@ func (j *Journal) Save(ctx context.Context, r executor.Record, events ...event.E
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	return j.commit(events, func(b *pebble.Batch) error { return put(b, &r) })
+}
+
+// SaveBoth implements executor.Journal.
+func (j *Journal) SaveBoth(
+	ctx context.Context, one, other executor.Record, events ...event.Event,
+) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return j.commit(events, func(b *pebble.Batch) error {
+		return errors.Join(put(b, &one), put(b, &other))
+	})
+}
+
+// put writes a record into a batch.
+func put(b *pebble.Batch, r *executor.Record) error {
 	id := r.Ask.Attempt
-	raw, err := json.Marshal(&r)
+	raw, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode record of %s: %w", id, err)
 	}
-	return j.commit(events, func(b *pebble.Batch) error {
-		if err := b.Set(recordKey(id), append([]byte{formatJSON}, raw...), nil); err != nil {
-			return err
+	if err := b.Set(recordKey(id), append([]byte{formatJSON}, raw...), nil); err != nil {
+		return err
+	}
+	if err := b.Set(timeKey(r.Asked, id), nil, nil); err != nil {
+		return err
+	}
+	mark := func(prefix string, set bool) error {
+		key := append([]byte(prefix), id...)
+		if set {
+			return b.Set(key, nil, nil)
 		}
-		if err := b.Set(timeKey(r.Asked, id), nil, nil); err != nil {
-			return err
-		}
-		held := append([]byte(prefixHeld), id...)
-		if r.Held {
-			err = b.Set(held, nil, nil)
-		} else {
-			err = b.Delete(held, nil)
-		}
-		if err != nil {
-			return err
-		}
-		open := append([]byte(prefixUnclosed), id...)
-		if r.Phase == executor.PhaseClosed {
-			return b.Delete(open, nil)
-		}
-		return b.Set(open, nil, nil)
-	})
+		return b.Delete(key, nil)
+	}
+	return errors.Join(mark(prefixHeld, r.Held),
+		mark(prefixUnclosed, r.Phase != executor.PhaseClosed))
 }
 
 // Publish implements executor.Journal.

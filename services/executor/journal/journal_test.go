@@ -131,6 +131,10 @@ func TestRefusedEventSavesNothing(t *testing.T) {
 	if err := j.Save(t.Context(), attempt(1), bad); !errors.Is(err, event.ErrOversized) {
 		t.Errorf("Save = %v, want ErrOversized", err)
 	}
+	err := j.SaveBoth(t.Context(), attempt(1), attempt(2), changed(1), bad)
+	if !errors.Is(err, event.ErrOversized) {
+		t.Errorf("SaveBoth = %v, want ErrOversized", err)
+	}
 	if _, err := j.Get(t.Context(), attempt(1).Ask.Attempt); !errors.Is(err, executor.ErrNoAttempt) {
 		t.Errorf("the record of a refused event: %v", err)
 	}

@@ -53,11 +53,14 @@ func named[T ~string](name string, raw []byte) (T, error) {
 // heardAsk reads a question. The revision is verified by its caller already.
 func heardAsk(m *executorv1.AskRequest, id job.ID, from executor.Peer) (executor.Ask, error) {
 	ask := executor.Ask{From: from, Job: executor.JobID(id), Revision: executor.Hash(id)}
-	var errs [5]error
+	var errs [6]error
 	ask.Run, errs[0] = named[executor.RunID]("run", m.GetRun())
 	ask.Attempt, errs[1] = named[executor.AttemptID]("attempt", m.GetAttempt())
 	ask.Offer, errs[2] = fixed[executor.Hash]("offer_hash", m.GetOfferHash())
 	ask.Terms, errs[3] = heardTerms(m.GetTerms())
+	if len(m.GetContinues()) > 0 {
+		ask.Continues, errs[5] = named[executor.AttemptID]("continues", m.GetContinues())
+	}
 	ask.Spec, errs[4] = heardSpec(m.GetRevision().GetRevision().GetSpec())
 	if array := m.GetRevision().GetRevision().GetSpec().GetArray(); array != nil {
 		if m.GetTask() >= array.GetCount() {

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -57,6 +59,7 @@ func TestHeardAsk(t *testing.T) {
 		"operators": func(m *executorv1.AskRequest) {
 			setPlacement(m, &jobv1.Placement{OperatorsDeny: [][]byte{{1}}})
 		},
+		"continues":   func(m *executorv1.AskRequest) { m.Continues = make([]byte, 33) },
 		"no revision": func(m *executorv1.AskRequest) { m.Revision = nil },
 	} {
 		m := goodAsk()
@@ -190,6 +193,28 @@ func TestEncodersAreCanonical(t *testing.T) {
 		if _, again, err := e.Offer(offer); err != nil || again != first {
 			t.Fatalf("one offer, two hashes: %v", err)
 		}
+	}
+}
+
+// TestContinuesOverTheWire: an attempt is named by the same bytes in questions and statuses.
+func TestContinuesOverTheWire(t *testing.T) {
+	m := goodAsk()
+	m.Continues = []byte{0, 0xab}
+	ask, err := heardAsk(m, job.ID{9}, executor.Peer{})
+	if err != nil || ask.Continues != "00ab" {
+		t.Fatalf("continues %q, %v", ask.Continues, err)
+	}
+	status := executor.Status{
+		Run: "01", Attempt: "02", Continues: ask.Continues, HeldUntil: time.UnixMilli(77),
+	}
+	told, err := statusPB(&status)
+	if err != nil || !bytes.Equal(told.GetContinues(), m.GetContinues()) ||
+		told.GetHeldUntil() != 77 {
+		t.Errorf("told %v, %v", told, err)
+	}
+	status.Continues = "no"
+	if _, err := statusPB(&status); err == nil {
+		t.Error("what is no id is told as one")
 	}
 }
 

@@ -117,10 +117,14 @@ func statusPB(s *executor.Status) (*jobv1.AttemptStatus, error) {
 	if err1 != nil || err2 != nil {
 		return nil, fmt.Errorf("run %q or attempt %q is not in hex", s.Run, s.Attempt)
 	}
+	continues, err3 := hex.DecodeString(string(s.Continues))
+	if err3 != nil {
+		return nil, fmt.Errorf("continued attempt %q is not in hex", s.Continues)
+	}
 	m := &jobv1.AttemptStatus{
 		Job: s.Job[:], Run: run, Attempt: attempt, State: statePB(s.State), Reason: s.Reason,
 		Time: millis(s.Time), Lease: s.Lease[:], Usage: s.Usage.PB(), Amount: s.Amount,
-		EvictAt: millis(s.EvictAt), HeldUntil: millis(s.HeldUntil),
+		EvictAt: millis(s.EvictAt), HeldUntil: millis(s.HeldUntil), Continues: continues,
 	}
 	if s.Outcome != nil {
 		m.Outcome = outcomePB(s.Outcome)
