@@ -17,6 +17,7 @@ import (
 	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/clock"
 	"github.com/united-containers/ucn/kit/instance"
+	"github.com/united-containers/ucn/kit/origin"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/run"
 	"github.com/united-containers/ucn/kit/telemetry"
@@ -186,7 +187,8 @@ func (n *Network) open(
 	alpha := n.home.operator(Alpha)
 	i.Dialer = rpc.NewPipeDialer(n.pipe, rpc.ClientDeps{
 		Tracers: i.Telemetry.Tracers, Meters: i.Telemetry.Meters,
-		Tokens: instance.NewTokens(i.Identity.Key, i.Chain, alpha, nil),
+		Tokens:  instance.NewTokens(i.Identity.Key, i.Chain, alpha, nil),
+		Origins: instance.NewOrigins(i.Identity, alpha, nil, n.now),
 	})
 	return i, nil
 }
@@ -212,7 +214,7 @@ func (n *Network) serve(
 	}
 	server, err := rpc.NewServer(rpc.DefaultServer(), rpc.ServerDeps{
 		Log: i.Telemetry.Log, Tracers: i.Telemetry.Tracers, Meters: i.Telemetry.Meters,
-		Auth: i.Tokens(), Public: s.PublicMethods(), Listener: listener,
+		Auth: i.Tokens(), Origins: i.Origins(), Public: s.PublicMethods(), Listener: listener,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("serve %s: %w", name, err)
@@ -241,6 +243,9 @@ func (n *Network) addFront(context.Context) error {
 	}
 	n.front, err = rpc.NewServer(cfg, rpc.ServerDeps{
 		Log: told.Log, Tracers: told.Tracers, Meters: told.Meters, Auth: n.tokens(Alpha),
+		Origins: &origin.Judge{Operator: n.home.operator(Alpha), Certificates: cert.Verifier{
+			Chains: []string{n.home.genesis.Chain}, Sets: lateSets{n}, Now: n.now,
+		}, Now: n.now},
 		Public: public,
 	})
 	if err != nil {

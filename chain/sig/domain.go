@@ -33,6 +33,7 @@ const (
 	DomainEvent       Domain = "ucn/event/v1"       // event envelope
 	DomainRequest     Domain = "ucn/request/v1"     // request on the bus
 	DomainReply       Domain = "ucn/reply/v1"       // reply on the bus
+	DomainOrigin      Domain = "ucn/origin/v1"      // where a gateway's caller comes from
 	DomainBroker      Domain = "ucn/broker/v1"      // nonce of a broker, by an instance
 	DomainFaucet      Domain = "ucn/faucet/v1"      // faucet request
 	DomainBackup      Domain = "ucn/backup/v1"      // new event epoch after a restore

@@ -159,7 +159,8 @@ func Open(
 	}
 	dialer, err := rpc.NewDialer(c.Client, rpc.ClientDeps{
 		Tracers: told.Tracers, Meters: told.Meters,
-		Tokens: NewTokens(identity.Key, genesis.Chain, certificate.Operator, operators),
+		Tokens:  NewTokens(identity.Key, genesis.Chain, certificate.Operator, operators),
+		Origins: NewOrigins(identity, certificate.Operator, operators, time.Now),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("peers: %w", err)

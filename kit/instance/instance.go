@@ -13,6 +13,7 @@ import (
 	"github.com/united-containers/ucn/kit/clock"
 	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/kit/keys"
+	"github.com/united-containers/ucn/kit/origin"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/telemetry"
 	"github.com/united-containers/ucn/kit/token"
@@ -85,6 +86,11 @@ func (i *Instance) Judge() cert.Verifier {
 	return cert.Verifier{Chains: []string{i.Chain}, Sets: i.Sets, Now: i.Now}
 }
 
+// Origins judges where gateways of this operator say that their callers come from.
+func (i *Instance) Origins() rpc.OriginJudge {
+	return &origin.Judge{Operator: i.Operator(), Certificates: i.Judge(), Now: i.Now}
+}
+
 // Authenticator judges both for calls on the bus.
 func (i *Instance) Authenticator() bus.Authenticator {
 	return bus.Authenticator{Tokens: i.Tokens(), Instances: i.Judge()}
@@ -119,6 +125,23 @@ func NewTokens(
 	return &token.Source{
 		Signer: keys.SingleSigner(key), Chain: chain, Scopes: scopes(),
 		Audience: operators, AnyService: own,
+	}
+}
+
+// NewOrigins returns what a gateway tells its peers of where its callers come from; nil for an
+// instance that is none. Operators names whose each peer is, as for NewTokens: only those of its
+// own operator are told.
+func NewOrigins(
+	who bus.Identity, own sig.AccountID, operators map[string]sig.AccountID, now func() time.Time,
+) rpc.OriginSource {
+	if who.Service != "gateway" {
+		return nil
+	}
+	return &origin.Source{Key: who.Key, Certificate: who.Certificate, Now: now,
+		Own: func(service string) bool {
+			operator, named := operators[service]
+			return !named || operator == own
+		},
 	}
 }
 

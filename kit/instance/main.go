@@ -86,7 +86,7 @@ func Serve(ctx context.Context, service string, c Config, build Build, logs io.W
 	}
 	server, err := rpc.NewServer(c.RPC, rpc.ServerDeps{
 		Log: i.Telemetry.Log, Tracers: i.Telemetry.Tracers, Meters: i.Telemetry.Meters,
-		Auth: i.Tokens(), Public: s.PublicMethods(),
+		Auth: i.Tokens(), Origins: i.Origins(), Public: s.PublicMethods(),
 	})
 	if err != nil {
 		return err

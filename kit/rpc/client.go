@@ -17,13 +17,14 @@ import (
 type client struct {
 	service string
 	tokens  TokenSource
+	origins OriginSource
 }
 
 func (c *client) unary() grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, request, response any,
 		conn *grpc.ClientConn, next grpc.UnaryInvoker, options ...grpc.CallOption,
 	) error {
-		ctx, err := c.authorize(ctx)
+		ctx, err := c.prepare(ctx)
 		if err != nil {
 			return err
 		}
@@ -35,7 +36,7 @@ func (c *client) stream() grpc.StreamClientInterceptor {
 	return func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn,
 		method string, next grpc.Streamer, options ...grpc.CallOption,
 	) (grpc.ClientStream, error) {
-		ctx, err := c.authorize(ctx)
+		ctx, err := c.prepare(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -45,6 +46,15 @@ func (c *client) stream() grpc.StreamClientInterceptor {
 		}
 		return &clientStream{stream, c.service}, nil
 	}
+}
+
+// prepare puts what a call brings along into the outgoing metadata.
+func (c *client) prepare(ctx context.Context) (context.Context, error) {
+	ctx, err := c.vouch(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("tell the %s where a call comes from: %w", c.service, err)
+	}
+	return c.authorize(ctx)
 }
 
 // authorize puts a token into the outgoing metadata: that of WithToken, else one that the caller

@@ -38,6 +38,8 @@ type ClientDeps struct {
 	Meters  metric.MeterProvider
 	// Tokens gives the token for each call that does not carry one (WithToken). nil sends none.
 	Tokens TokenSource
+	// Origins vouches for where the callers of a gateway come from (WithOrigin). nil tells nobody.
+	Origins OriginSource
 }
 
 // NewDialer returns a Dialer for TCP and unix sockets, with the addresses of cfg.
@@ -99,7 +101,7 @@ func (d *pipeDialer) Dial(_ context.Context, service string) (*grpc.ClientConn, 
 }
 
 func clientOptions(service string, maxMessage config.Size, deps ClientDeps) []grpc.DialOption {
-	c := &client{service: service, tokens: deps.Tokens}
+	c := &client{service: service, tokens: deps.Tokens, origins: deps.Origins}
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(int(maxMessage)),
 			grpc.MaxCallSendMsgSize(int(maxMessage))),

@@ -100,6 +100,7 @@ func (s *Server) streamContext(ctx context.Context) (context.Context, context.Ca
 
 // admit proves the caller of a method that is not public and asks the limiter.
 func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {
+	ctx = s.from(ctx, method)
 	if !s.public.has(method) {
 		token, err := bearerToken(ctx)
 		if err != nil {

@@ -3,12 +3,10 @@ package rpc
 import (
 	"container/list"
 	"context"
-	"net"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
-	"google.golang.org/grpc/peer"
 
 	"github.com/united-containers/ucn/kit/fault"
 )
@@ -80,16 +78,14 @@ func (l *RateLimiter) bucket(key string) *rate.Limiter {
 	return b.limiter
 }
 
-// limitKey is the account, or the address of a caller without one. All callers without account
-// that share an address, and all of a Pipe, share a bucket.
+// limitKey is the account, or the CallOrigin of a caller without one. All callers without account
+// that share it, and all of a Pipe for which nobody vouches, share a bucket.
 func limitKey(ctx context.Context) string {
 	if c, ok := CallerFrom(ctx); ok {
 		return "account:" + string(c.Account[:])
 	}
-	if p, ok := peer.FromContext(ctx); ok {
-		if host, _, err := net.SplitHostPort(p.Addr.String()); err == nil {
-			return "host:" + Origin(host)
-		}
+	if origin := CallOrigin(ctx); origin != "" {
+		return "host:" + origin
 	}
 	return "local"
 }

@@ -1,6 +1,95 @@
 package rpc
 
-import "net/netip"
+import (
+	"context"
+	"maps"
+	"net"
+	"net/netip"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+)
+
+// OriginSource has a gateway tell its operator's services where its callers come from.
+type OriginSource interface {
+	// Vouch returns what proves to the named service that a call is in the name of somebody at an
+	// address; nil when that service is not to be told. Safe for concurrent use; called once per RPC,
+	// so it caches.
+	Vouch(service, address string) ([]byte, error)
+}
+
+// OriginJudge judges what an OriginSource said.
+type OriginJudge interface {
+	// Origin returns the address that is vouched for. An error means that this is not believed, which
+	// refuses no call: then it comes from where it comes from. Safe for concurrent use.
+	Origin(ctx context.Context, vouched []byte) (string, error)
+}
+
+type (
+	behindKey struct{} // whom a gateway calls for
+	originKey struct{} // of whom a call is, as believed
+)
+
+// WithOrigin returns ctx so that calls made with it are in the name of somebody at an address, if
+// the client's connection vouches for origins.
+func WithOrigin(ctx context.Context, address string) context.Context {
+	return context.WithValue(ctx, behindKey{}, Origin(address))
+}
+
+// CallOrigin returns the Origin of who makes a call: what a gateway of this operator vouches for,
+// else its connection's address; "" for a call from this process.
+func CallOrigin(ctx context.Context) string {
+	if vouched, ok := ctx.Value(originKey{}).(string); ok {
+		return vouched
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		if host, _, err := net.SplitHostPort(p.Addr.String()); err == nil {
+			return Origin(host)
+		}
+	}
+	return ""
+}
+
+// vouch puts where the caller comes from into the outgoing metadata. Nobody else's word of that
+// goes out.
+func (c *client) vouch(ctx context.Context) (context.Context, error) {
+	address, known := ctx.Value(behindKey{}).(string)
+	var vouched []byte
+	if known && c.origins != nil {
+		var err error
+		if vouched, err = c.origins.Vouch(c.service, address); err != nil {
+			return nil, err
+		}
+	}
+	outgoing, _ := metadata.FromOutgoingContext(ctx)
+	if vouched == nil && len(outgoing.Get(originName)) == 0 {
+		return ctx, nil
+	}
+	headers := metadata.MD{}
+	maps.Copy(headers, outgoing)
+	delete(headers, originName)
+	if vouched != nil {
+		headers.Set(originName, string(vouched))
+	}
+	return metadata.NewOutgoingContext(ctx, headers), nil
+}
+
+// from notes where a call comes from, if somebody who is believed vouches for that.
+func (s *Server) from(ctx context.Context, method string) context.Context {
+	values := metadata.ValueFromIncomingContext(ctx, originName)
+	if s.deps.Origins == nil || len(values) != 1 || len(values[0]) > maxOrigin {
+		return ctx
+	}
+	bounded, cancel := context.WithTimeout(ctx, authTimeout)
+	defer cancel()
+	address, err := s.deps.Origins.Origin(bounded, []byte(values[0]))
+	if err != nil {
+		s.log.DebugContext(ctx, "nobody believes where a call comes from", "method", method,
+			"error", err)
+		return ctx
+	}
+	return context.WithValue(ctx, originKey{}, address)
+}
 
 // sitePrefix is how much of an IPv6 address is somebody's: whoever has one address has all that
 // share its first 64 bits (RFC 6177).

@@ -23,6 +23,7 @@ const (
 	MaxMessage        = 64 * config.MiB  // the most a configuration may allow
 	maxHeaders        = 32 << 10         // bytes of metadata per call; holds the largest fault
 	maxToken          = 4 << 10          // bytes of a bearer token
+	maxOrigin         = 5 << 10          // bytes of where a caller comes from
 	pingEvery         = 30 * time.Second // keepalive of idle connections
 	pingTimeout       = 10 * time.Second // then the connection is dead
 	minClientPing     = 10 * time.Second // clients that ping faster are cut off
@@ -31,5 +32,6 @@ const (
 	pipeBuffer        = 256 << 10        // bytes in flight per direction of a Pipe connection
 	domain            = "ucn"            // of google.rpc.ErrorInfo
 	authorizationName = "authorization"  // metadata key of the token
+	originName        = "ucn-origin-bin" // metadata key of where the caller comes from
 	bearer            = "Bearer "        // scheme of the token
 )

@@ -37,6 +37,8 @@ type ServerDeps struct {
 	Meters  metric.MeterProvider
 	// Auth proves tokens. nil refuses every method that is not public.
 	Auth Authenticator
+	// Origins judges where gateways say that their callers come from. nil believes nobody.
+	Origins OriginJudge
 	// Public names methods that need no token: "/pkg.Service/Method", or "/pkg.Service/" for all
 	// of a service. Health and reflection are always public. On a public method a token is not
 	// looked at.

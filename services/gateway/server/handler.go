@@ -146,7 +146,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	// Always, even when it is empty: else the connection would send the gateway's own token.
-	r = r.WithContext(rpc.WithToken(r.Context(), token))
+	ctx := rpc.WithToken(r.Context(), token)
+	// What services bound per address is the client's, not the gateway's.
+	r = r.WithContext(rpc.WithOrigin(ctx, addressOf(r)))
 	switch route.Operation {
 	case gateway.PutFile:
 		return s.putFile(w, r)

@@ -58,13 +58,14 @@ type called struct {
 	method  string
 	request proto.Message
 	account [32]byte
+	origin  string // where it comes from, as the service believes
 }
 
 func (c *calls) note(ctx context.Context, method string, m proto.Message) error {
 	caller, _ := rpc.CallerFrom(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.all = append(c.all, called{method, m, caller.Account})
+	c.all = append(c.all, called{method, m, caller.Account, rpc.CallOrigin(ctx)})
 	return c.err
 }
 

@@ -66,3 +66,24 @@ func TestNewcomersFindStreamsOfBlocks(t *testing.T) {
 	default:
 	}
 }
+
+// TestServicesKnowWhoseACallIs: to the services behind, a call is of the client's address, whatever
+// the client says of it. Streams too.
+func TestServicesKnowWhoseACallIs(t *testing.T) {
+	w := newWorld(t, nil)
+	forged := map[string]string{"Ucn-Origin-Bin": "MTI3LjAuMC45", "X-Forwarded-For": "127.0.0.9",
+		"Grpc-Metadata-Ucn-Origin-Bin": "MTI3LjAuMC45", "Forwarded": "for=127.0.0.9"}
+	for _, address := range []string{"127.0.0.2", "127.0.0.3"} {
+		for _, path := range []string{"/v1/blocks/7", "/v1/jobs",
+			fmt.Sprint("/v1/blocks:watch?from=", noBlocks)} {
+			for _, accept := range []string{"", "text/event-stream"} {
+				forged["Accept"] = accept
+				w.calls.take()
+				w.from(t, address).do(t, request{method: "GET", path: path, header: forged})
+				if got := w.calls.take(); len(got) != 1 || got[0].origin != address {
+					t.Errorf("%s (%s) of %s is %+v", path, accept, address, got)
+				}
+			}
+		}
+	}
+}

@@ -15,10 +15,12 @@ import (
 
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/broker"
+	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/event/eventtest"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/keys"
 	"github.com/united-containers/ucn/kit/kittest"
+	"github.com/united-containers/ucn/kit/origin"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/token"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -66,7 +68,8 @@ func newWorld(t *testing.T, change func(*wire.Config)) *world {
 		Dialer: rpc.NewPipeDialer(pipe, rpc.ClientDeps{
 			Tracers: told.Tracers, Meters: told.Meters,
 			// The gateway's own rights, which no call may ever have.
-			Tokens: instance.NewTokens(own.Key, eventtest.Chain, w.audience, nil),
+			Tokens:  instance.NewTokens(own.Key, eventtest.Chain, w.audience, nil),
+			Origins: instance.NewOrigins(own.Identity, w.audience, nil, time.Now),
 		}),
 		Connect: func(name string) (*nats.Conn, error) { return b.Connect(name) },
 	}
@@ -124,6 +127,8 @@ func (w *world) serve(t *testing.T, pipe *rpc.Pipe) {
 		deps := rpc.ServerDeps{
 			Log: told.Log, Tracers: told.Tracers, Meters: told.Meters, Auth: w.tokens(),
 			Listener: listener,
+			Origins: &origin.Judge{Operator: w.audience,
+				Certificates: cert.Verifier{Chains: []string{eventtest.Chain}}},
 		}
 		switch name {
 		case "scheduler":

@@ -36,7 +36,7 @@ func withPeer(ctx context.Context) context.Context {
 		return ctx
 	}
 	return ledger.WithPeer(ctx, ledger.Peer{
-		Account: caller.Account, Origin: addressOf(ctx),
+		Account: caller.Account, Origin: rpc.CallOrigin(ctx),
 	})
 }
 

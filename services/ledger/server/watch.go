@@ -3,11 +3,9 @@ package server
 import (
 	"context"
 	"errors"
-	"net"
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/united-containers/ucn/kit/fault"
@@ -61,21 +59,8 @@ func (w *watchers) enter(address string, leave func()) (*share.Place, error) {
 	return place, nil
 }
 
-// own is the address of all calls from this process.
+// own is the rpc.CallOrigin of calls from this process that are in nobody else's name.
 const own = ""
-
-// addressOf returns whose share a call is of: that of an rpc.Origin, or own.
-func addressOf(ctx context.Context) string {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return own
-	}
-	host, _, err := net.SplitHostPort(p.Addr.String())
-	if err != nil {
-		return own
-	}
-	return rpc.Origin(host)
-}
 
 // WatchBlocks implements the service.
 func (s *Server) WatchBlocks(r *ledgerv1.WatchBlocksRequest,
@@ -90,7 +75,7 @@ func (s *Server) WatchBlocks(r *ledgerv1.WatchBlocksRequest,
 	}
 	ctx, leave := context.WithCancelCause(stream.Context())
 	defer leave(nil)
-	place, err := s.watchers.enter(addressOf(ctx), func() { leave(gaveWay()) })
+	place, err := s.watchers.enter(rpc.CallOrigin(ctx), func() { leave(gaveWay()) })
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,10 @@ import (
 	"io"
 
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/config"
 	"github.com/united-containers/ucn/kit/id"
+	"github.com/united-containers/ucn/kit/origin"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/run"
 	"github.com/united-containers/ucn/kit/telemetry"
@@ -67,6 +69,9 @@ func (c Config) run(ctx context.Context) error {
 	}
 	front, err = rpc.NewServer(c.RPC, rpc.ServerDeps{
 		Log: own.Log, Tracers: own.Tracers, Meters: own.Meters, Auth: verifier,
+		Origins: &origin.Judge{Operator: verifier.Audience, Certificates: cert.Verifier{
+			Chains: verifier.Chains, Sets: l.Sets(),
+		}},
 		Public: server.Public(),
 	})
 	if err != nil {

@@ -329,6 +329,126 @@ func (x *CertificateBody) GetSerial() uint64 {
 	return 0
 }
 
+// Origin says where a call comes from that a gateway makes in somebody's name, so that limits are
+// the caller's and not the gateway's. Only services of the gateway's operator are told, and believe
+// it. On the wire: the canonical bytes, at most 5 KiB, as gRPC metadata `ucn-origin-bin`.
+type Origin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Body  *OriginBody            `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	// Canonical bytes of the Certificate of the gateway, which names the service "gateway".
+	Certificate []byte `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// By the instance key under "ucn/origin/v1", no anchor (64 bytes).
+	Signature     []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Origin) Reset() {
+	*x = Origin{}
+	mi := &file_ucn_identity_v1_identity_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Origin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Origin) ProtoMessage() {}
+
+func (x *Origin) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_identity_v1_identity_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Origin.ProtoReflect.Descriptor instead.
+func (*Origin) Descriptor() ([]byte, []int) {
+	return file_ucn_identity_v1_identity_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Origin) GetBody() *OriginBody {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Origin) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Origin) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// OriginBody is what is signed.
+type OriginBody struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's address: an IPv4 address, or the /64 of an IPv6 one as "2001:db8::/64".
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// ms since 1970; at most 10 minutes ahead.
+	NotAfter      uint64 `protobuf:"varint,2,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OriginBody) Reset() {
+	*x = OriginBody{}
+	mi := &file_ucn_identity_v1_identity_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OriginBody) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OriginBody) ProtoMessage() {}
+
+func (x *OriginBody) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_identity_v1_identity_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OriginBody.ProtoReflect.Descriptor instead.
+func (*OriginBody) Descriptor() ([]byte, []int) {
+	return file_ucn_identity_v1_identity_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *OriginBody) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *OriginBody) GetNotAfter() uint64 {
+	if x != nil {
+		return x.NotAfter
+	}
+	return 0
+}
+
 var File_ucn_identity_v1_identity_proto protoreflect.FileDescriptor
 
 const file_ucn_identity_v1_identity_proto_rawDesc = "" +
@@ -357,7 +477,15 @@ const file_ucn_identity_v1_identity_proto_rawDesc = "" +
 	"\n" +
 	"not_before\x18\x06 \x01(\x04R\tnotBefore\x12\x1b\n" +
 	"\tnot_after\x18\a \x01(\x04R\bnotAfter\x12\x16\n" +
-	"\x06serial\x18\b \x01(\x04R\x06serialBCZAgithub.com/united-containers/ucn/proto/ucn/identity/v1;identityv1b\x06proto3"
+	"\x06serial\x18\b \x01(\x04R\x06serial\"y\n" +
+	"\x06Origin\x12/\n" +
+	"\x04body\x18\x01 \x01(\v2\x1b.ucn.identity.v1.OriginBodyR\x04body\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\"C\n" +
+	"\n" +
+	"OriginBody\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
+	"\tnot_after\x18\x02 \x01(\x04R\bnotAfterBCZAgithub.com/united-containers/ucn/proto/ucn/identity/v1;identityv1b\x06proto3"
 
 var (
 	file_ucn_identity_v1_identity_proto_rawDescOnce sync.Once
@@ -371,24 +499,27 @@ func file_ucn_identity_v1_identity_proto_rawDescGZIP() []byte {
 	return file_ucn_identity_v1_identity_proto_rawDescData
 }
 
-var file_ucn_identity_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_ucn_identity_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_ucn_identity_v1_identity_proto_goTypes = []any{
 	(*Token)(nil),               // 0: ucn.identity.v1.Token
 	(*TokenBody)(nil),           // 1: ucn.identity.v1.TokenBody
 	(*Certificate)(nil),         // 2: ucn.identity.v1.Certificate
 	(*CertificateBody)(nil),     // 3: ucn.identity.v1.CertificateBody
-	(*v1.AccountSignature)(nil), // 4: ucn.chain.v1.AccountSignature
+	(*Origin)(nil),              // 4: ucn.identity.v1.Origin
+	(*OriginBody)(nil),          // 5: ucn.identity.v1.OriginBody
+	(*v1.AccountSignature)(nil), // 6: ucn.chain.v1.AccountSignature
 }
 var file_ucn_identity_v1_identity_proto_depIdxs = []int32{
 	1, // 0: ucn.identity.v1.Token.body:type_name -> ucn.identity.v1.TokenBody
-	4, // 1: ucn.identity.v1.Token.signature:type_name -> ucn.chain.v1.AccountSignature
+	6, // 1: ucn.identity.v1.Token.signature:type_name -> ucn.chain.v1.AccountSignature
 	3, // 2: ucn.identity.v1.Certificate.body:type_name -> ucn.identity.v1.CertificateBody
-	4, // 3: ucn.identity.v1.Certificate.signature:type_name -> ucn.chain.v1.AccountSignature
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	6, // 3: ucn.identity.v1.Certificate.signature:type_name -> ucn.chain.v1.AccountSignature
+	5, // 4: ucn.identity.v1.Origin.body:type_name -> ucn.identity.v1.OriginBody
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_ucn_identity_v1_identity_proto_init() }
@@ -402,7 +533,7 @@ func file_ucn_identity_v1_identity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_identity_v1_identity_proto_rawDesc), len(file_ucn_identity_v1_identity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -16,7 +16,9 @@ import (
 
 	"github.com/united-containers/ucn/chain/block"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/keys"
+	"github.com/united-containers/ucn/kit/origin"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/run"
 	"github.com/united-containers/ucn/kit/telemetry"
@@ -93,6 +95,9 @@ func ServeOn(
 		Listener: listener,
 		Log:      service.Log, Tracers: service.Tracers, Meters: service.Meters, Public: server.Public(),
 		Auth: &token.Verifier{Audience: s.Operator, Chains: []string{block.Main}, Sets: l.Sets()},
+		Origins: &origin.Judge{Operator: s.Operator, Certificates: cert.Verifier{
+			Chains: []string{block.Main}, Sets: l.Sets(),
+		}},
 	})
 	if err != nil {
 		cancel()
