@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/united-containers/ucn/services/executor"
 )
 
@@ -183,6 +185,9 @@ func (i *Instance) load(ctx context.Context, id executor.ImageID, open executor.
 		return i.transfer(ctx, src, digest, a)
 	})
 	err = errors.Join(err, src.Close())
+	if diskFull(err) {
+		err = errors.Join(&executor.NoRoomError{Need: a.all().bytes}, err)
+	}
 	a.leave()
 	if err != nil {
 		return executor.Image{}, fmt.Errorf("loading image %s: %w", id, err)
@@ -227,6 +232,13 @@ func (i *Instance) guarded(
 		return "", cause
 	}
 	return config, err
+}
+
+// diskFull tells that the engine found no room for what it was doing: others were quicker than the
+// guard. It answers in words alone.
+func diskFull(err error) bool {
+	var said *apiError
+	return errors.As(err, &said) && strings.Contains(said.Message, unix.ENOSPC.Error())
 }
 
 // makeRoom ends the engine when what it unpacks takes what is left of the disk.
