@@ -277,12 +277,13 @@ func joinIntents(texts []string) (*tx.Recover, error) {
 // charge the fee for refusing them.
 func trim(o *tx.Recover, set sig.KeySet, anchor sig.Anchor) error {
 	preimage := o.Intent.Preimage(anchor)
-	o.Signatures = slices.CompactFunc(o.Signatures, func(x, y sig.IndexedSignature) bool {
-		return x.Index == y.Index
-	})
 	o.Signatures = slices.DeleteFunc(o.Signatures, func(s sig.IndexedSignature) bool {
 		return int(s.Index) >= len(set.Keys) ||
 			!sig.Verify(set.Keys[s.Index], preimage, s.Signature)
+	})
+	// Only now, or a bad one in a friend's name could stand for that friend's good one.
+	o.Signatures = slices.CompactFunc(o.Signatures, func(x, y sig.IndexedSignature) bool {
+		return x.Index == y.Index
 	})
 	if n := len(o.Signatures); n < int(set.Threshold) || n == 0 {
 		return fmt.Errorf("%d good signatures of its friends, %s needs %d (recovery-signature)", n,

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -54,9 +55,10 @@ func TestRecovery(t *testing.T) {
 	}
 	failed("needs 2", "wallet", "recovery", "submit", one)
 	failed("needs 2", "wallet", "recovery", "submit", one, one)
+	failed("needs 2", "wallet", "recovery", "submit", one, spoiled(t, two))
 	failed("recovery-none", "wallet", "recovery", "cancel")
-	// one signature more than needed, and one twice
-	u.must("wallet", "recovery", "submit", two, one, sign("bob", "next"), one)
+	// one signature more than needed, one twice, and one spoiled in a friend's name
+	u.must("wallet", "recovery", "submit", spoiled(t, one), two, one, sign("bob", "next"), one)
 	if out := u.must("wallet", "recovery", "show", account); !strings.Contains(out, "pending") {
 		t.Errorf("what is pending is not shown: %s", out)
 	}
@@ -68,6 +70,17 @@ func TestRecovery(t *testing.T) {
 	if _, _, code := u.run("wallet", "recovery", "set"); code != cli.ExitUsage {
 		t.Errorf("a set of nobody: %d", code)
 	}
+}
+
+// spoiled returns a text of a recovery whose signature is bad.
+func spoiled(t *testing.T, text string) string {
+	t.Helper()
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[len(raw)-1] ^= 1 // the signature is at the end
+	return base64.StdEncoding.EncodeToString(raw)
 }
 
 // TestBudget: a budget is opened with its limits, shown and closed.
