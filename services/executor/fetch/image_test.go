@@ -1,6 +1,7 @@
 package fetch_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log"
@@ -165,6 +166,48 @@ func TestHeldImageOfAnotherRegistry(t *testing.T) {
 		if err := check(repository, 0); err != nil {
 			t.Errorf("after a restart: %v", err)
 		}
+	}
+}
+
+// TestProofsDoNotWaitForOneAnother: who has no turn to read an image whole keeps nobody else from
+// proving it, and is content with another one's proof.
+func TestProofsDoNotWaitForOneAnother(t *testing.T) {
+	server := httptest.NewServer(distribution.New(
+		distribution.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	host := strings.TrimPrefix(server.URL, "http://")
+	_, files, _ := rig(t, host)
+	image, err := random.Image(10_000, 1)
+	if err == nil {
+		image, err = mutate.ConfigFile(image, withPlatform(t, image))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(host + "/owner/x")
+	if err == nil {
+		err = remote.Write(ref, image)
+	}
+	digest, err2 := image.Digest()
+	c, err3 := cid.ParseDigest(digest.String())
+	if err := errors.Join(err, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	want := executor.FetchImage{ID: executor.ImageID(c.String()), Reference: ref.String()}
+	waits, ended := make(chan struct{}), make(chan error, 1)
+	late := want
+	late.Turn = func(ctx context.Context, _ executor.OpenLayout) (io.ReadCloser, error) {
+		close(waits)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	go func() { ended <- files.CheckImage(t.Context(), executor.FileAccess{}, late) }()
+	<-waits
+	if err := files.CheckImage(t.Context(), executor.FileAccess{}, want); err != nil {
+		t.Errorf("beside one that has no turn: %v", err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the one that had no turn: %v", err)
 	}
 }
 

@@ -32,15 +32,13 @@ const (
 type proven struct {
 	dir string
 
-	mu   sync.Mutex // guards what follows, and the files
-	busy map[string]*proof
+	mu sync.Mutex // guards what follows, and the files
+	// proving ends the proofs under way of an image in a repository: one is enough.
+	proving map[string]map[*proof]struct{}
 }
 
-// proof is a repository that is being read whole.
-type proof struct {
-	turn    chan struct{} // holds a value while somebody reads
-	waiting int           // who hold on to it
-}
+// proof is one attempt to read an image whole, or to come to its turn.
+type proof struct{ end context.CancelFunc }
 
 // sources are the repositories of one image.
 type sources struct {
@@ -48,7 +46,8 @@ type sources struct {
 }
 
 func newProven(dir string) *proven {
-	return &proven{dir: filepath.Join(dir, provenDir), busy: map[string]*proof{}}
+	return &proven{dir: filepath.Join(dir, provenDir),
+		proving: map[string]map[*proof]struct{}{}}
 }
 
 func (p *proven) path(digest string) string {
@@ -90,6 +89,9 @@ func (p *proven) add(digest, repository string) error {
 	if err != nil {
 		return fmt.Errorf("remember the source of an image: %w", err)
 	}
+	for one := range p.proving[digest+" "+repository] {
+		one.end()
+	}
 	return nil
 }
 
@@ -113,33 +115,24 @@ func (p *proven) makeRoom() error {
 	return err
 }
 
-// enter waits for the turn to read an image from a repository: of many who want it at once, one
-// reads, and the others find it proven.
-func (p *proven) enter(ctx context.Context, key string) (leave func(), err error) {
+// begin notes a proof that ends when anybody's is done. Nobody waits for another one's: who has no
+// turn of his own, or reads slowly, would hold up all others of that repository.
+func (p *proven) begin(ctx context.Context, key string) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	one := &proof{cancel}
 	p.mu.Lock()
-	one := p.busy[key]
-	if one == nil {
-		one = &proof{turn: make(chan struct{}, 1)}
-		p.busy[key] = one
+	defer p.mu.Unlock()
+	if p.proving[key] == nil {
+		p.proving[key] = map[*proof]struct{}{}
 	}
-	one.waiting++
-	p.mu.Unlock()
-	drop := func() {
+	p.proving[key][one] = struct{}{}
+	return ctx, func() {
+		cancel()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if one.waiting--; one.waiting == 0 {
-			delete(p.busy, key)
+		if delete(p.proving[key], one); len(p.proving[key]) == 0 {
+			delete(p.proving, key)
 		}
-	}
-	select {
-	case one.turn <- struct{}{}:
-		return func() {
-			<-one.turn
-			drop()
-		}, nil
-	case <-ctx.Done():
-		drop()
-		return nil, ctx.Err()
 	}
 }
 
@@ -155,16 +148,15 @@ func (f *Files) checkSource(ctx context.Context, want executor.FetchImage) error
 		return err
 	}
 	if !f.proven.has(digest, repository) {
-		leave, err := f.proven.enter(ctx, digest+" "+repository)
-		if err != nil {
-			return err
-		}
+		work, leave := f.proven.begin(ctx, digest+" "+repository)
 		defer leave()
+		if !f.proven.has(digest, repository) { // else somebody's was done just before
+			if err := f.prove(work, want); err == nil || !f.proven.has(digest, repository) {
+				return err
+			}
+		}
 	}
-	if f.proven.has(digest, repository) {
-		return f.registry.MayRead(ctx, want.Reference, digest, credentials(want)...)
-	}
-	return f.prove(ctx, want)
+	return f.registry.MayRead(ctx, want.Reference, digest, credentials(want)...)
 }
 
 // prove reads an image whole, in its turn.
