@@ -181,18 +181,29 @@ func (s *street) unrest(r *rand.Rand) {
 		spec.Lanes, spec.LostAfter = 2, time.Minute
 		spec.Keep = scheduler.Keep(r.IntN(3))
 	})
-	var keys []sig.PublicKey
-	for key := range s.hosts {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(a, b sig.PublicKey) int { return bytes.Compare(a[:], b[:]) })
-	lied := false
+	keys, lied := s.keys(), false
 	for range 60 {
 		lied = s.trouble(r, s.hosts[keys[r.IntN(len(keys))]]) || lied
 		s.pass(time.Duration(1+r.IntN(120)) * time.Second)
 	}
-	for _, key := range keys {
-		s.hosts[key].setGone(false)
+	s.calm(lied)
+}
+
+// keys are those of the hosts, in order.
+func (s *street) keys() (keys []sig.PublicKey) {
+	for key := range s.hosts {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(a, b sig.PublicKey) int { return bytes.Compare(a[:], b[:]) })
+	return keys
+}
+
+// calm lets everybody be well, cancels the job and waits for its end, and that of its leases unless
+// a host lied.
+func (s *street) calm(lied bool) {
+	s.h.t.Helper()
+	for _, r := range s.hosts {
+		r.setGone(false)
 	}
 	if _, err := s.engine().Cancel(s.h.t.Context(), s.job(), "enough"); err != nil {
 		s.h.t.Fatal(err)
@@ -205,6 +216,56 @@ func (s *street) unrest(r *rand.Rand) {
 	}
 	state, _, why := s.job().State()
 	s.h.t.Fatalf("half an hour after it was cancelled the job is %s: %s", state, why)
+}
+
+// TestOriginalsOnARealChain lets hosts fall silent and return with what they kept, while the
+// scheduler goes and comes too. Originals go on, no time of a lane is paid twice, and in the end
+// nothing is left anywhere.
+func TestOriginalsOnARealChain(t *testing.T) {
+	continued := map[scheduler.AttemptID]bool{}
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStreet(t)
+				defer s.h.close()
+				s.flicker(rand.New(rand.NewPCG(seed, 2)), continued)
+				s.checkLanes(s.rentals())
+			})
+		})
+	}
+	if len(continued) < 4*3 && !t.Failed() {
+		t.Errorf("%d programs were gone on with: too little happens", len(continued))
+	}
+}
+
+// flicker lets one host after the other fall silent and return, for an hour or two.
+func (s *street) flicker(r *rand.Rand, continued map[scheduler.AttemptID]bool) {
+	s.submit(func(spec *scheduler.Spec) {
+		spec.Lanes, spec.LostAfter, spec.Keep = 2, 20*time.Second, scheduler.KeepOriginal
+	})
+	keys := s.keys()
+	s.pass(time.Minute)
+	for range 20 {
+		at := s.hosts[keys[r.IntN(len(keys))]]
+		at.setGone(true)
+		s.pass(time.Duration(10+r.IntN(240)) * time.Second)
+		if r.IntN(4) == 0 {
+			synctest.Wait()
+			s.stop()
+			s.pass(time.Duration(r.IntN(60)) * time.Second)
+			s.begin()
+		}
+		at.setGone(false)
+		s.pass(time.Duration(10+r.IntN(240)) * time.Second)
+		for _, run := range s.job().Runs {
+			for _, a := range run.Attempts {
+				if a.Continues != (scheduler.AttemptID{}) && a.Began {
+					continued[a.ID] = true
+				}
+			}
+		}
+	}
+	s.calm(false)
 }
 
 func (s *street) job() *scheduler.Job {

@@ -64,6 +64,49 @@ func TestBestOnARealChain(t *testing.T) {
 	})
 }
 
+// TestOriginalOnARealChain is the row "superseded, then continued" of the refunds: the silent host
+// is paid until its replacement's lease, that one until the original's new lease, and the original
+// again from then on. Its program is the one that began first; nobody is paid for what it did in
+// between.
+func TestOriginalOnARealChain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStreet(t)
+		defer s.h.close()
+		first := s.run(scheduler.KeepOriginal)
+		s.pass(2 * time.Minute)
+		s.of(first).setGone(true)
+		second := s.await(2)
+		s.pass(time.Minute)
+		s.of(first).setGone(false)
+		third := s.await(3)
+		if third.Host.Name != first.Host.Name || third.Continues != first.ID {
+			t.Fatalf("it goes on as %+v", third)
+		}
+		s.h.settledIn(s.of(first).journal, idOf(first))
+		s.h.settledIn(s.of(second).journal, idOf(second)) // it was told, though it keeps originals
+		s.pass(10 * time.Minute)
+		if r := s.of(third).journal.Record(idOf(third)); r.Container != idOf(first) || r.Outcome != nil {
+			t.Errorf("what goes on runs the container of %q, outcome %+v", r.Container, r.Outcome)
+		}
+		for _, pair := range [][2]scheduler.Attempt{{first, second}, {second, third}} {
+			if beyond := s.handedOver(pair[0], pair[1]); beyond != 0 {
+				t.Errorf("%d grains were paid for time that was not its own", beyond)
+			}
+		}
+		if _, err := s.engine().Cancel(t.Context(), s.job(), "enough"); err != nil {
+			t.Fatal(err)
+		}
+		s.h.settledIn(s.of(third).journal, idOf(third))
+		list := s.rentals()
+		if s.checkLanes(list); len(list) != 3 || !s.idle() {
+			t.Errorf("%d leases, and the escrow promises something: %v", len(list), !s.idle())
+		}
+		if paid := list[2].paid; paid < 55*tenSeconds || paid > 65*tenSeconds {
+			t.Errorf("the original is paid %d for ten minutes after its return", paid)
+		}
+	})
+}
+
 // TestDrainedOnARealChain: a host is drained on which all lanes of a job run. They move at the same
 // time, to one host, each against the money of its own last lease.
 func TestDrainedOnARealChain(t *testing.T) {
@@ -138,6 +181,8 @@ var byResidents = []struct {
 }{
 	{"host announces an eviction, goes on and charges on", "rate of the lease until its end", 0,
 		(*street).cryWolf},
+	{"host feigns silence and returns with its program", "rate of each lease until the next", 0,
+		(*street).feign},
 	{"scheduler names superseded leases falsely", "what the escrow can place", 0,
 		(*street).nameFalsely},
 }
@@ -175,6 +220,29 @@ func (s *street) cryWolf() tx.Grains {
 			n.Preimage(s.h.n.Anchor))})
 	}
 	return s.handedOver(first, second)
+}
+
+// feign has the first host be silent until it is replaced, return with the program that it kept,
+// and so on. It returns what any lease of the lane was paid beyond its time.
+func (s *street) feign() (gained tx.Grains) {
+	first := s.run(scheduler.KeepOriginal)
+	lane := []scheduler.Attempt{first}
+	for n := range 3 {
+		s.pass(2 * time.Minute)
+		s.of(first).setGone(true)
+		lane = append(lane, s.await(2*n+2))
+		s.pass(time.Minute)
+		s.of(first).setGone(false)
+		lane = append(lane, s.await(2*n+3))
+	}
+	s.pass(2 * time.Minute)
+	for i := range len(lane) - 1 {
+		gained += s.handedOver(lane[i], lane[i+1])
+	}
+	if last := lane[len(lane)-1]; last.Origin != 1 {
+		s.h.t.Errorf("it does not go on with its program, so nothing is shown: %+v", last)
+	}
+	return gained
 }
 
 func (s *street) nonce(of int) uint64 {

@@ -39,6 +39,8 @@ type street struct {
 	store   schedulertest.Memory
 	tasks   sync.WaitGroup
 	ctx     context.Context
+	// keep is the job's policy, which hosts read in its revision.
+	keep scheduler.Keep
 }
 
 // resident is an executor of a street.
@@ -165,6 +167,9 @@ func (s *street) report(ctx context.Context, key sig.PublicKey, payload []byte) 
 	if at := m.GetEvictAt(); at != 0 {
 		rep.EvictAt = time.UnixMilli(int64(at))
 	}
+	if at := m.GetHeldUntil(); at != 0 {
+		rep.HeldUntil = time.UnixMilli(int64(at))
+	}
 	if err := s.engine().Report(ctx, rep); err != nil && ctx.Err() == nil {
 		s.h.t.Error(err)
 	}
@@ -178,17 +183,25 @@ func (s *street) Ask(ctx context.Context, to scheduler.Host, a scheduler.Ask) (
 	if err := r.away(); err != nil {
 		return scheduler.SignedLease{}, err
 	}
-	answer, err := r.agent.Ask(ctx, s.h.question(hex.EncodeToString(a.Run[:]),
+	question := s.h.question(hex.EncodeToString(a.Run[:]),
 		hex.EncodeToString(a.Attempt[:]), a.OfferHash, executor.Terms{
 			Escrow: executor.EscrowID(t.Escrow), Subject: subject, Slot: t.Slot, Epoch: t.Epoch,
 			Budget: t.Budget, Trust: t.Trust, AckKeys: t.AckKeys,
 			ClaimWindow: uint64(t.ClaimWindow.Milliseconds()),
 			PlaceBy:     uint64(t.PlaceBy.UnixMilli()), Until: uint64(t.Until.UnixMilli()),
 			Supersedes: executor.LeaseID(t.Supersedes),
-		}))
+		})
+	question.Spec.KeepOriginal = s.keep == scheduler.KeepOriginal
+	if a.Continues != (scheduler.AttemptID{}) {
+		question.Continues = executor.AttemptID(hex.EncodeToString(a.Continues[:]))
+	}
+	answer, err := r.agent.Ask(ctx, question)
 	switch {
 	case err != nil:
 		return scheduler.SignedLease{}, err
+	case answer.Lease == nil && answer.Declined.Code == executor.DeclineNotContinuable:
+		return scheduler.SignedLease{}, fmt.Errorf("%w: %w: %s", scheduler.ErrDeclined,
+			scheduler.ErrNotContinuable, answer.Declined.Message)
 	case answer.Lease == nil:
 		return scheduler.SignedLease{}, fmt.Errorf("%w: %s", scheduler.ErrDeclined,
 			answer.Declined.Message)
@@ -255,6 +268,7 @@ func (s *street) submit(change func(*scheduler.Spec)) {
 	j.Spec.MaxTotal, j.Spec.Trust = uint64(escrowAmount), uint64(escrowAmount)
 	j.Spec.Always, j.Spec.LostAfter = true, 5*time.Minute
 	change(&j.Spec)
+	s.keep = j.Spec.Keep
 	if _, err := s.engine().Submit(s.h.t.Context(), j); err != nil {
 		s.h.t.Fatal(err)
 	}
