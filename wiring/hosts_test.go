@@ -16,9 +16,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/kit/event"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/keys"
 	"github.com/united-containers/ucn/kit/token"
+	eventv1 "github.com/united-containers/ucn/proto/ucn/event/v1"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	"github.com/united-containers/ucn/wiring"
 )
@@ -170,6 +172,8 @@ func TestHostsOverREST(t *testing.T) {
 	drainByREST(t, alpha)
 	drainByREST(t, beta)
 	policyByREST(t, beta)
+	saidByREST(t, beta)
+	schedulerByREST(t, alpha)
 	// A host of another operator, and a host to which another one's token was sent.
 	m := &executorv1.DrainRequest{Executor: beta.key[:]}
 	thief := &restDesk{ctx: ctx, url: url, operator: alpha.operator, key: beta.key}
@@ -247,4 +251,57 @@ func policyByREST(t *testing.T, d *restDesk) {
 		t.Errorf("the policy is %v", policy)
 	}
 	put(set(1), 200, "version")
+}
+
+// saidByREST: what a host told of its policy can be read by its operator, and by no other.
+func saidByREST(t *testing.T, d *restDesk) {
+	t.Helper()
+	path := "/v1/instances/" + hex.EncodeToString(d.key[:]) + "/events?topic=operator"
+	code, body := d.ask(t, "GET", path, "", d.token(t, token.AdminScope(d.key, "read")))
+	out := &eventv1.FetchResponse{}
+	if err := protojson.Unmarshal(body, out); err != nil || code != 200 {
+		t.Fatalf("status %d, %v: %s", code, err, body)
+	}
+	changes := 0
+	for _, raw := range out.GetEnvelopes() {
+		e, err := event.Decode(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Body.Type == "policy.changed" {
+			changes++
+		}
+	}
+	if changes != 2 {
+		t.Errorf("%d changes of the policy are told, want 2: %s", changes, body)
+	}
+	code, body = d.ask(t, "GET", path, "", d.token(t, token.AdminScope(d.key, "drain")))
+	if code != 403 {
+		t.Errorf("with a token for something else: status %d, %s", code, body)
+	}
+}
+
+// schedulerByREST: the gateway finds its scheduler by its key, and no instance that it cannot know.
+func schedulerByREST(t *testing.T, d *restDesk) {
+	t.Helper()
+	_, body := d.ask(t, "GET", "/v1/scheduler", "", "")
+	var m struct {
+		Certificate struct {
+			Body struct {
+				Key []byte `json:"instance_key"`
+			}
+		}
+	}
+	if err := json.Unmarshal(body, &m); err != nil || len(m.Certificate.Body.Key) != 32 {
+		t.Fatalf("%v: %s", err, body)
+	}
+	for key, want := range map[sig.PublicKey]int{
+		sig.PublicKey(m.Certificate.Body.Key): 200, {5}: 404,
+	} {
+		path := "/v1/instances/" + hex.EncodeToString(key[:]) + "/events?topic=job"
+		code, body := d.ask(t, "GET", path, "", d.token(t, token.AdminScope(key, "read")))
+		if code != want {
+			t.Errorf("%x: status %d, want %d: %s", key[:4], code, want, body)
+		}
+	}
 }

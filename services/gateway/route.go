@@ -69,6 +69,8 @@ const (
 	collectLeases  = "leases"
 	collectHosts   = "hosts"
 	collectOffers  = "offers"
+	// collectInstances are hosts, and the scheduler.
+	collectInstances = "instances"
 	// partAttempts is followed by an id of its own.
 	partAttempts = "attempts"
 	// watchBlocks is where a verb stands behind the collection itself.
@@ -87,7 +89,7 @@ func prefixOf(name string) (hrp string, known bool) {
 		return id.Lease, true
 	case collectJobs:
 		return id.Job, true
-	case "transactions", collectHosts:
+	case "transactions", collectHosts, collectInstances:
 		return "", true
 	}
 	return "", false
@@ -249,7 +251,7 @@ func name(at []string) string {
 	switch at[collection] {
 	case "chains", "accounts", collectEscrows, collectLeases, "transactions", collectBlocks,
 		watchBlocks, "faucet", "search", "supply", "fees", "scheduler", collectJobs, "market",
-		collectOffers, collectHosts, collectFiles, "storage":
+		collectOffers, collectHosts, collectInstances, collectFiles, "storage":
 	default:
 		return "/v1/?"
 	}

@@ -124,6 +124,13 @@ func (s *Server) executor(
 		return bus.Target{}, fault.New(fault.Unavailable, gateway.ReasonNoLog,
 			"the attempt was never on a host")
 	}
+	return s.certified(ctx, named, executorService)
+}
+
+// certified judges the certificate of an instance of a service and returns where to ask it.
+func (s *Server) certified(
+	ctx context.Context, named *identityv1.Certificate, service string,
+) (bus.Target, error) {
 	raw, err := canon.Marshal(proto.CloneOf(named))
 	if err != nil {
 		return bus.Target{}, notCertified(err)
@@ -133,7 +140,7 @@ func (s *Server) executor(
 	if err != nil {
 		return bus.Target{}, notCertified(err)
 	}
-	target, err := bus.TargetOf(certificate, executorService)
+	target, err := bus.TargetOf(certificate, service)
 	if err != nil {
 		return bus.Target{}, notCertified(err)
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/token"
+	eventv1 "github.com/united-containers/ucn/proto/ucn/event/v1"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	"github.com/united-containers/ucn/services/gateway"
@@ -25,6 +27,8 @@ const (
 	// saw it here repeat the request.
 	maxAdminToken = 15*time.Minute + 2*token.Skew
 	hostWait      = 10 * time.Second // for one answer
+
+	schedulerService = "scheduler"
 )
 
 // Actions of an operator at a host, as scopes name them. Reading changes nothing, so a token for it
@@ -45,58 +49,73 @@ type hosts struct{ server *Server }
 
 var _ executorv1.ExecutorServiceClient = hosts{}
 
-// operated is a request of an operator.
-type operated interface {
-	proto.Message
-	GetExecutor() []byte
-}
-
 func (h hosts) GetHost(
 	ctx context.Context, m *executorv1.GetHostRequest, _ ...grpc.CallOption,
 ) (*executorv1.GetHostResponse, error) {
-	return pass(ctx, h, order{"GetHost", actionRead, m}, &executorv1.GetHostResponse{})
+	return pass(ctx, h, hostOrder("GetHost", actionRead, m), &executorv1.GetHostResponse{})
 }
 
 func (h hosts) ListAttempts(
 	ctx context.Context, m *executorv1.ListAttemptsRequest, _ ...grpc.CallOption,
 ) (*executorv1.ListAttemptsResponse, error) {
-	return pass(ctx, h, order{"ListAttempts", actionRead, m}, &executorv1.ListAttemptsResponse{})
+	return pass(ctx, h, hostOrder("ListAttempts", actionRead, m), &executorv1.ListAttemptsResponse{})
 }
 
 func (h hosts) Drain(
 	ctx context.Context, m *executorv1.DrainRequest, _ ...grpc.CallOption,
 ) (*executorv1.DrainResponse, error) {
-	return pass(ctx, h, order{"Drain", actionDrain, m}, &executorv1.DrainResponse{})
+	return pass(ctx, h, hostOrder("Drain", actionDrain, m), &executorv1.DrainResponse{})
 }
 
 func (h hosts) Undrain(
 	ctx context.Context, m *executorv1.UndrainRequest, _ ...grpc.CallOption,
 ) (*executorv1.UndrainResponse, error) {
-	return pass(ctx, h, order{"Undrain", actionUndrain, m}, &executorv1.UndrainResponse{})
+	return pass(ctx, h, hostOrder("Undrain", actionUndrain, m), &executorv1.UndrainResponse{})
 }
 
 func (h hosts) Evict(
 	ctx context.Context, m *executorv1.EvictRequest, _ ...grpc.CallOption,
 ) (*executorv1.EvictResponse, error) {
-	return pass(ctx, h, order{"Evict", actionEvict, m}, &executorv1.EvictResponse{})
+	return pass(ctx, h, hostOrder("Evict", actionEvict, m), &executorv1.EvictResponse{})
 }
 
 func (h hosts) GetPolicy(
 	ctx context.Context, m *executorv1.GetPolicyRequest, _ ...grpc.CallOption,
 ) (*executorv1.GetPolicyResponse, error) {
-	return pass(ctx, h, order{"GetPolicy", actionRead, m}, &executorv1.GetPolicyResponse{})
+	return pass(ctx, h, hostOrder("GetPolicy", actionRead, m), &executorv1.GetPolicyResponse{})
 }
 
 func (h hosts) SetPolicy(
 	ctx context.Context, m *executorv1.SetPolicyRequest, _ ...grpc.CallOption,
 ) (*executorv1.SetPolicyResponse, error) {
-	return pass(ctx, h, order{"SetPolicy", actionPolicy, m}, &executorv1.SetPolicyResponse{})
+	return pass(ctx, h, hostOrder("SetPolicy", actionPolicy, m), &executorv1.SetPolicyResponse{})
 }
 
-// order is a request, and what a token must allow for it.
+// history passes on what operators ask of what their instances said.
+type history struct{ server *Server }
+
+var _ eventv1.EventServiceClient = history{}
+
+func (e history) Fetch(
+	ctx context.Context, m *eventv1.FetchRequest, _ ...grpc.CallOption,
+) (*eventv1.FetchResponse, error) {
+	o := order{"event.v1/Fetch", actionRead, sig.PublicKey(m.GetInstance()), m}
+	return pass(ctx, hosts(e), o, &eventv1.FetchResponse{})
+}
+
+// order is a request to an instance, and what a token must allow for it.
 type order struct {
 	method, action string
-	request        operated
+	instance       sig.PublicKey
+	request        proto.Message
+}
+
+// hostOrder is one to a host.
+func hostOrder(method, action string, m interface {
+	proto.Message
+	GetExecutor() []byte
+}) order {
+	return order{"executor.v1/" + method, action, sig.PublicKey(m.GetExecutor()), m}
 }
 
 // pass passes an order on and returns the host's answer in out.
@@ -106,7 +125,7 @@ func pass[Out proto.Message](ctx context.Context, h hosts, o order, out Out) (Ou
 	if err != nil {
 		return out, err
 	}
-	target, err := h.server.host(ctx, sig.PublicKey(o.request.GetExecutor()))
+	target, err := h.server.find(ctx, o)
 	if err != nil {
 		return out, err
 	}
@@ -126,7 +145,7 @@ func (s *Server) signed(ctx context.Context, text string, o order) (token.Claims
 	if err != nil {
 		return claims, err
 	}
-	scope := token.AdminScope(sig.PublicKey(o.request.GetExecutor()), o.action)
+	scope := token.AdminScope(o.instance, o.action)
 	exact := scope
 	if o.action != actionRead {
 		if exact, err = token.Bound(scope, o.request); err != nil {
@@ -164,6 +183,24 @@ func (s *Server) narrow(claims token.Claims, exact string) error {
 	return fault.New(fault.PermissionDenied, gateway.ReasonTokenWide,
 		"no gateway is given a token that it could use: this one %s. Make one with ucn host token",
 		says)
+}
+
+// find finds the instance that an order is for: a host, or for what all instances answer also the
+// gateway's scheduler.
+func (s *Server) find(ctx context.Context, o order) (bus.Target, error) {
+	target, err := s.host(ctx, o.instance)
+	if !errors.Is(err, gateway.ReasonHost) || strings.HasPrefix(o.method, "executor.") {
+		return target, err
+	}
+	got, failed := s.scheduler.GetScheduler(rpc.WithToken(ctx, ""),
+		&schedulerv1.GetSchedulerRequest{})
+	if failed != nil {
+		return bus.Target{}, failed
+	}
+	if string(got.GetCertificate().GetBody().GetInstanceKey()) != string(o.instance[:]) {
+		return bus.Target{}, err
+	}
+	return s.certified(ctx, got.GetCertificate(), schedulerService)
 }
 
 // host finds a host by its key, and judges its certificate.
@@ -211,7 +248,7 @@ func (s *Server) tell(
 		"github.com/united-containers/ucn/kit/bus"), Clock: s.deps.Now})
 	within, cancel := context.WithTimeout(ctx, hostWait)
 	defer cancel()
-	err := client.Call(within, target, "executor.v1/"+o.method, o.request, out)
+	err := client.Call(within, target, o.method, o.request, out)
 	if err != nil && ctx.Err() == nil && fault.KindOf(err) == fault.DeadlineExceeded {
 		return fault.New(fault.Unavailable, rpc.ReasonUnavailable,
 			"the host does not answer: it may still do what it was told; look, and try again").

@@ -29,6 +29,7 @@ import (
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
 	"github.com/united-containers/ucn/kit/share"
+	eventv1 "github.com/united-containers/ucn/proto/ucn/event/v1"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
@@ -56,6 +57,8 @@ type Deps struct {
 	Operator sig.AccountID
 	// Hosts adds the generated stubs of the calls that operators make to their hosts.
 	Hosts func(context.Context, *runtime.ServeMux, executorv1.ExecutorServiceClient) error
+	// Events adds those of what instances said.
+	Events func(context.Context, *runtime.ServeMux, eventv1.EventServiceClient) error
 	// Executors judges the certificates that the scheduler names.
 	Executors bus.Instances
 	// OpenAPI is the generated document.
@@ -145,6 +148,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	if err := deps.Hosts(s.draining, s.calls, hosts{s}); err != nil {
 		return nil, fmt.Errorf("gateway: routes of hosts: %w", err)
+	}
+	if err := deps.Events(s.draining, s.calls, history{s}); err != nil {
+		return nil, fmt.Errorf("gateway: routes of events: %w", err)
 	}
 	return s, s.newHTTP()
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/united-containers/ucn/kit/event/eventtest"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/token"
+	eventv1 "github.com/united-containers/ucn/proto/ucn/event/v1"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
 	identityv1 "github.com/united-containers/ucn/proto/ucn/identity/v1"
 	marketv1 "github.com/united-containers/ucn/proto/ucn/market/v1"
@@ -68,10 +69,19 @@ func (h *fakeHost) operated(s *bus.Server) {
 		&executorv1.GetPolicyResponse{SetVersion: 3})
 	answer(s, h, "SetPolicy", &executorv1.SetPolicyRequest{},
 		&executorv1.SetPolicyResponse{Version: 4})
+	answerAs(s, h, "event.v1/Fetch", &eventv1.FetchRequest{},
+		&eventv1.FetchResponse{Newest: 6, Envelopes: [][]byte{{1}}})
 }
 
-func answer[In, Out proto.Message](s *bus.Server, h *fakeHost, method string, _ In, out Out) {
-	bus.Unary(s, "executor.v1/"+method, func(ctx context.Context, in In) (Out, error) {
+func answer[In, Out proto.Message](s *bus.Server, h *fakeHost, method string, in In, out Out) {
+	answerAs(s, h, "executor.v1/"+method, in, out)
+}
+
+func answerAs[In, Out proto.Message](
+	s *bus.Server, h *fakeHost, on string, _ In, out Out,
+) {
+	_, method, _ := strings.Cut(on, "/")
+	bus.Unary(s, on, func(ctx context.Context, in In) (Out, error) {
 		if err := h.calls.note(ctx, method, in); err != nil {
 			return out, err
 		}
@@ -120,6 +130,9 @@ func orders(host string) []order {
 			`{"policy":{"deny_owners":["ucn1x"],"max_run_time_ms":"1000"},"base":"3"}`, "SetPolicy",
 			&executorv1.SetPolicyRequest{Executor: key, Base: 3, Policy: &executorv1.HostPolicy{
 				DenyOwners: []string{"ucn1x"}, MaxRunTimeMs: 1000}}}, "policy", `"version":"4"`},
+		{route{"GET", "/v1/instances/" + host + "/events?topic=operator&epoch=1&from=4", "", "Fetch",
+			&eventv1.FetchRequest{Topic: "operator", Epoch: 1, From: 4, Instance: key}}, "read",
+			`"newest":"6"`},
 	}
 }
 
@@ -299,7 +312,7 @@ func TestHostsThatCannotBeTold(t *testing.T) {
 		w.host.refuse(tt.fault)
 		host := hex.EncodeToString(tt.key[:])
 		all := orders(host)
-		put := all[len(all)-1]
+		put := all[len(all)-2]
 		got, body := w.do(t, request{method: put.method, path: put.path, anonymous: true,
 			body:   strings.NewReader(put.body),
 			header: operatorToken(t, tt.of, nil, put.scope(t, host))})

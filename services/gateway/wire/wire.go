@@ -18,6 +18,7 @@ import (
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 	"github.com/united-containers/ucn/services/gateway/gen/openapi"
+	eventgw "github.com/united-containers/ucn/services/gateway/gen/ucn/event/v1"
 	executorgw "github.com/united-containers/ucn/services/gateway/gen/ucn/executor/v1"
 	ledgergw "github.com/united-containers/ucn/services/gateway/gen/ucn/ledger/v1"
 	schedulergw "github.com/united-containers/ucn/services/gateway/gen/ucn/scheduler/v1"
@@ -119,7 +120,8 @@ func New(ctx context.Context, c Config, i *instance.Instance) (_ *Gateway, err e
 		Callers: &token.Verifier{
 			Audience: i.Certificate.Operator, Chains: []string{i.Chain}, Sets: i.Sets, Now: i.Now,
 		},
-		Hosts: executorgw.RegisterExecutorServiceHandlerClient,
+		Hosts:  executorgw.RegisterExecutorServiceHandlerClient,
+		Events: eventgw.RegisterEventServiceHandlerClient,
 		Ledger: server.Peer{Name: ledger, Service: ledgerv1.LedgerService_ServiceDesc.ServiceName,
 			Register: ledgergw.RegisterLedgerServiceHandler},
 		Scheduler: server.Peer{Name: scheduler,
