@@ -19,6 +19,7 @@ import (
 	"github.com/united-containers/ucn/kit/cert"
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/keys"
+	"github.com/united-containers/ucn/kit/space"
 )
 
 // certificateLife is how long the certificates of a local network hold; they are renewed at each
@@ -45,6 +46,9 @@ func openHome(dir string, now time.Time) (*home, error) {
 	if err := errors.Join(os.MkdirAll(dir, passable), os.Chmod(dir, passable)); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
 	}
+	if err := CheckRoom(dir); err != nil {
+		return nil, err
+	}
 	for _, sub := range []string{"operators", "wallets", "instances"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("make the data folder: %w", err)
@@ -58,6 +62,15 @@ func openHome(dir string, now time.Time) (*home, error) {
 		return nil, errors.Join(err, h.close())
 	}
 	return h, nil
+}
+
+// CheckRoom refuses to start on a disk that is full: stores that find no room while they open end
+// the process, or try again without end. The folder must exist.
+func CheckRoom(dir string) error {
+	if err := (space.Guard{Dir: dir}).Check(); err != nil {
+		return fmt.Errorf("the disk is full; make room, or use another folder (--data): %w", err)
+	}
+	return nil
 }
 
 func (h *home) path(parts ...string) string {

@@ -138,6 +138,9 @@ func detach(cmd *cobra.Command, cfg wiring.Config) error {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
+	if err := wiring.CheckRoom(cfg.Data); err != nil {
+		return err // the log would not hold it
+	}
 	path := filepath.Join(cfg.Data, "ucn.log")
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {

@@ -167,6 +167,10 @@ func open(cfg Config, hook func(step) error) (*Disk, error) {
 	if err := d.makeDirs(); err != nil {
 		return nil, fmt.Errorf("create storage directories: %w", err)
 	}
+	// Pebble would try to write the index for ever, without a pause.
+	if err := d.room(0, MinReserve); err != nil {
+		return nil, fmt.Errorf("open the storage in %s: %w", cfg.Dir, err)
+	}
 	if err := d.openIndex(); err != nil {
 		return nil, err
 	}

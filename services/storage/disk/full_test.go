@@ -12,6 +12,7 @@ import (
 
 	"github.com/united-containers/ucn/kit/cid"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/kittest"
 	"github.com/united-containers/ucn/services/storage"
 	"github.com/united-containers/ucn/services/storage/disk"
 	"github.com/united-containers/ucn/services/storage/storagetest"
@@ -186,4 +187,22 @@ func freeAndRefill(t *testing.T, d *disk.Disk, put func(int, uint64, bool) error
 	if err := put(1<<20, 500, true); err != nil {
 		t.Errorf("put after making room: %v", err)
 	}
+}
+
+// TestStartOnAFullDisk is refused at once, and leaves nothing that a start with room minds.
+func TestStartOnAFullDisk(t *testing.T) {
+	dir, inside := kittest.SmallDisk(t, smallDisk)
+	if !inside {
+		return
+	}
+	others, cfg := filepath.Join(dir, "others"), config(filepath.Join(dir, "store"),
+		storage.DefaultLimits())
+	kittest.Occupy(t, others)
+	if _, err := disk.Open(cfg); !errors.Is(err, storage.ReasonFull) {
+		t.Fatalf("a start on a full disk: %v", err)
+	}
+	if err := os.Remove(others); err != nil {
+		t.Fatal(err)
+	}
+	open(t, cfg)
 }
