@@ -25,6 +25,7 @@ type hostLine struct {
 	Total    room   `json:"total"`
 	Images   int    `json:"images"`
 	Expires  uint64 `json:"expires_ms"`
+	Notice   uint64 `json:"notice_ms"` // as in offerResult
 }
 
 // room is what a host has.
@@ -43,7 +44,7 @@ func hostLineOf(o *marketv1.Offer) hostLine {
 		Host: screen.Clean(o.GetHost()), Executor: hex.EncodeToString(o.GetExecutor()),
 		Operator: bytesText(id.Account, o.GetOperator()), Draining: o.GetDraining(),
 		Free: roomOf(o.GetFree()), Total: roomOf(o.GetTotal()), Images: len(o.GetImages()),
-		Expires: o.GetExpires(),
+		Expires: o.GetExpires(), Notice: o.GetNotice(),
 	}
 }
 
@@ -132,7 +133,7 @@ func (r *hostResult) print(w io.Writer) {
 	printf(w, "state\t%s\nfree\t%s of %s cores, %s of %s memory, %s of %s disk\n", state, r.Free.CPU,
 		r.Total.CPU, screen.Bytes(r.Free.Memory), screen.Bytes(r.Total.Memory),
 		screen.Bytes(r.Free.Disk), screen.Bytes(r.Total.Disk))
-	printf(w, "images\t%d held\n", r.Images)
+	printf(w, "images\t%d held\nnotice\t%s\n", r.Images, noticeText(r.Notice))
 	for _, a := range r.Abilities {
 		mark := "no"
 		if a.Present {

@@ -33,7 +33,7 @@ type jobOptions struct {
 	capCore, capMemory, capRun amount.Amount
 	capDisk, capWall           amount.Amount
 	capIn, capOut              amount.Amount
-	runTime, backoff           time.Duration
+	runTime, backoff, notice   time.Duration
 	retries                    uint32
 
 	trigger, restart string
@@ -72,6 +72,8 @@ func (o *jobOptions) add(cmd *cobra.Command) {
 		"minute's worth)")
 	f.Var(&o.holdback, "holdback", "part of each lease that is paid once you accept the work, or a "+
 		"day after its end; hosts take a fifth of what a lease may cost at most")
+	f.DurationVar(&o.notice, "max-notice", 0, "longest notice of a host that you pay for when you "+
+		"end its lease early, up to 1m (default: only hosts that want none)")
 	f.Var(&o.capCore, "max-price-core", "most per core and hour")
 	f.Var(&o.capMemory, "max-price-memory", "most per GiB of memory and hour")
 	f.Var(&o.capDisk, "max-price-disk", "most per GiB of disk and hour")
@@ -314,6 +316,9 @@ func (o *jobOptions) joinMoney(cmd *cobra.Command, f *jobfile.File) error {
 		if set(flag) {
 			*pair[0] = *pair[1]
 		}
+	}
+	if set("max-notice") {
+		f.Payment.MaxNotice = o.notice
 	}
 	caps := &f.Payment.Cap
 	for flag, c := range map[string]struct {

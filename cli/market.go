@@ -3,8 +3,10 @@ package cli
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +34,8 @@ type offerResult struct {
 	Isolation []string      `json:"isolation"`
 	Expires   uint64        `json:"expires_ms"`
 	Draining  bool          `json:"draining"`
+	// Notice is the time whose rate is paid beside the use when the owner ends a lease early.
+	Notice uint64 `json:"notice_ms"`
 }
 
 func (a *app) marketCommand() *cobra.Command {
@@ -114,6 +118,7 @@ func offerOf(posted *schedulerv1.PostedOffer) offerResult {
 		FreeCPU:  jobfile.Cores(o.GetFree().GetCpuMilli()),
 		FreeMem:  o.GetFree().GetMemory(), FreeDisk: o.GetFree().GetDisk(),
 		Expires: o.GetExpires(), Draining: o.GetDraining(),
+		Notice: o.GetNotice(),
 	}
 	for _, platform := range o.GetPlatforms() {
 		r.Platforms = append(r.Platforms, screen.Clean(platform))
@@ -135,8 +140,19 @@ func printOffers(w io.Writer, offers []offerResult) {
 		if o.Draining {
 			note = " (draining)"
 		}
+		if o.Notice > 0 {
+			note += fmt.Sprintf(" (notice %s)", noticeText(o.Notice))
+		}
 		printf(w, "%s%s\t%s\t%s\t%s\t%s cores, %s\t%s\t%s…\n", o.Host, note, o.CoreHour, o.Memory,
 			o.Run, o.FreeCPU, screen.Bytes(o.FreeMem), strings.Join(o.Platforms, " "),
 			screen.Clean(o.Operator)[:min(16, len(o.Operator))])
 	}
+}
+
+// noticeText tells the notice of an offer, ms.
+func noticeText(ms uint64) string {
+	if ms > uint64((24 * time.Hour).Milliseconds()) {
+		return "of more than a day"
+	}
+	return (time.Duration(ms) * time.Millisecond).String()
 }

@@ -36,6 +36,8 @@ const (
 	MaxTasks        = 1_000_000
 	MinLostAfterMS  = 10 * 1000
 	MaxLostAfterMS  = 24 * 3600 * 1000
+	// MaxNoticeMS bounds the notice that an owner may agree to: it is paid for without use.
+	MaxNoticeMS = 60 * 1000
 )
 
 // A CID's prefix: version 1, raw bytes, and the hash function with a digest of 32 bytes.
@@ -277,6 +279,8 @@ func checkMoney(s *jobv1.JobSpec) error {
 	case p.GetHoldback() > p.GetMaxTotal()/uint64(lanes(s)):
 		return invalid("payment.holdback", "%d for each of %d leases is more than max_total, %d",
 			p.GetHoldback(), lanes(s), p.GetMaxTotal())
+	case p.GetMaxNoticeMs() > MaxNoticeMS:
+		return invalid("payment.max_notice_ms", "is %d, at most %d", p.GetMaxNoticeMs(), MaxNoticeMS)
 	}
 	if cap := p.GetCap(); cap != nil && cap.GetModel() == jobv1.PriceModel_PRICE_MODEL_CFPS {
 		return notBuilt("payment.cap.model", "hosts sell by linear and flat prices")

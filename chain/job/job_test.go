@@ -137,6 +137,9 @@ func TestCheck(t *testing.T) {
 		{"payment.holdback", job.ErrInvalid, func(s *jobv1.JobSpec) {
 			s.Payment.Holdback, s.Array = s.Payment.MaxTotal/3, &jobv1.Array{Count: 50, Parallel: 4}
 		}},
+		{"payment.max_notice_ms", job.ErrInvalid, func(s *jobv1.JobSpec) {
+			s.Payment.MaxNoticeMs = 60_001
+		}},
 		{"limits.retries", job.ErrInvalid, func(s *jobv1.JobSpec) {
 			s.Limits = &jobv1.Limits{Retries: 101}
 		}},

@@ -132,6 +132,9 @@ type Payment struct {
 	// Holdback is the part of each lease that is paid once you accept the work, or a day after its
 	// end unless you reject it. Hosts take a fifth of what a lease may cost at most. Default 0.
 	Holdback amount.Amount `yaml:"holdback"`
+	// MaxNotice is the longest notice you pay for, at most 1m: when you end a lease early its host
+	// is paid that much time beside the use, if its offer says so. Default 0: hosts that want none.
+	MaxNotice time.Duration `yaml:"max_notice"`
 	// Cap is the highest price accepted, per unit; what is not named may cost anything.
 	Cap Cap `yaml:"cap"`
 }
@@ -299,6 +302,7 @@ func (f *File) payment() *jobv1.Payment {
 	p := &jobv1.Payment{
 		MaxTotal: uint64(f.Payment.MaxTotal), MaxRate: uint64(f.Payment.MaxRate),
 		Trust: uint64(f.Payment.Trust), Holdback: uint64(f.Payment.Holdback),
+		MaxNoticeMs: millis(f.Payment.MaxNotice),
 	}
 	c := &f.Payment.Cap
 	if *c == (Cap{}) {

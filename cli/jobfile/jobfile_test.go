@@ -41,7 +41,8 @@ placement:
   platforms: [linux/amd64]
   operators_allow: [` + operator + `]
   labels: {zone: north}
-payment: {max_total: 2.5, max_rate: 3 UCN, trust: 0.000000001, cap: {core_hour: "1.2"}}
+payment:
+  {max_total: 2.5, max_rate: 3 UCN, trust: 0.000000001, max_notice: 30s, cap: {core_hour: "1.2"}}
 limits: {run_time: 10m, retries: 2, backoff: 1s}
 isolation: strict
 `
@@ -73,6 +74,7 @@ isolation: strict
 		},
 		Payment: &jobv1.Payment{
 			MaxTotal: 2_500_000_000, MaxRate: 3_000_000_000, Trust: 1,
+			MaxNoticeMs: 30_000,
 			Cap: &jobv1.Prices{
 				WallHour: any, CoreHour: 1_200_000_000, MemoryGibHour: any, GibIn: any,
 				GibOut: any, DiskGibHour: any, Run: any,

@@ -138,6 +138,9 @@ func (a *Agent) makeLease(ask *Ask, rate, upfront uint64, now time.Time) (Lease,
 	case t.Budget < upfront || t.Budget == 0 && rate != 0:
 		return Lease{}, declined(DeclineTerms, "a budget of %d grains does not cover the %d due at once",
 			t.Budget, upfront)
+	case a.cfg.Notice > ask.Spec.MaxNotice:
+		return Lease{}, declined(DeclinePrice, "payment.max_notice of %v is below this host's notice "+
+			"of %v", ask.Spec.MaxNotice, a.cfg.Notice)
 	case trust < least:
 		return Lease{}, declined(DeclineTerms, "a trust of %d grains is too small, this host needs %d",
 			trust, least)

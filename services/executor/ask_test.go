@@ -185,6 +185,30 @@ func TestAskDefaults(t *testing.T) {
 	})
 }
 
+// TestAskNotice signs a lease with this host's notice only for an owner who pays for so much.
+func TestAskNotice(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.Notice = executor.MaxOfferNotice
+		agent := w.start()
+		ask := w.ask(1, "exit", "0")
+		ask.Spec.MaxNotice = w.cfg.Notice - 1
+		answer, err := agent.Ask(t.Context(), ask)
+		if err != nil || answer.Declined == nil || answer.Declined.Code != executor.DeclinePrice ||
+			!strings.Contains(answer.Declined.Message, "payment.max_notice") {
+			t.Fatalf("answer %+v, %v", answer, err)
+		}
+		ask.Attempt, ask.Spec.MaxNotice = "ff01", w.cfg.Notice
+		if l := w.lease(agent, ask).Lease; l.Notice != 60_000 {
+			t.Errorf("notice %d ms", l.Notice)
+		}
+	})
+	cfg := executor.DefaultConfig()
+	cfg.Notice = executor.MaxOfferNotice + 1
+	if err := cfg.Validate(); err == nil {
+		t.Error("a notice that no owner can pay for is a good configuration")
+	}
+}
+
 // TestAskNotWritten says no lease when it cannot be written down.
 func TestAskNotWritten(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

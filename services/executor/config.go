@@ -9,6 +9,7 @@ import (
 const (
 	MaxStopAsk     = 5 * time.Minute     // grace that a StopRequest may ask for
 	MaxPlaceBy     = 10 * time.Minute    // how far ahead a lease may be placed
+	MaxOfferNotice = time.Minute         // that an owner may agree to pay for
 	minClaimWindow = 24 * time.Hour      // of a lease, by the rules of the chain
 	maxClaimWindow = 30 * 24 * time.Hour // likewise
 	maxAckKeys     = 4
@@ -40,7 +41,8 @@ type Config struct {
 	// MinTrust is how much running time beyond the last countersigned note an owner must trust this
 	// host for; a shorter one would stop the job at the first lost message.
 	MinTrust time.Duration `yaml:"min_trust"`
-	// Notice is the time whose rate is asked for when a lease is ended early by its owner.
+	// Notice is the time whose rate is asked for when a lease is ended early by its owner, at most a
+	// minute. Only owners who say that they pay so much (payment.max_notice) get a lease here.
 	Notice time.Duration `yaml:"notice"`
 	// Tick is how often running programs are measured.
 	Tick time.Duration `yaml:"tick"`
@@ -112,7 +114,7 @@ func (c *Config) Validate() error {
 		{"note_every", c.NoteEvery, 100 * time.Millisecond, time.Hour},
 		{"charge_every", c.ChargeEvery, time.Second, 24 * time.Hour},
 		{"ack_wait", c.AckWait, 0, time.Hour}, {"min_trust", c.MinTrust, 0, time.Hour},
-		{"notice", c.Notice, 0, time.Hour}, {"task_wait", c.TaskWait, time.Second, time.Hour},
+		{"notice", c.Notice, 0, MaxOfferNotice}, {"task_wait", c.TaskWait, time.Second, time.Hour},
 		{"start_wait", c.StartWait, time.Second, 24 * time.Hour},
 		{"collect_wait", c.CollectWait, time.Second, 24 * time.Hour},
 		{"stop_grace", c.StopGrace, 0, MaxStopGrace}, {"hold_superseded", c.HoldSuperseded, 0, MaxHold},

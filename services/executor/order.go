@@ -105,8 +105,10 @@ type JobSpec struct {
 	KeepOriginal bool    `json:",omitempty"`
 	Cap          *Prices // highest prices accepted; nil is any
 	MaxRate      uint64  // grains per hour; 0 is not said
-	Allow        []sig.AccountID
-	Deny         []sig.AccountID
+	// MaxNotice is the longest notice that the owner pays for.
+	MaxNotice time.Duration `json:",omitempty"`
+	Allow     []sig.AccountID
+	Deny      []sig.AccountID
 	// Unserved names the fields that are set and that this kind of executor does not serve.
 	Unserved []string
 }

@@ -24,6 +24,10 @@ func (s *Spec) Shape() Shape {
 	for _, v := range []uint64{uint64(r.CPUMilli), r.Memory, r.Disk, r.Network, s.MaxRate} {
 		number(v)
 	}
+	if s.Notice > 0 {
+		text("notice")
+		number(uint64(s.Notice))
+	}
 	number(uint64(len(s.Platforms)))
 	for _, p := range s.Platforms {
 		text(p)

@@ -90,9 +90,11 @@ type Spec struct {
 	MaxRate   uint64        // grains per hour; 0 = the escrow's
 	Trust     uint64        // grains; 0 = the host's default
 	Holdback  uint64        // grains of each lease that wait for the owner's acceptance
-	RunTime   time.Duration
-	Retries   uint32
-	Backoff   time.Duration
+	// Notice is the longest that a host may want to be paid for when its lease is ended early.
+	Notice  time.Duration
+	RunTime time.Duration
+	Retries uint32
+	Backoff time.Duration
 	// Lanes is how many runs there are at the same time; 0 = 1.
 	Lanes uint32
 	// Always: each lane's program is run for as long as it is paid, by the restart policy.

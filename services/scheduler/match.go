@@ -42,6 +42,7 @@ const (
 	tooSmall     misfit = "too small"
 	aboveCap     misfit = "above your cap"
 	aboveRate    misfit = "above your escrow's rate"
+	aboveNotice  misfit = "with a longer notice than you pay for"
 	draining     misfit = "draining"
 	full         misfit = "full at the moment"
 	declined     misfit = "declining this job"
@@ -102,6 +103,8 @@ func (s *Spec) judge(c Candidate, maxRate uint64) misfit {
 		return aboveCap
 	case rate > s.rateCap(maxRate):
 		return aboveRate
+	case o.Notice > s.Notice:
+		return aboveNotice
 	case o.Draining:
 		return draining
 	case !holds(c.Free, s.Resources):

@@ -52,9 +52,13 @@ func TestMatchSaysWhyNot(t *testing.T) {
 			spec: func(s *scheduler.Spec) { s.Cap = &price.Prices{CoreHour: 999} },
 		},
 		"above your escrow's rate": {spec: func(s *scheduler.Spec) { s.MaxRate = 999 }},
-		"draining":                 {offer: func(c *scheduler.Candidate) { c.Offer.Draining = true }},
-		"full at the moment":       {offer: func(c *scheduler.Candidate) { c.Free.Memory = 1 }},
-		"declining this job":       {},
+		"with a longer notice than you pay for": {
+			spec:  func(s *scheduler.Spec) { s.Notice = time.Second },
+			offer: func(c *scheduler.Candidate) { c.Offer.Notice = time.Second + 1 },
+		},
+		"draining":           {offer: func(c *scheduler.Candidate) { c.Offer.Draining = true }},
+		"full at the moment": {offer: func(c *scheduler.Candidate) { c.Free.Memory = 1 }},
+		"declining this job": {},
 	}
 	for why, tt := range tests {
 		t.Run(why, func(t *testing.T) {

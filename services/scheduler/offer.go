@@ -220,7 +220,8 @@ func (b *Book) Sweep(now time.Time, keep time.Duration) {
 // sameTerms tells whether two offers of a host serve the same specifications at the same price.
 func (o *Offer) sameTerms(p *Offer) bool {
 	return o.Prices == p.Prices && o.Total == p.Total && o.Standard == p.Standard &&
-		o.Strict == p.Strict && o.Draining == p.Draining && slices.Equal(o.Chains, p.Chains) &&
+		o.Strict == p.Strict && o.Draining == p.Draining && o.Notice == p.Notice &&
+		slices.Equal(o.Chains, p.Chains) &&
 		slices.Equal(o.Platforms, p.Platforms) && slices.Equal(o.Labels, p.Labels)
 }
 

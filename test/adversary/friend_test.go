@@ -1,6 +1,7 @@
 package adversary
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math"
@@ -20,29 +21,45 @@ import (
 )
 
 // byFriends are played with the real scheduler on the real ledger: it knows one host, a friend that
-// signs whatever it is asked, changed to its liking, runs nothing, and charges what it can.
-var byFriends = []struct {
+// signs whatever it is asked, changed to its liking, runs nothing, and charges what it can. What a
+// row changes is what a friend that takes no more than an honest host leaves alone: that one gets a
+// lease in every row, or it would show nothing.
+var byFriends = []friendly{
+	{name: "scheduler leases to a friend who runs nothing", named: trustOfEscrow,
+		bound: houseTrust, given: houseTrust, leases: 1},
+	{name: "scheduler leases to it again whenever it gives up", named: trustOfEscrow,
+		bound: houseTrust, given: houseTrust / 4, leases: 3},
+	{name: "friend takes all trust where its owner names none", named: nothing,
+		trust: 10 * fromHost * 60, sign: func(l *tx.Lease) { l.Trust = 10 * fromHost * 60 }},
+	{name: "friend signs for twice the price of its offer", named: nothing, given: houseTrust,
+		sign: func(l *tx.Lease) { l.Rate *= 2 }},
+	{name: "friend wants more trust than the owner gives", named: nothing, given: houseTrust,
+		trust: 2 * houseTrust, sign: func(l *tx.Lease) { l.Trust *= 2 }},
+	{name: "friend takes the whole trust for arriving", named: nothing, given: houseTrust,
+		sign: func(l *tx.Lease) { l.Upfront = houseTrust }},
+	{name: "friend wants years of notice", named: nothing, given: houseTrust,
+		sign: func(l *tx.Lease) { l.Notice = math.MaxInt64 }},
+	{name: "friend offers and wants a day of notice", named: nothing, given: houseTrust,
+		offer: func(o *scheduler.Offer) { o.Notice = 24 * time.Hour },
+		sign:  func(l *tx.Lease) { l.Notice = tx.Millis((24 * time.Hour).Milliseconds()) }},
+}
+
+// friendly is one row of byFriends.
+type friendly struct {
 	name, named string
 	bound       tx.Grains
 	given       tx.Grains // the trust that the owner names for a lease, 0 for none
+	trust       tx.Grains // of the escrow; 0 for houseTrust
 	// leases is how many are at least placed, or the attack did not take place.
 	leases int
+	offer  func(*scheduler.Offer)
 	sign   func(*tx.Lease)
-}{
-	{"scheduler leases to a friend who runs nothing", trustOfEscrow, houseTrust, houseTrust, 1,
-		func(l *tx.Lease) { l.Trust = houseTrust }},
-	{"scheduler leases to it again whenever it gives up", trustOfEscrow, houseTrust,
-		houseTrust / 4, 3, func(l *tx.Lease) { l.Trust = houseTrust / 4 }},
-	{"friend takes all trust where its owner names none", nothing, 0, 0, 0,
-		func(l *tx.Lease) { l.Trust = houseTrust }},
-	{"friend signs for twice the price of its offer", nothing, 0, houseTrust, 0,
-		func(l *tx.Lease) { l.Trust, l.Rate = houseTrust, 2*l.Rate }},
-	{"friend wants more trust than the owner gives", nothing, 0, houseTrust, 0,
-		func(l *tx.Lease) { l.Trust = 2 * houseTrust }},
-	{"friend takes the whole trust for arriving", nothing, 0, houseTrust, 0,
-		func(l *tx.Lease) { l.Trust, l.Upfront = houseTrust, houseTrust }},
-	{"friend wants years of notice", nothing, 0, houseTrust, 0,
-		func(l *tx.Lease) { l.Trust, l.Notice = houseTrust, math.MaxInt64 }},
+}
+
+// honest is the row with a friend that changes nothing.
+func (f friendly) honest() friendly {
+	f.offer, f.sign = nil, nil
+	return f
 }
 
 // friend is a host that signs and runs nothing.
@@ -70,8 +87,11 @@ func (f friend) Ask(_ context.Context, _ scheduler.Host, a scheduler.Ask) (
 		ClaimWindow: tx.Millis(t.ClaimWindow.Milliseconds()),
 		PriceHash:   f.offer.Prices.Hash(), OfferHash: f.offer.Hash,
 		PlaceBy: tx.Millis(t.PlaceBy.UnixMilli()), Until: tx.Millis(t.Until.UnixMilli()),
+		Trust: tx.Grains(t.Trust),
 	}
-	f.sign(&l)
+	if f.sign != nil {
+		f.sign(&l)
+	}
 	return scheduler.SignedLease{
 		Lease: l, Signature: f.h.n.Keys[agentKey].Sign(l.Preimage(f.h.n.Anchor)),
 	}, nil
@@ -110,18 +130,19 @@ func (h *house) market(sign func(*tx.Lease)) (*scheduler.Engine, *scheduler.Offe
 
 // playFriend has the scheduler place the owner's job with its friend until it does not any more, or
 // for an hour. It returns what was paid and how many leases there were.
-func playFriend(
-	t *testing.T, given tx.Grains, sign func(*tx.Lease),
-) (paid tx.Grains, leases int) {
+func playFriend(t *testing.T, f friendly) (paid tx.Grains, leases int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, cheat{})
+		h := newHouse(t, cheat{terms: func(t *tx.Terms) { t.Trust = cmp.Or(f.trust, t.Trust) }})
 		defer h.close()
-		engine, offer := h.market(sign)
+		engine, offer := h.market(f.sign)
+		if f.offer != nil {
+			f.offer(offer)
+		}
 		j := schedulertest.NewJob(1, 1)
 		j.ID, j.Owner, j.Escrow, j.Runs = subject, h.n.Accounts[owner], h.escrow, nil
 		j.Spec.MaxTotal, j.Spec.Retries = uint64(block.UCN), 100
-		j.Spec.Trust = uint64(given)
+		j.Spec.Trust = uint64(f.given)
 		if _, err := engine.Submit(t.Context(), j); err != nil {
 			t.Fatal(err)
 		}

@@ -26,6 +26,9 @@ import (
 // memory.
 const tenSeconds = fromHost*10/5 + memoryDue*10/101
 
+// agreedNotice is the longest notice that the owner of these rows pays for.
+const agreedNotice = 10 * time.Second
+
 // refunds is the table of endings: one row for each way in which a run ends, played by the real
 // ledger, scheduler, executor and owner's checks. Whatever the owner paid the host got, and the
 // rest came back.
@@ -57,13 +60,13 @@ var refunds = []struct {
 	},
 	{
 		name: "ended on the chain by its owner: metered use and the notice", args: forever,
-		cheat:  cheat{config: func(c *executor.Config) { c.Notice = 10 * time.Second }},
+		cheat:  cheat{config: func(c *executor.Config) { c.Notice = agreedNotice }},
 		during: (*lodging).end, ends: scheduler.Cancelled,
 		least: 6*tenSeconds*9/10 + reservedDue*10/101*9/10, most: 7*tenSeconds + reservedDue*10/101,
 	},
 	{
 		name: "never started: nothing", args: forever,
-		cheat: cheat{config: func(c *executor.Config) { c.Notice = 10 * time.Second }},
+		cheat: cheat{config: func(c *executor.Config) { c.Notice = agreedNotice }},
 		spec:  func(s *scheduler.Spec) { s.Name = unreachable }, ends: scheduler.Expired,
 	},
 	{
@@ -303,7 +306,7 @@ func (l *lodging) Ask(ctx context.Context, _ scheduler.Host, a scheduler.Ask) (
 		Attempt: executor.AttemptID(hex.EncodeToString(a.Attempt[:])), Offer: a.OfferHash,
 		Spec: executor.JobSpec{
 			Owner: l.h.n.Accounts[owner], Chain: block.Main, Name: "job", Image: image, Args: l.args,
-			Isolation: executor.IsolationStandard,
+			Isolation: executor.IsolationStandard, MaxNotice: agreedNotice,
 			Resources: executor.Resources{CPUMilli: 1000, Memory: 64 << 20, Disk: 64 << 20},
 		},
 		Terms: executor.Terms{
@@ -364,6 +367,7 @@ func (l *lodging) submit(change func(*scheduler.Spec)) func() *scheduler.Job {
 	j.ID, j.Owner, j.Escrow, j.Runs = subject, l.h.n.Accounts[owner], l.h.escrow, nil
 	j.Delivery = scheduler.ByClient
 	j.Spec.MaxTotal, j.Spec.Trust = uint64(block.UCN), uint64(houseTrust)
+	j.Spec.Notice = agreedNotice
 	if change != nil {
 		change(&j.Spec)
 	}

@@ -53,13 +53,16 @@ func TestAdversaries(t *testing.T) {
 	}
 	for _, a := range byFriends {
 		t.Run(a.name, func(t *testing.T) {
-			gained, leases := playFriend(t, a.given, a.sign)
+			gained, leases := playFriend(t, a)
 			fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", a.name, gained, a.bound, a.named)
 			if gained > a.bound {
 				t.Errorf("gained %d grains, the bound (%s) is %d", gained, a.named, a.bound)
 			}
 			if leases < a.leases || a.leases == 0 && leases > 0 {
 				t.Errorf("%d leases were placed", leases)
+			}
+			if _, leases := playFriend(t, a.honest()); leases == 0 {
+				t.Error("an honest host gets no lease either")
 			}
 		})
 	}

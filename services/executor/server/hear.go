@@ -113,6 +113,8 @@ func heardSpec(m *jobv1.JobSpec) (executor.JobSpec, error) {
 		Platforms: m.GetPlacement().GetPlatforms(), Unserved: unserved(m),
 		RunTime: time.Duration(min(m.GetLimits().GetRunTimeMs(), job.MaxRunTimeMS)) * time.Millisecond,
 		MaxRate: m.GetPayment().GetMaxRate(),
+		MaxNotice: time.Duration(min(m.GetPayment().GetMaxNoticeMs(), job.MaxNoticeMS)) *
+			time.Millisecond,
 		KeepOriginal: m.GetDisconnect().GetPolicy() ==
 			jobv1.DisconnectPolicy_DISCONNECT_POLICY_KEEP_ORIGINAL,
 	}

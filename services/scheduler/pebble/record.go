@@ -68,6 +68,7 @@ func specFields(s *scheduler.Spec) []field {
 		unsigned(17, &s.Retries), signed(18, &s.Backoff), unsigned(19, &s.Lanes),
 		truth(20, &s.Always), unsigned(21, &s.Restart), unsigned(22, &s.Tasks),
 		signed(23, &s.LostAfter), unsigned(24, &s.Keep), unsigned(25, &s.Holdback),
+		signed(26, &s.Notice),
 	}
 }
 

@@ -71,6 +71,7 @@ func specOf(s *jobv1.JobSpec) scheduler.Spec {
 		Strict:    s.GetIsolation() == jobv1.Isolation_ISOLATION_STRICT,
 		MaxTotal:  s.GetPayment().GetMaxTotal(), MaxRate: s.GetPayment().GetMaxRate(),
 		Trust: s.GetPayment().GetTrust(), Holdback: s.GetPayment().GetHoldback(),
+		Notice:  milliseconds(s.GetPayment().GetMaxNoticeMs()),
 		RunTime: time.Duration(s.GetLimits().GetRunTimeMs()) * time.Millisecond,
 		Retries: s.GetLimits().GetRetries(),
 		Backoff: time.Duration(s.GetLimits().GetBackoffMs()) * time.Millisecond,

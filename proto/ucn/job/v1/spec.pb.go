@@ -2002,7 +2002,10 @@ type Payment struct {
 	MaxRate  uint64 `protobuf:"varint,3,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
 	Trust    uint64 `protobuf:"varint,4,opt,name=trust,proto3" json:"trust,omitempty"`
 	// Part of each lease held back until the owner accepts.
-	Holdback      uint64 `protobuf:"varint,5,opt,name=holdback,proto3" json:"holdback,omitempty"`
+	Holdback uint64 `protobuf:"varint,5,opt,name=holdback,proto3" json:"holdback,omitempty"`
+	// Longest notice of a host's offer that is accepted, ms, at most 60,000: the time whose rate is
+	// paid beside the use when owner or scheduler end a lease early. 0 = only hosts that want none.
+	MaxNoticeMs   uint64 `protobuf:"varint,6,opt,name=max_notice_ms,json=maxNoticeMs,proto3" json:"max_notice_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2068,6 +2071,13 @@ func (x *Payment) GetTrust() uint64 {
 func (x *Payment) GetHoldback() uint64 {
 	if x != nil {
 		return x.Holdback
+	}
+	return 0
+}
+
+func (x *Payment) GetMaxNoticeMs() uint64 {
+	if x != nil {
+		return x.MaxNoticeMs
 	}
 	return 0
 }
@@ -2628,13 +2638,14 @@ const file_ucn_job_v1_spec_proto_rawDesc = "" +
 	"\x0flongitude_micro\x18\x02 \x01(\x11R\x0elongitudeMicro\"1\n" +
 	"\x05Label\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x99\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xbd\x01\n" +
 	"\aPayment\x12$\n" +
 	"\x03cap\x18\x01 \x01(\v2\x12.ucn.job.v1.PricesR\x03cap\x12\x1b\n" +
 	"\tmax_total\x18\x02 \x01(\x04R\bmaxTotal\x12\x19\n" +
 	"\bmax_rate\x18\x03 \x01(\x04R\amaxRate\x12\x14\n" +
 	"\x05trust\x18\x04 \x01(\x04R\x05trust\x12\x1a\n" +
-	"\bholdback\x18\x05 \x01(\x04R\bholdback\"\x9b\x02\n" +
+	"\bholdback\x18\x05 \x01(\x04R\bholdback\x12\"\n" +
+	"\rmax_notice_ms\x18\x06 \x01(\x04R\vmaxNoticeMs\"\x9b\x02\n" +
 	"\x06Prices\x12,\n" +
 	"\x05model\x18\x01 \x01(\x0e2\x16.ucn.job.v1.PriceModelR\x05model\x12\x1b\n" +
 	"\twall_hour\x18\x02 \x01(\x04R\bwallHour\x12\x1b\n" +

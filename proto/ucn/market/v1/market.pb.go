@@ -57,7 +57,8 @@ type Offer struct {
 	Host string `protobuf:"bytes,16,opt,name=host,proto3" json:"host,omitempty"`
 	// How its requests are sealed and where they go.
 	Certificate *v11.Certificate `protobuf:"bytes,17,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// Time in ms whose rate the host asks for when it is ended early.
+	// Time in ms whose rate the host asks for when it is ended early. Only owners who agree to so much
+	// (Payment.max_notice_ms) are served by it.
 	Notice uint64 `protobuf:"varint,18,opt,name=notice,proto3" json:"notice,omitempty"`
 	// Whether the host takes new work.
 	Draining      bool `protobuf:"varint,19,opt,name=draining,proto3" json:"draining,omitempty"`
