@@ -47,6 +47,7 @@ type attempt struct {
 	gauge     gauge    // of the running program
 	learned   Hold     // what this life has seen of a lease that was superseded
 	told      uint64   // ms since 1970: up to when clients know what is due
+	asked     bool     // somebody wants to know how it stands, which the chain may know better
 	taker     *attempt // continues this one, and waits for its program
 	streams   int      // calls that listen, at most maxStreams
 	readers   int      // clients that still read the log; the container waits for them a while

@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -355,5 +356,29 @@ func TestHeldThoughNothingCanBeWritten(t *testing.T) {
 		o := <-ended
 		w.closed(ask.Attempt)
 		w.checkPaidUntil(o, lease.ID, w.cfg.NoteEvery+w.cfg.Tick)
+	})
+}
+
+// TestHeldWhenAsked: a host that was silent looks at the chain as soon as somebody asks it how the
+// attempt stands.
+func TestHeldWhenAsked(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.ChargeEvery = time.Hour
+		agent := w.start()
+		ask, lease, _, ended := w.keep(agent, 1, 30*time.Second, "use", "1000", "forever")
+		w.replace(lease)
+		pass(10 * time.Second)
+		if len(w.holds()) != 0 {
+			t.Fatal("it knows already")
+		}
+		task := w.task(ask, lease.ID)
+		task.From = w.asker
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := agent.Task(ctx, task, func(executor.Update) error { return nil })
+		if !errors.Is(err, context.DeadlineExceeded) || len(w.holds()) != 1 {
+			t.Errorf("the scheduler was told %v, holds %v", err, w.holds())
+		}
+		<-ended
 	})
 }

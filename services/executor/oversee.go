@@ -12,6 +12,7 @@ import (
 )
 
 const (
+	leastLook   = 2 * time.Second // between two looks at the chain for those who come
 	measureWait = 5 * time.Second // for one sample: bounds are kept even if the engine hangs
 	maxRunMS    = 1 << 43         // more than any run: what a duration holds
 )
@@ -96,6 +97,7 @@ func (w *watch) loop(ctx context.Context) (*exited, error) {
 	defer ticker.Stop()
 	for {
 		v := w.t.view()
+		w.lookIfAsked(ctx)
 		if v.rec.Stop != nil {
 			w.stop(ctx, w.stopping, v.rec.Stop)
 		} else if v.taker != nil {
@@ -225,6 +227,19 @@ func (w *watch) charge(ctx context.Context, now time.Time) {
 		}
 	})
 	w.chargeAt = now
+}
+
+// lookIfAsked charges and looks at the lease at once when a scheduler or client comes, as they do
+// after they or this host were silent: another lease may have taken the lane meanwhile.
+func (w *watch) lookIfAsked(ctx context.Context) {
+	w.t.mu.Lock()
+	asked := w.t.asked
+	w.t.asked = false
+	w.t.mu.Unlock()
+	if now := w.t.agent.deps.Now(); asked && now.Sub(w.chargeAt) >= leastLook {
+		w.chargeAt = time.Time{}
+		w.charge(ctx, now)
+	}
 }
 
 // chargeNow charges and looks at the lease. Of one that may be held it looks first, since nothing

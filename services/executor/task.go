@@ -145,6 +145,7 @@ func (t *attempt) deliver(ctx context.Context, task *Task) error {
 			t.registry = task.Registry
 		}
 		task.Registry = nil // held in one place, and let go of there
+		t.asked = t.ask.Spec.KeepOriginal
 		t.keepToken(task)
 		t.task = task
 		t.readers++ // before anything can run: the log waits for this client
