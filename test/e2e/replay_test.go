@@ -18,6 +18,7 @@ type executed struct {
 	Tx      *tx.Transaction
 	ID      tx.ID
 	Receipt tx.Receipt
+	Time    tx.Millis // of its block
 }
 
 // replayed is a chain executed again from its genesis, as anyone may who does not trust the ledger.
@@ -95,7 +96,7 @@ func (r *replayed) execute(
 		if err != nil {
 			t.Fatalf("block %d, transaction %d: %v", b.Header.Height, i, err)
 		}
-		r.list = append(r.list, executed{decoded, prepared.ID, receipt})
+		r.list = append(r.list, executed{decoded, prepared.ID, receipt, b.Header.Time})
 	}
 	run.Finish()
 	run.Commit()
