@@ -208,13 +208,13 @@ func (m *jumps) keeping(keep scheduler.Keep) (j *scheduler.Job, silent *atomic.B
 	return j, silent
 }
 
-// forKeptHost: the original's host returns while the clock is wrong.
+// forKeptHost: the original's host says that it keeps the program, and offers while the clock is
+// wrong.
 func forKeptHost(m *jumps, wrong func()) {
 	j, silent := m.keeping(scheduler.KeepOriginal)
 	first := m.wantLane(j.ID, 0, scheduler.Running, "host-1")
 	m.offers(soon, 2)
 	m.wantLane(j.ID, 0, scheduler.Running, "host-2")
-	wrong()
 	silent.Store(false)
 	err := m.engine.Report(m.t.Context(), scheduler.Report{
 		Job: j.ID, Run: m.read(j.ID).Runs[0].ID, Attempt: first.ID, Executor: first.Host.Executor,
@@ -224,6 +224,7 @@ func forKeptHost(m *jumps, wrong func()) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	wrong()
 	m.offers(10*time.Minute, 1, 2)
 	m.right(2*time.Minute, 1, 2)
 	if a := m.wantLane(j.ID, 0, scheduler.Running, "host-1"); a.Continues != first.ID {
