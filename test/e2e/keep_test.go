@@ -19,6 +19,26 @@ import (
 // another host. Back again, it goes on with the program, which was started once, in the container
 // that it has; the replacement is stopped. Every lease is paid for its own time.
 func TestOriginalIsKept(t *testing.T) {
+	keptDespite(t, (*scene).freeze)
+}
+
+// TestOriginalIsKeptOverACrash is the same with a host whose process is killed and starts again.
+func TestOriginalIsKeptOverACrash(t *testing.T) {
+	keptDespite(t, func(s *scene, t *testing.T, name string) func() {
+		if err := s.Services[name].Kill(); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := s.Services[name].Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// keptDespite takes a host away, until what takes returns is called.
+func keptDespite(t *testing.T, take func(s *scene, t *testing.T, name string) (back func())) {
+	t.Helper()
 	t.Parallel()
 	s := processes(t)
 	u := s.user(t)
@@ -31,9 +51,9 @@ func TestOriginalIsKept(t *testing.T) {
 	if len(original) != 1 {
 		t.Fatalf("containers %q", original)
 	}
-	thaw := s.freeze(t, stage.HostAlpha)
+	back := take(s, t, stage.HostAlpha)
 	s.awaitContainers(t, stage.HostBeta, 1)
-	thaw()
+	back()
 	s.awaitContainers(t, stage.HostBeta, 0)
 	if now := s.containers(t, stage.HostAlpha); len(now) != 1 || now[0] != original[0] {
 		t.Errorf("containers %q, then %q", original, now)
