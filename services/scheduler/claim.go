@@ -33,6 +33,10 @@ const (
 	// taskSlack is when the lease of an array's task is looked at: the chain holds 65,536 of one
 	// escrow, and tasks may be many more, so those that are done must go.
 	taskSlack = 10 * time.Second
+	// endSlack is how long after the end that its host told a lease may stand without being charged
+	// for the last time. Then it is ended: a host that goes, lies, or has no account to be paid on
+	// would hold the money until the lease's time is over, or charge on.
+	endSlack = 10 * time.Minute
 )
 
 // unclaimed are the attempts of the job of which no claim was written down.
@@ -61,6 +65,9 @@ func (e *Engine) claims(j *Job, before []AttemptID) (claims []Claim) {
 		}
 		ended := latest(a.Ended, e.deps.Now())
 		due := ended.Add(time.Duration(a.Lease.Lease.ClaimWindow)*time.Millisecond + claimSlack)
+		if a.Told {
+			due = ended.Add(endSlack)
+		}
 		if j.Spec.Tasks > 0 {
 			placeBy := time.UnixMilli(int64(a.Lease.Lease.PlaceBy))
 			due = latest(ended, placeBy).Add(taskSlack)
@@ -143,6 +150,12 @@ func (e *Engine) sortClaims(ctx context.Context, page []Claim) (
 			done = append(done, c)
 		case state.Settled:
 			open = append(open, c)
+		case state.Ended.IsZero() && now.Before(state.Until):
+			// By its own claim it is over. Its window is known once the end is on the chain.
+			if e.endOver(ctx, c.Lease) {
+				done = append(done, c)
+				again = append(again, Claim{Lease: c.Lease, Due: e.deps.Now().Add(claimAgain)})
+			}
 		case now.Before(state.Claimable):
 			done = append(done, c)
 			again = append(again, Claim{Lease: c.Lease, Due: state.Claimable.Add(claimSlack)})
@@ -151,6 +164,17 @@ func (e *Engine) sortClaims(ctx context.Context, page []Claim) (
 		}
 	}
 	return done, again, open, nil
+}
+
+// endOver ends a lease whose attempt is over; false when that must be tried again. What is not this
+// scheduler's to end any more is looked at until it is settled.
+func (e *Engine) endOver(ctx context.Context, lease tx.LeaseID) bool {
+	err := e.deps.Ledger.EndLease(ctx, lease)
+	if err != nil {
+		e.deps.Log.ErrorContext(ctx, "cannot end a lease whose attempt is over", "lease", lease,
+			"error", err)
+	}
+	return err == nil || errors.Is(err, ErrEndRefused)
 }
 
 func (e *Engine) settleOpen(ctx context.Context, open []Claim) error {

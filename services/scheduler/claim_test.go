@@ -192,3 +192,30 @@ func TestArraysLeaveNoLeases(t *testing.T) {
 		}
 	})
 }
+
+// TestToldEndIsEnded: a host says that it is done and is never heard again, or never charges. Its
+// lease is ended soon, tried again while the ledger is away, and settled after its claim window.
+func TestToldEndIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		m.offer(1, 1000)
+		j := m.submitSpec(func(s *scheduler.Spec) { s.RunTime = 0 })
+		m.tell(j.ID, 0, scheduler.Running, 0)
+		m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
+		m.want(j.ID, scheduler.Ended, scheduler.Completed, "")
+		m.ledger.Fail = once("EndLease", errors.New("away"))
+		time.Sleep(9 * time.Minute)
+		if got := m.ledger.Open(); got != 1 {
+			t.Errorf("%d leases are open while the host may charge", got)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := m.ledger.Open(); got != 0 {
+			t.Errorf("%d leases are open of a host that said it was done", got)
+		}
+		time.Sleep(26 * time.Hour)
+		if got := m.ledger.Unsettled(); got != 0 {
+			t.Errorf("%d leases are unsettled", got)
+		}
+	})
+}
