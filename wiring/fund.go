@@ -14,7 +14,8 @@ import (
 )
 
 // Instances pay the fees of what they submit from accounts of their own, so that each has its own
-// line of nonces and none holds an operator's key. Their operators keep them between these.
+// line of nonces and none holds an operator's key. A start of the network brings who has less than
+// fundBelow to fundTo; while it runs nobody does.
 const (
 	fundTo    = 100 * block.UCN
 	fundBelow = 10 * block.UCN
