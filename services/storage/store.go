@@ -79,6 +79,9 @@ type Put struct {
 	KeepName bool
 }
 
+// ByHost says that a host of a job puts, and not the account itself.
+func (p Put) ByHost() bool { return p.KeepName }
+
 // Validate checks p against its bounds and the largest blob.
 func (p Put) Validate(l Limits) error {
 	if p.Kind != cid.File && p.Kind != cid.OCIBlob && p.Kind != cid.Directory {

@@ -43,6 +43,7 @@ type Outbox struct {
 	unsent  atomic.Uint64 // last position given to an envelope
 	changed chan struct{}
 	room    func() error
+	keep    uint64 // envelopes per topic
 }
 
 var (
@@ -57,7 +58,8 @@ func NewOutbox(database *db.DB, prefix string) (*Outbox, error) {
 		return nil, fmt.Errorf("open outbox: prefix of %d bytes, want 1 to %d",
 			len(prefix), MaxPrefix)
 	}
-	o := &Outbox{db: database, prefix: []byte(prefix), changed: make(chan struct{}, 1)}
+	o := &Outbox{db: database, prefix: []byte(prefix), changed: make(chan struct{}, 1),
+		keep: event.MaxKept}
 	var err error
 	var first, draft, unsent uint64
 	if first, draft, err = o.positions(kindDraft); err == nil {
@@ -201,6 +203,10 @@ func (o *Outbox) readHeads(from db.Reader) (map[event.Topic]event.Head, error) {
 // Call it before first use.
 func (o *Outbox) KeepRoom(check func() error) { o.room = check }
 
+// KeepLast makes the outbox keep that many envelopes per topic instead of event.MaxKept. Call it
+// before first use, with no less than at the start before: what it then had too much stays.
+func (o *Outbox) KeepLast(n uint64) { o.keep = n }
+
 // Seal implements event.Queue.
 func (o *Outbox) Seal(_ context.Context, sealed []event.Sealed) error {
 	if o.room != nil {
@@ -226,8 +232,8 @@ func (o *Outbox) seal(batch *db.Batch, one event.Sealed) error {
 	head := event.Head{Epoch: e.Body.Epoch, Seq: e.Body.Seq, Hash: e.Hash}
 	place := placeOf(e.Topic(), head)
 	var dropped error
-	if head.Seq > event.MaxKept {
-		old := event.Head{Epoch: head.Epoch, Seq: head.Seq - event.MaxKept}
+	if head.Seq > o.keep {
+		old := event.Head{Epoch: head.Epoch, Seq: head.Seq - o.keep}
 		dropped = batch.Delete(append(o.space(kindEnvelope), placeOf(e.Topic(), old)...), nil)
 	}
 	if one.Draft > 0 {

@@ -87,3 +87,22 @@ func TestPrefixBounds(t *testing.T) {
 		}
 	}
 }
+
+// TestAnOutboxKeepsWhatItsOwnerWants: the oldest envelopes go, no sooner and no later.
+func TestAnOutboxKeepsWhatItsOwnerWants(t *testing.T) {
+	outbox := open(t, vfs.NewCrashableMem()).Outbox.(*pebble.Outbox)
+	outbox.KeepLast(3)
+	signer := eventtest.NewOperator(1).Instance(t, "storage")
+	head := event.Head{}
+	for seq := uint64(1); seq <= 6; seq++ {
+		signed := signer.Sign(t, eventtest.Event(event.TopicJob, int(seq)), head)
+		if err := outbox.Seal(t.Context(), []event.Sealed{{Envelope: signed}}); err != nil {
+			t.Fatal(err)
+		}
+		head = event.Head{Epoch: signed.Body.Epoch, Seq: signed.Body.Seq, Hash: signed.Hash}
+		oldest, _, err := outbox.Range(t.Context(), event.TopicJob, head.Epoch)
+		if want := max(seq, 3) - 2; err != nil || oldest != want {
+			t.Errorf("after %d: the oldest is %d, want %d; %v", seq, oldest, want, err)
+		}
+	}
+}

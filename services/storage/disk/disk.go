@@ -65,8 +65,9 @@ type Config struct {
 	UploadIdle, Grace time.Duration
 	// Outbox opens the outbox of events inside the index; nil tells nobody what happens.
 	Outbox OpenOutbox
-	// EventRate and EventBurst bound the changes of one account that are told, per second and at
-	// once; what is beyond is ReasonEventRate. DefaultEventRate and DefaultEventBurst when 0.
+	// EventRate and EventBurst bound the changes of one account that are told, per second over time
+	// and at once; what is beyond is ReasonEventRate. What hosts of its jobs put counts apart, with
+	// eight times the rate. DefaultEventRate and DefaultEventBurst when 0.
 	EventRate  float64
 	EventBurst int
 	// Now is the clock, time.Now when nil.

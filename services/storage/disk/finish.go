@@ -68,11 +68,16 @@ func (d *Disk) finish(ctx context.Context, id storage.UploadID, s *session,
 	if err != nil {
 		return storage.Stored{}, err
 	}
+	paid, err := d.prepay(p.Account, p.ByHost())
+	if err != nil {
+		return storage.Stored{}, err
+	}
+	defer paid.end()
 	f, err := os.OpenFile(d.uploadPath(id), os.O_RDWR, 0)
 	if err != nil {
 		return storage.Stored{}, fmt.Errorf("open upload: %w", err)
 	}
-	up := &upload{d: d, p: p, tmp: f, lent: max(s.record.takes(), 1)}
+	up := &upload{d: d, p: p, tmp: f, lent: max(s.record.takes(), 1), paid: paid}
 	if p.Kind == cid.OCIBlob {
 		up.sha = sha256.New()
 	}

@@ -102,6 +102,7 @@ type upload struct {
 	free     bool  // the account holds the blob already: no quota is needed
 	reserved int64 // bytes of d.pending that are ours
 	lent     int64 // bytes of d.pending that a resumable upload holds for us
+	paid     *prepaid
 
 	tmp  *os.File
 	tree cid.Hasher
@@ -113,7 +114,12 @@ type upload struct {
 
 func (d *Disk) begin(p storage.Put, held bool) (*upload, error) {
 	up := &upload{d: d, p: p, free: held}
-	if err := up.reserve(p.Size); err != nil {
+	err := up.reserve(p.Size)
+	if err == nil && !held {
+		up.paid, err = d.prepay(p.Account, p.ByHost())
+	}
+	if err != nil {
+		up.end()
 		return nil, err
 	}
 	if err := up.open(); err != nil {
@@ -146,6 +152,7 @@ func (u *upload) open() error {
 // end gives back what the upload still holds: its reservation and its temporary files. Files that
 // resist are removed at the next start.
 func (u *upload) end() {
+	u.paid.end()
 	u.d.mu.Lock()
 	u.unreserve()
 	u.d.mu.Unlock()
@@ -392,7 +399,7 @@ func (u *upload) claim() (storage.Stored, error) {
 		}
 		ref, before = u.ref(), nil
 	}
-	err = u.effect(stepClaim, func() error { return u.d.claim(u.p, ref, before, u.blob) })
+	err = u.effect(stepClaim, func() error { return u.commit(ref, before) })
 	if err != nil {
 		return storage.Stored{}, err
 	}

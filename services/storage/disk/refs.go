@@ -36,6 +36,8 @@ type change struct {
 	usage storage.Usage
 	batch *pebble.Batch
 	told  []storage.Event
+	job   bool     // a host of a job makes it
+	paid  *prepaid // events that are counted already
 	err   error
 }
 
@@ -53,12 +55,25 @@ func (c *change) drop(key []byte)       { c.err = errors.Join(c.err, c.batch.Del
 func (c *change) commit() error {
 	c.set(usageKey(c.a), encodeUsage(c.usage))
 	if c.err == nil && c.d.outbox != nil {
-		c.err = c.d.shares.take(c.d.cfg.Now(), c.a, c.told)
-	}
-	if c.err == nil {
-		c.err = c.d.tell(c.batch, c.told)
+		return c.commitTold()
 	}
 	return c.d.commit(c.batch, c.err, pebble.Sync)
+}
+
+// commitTold counts the events, and gives them back when the change does not happen.
+func (c *change) commitTold() error {
+	key, made := shareKey{c.a, c.job}, counted(c.told)
+	more := c.paid.use(made)
+	err := c.d.shares.take(c.d.cfg.Now(), key, more)
+	if err != nil {
+		more = 0
+	} else {
+		err = c.d.tell(c.batch, c.told)
+	}
+	if err = c.d.commit(c.batch, err, pebble.Sync); err != nil {
+		c.d.shares.give(key, more)
+	}
+	return err
 }
 
 // add writes a reference that is new.
@@ -88,13 +103,15 @@ func (c *change) replace(old, ref storage.Ref, linked bool) {
 
 func mayExpire(ref storage.Ref) bool { return !ref.Expires.IsZero() && !ref.Pinned }
 
-// claim records, in one synced batch, that p.Account holds what ref says; old is what it held
+// commit records, in one synced batch, that the account holds what ref says; old is what it held
 // before. It ends the intent and the damage of the blob.
-func (d *Disk) claim(p storage.Put, ref storage.Ref, old *storage.Ref, b blob) error {
+func (u *upload) commit(ref storage.Ref, old *storage.Ref) error {
+	d, p := u.d, u.p
 	c, err := d.change(p.Account)
 	if err != nil {
 		return err
 	}
+	c.job, c.paid = p.ByHost(), u.paid
 	linked, err := d.linkedBy(p.Account, ref.CID, nil)
 	if err != nil {
 		return errors.Join(err, c.batch.Close())
@@ -111,7 +128,7 @@ func (d *Disk) claim(p storage.Put, ref storage.Ref, old *storage.Ref, b blob) e
 		return errors.Join(err, c.batch.Close())
 	}
 	c.set(append(cidKey(keyHolder, ref.CID), p.Account[:]...), nil)
-	c.set(cidKey(keyBlob, ref.CID), encodeBlob(b))
+	c.set(cidKey(keyBlob, ref.CID), encodeBlob(u.blob))
 	c.drop(cidKey(keyIntent, ref.CID))
 	c.drop(cidKey(keyDamaged, ref.CID))
 	return c.commit()

@@ -9,6 +9,9 @@ import (
 	"github.com/united-containers/ucn/services/storage"
 )
 
+// EventsKept is how many events an outbox keeps for those who missed some: some 500 MB.
+const EventsKept = 1 << 20
+
 // maxTold bounds the holders of one damaged blob that are told of.
 const maxTold = 1000
 

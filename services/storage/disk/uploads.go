@@ -105,6 +105,11 @@ func (d *Disk) StartUpload(ctx context.Context, p storage.Put) (storage.Upload, 
 	if err := d.room(p.Size, d.cfg.Reserve); err != nil {
 		return storage.Upload{}, err
 	}
+	paid, err := d.prepay(p.Account, p.ByHost()) // the end is counted when it comes
+	if err != nil {
+		return storage.Upload{}, err
+	}
+	paid.end()
 	var id storage.UploadID
 	if _, err := rand.Read(id[:]); err != nil {
 		return storage.Upload{}, fmt.Errorf("name an upload: %w", err)

@@ -44,6 +44,7 @@ func (s *Storage) openOutbox(chain string) disk.OpenOutbox {
 			return nil, err
 		}
 		box.KeepRoom(room)
+		box.KeepLast(disk.EventsKept)
 		s.outbox = box
 		return outbox{box, chain}, nil
 	}
