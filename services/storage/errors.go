@@ -89,6 +89,12 @@ func Full(cause error) error {
 		"this storage is full; nothing was kept of the blob").Because(cause)
 }
 
+// GaveWay ends an upload whose place another account gets.
+func GaveWay() error {
+	return fault.New(fault.ResourceExhausted, ReasonBusy, "too many uploads are under way, and "+
+		"the account has the most: this one gave way, put the blob again").WithRetry(time.Second)
+}
+
 // Stalled says that the writer sent too little within the time.
 func Stalled(within time.Duration) error {
 	return fault.New(fault.DeadlineExceeded, ReasonStalled,

@@ -76,7 +76,7 @@ func (w *appender) copy(ctx context.Context, body io.Reader) error {
 	for {
 		n, ended := fill(body, buf)
 		if n > 0 {
-			if err := w.write(buf[:n]); err != nil {
+			if err := w.d.atWork(ctx, func() error { return w.write(buf[:n]) }); err != nil {
 				return err
 			}
 		}

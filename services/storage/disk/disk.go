@@ -43,8 +43,8 @@ const (
 	dirMode    = 0o700
 	shards     = 256
 	lockStripe = 256
-	// maxWriters bounds the uploads under way at once; each holds about 300 KiB and 32 bytes for
-	// every 16 KiB of its blob. Further ones wait.
+	// maxWriters bounds the pieces of uploads that are hashed and written at once. Further ones wait.
+	// An upload holds 64 KiB, and 32 bytes for every 16 KiB of its blob.
 	maxWriters = 64
 	// maxOrphans bounds the intents one start settles before it says so; there are at most as many
 	// as writers and removers that were under way, so more is a broken index.

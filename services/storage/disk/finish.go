@@ -99,7 +99,11 @@ func (d *Disk) finish(ctx context.Context, id storage.UploadID, s *session,
 	if err := d.saveUpload(id, s, r); err != nil {
 		return storage.Stored{}, err
 	}
-	stored, err := up.keep()
+	var stored storage.Stored
+	err = d.atWork(ctx, func() (err error) {
+		stored, err = up.keep()
+		return err
+	})
 	if err != nil {
 		return storage.Stored{}, err
 	}
@@ -115,18 +119,23 @@ func (u *upload) rehash(ctx context.Context, f *os.File) error {
 	buf := make([]byte, writeBuffer)
 	r := io.NewSectionReader(f, 0, 1<<62)
 	for {
-		n, err := fill(r, buf)
-		if u.sha != nil {
-			u.sha.Write(buf[:n])
-		}
-		if _, err := u.tree.Write(buf[:n]); err != nil {
+		var ended error
+		err := u.d.atWork(ctx, func() error {
+			var n int
+			n, ended = fill(r, buf)
+			if u.sha != nil {
+				u.sha.Write(buf[:n])
+			}
+			_, err := u.tree.Write(buf[:n])
 			return err
-		}
+		})
 		switch {
-		case err == io.EOF:
-			return u.identify()
 		case err != nil:
-			return fmt.Errorf("read upload: %w", err)
+			return err
+		case ended == io.EOF:
+			return u.d.atWork(ctx, u.identify)
+		case ended != nil:
+			return fmt.Errorf("read upload: %w", ended)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}

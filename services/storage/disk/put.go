@@ -15,9 +15,9 @@ import (
 	"github.com/united-containers/ucn/services/storage"
 )
 
-// writeBuffer is also how far an upload may write past the reserve: all at once stay within
-// MinReserve.
-const writeBuffer = MinReserve / maxWriters
+// writeBuffer is what is written at once. It is also how far a writer may write past the reserve:
+// all at once stay within MinReserve.
+const writeBuffer = 64 << 10
 
 // Put implements storage.Blobs.
 func (d *Disk) Put(ctx context.Context, p storage.Put, body io.Reader) (storage.Stored, error) {
@@ -37,12 +37,6 @@ func (d *Disk) Put(ctx context.Context, p storage.Put, body io.Reader) (storage.
 			return stored, err
 		}
 	}
-	select {
-	case d.writers <- struct{}{}:
-		defer func() { <-d.writers }()
-	case <-ctx.Done():
-		return storage.Stored{}, ctx.Err()
-	}
 	up, err := d.begin(p, held)
 	if err != nil {
 		return storage.Stored{}, err
@@ -51,7 +45,25 @@ func (d *Disk) Put(ctx context.Context, p storage.Put, body io.Reader) (storage.
 	if err := up.receive(ctx, body); err != nil {
 		return storage.Stored{}, err
 	}
-	return up.keep()
+	var stored storage.Stored
+	err = d.atWork(ctx, func() (err error) {
+		stored, err = up.keep()
+		return err
+	})
+	return stored, err
+}
+
+// atWork does a piece of work on bytes that are there, in one of the writers' places. Nobody holds
+// a place while waiting for who sends, so that slow senders keep nobody out, and nobody takes one
+// while holding a lock.
+func (d *Disk) atWork(ctx context.Context, do func() error) error {
+	select {
+	case d.writers <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-d.writers }()
+	return do()
 }
 
 // holds reports whether the account holds p.Expect, and its bytes are not known to be damaged.
@@ -211,12 +223,12 @@ func (u *upload) receive(ctx context.Context, body io.Reader) error {
 		}
 		n, err := fill(body, buf)
 		if n > 0 {
-			if err := u.write(buf[:n]); err != nil {
+			if err := u.d.atWork(ctx, func() error { return u.write(buf[:n]) }); err != nil {
 				return err
 			}
 		}
 		if err == io.EOF {
-			return u.identify()
+			return u.d.atWork(ctx, u.identify)
 		}
 		if err != nil {
 			return fmt.Errorf("receive blob: %w", err)

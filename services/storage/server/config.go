@@ -21,6 +21,8 @@ const (
 	DefaultStall = 5 * time.Minute
 	// DefaultUploads is how many uploads one account may have under way at once.
 	DefaultUploads = 16
+	// DefaultAllUploads is how many uploads all accounts may have under way at once.
+	DefaultAllUploads = 1024
 	// DefaultCollectEvery is how often garbage is collected.
 	DefaultCollectEvery = 10 * time.Minute
 
@@ -29,9 +31,12 @@ const (
 
 // Config is what an operator sets for the gRPC side. The zero value is the default.
 type Config struct {
-	// Uploads bounds the uploads one account may have under way at once, so that one account's
-	// stalled streams never keep others out. 0 is DefaultUploads.
+	// Uploads bounds the uploads one account may have under way at once. 0 is DefaultUploads.
 	Uploads int
+	// AllUploads bounds those of all accounts together; each holds some 64 KiB and up to two chunks.
+	// Beyond it the newest of the account with most gives way to who has fewer. 0 is
+	// DefaultAllUploads.
+	AllUploads int
 	// Stall is how long a writer may take to send 64 KiB before its upload is given up; the time
 	// this side takes does not count. 0 is DefaultStall.
 	Stall time.Duration
@@ -41,8 +46,8 @@ type Config struct {
 
 // Validate refuses negative bounds.
 func (c Config) Validate() error {
-	if c.Uploads < 0 {
-		return errors.New("uploads per account must not be negative")
+	if c.Uploads < 0 || c.AllUploads < 0 {
+		return errors.New("uploads per account and of all must not be negative")
 	}
 	if c.Stall < 0 {
 		return errors.New("stall must not be negative")

@@ -17,7 +17,7 @@ type putStream = grpc.ClientStreamingServer[storagev1.PutRequest, storagev1.PutR
 // Put implements storagev1.StorageServiceServer.
 func (s *Server) Put(stream putStream) error {
 	ctx := stream.Context()
-	body := &putBody{from: newPatient(stream.Recv, ctx, s.cfg.Stall)}
+	body := &putBody{}
 	stored, err := s.put(stream, body)
 	s.metrics.moved(ctx, "in", body.received)
 	if err != nil {
@@ -40,19 +40,21 @@ func (s *Server) put(stream putStream, body *putBody) (storage.Stored, error) {
 	if err != nil {
 		return storage.Stored{}, err
 	}
-	end, err := s.beginUpload(session.Account())
+	ctx, end, err := s.beginUpload(stream.Context(), session.Account())
 	if err != nil {
 		return storage.Stored{}, err
 	}
 	defer end()
+	body.from = newPatient(stream.Recv, ctx, s.cfg.Stall)
 	p, err := s.receiveHeader(body.from)
+	if err == nil {
+		err = s.known(ctx, session.Account())
+	}
 	if err != nil {
-		return storage.Stored{}, err
+		return storage.Stored{}, causeOf(ctx, err)
 	}
-	if err := s.known(stream.Context(), session.Account()); err != nil {
-		return storage.Stored{}, err
-	}
-	return session.Put(stream.Context(), p, body)
+	stored, err := session.Put(ctx, p, body)
+	return stored, causeOf(ctx, err)
 }
 
 func (s *Server) receiveHeader(from *patient[*storagev1.PutRequest]) (storage.Put, error) {

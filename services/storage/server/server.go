@@ -2,14 +2,15 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
+	"github.com/united-containers/ucn/kit/share"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 	"github.com/united-containers/ucn/services/storage"
 )
@@ -25,9 +26,7 @@ type Server struct {
 
 	admission admission
 
-	// mu guards uploads, the number of uploads under way per account.
-	mu      sync.Mutex
-	uploads map[storage.Account]int
+	places *share.Places // of uploads under way; a client is an account
 }
 
 var _ storagev1.StorageServiceServer = (*Server)(nil)
@@ -39,6 +38,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	if cfg.Uploads == 0 {
 		cfg.Uploads = DefaultUploads
+	}
+	if cfg.AllUploads == 0 {
+		cfg.AllUploads = DefaultAllUploads
 	}
 	if cfg.CollectEvery == 0 {
 		cfg.CollectEvery = DefaultCollectEvery
@@ -55,7 +57,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("storage server: %w", err)
 	}
 	return &Server{cfg: cfg, deps: deps, access: storage.NewAccess(deps.Store), metrics: m,
-		admission: admission{accounts: deps.Accounts}, uploads: make(map[storage.Account]int)}, nil
+		admission: admission{accounts: deps.Accounts},
+		places: share.New(share.Bounds{Most: cfg.AllUploads, Each: cfg.Uploads,
+			Keep: 1})}, nil
 }
 
 // Register adds the service to a gRPC server made by kit/rpc, which authenticates callers.
@@ -92,20 +96,36 @@ func (s *Server) session(ctx context.Context) (*storage.Session, error) {
 	return s.access.For(storage.Grant{Account: caller.Account, Scopes: caller.Scopes})
 }
 
-// beginUpload takes one of the account's places; call the returned function to give it back.
-func (s *Server) beginUpload(a storage.Account) (end func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.uploads[a] >= s.cfg.Uploads {
-		return nil, fault.New(fault.ResourceExhausted, storage.ReasonBusy,
-			"the account has %d uploads under way, the most it may; end one first", s.uploads[a])
+// beginUpload takes one of the account's places; call end to give it back. The context ends when
+// the upload must give way to an account that has fewer.
+func (s *Server) beginUpload(ctx context.Context, a storage.Account) (
+	_ context.Context, end func(), err error,
+) {
+	ctx, leave := context.WithCancelCause(ctx)
+	place, err := s.places.Take(string(a[:]), func() { leave(storage.GaveWay()) })
+	switch {
+	case errors.Is(err, share.ErrEach):
+		err = fault.New(fault.ResourceExhausted, storage.ReasonBusy,
+			"the account has %d uploads under way, the most it may; end one first", s.cfg.Uploads)
+	case err != nil:
+		err = fault.New(fault.ResourceExhausted, storage.ReasonBusy,
+			"%d uploads are under way, the most of all: try again later",
+			s.cfg.AllUploads).WithRetry(time.Second)
 	}
-	s.uploads[a]++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.uploads[a]--; s.uploads[a] == 0 {
-			delete(s.uploads, a)
-		}
+	if err != nil {
+		leave(nil)
+		return nil, nil, err
+	}
+	return ctx, func() {
+		place.Give()
+		leave(nil)
 	}, nil
+}
+
+// causeOf says why an upload ended that had to give way.
+func causeOf(ctx context.Context, err error) error {
+	if why := context.Cause(ctx); err != nil && fault.ReasonOf(why) == storage.ReasonBusy {
+		return why
+	}
+	return err
 }

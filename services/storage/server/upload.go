@@ -45,8 +45,8 @@ func (s *Server) startUpload(ctx context.Context, h *storagev1.PutHeader) (
 // AppendUpload implements storagev1.StorageServiceServer.
 func (s *Server) AppendUpload(stream appendStream) error {
 	ctx := stream.Context()
-	body := &appendBody{from: newPatient(stream.Recv, ctx, s.cfg.Stall)}
-	u, err := s.appendUpload(ctx, body)
+	body := &appendBody{}
+	u, err := s.appendUpload(stream, body)
 	s.metrics.moved(ctx, "in", body.received)
 	if err != nil {
 		return s.metrics.failed(ctx, err)
@@ -54,16 +54,24 @@ func (s *Server) AppendUpload(stream appendStream) error {
 	return stream.SendAndClose(&storagev1.AppendUploadResponse{Upload: toUpload(u)})
 }
 
-func (s *Server) appendUpload(ctx context.Context, body *appendBody) (storage.Upload, error) {
-	session, err := s.session(ctx)
+func (s *Server) appendUpload(stream appendStream, body *appendBody) (storage.Upload, error) {
+	session, err := s.session(stream.Context())
 	if err != nil {
 		return storage.Upload{}, err
 	}
-	end, err := s.beginUpload(session.Account())
+	ctx, end, err := s.beginUpload(stream.Context(), session.Account())
 	if err != nil {
 		return storage.Upload{}, err
 	}
 	defer end()
+	body.from = newPatient(stream.Recv, ctx, s.cfg.Stall)
+	u, err := s.append(ctx, session, body)
+	return u, causeOf(ctx, err)
+}
+
+func (s *Server) append(ctx context.Context, session *storage.Session, body *appendBody) (
+	storage.Upload, error,
+) {
 	first, err := body.from.next()
 	if errors.Is(err, io.EOF) {
 		return storage.Upload{}, storage.BadRequest("the stream ended before its header")
