@@ -352,6 +352,7 @@ func (e *Engine) lock(id job.ID) *sync.Mutex {
 
 // save makes a change durable and tells those who watch the job.
 func (e *Engine) save(ctx context.Context, c Change) error {
+	c.Job.forgetStatuses()
 	c.Look = e.lookAt(c.Job)
 	if err := e.deps.Store.Save(ctx, c); err != nil {
 		return fmt.Errorf("save job: %w", err)

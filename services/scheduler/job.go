@@ -222,7 +222,8 @@ type Attempt struct {
 	// Silent: the host is silent and another is sought. It goes on if it is heard before another's
 	// lease is on the chain.
 	Silent bool
-	// Status is the newest report of the host, canonical AttemptStatus; nil before the first.
+	// Status is the newest report of the host, canonical AttemptStatus; nil before the first, and when
+	// there is no room for it (maxStatuses).
 	Status []byte
 	// Reported is when the newest report was made, by the host's clock; Heard is when the host
 	// was last heard of this attempt, by ours.
