@@ -33,6 +33,8 @@ type attempt struct {
 
 	// noRoom is how often there was no room for the image; the goroutine's own.
 	noRoom int
+	// patience is that of the collection under way; set before anything is stored.
+	patience atomic.Pointer[patience]
 
 	// mu guards what follows and orders saves. changed is closed, and replaced, at every change.
 	mu        sync.Mutex

@@ -56,7 +56,8 @@ type Config struct {
 	TaskWait time.Duration `yaml:"task_wait"`
 	// StartWait is how long fetching and starting may take, retries included.
 	StartWait time.Duration `yaml:"start_wait"`
-	// CollectWait is how long storing outputs and log is retried.
+	// CollectWait is how long storing outputs and log is retried. It begins anew, at most for twelve
+	// times as long, when storage says when to come again.
 	CollectWait time.Duration `yaml:"collect_wait"`
 	// HoldSuperseded is how long a program goes on unpaid when another host's lease has taken its lane
 	// and the owner wants the original kept: a lease that continues it may come meanwhile. It is never

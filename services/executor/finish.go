@@ -8,7 +8,13 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/united-containers/ucn/kit/fault"
 )
+
+// maxCollectWaits bounds, in times CollectWait, how long storing may take while storage only says
+// when to come again.
+const maxCollectWaits = 12
 
 // finish ends an attempt whose program is over: outputs and log are stored, then the outcome and
 // the last note are written down and told at once; charging and clearing away come after. c is nil
@@ -85,14 +91,15 @@ func judge(r *Record, exit Exit) *Outcome {
 	return o
 }
 
-// collect stores outputs and log with the owner's token. What cannot be stored within CollectWait
-// is named in the outcome's message and does not change how the program ended. An error means that
-// ctx ended: nothing is decided then.
+// collect stores outputs and log with the owner's token. What cannot be stored in time, see
+// Config.CollectWait, is named in the outcome's message and does not change how the program ended.
+// An error means that ctx ended: nothing is decided then.
 func (t *attempt) collect(ctx context.Context, c Container, o *Outcome) error {
 	ctx, span := t.agent.tracer.Start(ctx, "executor.collect")
 	defer span.End()
-	within, cancel := context.WithTimeout(ctx, t.agent.cfg.CollectWait)
+	within, patience, cancel := patienceOf(ctx, t.agent.cfg.CollectWait)
 	defer cancel()
+	t.patience.Store(patience)
 	logs := make(chan stored, 1)
 	go func() { logs <- t.storeLog(within, c) }()
 	h := &harvest{t: t, container: c, ctx: within}
@@ -126,12 +133,45 @@ func (t *attempt) store(ctx context.Context, put func(FileAccess) (StoredFile, e
 		if err == nil || ctx.Err() != nil || finalStore(err) {
 			return stored{file, err}
 		}
-		timer := time.NewTimer(wait)
+		pause := wait
+		if f := fault.From(err); f != nil && f.Kind() == fault.ResourceExhausted && f.Retry() > 0 {
+			pause = max(wait, f.Retry()) // storage is there and names when it takes more
+			t.patience.Load().renew()
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 		case <-v.changed:
 		case <-timer.C:
 		}
 		timer.Stop()
+	}
+}
+
+// patience is how long storing is tried. It begins anew when storage, which is there, says when to
+// come again: what a job made was paid for.
+type patience struct {
+	timer *time.Timer
+	wait  time.Duration
+	last  time.Time
+}
+
+// patienceOf returns a context that ends when the patience does.
+func patienceOf(ctx context.Context, wait time.Duration) (
+	context.Context, *patience, context.CancelFunc,
+) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	p := &patience{wait: wait, last: time.Now().Add(maxCollectWaits * wait)}
+	p.timer = time.AfterFunc(wait, func() { cancel(context.DeadlineExceeded) })
+	return ctx, p, func() {
+		p.timer.Stop()
+		cancel(nil)
+	}
+}
+
+// renew begins anew, unless it has ended.
+func (p *patience) renew() {
+	if p.timer.Stop() {
+		p.timer.Reset(max(0, min(p.wait, time.Until(p.last))))
 	}
 }
