@@ -2,35 +2,68 @@
 // the job's leases with its transaction, block, and receipt, each verified against a certified
 // header and the genesis, without trust in the ledger that answers.
 //
-// A ledger that leaves charges out is found out by the leases' own sum.
+// Charges are found by the ledger's list of what happened to the escrow, or, where a ledger keeps
+// none, in the blocks. A ledger that leaves charges out is found out by the escrow's own sum.
 package bill
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/proof"
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 )
 
-// MaxBlocks is how many blocks one search looks through.
-const MaxBlocks = 20_000
+// Bounds of one search.
+const (
+	MaxBlocks = 20_000 // looked through where the ledger has no list
+	MaxPages  = 10_000 // of the list
+	pageSize  = 1000
+)
 
 // Errors of a search.
 var (
-	ErrTooFar = errors.New("too many blocks to look through")
-	ErrLies   = errors.New("the ledger's proof does not hold")
+	ErrTooFar  = errors.New("too many blocks to look through")
+	ErrLies    = errors.New("the ledger's proof does not hold")
+	ErrNoIndex = errors.New("the ledger keeps no list of what happened to an escrow")
 )
 
-// Ledger is what a search reads. ledgerv1.LedgerServiceClient wrapped by Of is one.
+// Ledger is what a search reads; Client is one. Every method may be called again after it failed.
 type Ledger interface {
 	Head(ctx context.Context) (uint64, error)
 	Block(ctx context.Context, height uint64) (*chainv1.Block, error)
 	Transaction(ctx context.Context, id tx.ID) (*ledgerv1.GetTransactionResponse, error)
+	// Events is a page of what happened to an escrow and its leases, oldest first: "" is the first
+	// page, and the next of the last one. It fails while the list does not reach the height upto;
+	// ErrNoIndex: there is none.
+	Events(ctx context.Context, escrow tx.EscrowID, upto uint64, page string) (
+		list []*ledgerv1.EscrowEvent, next string, err error)
+}
+
+// Search says what is looked for.
+type Search struct {
+	Escrow tx.EscrowID
+	Owner  sig.AccountID
+	Leases []tx.LeaseID
+	// From is a height at or before the escrow's opening.
+	From uint64
+}
+
+// Found is what a search found.
+type Found struct {
+	// Charges in their order. Every one was proven to stand in a certified block with its receipt.
+	Charges []Charge
+	// Own are transactions that the ledger says the owner sent about the escrow: not proven, and
+	// empty where the ledger keeps no list.
+	Own []tx.ID
 }
 
 // Charge is one charge of a lease as the chain executed it.
@@ -50,38 +83,88 @@ type Charge struct {
 	Bound  chainv1.Bound
 }
 
-// Charges returns every charge of the leases in the blocks from a height on, in their order. Every
-// one was proven to stand in a certified block with its receipt. Errors wrap ErrTooFar, ErrLies, or
-// are the ledger's.
-func Charges(
-	ctx context.Context, l Ledger, trust proof.Trust, leases []tx.LeaseID, from uint64,
-) ([]Charge, error) {
-	wanted := make(map[tx.LeaseID]bool, len(leases))
-	for _, lease := range leases {
+// Charges returns every charge of the leases up to now. With an error comes what was found before
+// it. Errors wrap ErrTooFar, ErrLies, or are the ledger's.
+func Charges(ctx context.Context, l Ledger, trust proof.Trust, s Search) (Found, error) {
+	wanted := make(map[tx.LeaseID]bool, len(s.Leases))
+	for _, lease := range s.Leases {
 		wanted[lease] = true
 	}
 	head, err := l.Head(ctx)
 	if err != nil {
-		return nil, err
+		return Found{}, err
 	}
-	if head >= from && head-from >= MaxBlocks {
-		return nil, fmt.Errorf("%w: from %d to %d", ErrTooFar, from, head)
+	w := search{l, trust, s, wanted, head}
+	found, err := w.listed(ctx)
+	if errors.Is(err, ErrNoIndex) {
+		return w.inBlocks(ctx)
 	}
-	var list []Charge
-	for height := from; height <= head; height++ {
-		b, err := l.Block(ctx, height)
+	return found, err
+}
+
+// search is one on its way, up to a height.
+type search struct {
+	Ledger
+	trust proof.Trust
+	Search
+	wanted map[tx.LeaseID]bool
+	head   uint64
+}
+
+// listed finds charges by the ledger's list.
+func (s *search) listed(ctx context.Context) (found Found, err error) {
+	seen := map[tx.ID]bool{}
+	page := ""
+	for range MaxPages {
+		list, next, err := s.Events(ctx, s.Escrow, s.head, page)
 		if err != nil {
-			return nil, err
+			return found, err
+		}
+		for _, e := range list {
+			if len(e.GetTransaction()) != len(tx.ID{}) {
+				return found, fmt.Errorf("%w: a transaction without id", ErrLies)
+			}
+			id := tx.ID(e.GetTransaction())
+			if len(e.GetLease()) == 0 && bytes.Equal(e.GetAccount(), s.Owner[:]) &&
+				!slices.Contains(found.Own, id) {
+				found.Own = append(found.Own, id)
+			}
+			if e.GetOperation().GetCharge() == nil || seen[id] {
+				continue
+			}
+			seen[id] = true
+			charges, err := proven(ctx, s, s.trust, s.wanted, id)
+			if err != nil {
+				return found, err
+			}
+			found.Charges = append(found.Charges, charges...)
+		}
+		if page = next; page == "" {
+			return found, nil
+		}
+	}
+	return found, fmt.Errorf("%w: the list has more than %d pages", ErrTooFar, MaxPages)
+}
+
+// inBlocks finds charges by reading every block.
+func (s *search) inBlocks(ctx context.Context) (found Found, err error) {
+	if s.head >= s.From && s.head-s.From >= MaxBlocks {
+		return found, fmt.Errorf("%w: from %d to %d", ErrTooFar, s.From, s.head)
+	}
+	for height := s.From; height <= s.head; height++ {
+		b, err := s.Block(ctx, height)
+		if err != nil {
+			return found, err
 		}
 		for _, raw := range b.GetBody().GetTransactions() {
-			found, err := inTransaction(ctx, l, trust, wanted, raw)
+			list, err := inTransaction(ctx, s, s.trust, s.wanted, raw)
 			if err != nil {
-				return nil, fmt.Errorf("block %d: %w", height, err)
+				return found, fmt.Errorf("block %d: %w", height, err)
 			}
-			list = append(list, found...)
+			found.Charges = append(found.Charges, list...)
 		}
 	}
-	return list, nil
+	return found, nil
 }
 
 // inTransaction returns the charges of one transaction of a block, proven.
@@ -95,27 +178,33 @@ func inTransaction(
 	if !holds(t, wanted) {
 		return nil, nil
 	}
-	id := t.ID(trust.Anchor)
+	return proven(ctx, l, trust, wanted, t.ID(trust.Anchor))
+}
+
+// proven returns the charges of a transaction, proven.
+func proven(
+	ctx context.Context, l Ledger, trust proof.Trust, wanted map[tx.LeaseID]bool, id tx.ID,
+) ([]Charge, error) {
 	answer, err := l.Transaction(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	proven, err := Verify(answer.GetProof(), trust)
+	p, err := Verify(answer.GetProof(), trust)
 	if err != nil {
 		return nil, err
 	}
-	if proven.ID != id || len(proven.Receipt.Outcomes) > len(t.Operations) {
+	if p.ID != id || len(p.Receipt.Outcomes) > len(p.Transaction.Operations) {
 		return nil, fmt.Errorf("%w: it is about another transaction", ErrLies)
 	}
 	var list []Charge
-	for i, operation := range t.Operations {
+	for i, operation := range p.Transaction.Operations {
 		c, ok := operation.(*tx.Charge)
-		if !ok || !wanted[c.Note.Lease] || i >= len(proven.Receipt.Outcomes) {
+		if !ok || !wanted[c.Note.Lease] || i >= len(p.Receipt.Outcomes) {
 			continue
 		}
-		out := &proven.Receipt.Outcomes[i]
+		out := &p.Receipt.Outcomes[i]
 		list = append(list, Charge{
-			Transaction: id, Height: proven.Header.Height, Time: proven.Header.Time,
+			Transaction: id, Height: p.Header.Height, Time: p.Header.Time,
 			Lease: c.Note.Lease, Note: c.Note, Final: c.Final,
 			Countersigned: !c.Countersignature.IsZero(),
 			Paid:          out.Amount, Unpaid: out.Unpaid, Bound: out.Bound,
@@ -191,4 +280,24 @@ func (c Client) Transaction(
 		return nil, fmt.Errorf("read transaction %s: %w", id, err)
 	}
 	return r, nil
+}
+
+// Events implements Ledger.
+func (c Client) Events(
+	ctx context.Context, escrow tx.EscrowID, upto uint64, page string,
+) (list []*ledgerv1.EscrowEvent, next string, err error) {
+	r, err := c.Service.ListEscrowEvents(ctx, &ledgerv1.ListEscrowEventsRequest{
+		Chain: c.Chain, Escrow: escrow[:], Order: ledgerv1.Order_ORDER_OLDEST,
+		PageSize: pageSize, PageToken: page,
+	})
+	switch {
+	case fault.ReasonOf(err) == "NO_INDEX" || fault.KindOf(err) == fault.Unimplemented:
+		return nil, "", fmt.Errorf("%w: %w", ErrNoIndex, err)
+	case err != nil:
+		return nil, "", fmt.Errorf("read what happened to the escrow: %w", err)
+	case r.GetIndexed() < upto:
+		return nil, "", fault.New(fault.Unavailable, "INDEX_BEHIND",
+			"the ledger's list of charges reaches block %d of %d", r.GetIndexed(), upto)
+	}
+	return r.GetEvents(), r.GetNextPageToken(), nil
 }

@@ -24,6 +24,8 @@ type Ledger struct {
 	Genesis *block.Genesis
 	// Behind is how far lists say that the index is behind; set it while nobody asks.
 	Behind uint64
+	// NoIndex: what happened to escrows is not listed; set it while nobody asks.
+	NoIndex bool
 	// Lie changes the charges that are listed; set it while nobody asks.
 	Lie func(*ledgerv1.ChargeEntry)
 	// LieOfAccount changes what is told of accounts; set it while nobody asks.

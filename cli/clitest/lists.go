@@ -6,6 +6,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/kit/fault"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 )
 
@@ -119,7 +120,11 @@ func (l *Ledger) ListEscrowEvents(ctx context.Context, r *ledgerv1.ListEscrowEve
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := &ledgerv1.ListEscrowEventsResponse{}
+	if l.NoIndex {
+		return nil, fault.New(fault.FailedPrecondition, "NO_INDEX", "this ledger keeps no index")
+	}
+	out := &ledgerv1.ListEscrowEventsResponse{Head: uint64(len(l.blocks))}
+	out.Indexed = out.Head - l.Behind
 	for height := range l.blocks {
 		s := &l.blocks[height]
 		t := s.transaction()

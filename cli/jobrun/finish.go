@@ -145,12 +145,16 @@ func (r *Runner) settleAll(
 	until, cancel := context.WithTimeout(ctx, r.settle())
 	defer cancel()
 	for _, l := range leases {
-		if !r.settled(until, l.id) {
+		if !r.settled(ctx, until, l.id) {
 			r.warn(e, "%s has not made its last charge; what its lease reserves comes back with "+
 				"`ucn escrow close %s` later", l.host, escrowText(e.escrow))
 		}
 	}
-	escrow, err := r.escrow(ctx, e)
+	var escrow *ledgerv1.GetEscrowResponse
+	err := r.patience().read(ctx, func(ctx context.Context) (err error) {
+		escrow, err = r.escrow(ctx, e)
+		return err
+	})
 	switch {
 	case errors.Is(err, fault.NotFound):
 		return 0, 0
@@ -174,16 +178,21 @@ func (r *Runner) settleAll(
 	return paid, tx.Grains(after.GetEscrow().GetBalance() + after.GetEscrow().GetLock())
 }
 
-// settled waits until a lease has got its last charge or is gone.
-func (r *Runner) settled(ctx context.Context, lease tx.LeaseID) bool {
-	for {
-		answer, err := r.Session.Ledger.GetLease(ctx, &ledgerv1.GetLeaseRequest{
+// settled waits until a lease has got its last charge or is gone, or the time to wait is over.
+func (r *Runner) settled(ctx, until context.Context, lease tx.LeaseID) bool {
+	look := func() (*ledgerv1.GetLeaseResponse, error) {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		return r.Session.Ledger.GetLease(ctx, &ledgerv1.GetLeaseRequest{
 			Chain: r.Session.Chain, Lease: lease[:],
 		})
+	}
+	for {
+		answer, err := look()
 		if errors.Is(err, fault.NotFound) || err == nil && answer.GetLease().GetSettled() {
 			return true
 		}
-		if !pause(ctx, r.poll()) {
+		if !pause(until, r.poll()) {
 			return false
 		}
 	}
@@ -290,31 +299,29 @@ func (r *Runner) bill(
 		Escrow: escrowText(e.escrow), Charges: []ChargeLine{}, Fees: amount.Amount(e.fees),
 		Before: amount.Amount(e.before),
 	}
-	ledger := bill.Client{Service: r.Session.Ledger, Chain: r.Session.Chain}
 	ids := make([]tx.LeaseID, len(leases))
 	for i, l := range leases {
 		ids[i] = l.id
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.settle())
-	defer cancel()
-	var charges []bill.Charge
-	err := r.patiently(ctx, func() (err error) {
-		charges, err = bill.Charges(ctx, ledger, e.trust, ids, e.since)
-		return err
+	ledger := r.patience()
+	found, err := bill.Charges(ctx, ledger, e.trust, bill.Search{
+		Escrow: e.escrow, Owner: r.Session.Account, Leases: ids, From: e.since,
 	})
-	if err != nil {
-		r.warn(e, "cannot find or prove the charges: %v", err)
+	for i := range found.Charges {
+		out.Charges = append(out.Charges, f.line(&found.Charges[i], leases))
 	}
-	for i := range charges {
-		out.Charges = append(out.Charges, f.line(&charges[i], leases))
-	}
-	out.Paid = amount.Amount(bill.Sum(charges))
-	out.Proofs = proofs(charges) + r.ownProofs(ctx, ledger, e, out)
-	if paid != 0 && err == nil && tx.Grains(out.Paid) != paid {
-		r.warn(e, "the blocks show charges of %s, the escrow says that it paid %s", out.Paid,
+	proven := bill.Sum(found.Charges)
+	out.Paid = amount.Amount(proven)
+	switch {
+	case err != nil:
+		out.Paid = amount.Amount(max(paid, proven))
+		r.warn(e, "cannot find or prove all charges: %v; what was paid is as the ledger says", err)
+	case paid != 0 && proven != paid:
+		r.warn(e, "the ledger shows charges of %s, the escrow says that it paid %s", out.Paid,
 			amount.Text(paid))
 	}
-	err = r.patiently(ctx, func() error {
+	out.Proofs = proofs(found.Charges) + r.ownProofs(ctx, ledger, e, out)
+	err = ledger.read(ctx, func(ctx context.Context) error {
 		after, err := r.Session.Balance(ctx, r.Session.Account)
 		out.After = amount.Amount(after)
 		return err
@@ -323,16 +330,6 @@ func (r *Runner) bill(
 		r.warn(e, "%v", err)
 	}
 	return out
-}
-
-// patiently reads what a service that is away for a moment cannot tell, until ctx ends.
-func (r *Runner) patiently(ctx context.Context, read func() error) error {
-	for {
-		err := read()
-		if fault.KindOf(err) != fault.Unavailable || !pause(ctx, r.poll()) {
-			return err
-		}
-	}
 }
 
 // proofs counts the transactions behind the charges, each of which was verified.
@@ -346,17 +343,13 @@ func proofs(charges []bill.Charge) int {
 
 // ownProofs verifies the receipts of the owner's own transactions and takes the refund from them.
 func (r *Runner) ownProofs(
-	ctx context.Context, ledger bill.Client, e *errand, out *Bill,
+	ctx context.Context, ledger bill.Ledger, e *errand, out *Bill,
 ) (verified int) {
 	for _, id := range e.own {
 		if id == (tx.ID{}) {
 			continue
 		}
-		var answer *ledgerv1.GetTransactionResponse
-		err := r.patiently(ctx, func() (err error) {
-			answer, err = ledger.Transaction(ctx, id)
-			return err
-		})
+		answer, err := ledger.Transaction(ctx, id)
 		if err != nil {
 			r.warn(e, "cannot prove an own transaction: %v", err)
 			continue
