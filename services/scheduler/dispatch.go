@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -190,40 +189,6 @@ func (e *Engine) explain(r *Run, reason string, now time.Time) string {
 	return reason + " (" + words + ")"
 }
 
-// avoidFor is how long a host that failed or declined a run is not asked for it again; twice as
-// long for each further time that it told it to go, maxEvictions of which count.
-const (
-	avoidFor     = 30 * time.Second
-	maxEvictions = 9
-)
-
-// skips names hosts that failed or declined this run lately: another one is tried first.
-func (e *Engine) skips(r *Run, now time.Time) func(*Offer) bool {
-	attempts := r.Attempts
-	evictions := map[sig.PublicKey]int{} // told ahead, beyond the first
-	for i := range attempts {
-		if a := &attempts[i]; a.Moving && a.State == Ended {
-			n, before := evictions[a.Host.Executor]
-			if before {
-				n = min(n+1, maxEvictions)
-			}
-			evictions[a.Host.Executor] = n
-		}
-	}
-	avoid := e.notes.avoids(r.ID, now)
-	return func(o *Offer) bool {
-		return avoid[o.Host.Executor] || slices.ContainsFunc(attempts, func(a Attempt) bool {
-			if ((a.Silent || a.Moving) && a.State != Ended || a.Kept) &&
-				a.Host.Executor == o.Host.Executor {
-				return true
-			}
-			hostsFault := a.End != Failed && a.End != Completed && a.End != Cancelled
-			return hostsFault && a.Host.Executor == o.Host.Executor &&
-				now.Sub(a.Ended) < avoidFor<<evictions[o.Host.Executor]
-		})
-	}
-}
-
 // requeueAgain is how long a run waits for the next try of which nothing could be read or written.
 const requeueAgain = time.Second
 
@@ -279,7 +244,22 @@ func (e *Engine) landed(r RunID) {
 func (e *Engine) candidates(
 	j *Job, r *Run, asked map[RunID]Host, now time.Time,
 ) (fit []Candidate, reason string) {
-	skip := e.skips(r, now)
+	skip, doubt := e.skips(r, now), doubts(r, now)
+	if doubt != nil {
+		fit, _ = e.fitting(j, r, asked, func(o *Offer) bool { return skip(o) || doubt(o) })
+		if len(fit) > 0 {
+			return fit, ""
+		}
+	}
+	return e.fitting(j, r, asked, skip)
+}
+
+// fitting returns hosts that are not skipped, of which those come first that do not stand beside
+// another replica: of other operators, then other hosts.
+func (e *Engine) fitting(
+	j *Job, r *Run, asked map[RunID]Host, skip func(*Offer) bool,
+) (fit []Candidate, reason string) {
+	now := e.deps.Now()
 	operators, hosts := siblings(j, r, asked)
 	for _, taken := range []func(*Offer) bool{
 		func(o *Offer) bool { return operators[o.Host.Operator] },

@@ -198,6 +198,8 @@ type Run struct {
 	Streak       uint32
 	HostFailures uint32
 	Attempts     []Attempt
+	// Ran tells that the program was seen to run, in whatever attempt.
+	Ran bool
 }
 
 // Attempt is one try on one host.

@@ -76,8 +76,8 @@ func moves(t *testing.T, r *rand.Rand, keep scheduler.Keep) (continued int) {
 		time.Sleep(time.Duration(r.IntN(40)) * time.Second)
 		synctest.Wait()
 	}
-	m.ledger.Fail, m.ledger.FailAfter, m.store.Fail, m.hosts.OnAsk = nil, nil, nil, nil
-	m.hosts.OnDeliver = nil
+	m.ledger.Fail, m.ledger.FailAfter, m.store.Fail = nil, nil, nil
+	m.hosts.Change(func() { m.hosts.OnAsk, m.hosts.OnDeliver = nil, nil })
 	for range 12 {
 		m.offers(time.Minute, 1, 2, 3, 4, 5)
 		for slot, run := range m.read(j.ID).Runs {
@@ -130,13 +130,16 @@ func (m *market) trouble(r *rand.Rand, away map[string]bool) {
 	lost := errors.New("lost")
 	away = maps.Clone(away)
 	away[fmt.Sprintf("host-%d", 1+r.IntN(9))] = true
-	m.ledger.Fail, m.ledger.FailAfter, m.store.Fail, m.hosts.OnAsk = nil, nil, nil, nil
-	m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
-		if away[h.Name] {
-			return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+	m.ledger.Fail, m.ledger.FailAfter, m.store.Fail = nil, nil, nil
+	m.hosts.Change(func() {
+		m.hosts.OnAsk = nil
+		m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
+			if away[h.Name] {
+				return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+			}
+			return nil
 		}
-		return nil
-	}
+	})
 	switch r.IntN(12) {
 	case 0:
 		m.ledger.Fail = once("PlaceLease", lost)
@@ -158,9 +161,11 @@ func (m *market) trouble(r *rand.Rand, away map[string]bool) {
 			return lost
 		}
 	case 6:
-		m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
-			return scheduler.ErrDeclined
-		}
+		m.hosts.Change(func() {
+			m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
+				return scheduler.ErrDeclined
+			}
+		})
 	}
 }
 

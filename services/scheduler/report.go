@@ -130,6 +130,7 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 	a = r.returned(a)
 	a.Delivered, a.Heard = true, e.deps.Now()
 	a.Began = a.Began || rep.Ran || rep.State == Running || rep.State == Asleep
+	r.Ran = r.Ran || a.Began
 	a.State, a.Reason, a.Status, a.Reported = rep.State, shorten(rep.Reason), rep.Raw, rep.Time
 	a.Hold.Until = rep.HeldUntil
 	if rep.State != Ended {
@@ -164,8 +165,9 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 //   - refused maxSameRefusals times running in the same words: the job's own fault, such as an
 //     image that is nowhere; ended so.
 //   - of an always job: completed and failed by its restart policy, without end; a lease that is
-//     over is followed by another; hosts have HostRetries anew once the program ran; cancelled
-//     though nobody asked for it is the host's affair.
+//     over is followed by another; what hosts do never ends it, else a few cheap ones that begin
+//     nothing could, but one that never ran ends if three hosts refuse it in the same words;
+//     cancelled though nobody asked for it is the host's affair.
 //
 // Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
 // maxBackoff.
@@ -223,8 +225,10 @@ func (e *Engine) again(j *Job, r *Run, a *Attempt) bool {
 			r.HostFailures = 0
 		}
 		r.HostFailures++
-		return r.HostFailures <= e.policy.HostRetries &&
-			r.sameRefusals(j.Spec.Always) < maxSameRefusals
+		if j.Spec.Always {
+			return r.Ran || r.sameRefusals(true) < maxSameRefusals
+		}
+		return r.HostFailures <= e.policy.HostRetries && r.sameRefusals(false) < maxSameRefusals
 	}
 	return false
 }

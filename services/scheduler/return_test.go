@@ -83,8 +83,8 @@ func TestOriginalOfSeveral(t *testing.T) {
 		}
 		// The original falls silent once more, and comes back once more.
 		o.silence("host-1", true)
-		o.offers(2*time.Minute, 2)
-		o.wantLane(o.id, 0, scheduler.Leased, "host-2")
+		o.offers(2*time.Minute, 2, 3)
+		o.wantLane(o.id, 0, scheduler.Leased, "host-3") // the second was silent within the hour
 		o.tell(o.id, 0, scheduler.Running, 0)
 		o.silence("host-1", false)
 		o.offer(1, 1000)

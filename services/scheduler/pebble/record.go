@@ -80,7 +80,7 @@ func runFields(r *scheduler.Run) []field {
 		list(11, &r.Attempts, attemptFields), unsigned(12, &r.Slot), unsigned(13, &r.Epoch),
 		unsigned(14, &r.Task), truth(15, &r.Counted), unsigned(16, &r.Tries),
 		unsigned(17, &r.Streak), unsigned(18, &r.HostFailures), truth(19, &r.Surplus),
-		fixed(20, r.Lease[:]),
+		fixed(20, r.Lease[:]), truth(21, &r.Ran),
 	}
 }
 

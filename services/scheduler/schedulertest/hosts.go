@@ -57,13 +57,20 @@ func (f *Hosts) Asked() []sig.PublicKey {
 	return append([]sig.PublicKey(nil), f.asked...)
 }
 
+// Change sets hooks while hosts may be called.
+func (f *Hosts) Change(set func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	set()
+}
+
 // Ask implements scheduler.Hosts.
 func (f *Hosts) Ask(
 	_ context.Context, h scheduler.Host, a scheduler.Ask,
 ) (scheduler.SignedLease, error) {
 	f.mu.Lock()
 	f.asked = append(f.asked, h.Executor)
-	o := f.offers[h.Executor]
+	o, hook := f.offers[h.Executor], f.OnAsk
 	f.mu.Unlock()
 	if o == nil {
 		return scheduler.SignedLease{}, fmt.Errorf("%w: %s", scheduler.ErrUnreachable, h.Name)
@@ -77,8 +84,8 @@ func (f *Hosts) Ask(
 		PriceHash: o.Prices.Hash(), OfferHash: o.Hash,
 		PlaceBy: tx.Millis(t.PlaceBy.UnixMilli()), Until: tx.Millis(t.Until.UnixMilli()),
 	}
-	if f.OnAsk != nil {
-		if err := f.OnAsk(h, a, &l); err != nil {
+	if hook != nil {
+		if err := hook(h, a, &l); err != nil {
 			return scheduler.SignedLease{}, err
 		}
 	}
@@ -132,8 +139,11 @@ func (f *Hosts) deliver(id scheduler.AttemptID) {
 func (f *Hosts) Deliver(
 	_ context.Context, h scheduler.Host, t scheduler.Task,
 ) (*scheduler.Report, error) {
-	if f.OnDeliver != nil {
-		if err := f.OnDeliver(h, t); err != nil {
+	f.mu.Lock()
+	hook := f.OnDeliver
+	f.mu.Unlock()
+	if hook != nil {
+		if err := hook(h, t); err != nil {
 			return nil, err
 		}
 	}

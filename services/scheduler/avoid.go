@@ -1,0 +1,89 @@
+package scheduler
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/united-containers/ucn/chain/sig"
+)
+
+// Bounds of how long a host that failed or declined a run is not asked for it again, though no
+// other fits: avoidFor, or twice as long as it let the run wait without beginning it; and twice as
+// long each further time, at most maxAvoid, or maxEvictions times if it told the run to go ahead.
+const (
+	avoidFor     = 30 * time.Second
+	maxAvoid     = 5 * time.Minute
+	maxEvictions = 9
+)
+
+// doubtFor is how long hosts that failed a run cast doubt on others of their operator.
+const doubtFor = time.Hour
+
+// hostsFault tells whether the attempt ended for a reason that is the host's or the network's.
+func (a *Attempt) hostsFault() bool {
+	return a.State == Ended && a.End != Failed && a.End != Completed && a.End != Cancelled
+}
+
+// since is how long ago the attempt ended; a clock may have been set back.
+func (a *Attempt) since(now time.Time) time.Duration { return now.Sub(a.Ended).Abs() }
+
+// avoided is how long the attempt's host is avoided for it, and for as many before.
+func (a *Attempt) avoided(before int) time.Duration {
+	switch {
+	case a.Moving:
+		return avoidFor << min(before, maxEvictions)
+	case a.Began:
+		return min(avoidFor<<min(before, maxEvictions), maxAvoid)
+	}
+	return min(max(avoidFor, 2*a.Ended.Sub(a.Created))<<min(before, maxEvictions), maxAvoid)
+}
+
+// skips names hosts that failed or declined this run lately, and those that have it.
+func (e *Engine) skips(r *Run, now time.Time) func(*Offer) bool {
+	avoid := e.notes.avoids(r.ID, now)
+	until, faults := map[sig.PublicKey]time.Duration{}, map[sig.PublicKey]int{}
+	for i := range r.Attempts {
+		a, host := &r.Attempts[i], r.Attempts[i].Host.Executor
+		if (a.Silent || a.Moving) && a.State != Ended || a.Kept {
+			avoid = with(avoid, host)
+		}
+		if !a.hostsFault() {
+			continue
+		}
+		until[host] = max(until[host], a.avoided(faults[host])-a.since(now))
+		faults[host]++
+	}
+	return func(o *Offer) bool {
+		return avoid[o.Host.Executor] || until[o.Host.Executor] > 0
+	}
+}
+
+func with(set map[sig.PublicKey]bool, key sig.PublicKey) map[sig.PublicKey]bool {
+	if set == nil {
+		set = map[sig.PublicKey]bool{}
+	}
+	set[key] = true
+	return set
+}
+
+// doubts names hosts that are asked only when no other fits, nil if there are none: those that
+// failed the run, and all of an operator of whom two did. Hosts are cheap to certify, so what
+// several of one operator do is what the operator does. Without this a few that ask little and
+// begin nothing would keep a run for themselves.
+func doubts(r *Run, now time.Time) func(*Offer) bool {
+	hosts, operators := map[sig.PublicKey]bool{}, map[sig.AccountID]int{}
+	for i := range r.Attempts {
+		a := &r.Attempts[i]
+		programs := a.State == Ended && a.End == Failed && a.since(now) < avoidFor
+		hosts[a.Host.Executor] = hosts[a.Host.Executor] || programs
+		if a.hostsFault() && a.since(now) < doubtFor && !hosts[a.Host.Executor] {
+			hosts[a.Host.Executor] = true
+			operators[a.Host.Operator]++
+		}
+	}
+	if !slices.Contains(slices.Collect(maps.Values(hosts)), true) {
+		return nil
+	}
+	return func(o *Offer) bool { return hosts[o.Host.Executor] || operators[o.Host.Operator] > 1 }
+}
