@@ -23,6 +23,12 @@ import (
 	"github.com/united-containers/ucn/services/storage/server"
 )
 
+// Bounds of event_rate, per second. The upper one is what a broker takes of an operator.
+const (
+	minEventRate = 0.001
+	maxEventRate = 1000.0
+)
+
 // Config is the configuration of a storage service.
 type Config struct {
 	// Instance is what all services have. Needed when it runs alone.
@@ -51,6 +57,14 @@ type Config struct {
 	CollectEvery time.Duration `yaml:"collect_every"`
 	// Grace is how old a file that nobody refers to must be to be collected. Default 1h.
 	Grace time.Duration `yaml:"grace"`
+	// EventRate is how many changes of files one account may make per second over time, 0.001 to
+	// 1000; each is told in a signed event. The hosts of its jobs put eight times as many beside it.
+	// The last 1048576 events are kept: the faster one account may be, the sooner it pushes those of
+	// the others out. Default 1.
+	EventRate float64 `yaml:"event_rate"`
+	// EventBurst is how many of them it may make at once, 1 to 1048576, and so may the hosts of its
+	// jobs. Default 65536.
+	EventBurst int `yaml:"event_burst"`
 	// AnyAccount lets accounts put that are not on the chain. Keys cost nothing, so each fresh key
 	// then brings a quota of its own. Default false.
 	AnyAccount bool `yaml:"any_account"`
@@ -65,6 +79,7 @@ func Default() Config {
 		Uploads: server.DefaultUploads, OpenUploads: storage.DefaultOpenUploads,
 		UploadIdle: disk.DefaultUploadIdle, Grace: disk.DefaultGrace,
 		CollectEvery: server.DefaultCollectEvery,
+		EventRate:    disk.DefaultEventRate, EventBurst: disk.DefaultEventBurst,
 	}
 }
 
@@ -92,6 +107,12 @@ func (c Config) Validate() error {
 		return config.Invalid("collect_every", "%s is not positive", c.CollectEvery)
 	case c.Grace <= 0:
 		return config.Invalid("grace", "%s is not positive", c.Grace)
+	case !(c.EventRate >= minEventRate && c.EventRate <= maxEventRate):
+		return config.Invalid("event_rate", "%g is not between %g and %g", c.EventRate,
+			minEventRate, maxEventRate)
+	case c.EventBurst < 1 || c.EventBurst > disk.EventsKept:
+		return config.Invalid("event_burst", "%d is not between 1 and %d", c.EventBurst,
+			disk.EventsKept)
 	}
 	return nil
 }
@@ -167,7 +188,8 @@ func New(ctx context.Context, c Config, i *instance.Instance) (_ *Storage, err e
 		deps.Accounts = accounts{ledgerv1.NewLedgerServiceClient(s.ledger), i.Chain}
 	}
 	s.disk, err = disk.Open(disk.Config{Dir: c.Dir, Limits: c.limits(), Reserve: int64(c.Reserve),
-		UploadIdle: c.UploadIdle, Grace: c.Grace, Now: i.Clock(), Log: i.Telemetry.Log,
+		UploadIdle: c.UploadIdle, Grace: c.Grace, EventRate: c.EventRate, EventBurst: c.EventBurst,
+		Now: i.Clock(), Log: i.Telemetry.Log,
 		Outbox: s.openOutbox(i.Chain)})
 	if err != nil {
 		return nil, fmt.Errorf("storage: %w", err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"testing"
 
@@ -39,9 +40,18 @@ func startAs(t testing.TB, dir string, i instance.Instance) (
 	client *blob.Client, raw storagev1.StorageServiceClient, stop func(),
 ) {
 	t.Helper()
+	return startWith(t, dir, i, func(*wire.Config) {})
+}
+
+// startWith is startAs with another configuration.
+func startWith(t testing.TB, dir string, i instance.Instance, change func(*wire.Config)) (
+	client *blob.Client, raw storagev1.StorageServiceClient, stop func(),
+) {
+	t.Helper()
 	i.Telemetry = kittest.NewTelemetry(t, kittest.NewLog(t)).MustService(t, "storage")
 	cfg := wire.Default()
 	cfg.Dir, cfg.AnyAccount = dir, true
+	change(&cfg)
 	s, err := wire.New(t.Context(), cfg, &i)
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +119,11 @@ func TestConfigurationNamesItsField(t *testing.T) {
 		"upload_idle":   func(c *wire.Config) { c.UploadIdle = 0 },
 		"collect_every": func(c *wire.Config) { c.CollectEvery = -1 },
 		"grace":         func(c *wire.Config) { c.Grace = 0 },
+		"event_rate":    func(c *wire.Config) { c.EventRate = 0 },
+		"event_rate: 1": func(c *wire.Config) { c.EventRate = 1000.5 },
+		"event_rate: N": func(c *wire.Config) { c.EventRate = math.NaN() },
+		"event_burst":   func(c *wire.Config) { c.EventBurst = 0 },
+		"event_burst: ": func(c *wire.Config) { c.EventBurst = 1<<20 + 1 },
 	} {
 		c := wire.Default()
 		c.Dir = "x"
@@ -118,6 +133,21 @@ func TestConfigurationNamesItsField(t *testing.T) {
 		spoil(&c)
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// TestTheShareOfEventsIsConfigured: an account may do what the configuration says.
+func TestTheShareOfEventsIsConfigured(t *testing.T) {
+	client, _, stop := startWith(t, t.TempDir(), instance.Instance{}, func(c *wire.Config) {
+		c.EventRate, c.EventBurst = 0.001, 2
+	})
+	defer stop()
+	ctx := rpc.WithToken(t.Context(), "any")
+	for n, want := range []error{nil, nil, storage.ReasonEventRate} {
+		_, err := client.Put(ctx, blob.Put{Kind: cid.File}, bytes.NewReader([]byte{byte(n)}))
+		if !errors.Is(err, want) {
+			t.Errorf("put %d: %v", n, err)
 		}
 	}
 }
