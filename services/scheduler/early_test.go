@@ -1,7 +1,6 @@
 package scheduler_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -127,27 +126,58 @@ func TestWordBeforeTheAnswer(t *testing.T) {
 			checkPaid(t, m.ledger)
 		})
 	})
-	t.Run("a ledger that is away", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			m := newMarket(t)
-			defer m.stop()
-			m.ledger.FailAfter = once("PlaceLease", lost)
-			m.offer(1, 1000)
-			j := m.submitSpec(func(*scheduler.Spec) {})
-			r := m.read(j.ID).Current()
-			rep := scheduler.Report{
-				Job: j.ID, Run: r.ID, Attempt: r.Current().ID, Executor: r.Current().Host.Executor,
-				State: scheduler.Ended, End: scheduler.Completed, Time: time.Now(),
+}
+
+// TestWordWhileTheLedgerIsAway: what a host says of a lease that may be on the chain holds nobody
+// up while the ledger does not answer, and asks it only now and then. The host is asked after.
+func TestWordWhileTheLedgerIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer m.stop()
+		m.offer(2, 1000)
+		other := m.submitSpecOf(2, func(*scheduler.Spec) {})
+		m.want(other.ID, scheduler.Leased, 0, "host-2")
+		synctest.Wait()
+		m.ledger.FailAfter = once("PlaceLease", errors.New("the answer was lost"))
+		looks := 0
+		m.ledger.Fail = func(method string) error {
+			if method == "Lease" {
+				looks++
+				return errors.New("away")
 			}
-			m.ledger.Fail = once("Lease", errors.New("away"))
-			if err := m.engine.Report(context.Background(), rep); err == nil {
-				t.Error("the report was taken though nothing is known of its lease")
+			return nil
+		}
+		m.offer(1, 500)
+		j := m.submitSpec(func(*scheduler.Spec) {})
+		r := m.read(j.ID).Current()
+		rep := scheduler.Report{
+			Job: j.ID, Run: r.ID, Attempt: r.Current().ID, Executor: r.Current().Host.Executor,
+			State: scheduler.Ended, End: scheduler.Completed, Time: time.Now(),
+		}
+		m.hosts.OnTell = func(_ scheduler.Host, k scheduler.Task) *scheduler.Report {
+			if k.Attempt != rep.Attempt {
+				return nil
 			}
-			if err := m.engine.Report(context.Background(), rep); err != nil {
-				t.Error(err)
+			return &rep
+		}
+		for range 100 {
+			if err := m.engine.Report(t.Context(), rep); err != nil {
+				t.Fatal(err)
 			}
-			m.want(j.ID, scheduler.Ended, scheduler.Completed, "")
-		})
+		}
+		if looks != 1 {
+			t.Errorf("the ledger that is away was asked %d times", looks)
+		}
+		m.want(j.ID, scheduler.Pending, 0, "")
+		m.report(other.ID, scheduler.Running, 0, "running")
+		m.want(other.ID, scheduler.Running, 0, "running")
+		synctest.Wait()
+		m.ledger.Fail = nil
+		m.offers(time.Minute, 1, 2)
+		m.want(j.ID, scheduler.Ended, scheduler.Completed, "")
+		if n := m.ledger.Placed(); n != 2 {
+			t.Errorf("%d leases were placed, want one for each job", n)
+		}
 	})
 }
 

@@ -135,6 +135,8 @@ type Engine struct {
 	// dial tells the time; deps.Now is it. began is since when it is listened to hosts, ns since 1970.
 	dial  dial
 	began atomic.Int64
+	// away is when the ledger last did not answer a look for a lease, ns since 1970; 0 = never.
+	away atomic.Int64
 	// swept is when the dispatcher last looked over what is due, dueFrom how far it came.
 	swept   time.Time
 	dueFrom Cursor

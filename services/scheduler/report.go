@@ -18,9 +18,9 @@ import (
 // without its host's word only the host's account of the end is kept, for people.
 //
 // A host knows an attempt from the question, so before it is known here that its lease is on the
-// chain the chain is asked. If it is not there nothing is said of what may never be: no host begins
-// before, and one that was early is asked when the task is delivered. An error is the ledger's or
-// the store's: the report must come again.
+// chain the chain is asked. If it is not there, or the ledger is away, nothing is said of what may
+// never be: no host begins before, and one that was early is asked when the task is delivered. An
+// error is the store's, or the end of ctx: the report must come again.
 func (e *Engine) Report(ctx context.Context, rep Report) error {
 	e.hear()
 	oursOf(&rep, e.deps.Now())
@@ -28,11 +28,8 @@ func (e *Engine) Report(ctx context.Context, rep Report) error {
 	if err != nil || lease == nil {
 		return err
 	}
-	switch _, err = e.deps.Ledger.Lease(ctx, *lease); {
-	case errors.Is(err, ErrNotFound):
-		return nil
-	case err != nil:
-		return fmt.Errorf("look whether a lease is on the chain: %w", err)
+	if there, err := e.onChain(ctx, *lease); err != nil || !there {
+		return err
 	}
 	if err = e.leased(ctx, rep.Job, rep.Attempt); err == nil {
 		_, err = e.report(ctx, rep)
