@@ -215,7 +215,7 @@ func (e *Engine) judgeEscrow(ctx context.Context, j *Job) error {
 	} else if err != nil {
 		return fmt.Errorf("look the escrow up: %w", err)
 	}
-	j.Expires = e.lastLease(&escrow)
+	j.Expires, j.FirstTotal = e.lastLease(&escrow), escrow.MaxTotal
 	return e.checkEscrow(j, escrow, e.deps.Now())
 }
 

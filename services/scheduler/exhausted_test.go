@@ -155,6 +155,46 @@ func TestTooPoorToBegin(t *testing.T) {
 		}
 		m.offer(1, 1000) // a minute is 16 grains
 		j := m.submitSpec(func(s *scheduler.Spec) { s.Always = true })
-		m.want(j.ID, scheduler.Pending, 0, "nothing in it is free")
+		m.want(j.ID, scheduler.Pending, 0,
+			"15 grains are free for it, and 1m0s cost 16; top its escrow up")
 	})
+}
+
+// TestLanesToppedUp: a service whose max_total pays for no minute of each lane says so, and runs
+// once its owner has raised the escrow's, but not past what it was raised by.
+func TestLanesToppedUp(t *testing.T) {
+	for name, tt := range map[string]struct {
+		raise  uint64
+		budget uint64
+	}{
+		"not raised": {0, 0},
+		"too little": {7, 0}, // 47 are 15 for each
+		"a minute":   {8, 16},
+		"much":       {500_000, 166_680},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMarket(t)
+				defer m.stop()
+				m.ledger.MaxTotal = 40
+				m.offer(1, 1000)
+				j := m.submitSpec(func(s *scheduler.Spec) {
+					s.Always, s.Lanes, s.MaxTotal = true, 3, 40
+				})
+				m.offers(time.Minute, 1)
+				m.want(j.ID, scheduler.Pending, 0, "13 grains are free for it, and 1m0s cost 16")
+				m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) { s.MaxTotal += tt.raise })
+				m.offers(5*time.Minute, 1)
+				for _, r := range m.read(j.ID).Runs {
+					a := r.Current()
+					switch {
+					case tt.budget == 0 && a != nil:
+						t.Errorf("lane %d has a lease of %d grains", r.Slot, a.Lease.Lease.Budget)
+					case tt.budget > 0 && (a == nil || uint64(a.Lease.Lease.Budget) != tt.budget):
+						t.Errorf("lane %d: %+v, want a lease of %d: %s", r.Slot, a, tt.budget, r.Reason)
+					}
+				}
+			})
+		})
+	}
 }

@@ -150,6 +150,9 @@ type Job struct {
 	Cancelled    time.Time
 	// Expires is when the escrow as it was last seen does not pay for a new lease any more.
 	Expires time.Time
+	// FirstTotal is what the escrow's max_total was when the job was taken, grains; 0: not known. What
+	// the owner raised it by since is added to the job's.
+	FirstTotal uint64
 	// Runs holds one run per lane; of an array the one of the lane's newest task.
 	Runs []Run
 	// Array is how far an array is.

@@ -212,7 +212,7 @@ func (e *Engine) setAside(
 	}
 	trust := cmp.Or(j.Spec.Trust, usualTrust(budget, rate, upfront))
 	switch left := p.rateLeft(r.ID, frees.rate); {
-	case budget < least && j.Spec.Always && r.Tries > 0:
+	case budget < least && j.Spec.Always:
 		return 0, fmt.Errorf("%w: %d grains are free for it, and %v cost %d; top its escrow up",
 			ErrExhausted, budget, leastLife, least)
 	case budget < least || addUpTo(p.escrow.Unreserved, frees.budget) < p.escrow.Floor:

@@ -165,7 +165,8 @@ func (p *purse) forget(run RunID) {
 // has just lost.
 func (p *purse) share(j *Job, run RunID, frees uint64) uint64 {
 	s := &p.escrow
-	free := min(s.Unreserved, j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, s.Used))
+	most := j.mayCost(s)
+	free := min(s.Unreserved, most, s.MaxTotal-min(s.MaxTotal, s.Used))
 	idle, lanes, held := uint64(1), uint64(1), uint64(0)
 	for i := range j.Runs {
 		r := &j.Runs[i]
@@ -181,7 +182,16 @@ func (p *purse) share(j *Job, run RunID, frees uint64) uint64 {
 		}
 	}
 	even := addUpTo(addUpTo(free, held), frees) / lanes
-	return min(addUpTo(free/idle, frees), max(frees, even), j.Spec.MaxTotal)
+	return min(addUpTo(free/idle, frees), max(frees, even), most)
+}
+
+// mayCost is what leases of the job may promise: its max_total, and what its owner has raised that
+// of the escrow by since.
+func (j *Job) mayCost(s *Escrow) uint64 {
+	if j.FirstTotal == 0 {
+		return j.Spec.MaxTotal
+	}
+	return addUpTo(j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, j.FirstTotal))
 }
 
 // holds is what the run has of the escrow's money, promised or by its lease, and what of that the

@@ -53,7 +53,7 @@ func jobFields(j *scheduler.Job) []field {
 		text(10, &j.CancelReason), moment(11, &j.Cancelled), moment(12, &j.Expires),
 		list(13, &j.Runs, runFields), unsigned(14, &j.Array.Next),
 		unsigned(15, &j.Array.Completed), unsigned(16, &j.Array.Failed), truth(17, &j.Array.Closed),
-		blob(18, &j.Update), moment(19, &j.Updated),
+		blob(18, &j.Update), moment(19, &j.Updated), unsigned(20, &j.FirstTotal),
 	}
 }
 
