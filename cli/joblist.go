@@ -132,8 +132,8 @@ func (r *jobResult) progress() string {
 	switch {
 	case r.Array != nil:
 		return fmt.Sprintf(" %d/%d", r.Array.Completed+r.Array.Failed, r.Array.Count)
-	case r.Counts != nil && r.Counts.total() > 1:
-		return fmt.Sprintf(" %d/%d", r.Counts.Running, r.Counts.total())
+	case r.Counts != nil && r.Counts.total() > 1: // replicas that an update left over have ended
+		return fmt.Sprintf(" %d/%d", r.Counts.Running, r.Counts.total()-r.Counts.Ended)
 	}
 	return ""
 }
