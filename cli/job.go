@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/jobrun"
 	"github.com/united-containers/ucn/cli/screen"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
@@ -117,6 +118,8 @@ func (a *app) finished(report *jobrun.Report, err error, detached bool) error {
 	if !a.flags.json { // else the report was the last event
 		if err := a.emit(report, func(w io.Writer) {
 			switch {
+			case detached && a.flags.quiet:
+				printf(w, "%s\n", report.Job)
 			case detached:
 				printDetached(w, report)
 			case a.flags.quiet:
@@ -183,6 +186,7 @@ func (a *app) jobGet() *cobra.Command {
 				return err
 			}
 			result := jobOf(j)
+			result.look(ctx, l)
 			return a.emit(result, result.print)
 		}),
 	}
@@ -249,17 +253,19 @@ func (a *app) logLine() func(line jobrun.LogLine) {
 
 // jobResult is a job as commands print it.
 type jobResult struct {
-	Job       string          `json:"job"`
-	Name      string          `json:"name"`
-	State     string          `json:"state"`
-	Result    string          `json:"result,omitempty"`
-	Reason    string          `json:"reason,omitempty"`
-	Submitted uint64          `json:"submitted_ms"`
-	Escrow    string          `json:"escrow"`
-	TraceID   string          `json:"trace_id,omitempty"`
-	Counts    *runCounts      `json:"runs,omitempty"`
-	Array     *arrayResult    `json:"array,omitempty"`
-	Attempts  []attemptResult `json:"attempts"`
+	Job       string `json:"job"`
+	Name      string `json:"name"`
+	State     string `json:"state"`
+	Result    string `json:"result,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+	Submitted uint64 `json:"submitted_ms"`
+	Escrow    string `json:"escrow"`
+	// Left is what the escrow of a job that has ended still holds; absent: nothing, or not seen.
+	Left     *amount.Amount  `json:"escrow_left,omitempty"`
+	TraceID  string          `json:"trace_id,omitempty"`
+	Counts   *runCounts      `json:"runs,omitempty"`
+	Array    *arrayResult    `json:"array,omitempty"`
+	Attempts []attemptResult `json:"attempts"`
 }
 
 // runCounts is how many runs of a job there are in each state.

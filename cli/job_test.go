@@ -16,6 +16,7 @@ import (
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/network"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 )
 
 // once is the usage of the run alone: its price is 1,000,000 grains.
@@ -256,6 +257,38 @@ func TestDetachAndAttach(t *testing.T) {
 	bill := report["bill"].(map[string]any)
 	if report["result"] != "completed" || bill["paid"] != "0.001" || len(u.net.Market.Acks()) != 1 {
 		t.Errorf("got %v, bill %v", report["result"], bill)
+	}
+	if _, known := bill["balance_before"]; known || bill["refunded"] == "0" {
+		t.Errorf("another command opened the escrow: bill %v", bill)
+	}
+	again := result(t, u.must("job", "attach", begun["job"].(string), "--no-outputs", "--json"))
+	second := again["bill"].(map[string]any)
+	if second["fees"] != bill["fees"] || second["refunded"] != bill["refunded"] ||
+		again["warnings"] != nil {
+		t.Errorf("the bill was %v and is %v, warnings %v", bill, second, again["warnings"])
+	}
+}
+
+// TestDetachQuietly: for scripts the job alone is printed; what its escrow still holds after its
+// end, and how it comes back, is told by those that tell of the end.
+func TestDetachQuietly(t *testing.T) {
+	u := started(t, honest)
+	job := strings.TrimSpace(u.must("job", "run", imageCID, "--detach", "--quiet"))
+	if !strings.HasPrefix(job, "ucnj1") || strings.ContainsAny(job, " \n\t") {
+		t.Errorf("printed %q", job)
+	}
+	if out := u.must("job", "get", job); !strings.Contains(out, "ucn job bill "+job) ||
+		strings.Contains(out, "0 UCN for") {
+		t.Errorf("what it costs while it runs: %s", out)
+	}
+	if out := u.must("job", "cancel", job); !strings.Contains(out, "ucn escrow close ucne1") {
+		t.Errorf("cancelled: %s", out)
+	}
+	u.net.Market.Lie = func(j *schedulerv1.Job) {
+		j.State, j.EndReason = jobv1.State_STATE_ENDED, jobv1.EndReason_END_REASON_CANCELLED
+	}
+	if out := u.must("job", "get", job); !strings.Contains(out, "take it back: ucn escrow close") {
+		t.Errorf("it ended: %s", out)
 	}
 }
 

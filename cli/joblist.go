@@ -211,7 +211,10 @@ func printRuns(w io.Writer, runs []runResult) {
 	for _, r := range runs {
 		host, cost := "-", "-"
 		if n := len(r.Attempts); n > 0 {
-			host, cost = first(r.Attempts[n-1].Host, "-"), r.Attempts[n-1].Amount
+			host = first(r.Attempts[n-1].Host, "-")
+			if last := &r.Attempts[n-1]; last.told() {
+				cost = last.Amount
+			}
 		}
 		printf(w, "%d\t%d\t%s\t%d\t%s\t%s\t%s\n", r.Slot, r.Task, first(r.Result, r.State), r.Tries,
 			host, cost, screen.Fit(screen.Clean(r.Reason), 60))
@@ -297,6 +300,7 @@ func (a *app) jobCancel() *cobra.Command {
 			return errors.Join(failed, a.emit(out, func(w io.Writer) {
 				for _, r := range results {
 					printf(w, "%s\t%s\t%s\n", r.Job, first(r.Result, r.State), screen.Clean(r.Reason))
+					printf(w, "\t\tafter its hosts' last charges: ucn escrow close %s\n", r.Escrow)
 				}
 			}))
 		}),

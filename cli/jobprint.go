@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -87,12 +88,19 @@ func (r jobResult) print(w io.Writer) {
 			r.Counts.Leased+r.Counts.Starting, r.Counts.Pending, r.Counts.Ended)
 	}
 	printf(w, "submitted\t%s\nescrow\t%s\n", stamp(r.Submitted), r.Escrow)
+	if rest := r.rest(); rest != "" {
+		printf(w, "\t%s\n", rest)
+	}
 	if r.TraceID != "" {
 		printf(w, "trace\t%s\n", r.TraceID)
 	}
 	for i, a := range r.Attempts {
 		printf(w, "attempt %d\t%s: %s\n", i+1, r.standing(&a), screen.Clean(a.Reason))
-		printf(w, "\t%s UCN for %s\n", a.Amount, usageText(a.Usage))
+		if a.told() {
+			printf(w, "\t%s UCN for %s\n", a.Amount, usageText(a.Usage))
+		} else {
+			printf(w, "\tcost so far: ucn job bill %s\n", r.Job)
+		}
 		for _, out := range a.Outputs {
 			printf(w, "\t%s (%s): %s\n", screen.Clean(out.Path), screen.Bytes(out.Size), out.CID)
 		}
@@ -100,6 +108,34 @@ func (r jobResult) print(w io.Writer) {
 			printf(w, "\tlog %s\n", a.LogCID)
 		}
 	}
+}
+
+// rest says how what is left of an ended job's money comes back; "" if nothing is.
+func (r *jobResult) rest() string {
+	if r.Left == nil {
+		return ""
+	}
+	return fmt.Sprintf("escrow holds %s; take it back: ucn escrow close %s", amount.Text(*r.Left),
+		r.Escrow)
+}
+
+// look finds what is left in the escrow of a job that has ended. A ledger that is away is no reason
+// to tell nothing of the job.
+func (r *jobResult) look(ctx context.Context, l *link) {
+	if r.Result == "" || r.Escrow == "" {
+		return
+	}
+	_, answer, err := readEscrow(ctx, l, r.Escrow)
+	if err != nil || answer.GetEscrow() == nil {
+		return
+	}
+	left := amount.Amount(answer.GetEscrow().GetBalance() + answer.GetEscrow().GetLock())
+	r.Left = &left
+}
+
+// told says whether the host has told what the attempt costs: before, only the chain knows.
+func (a *attemptResult) told() bool {
+	return a.Ended != 0 || a.Usage != nil && a.Usage.WallMS > 0
 }
 
 // standing says how an attempt stands, on which host, and which other one it goes on with.
@@ -133,6 +169,7 @@ func printDetached(w io.Writer, r *jobrun.Report) {
 	}
 	printf(w, "\nNobody countersigns while you are away: the host is trusted with the whole budget.\n")
 	printf(w, "Watch it with: ucn job attach %s\n", r.Job)
+	printf(w, "After its end take the rest of its escrow back: ucn escrow close %s\n", r.Escrow)
 	printWarnings(w, r)
 }
 
@@ -251,7 +288,10 @@ func printBill(w io.Writer, job string, b *jobrun.Bill) {
 		printf(w, "escrow\tholds %s; take it back later: ucn escrow close %s\n",
 			amount.Text(b.Locked), b.Escrow)
 	}
-	printf(w, "fees\t%s\nbalance\t%s before, %s after\n", amount.Text(b.Fees),
-		amount.Text(b.Before), amount.Text(b.After))
+	printf(w, "fees\t%s\nbalance\t", amount.Text(b.Fees))
+	if b.Before != nil {
+		printf(w, "%s before, ", amount.Text(*b.Before))
+	}
+	printf(w, "%s after\n", amount.Text(b.After))
 	printf(w, "proof\tverified: %d receipts against certified headers\n", b.Proofs)
 }

@@ -60,6 +60,9 @@ is countersigned while this waits: job attach does that.`,
 			if err != nil {
 				return err
 			}
+			for i := range ended {
+				ended[i].look(context.WithoutCancel(ctx), l)
+			}
 			return a.waited(ended)
 		}),
 	}
@@ -159,6 +162,9 @@ func (a *app) waited(ended []jobResult) error {
 	err := a.emit(ended, func(w io.Writer) {
 		for _, r := range ended {
 			printf(w, "%s\t%s\t%s\n", r.Job, r.Result+r.progress(), screen.Clean(r.Reason))
+			if rest := r.rest(); rest != "" {
+				printf(w, "\t\t%s\n", rest)
+			}
 		}
 	})
 	if err == nil && failed {

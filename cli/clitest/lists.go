@@ -106,7 +106,8 @@ func (l *Ledger) ListCharges(_ context.Context, r *ledgerv1.ListChargesRequest) 
 	return out, nil
 }
 
-// ListEscrowEvents implements the service, in one page, for charges, settlements and verdicts.
+// ListEscrowEvents implements the service, in one page, for the escrow itself, charges,
+// settlements and verdicts.
 func (l *Ledger) ListEscrowEvents(ctx context.Context, r *ledgerv1.ListEscrowEventsRequest) (
 	*ledgerv1.ListEscrowEventsResponse, error,
 ) {
@@ -133,6 +134,13 @@ func (l *Ledger) ListEscrowEvents(ctx context.Context, r *ledgerv1.ListEscrowEve
 			if i >= len(s.receipt.Outcomes) {
 				break
 			}
+			if about(o, tx.EscrowID(r.GetEscrow()), &s.receipt.Outcomes[i]) {
+				out.Events = append(out.Events, &ledgerv1.EscrowEvent{
+					Height: uint64(height), OperationIndex: uint32(i), Transaction: s.id[:],
+					Account: t.Account[:], Operation: body.GetBody().GetOperations()[i],
+					Outcome: s.receipt.PB().GetOutcomes()[i],
+				})
+			}
 			for _, lease := range leasesIn(o) {
 				if !under[lease] {
 					continue
@@ -146,6 +154,21 @@ func (l *Ledger) ListEscrowEvents(ctx context.Context, r *ledgerv1.ListEscrowEve
 		}
 	}
 	return out, nil
+}
+
+// about tells whether an operation is about the escrow itself.
+func about(o tx.Operation, escrow tx.EscrowID, outcome *tx.Outcome) bool {
+	switch o := o.(type) {
+	case *tx.OpenEscrow:
+		return tx.EscrowID(outcome.Created) == escrow
+	case *tx.TopUp:
+		return o.Escrow == escrow
+	case *tx.Withdraw:
+		return o.Escrow == escrow
+	case *tx.CloseEscrow:
+		return o.Escrow == escrow
+	}
+	return false
 }
 
 func leasesIn(o tx.Operation) []tx.LeaseID {

@@ -119,9 +119,10 @@ type Bill struct {
 	Held    amount.Amount `json:"held_back"`
 	Accepts *time.Time    `json:"held_back_until,omitempty"`
 	// Fees of the owner's own transactions for this job.
-	Fees   amount.Amount `json:"fees"`
-	Before amount.Amount `json:"balance_before"`
-	After  amount.Amount `json:"balance_after"`
+	Fees amount.Amount `json:"fees"`
+	// Before the escrow was opened; absent if another command opened it.
+	Before *amount.Amount `json:"balance_before,omitempty"`
+	After  amount.Amount  `json:"balance_after"`
 	// Proofs counts receipts whose proofs were verified against certified headers.
 	Proofs int `json:"proofs_verified"`
 }

@@ -297,7 +297,9 @@ func (r *Runner) bill(
 	e := f.e
 	out := &Bill{
 		Escrow: escrowText(e.escrow), Charges: []ChargeLine{}, Fees: amount.Amount(e.fees),
-		Before: amount.Amount(e.before),
+	}
+	if before := amount.Amount(e.before); !e.joined {
+		out.Before = &before
 	}
 	ids := make([]tx.LeaseID, len(leases))
 	for i, l := range leases {
@@ -320,7 +322,7 @@ func (r *Runner) bill(
 		r.warn(e, "the ledger shows charges of %s, the escrow says that it paid %s", out.Paid,
 			amount.Text(paid))
 	}
-	out.Proofs = proofs(found.Charges) + r.ownProofs(ctx, ledger, e, out)
+	out.Proofs = proofs(found.Charges) + r.ownProofs(ctx, ledger, e, found.Own, out)
 	err = ledger.read(ctx, func(ctx context.Context) error {
 		after, err := r.Session.Balance(ctx, r.Session.Account)
 		out.After = amount.Amount(after)
@@ -341,12 +343,15 @@ func proofs(charges []bill.Charge) int {
 	return len(seen)
 }
 
-// ownProofs verifies the receipts of the owner's own transactions and takes the refund from them.
+// ownProofs verifies the receipts of the owner's own transactions and takes the refund from them,
+// and of those that other commands sent, listed by the ledger, the fees too.
 func (r *Runner) ownProofs(
-	ctx context.Context, ledger bill.Ledger, e *errand, out *Bill,
+	ctx context.Context, ledger bill.Ledger, e *errand, listed []tx.ID,
+	out *Bill,
 ) (verified int) {
-	for _, id := range e.own {
-		if id == (tx.ID{}) {
+	all := slices.Concat(e.own, listed)
+	for i, id := range all {
+		if id == (tx.ID{}) || slices.Contains(all[:i], id) {
 			continue
 		}
 		answer, err := ledger.Transaction(ctx, id)
@@ -355,11 +360,14 @@ func (r *Runner) ownProofs(
 			continue
 		}
 		proven, err := bill.Verify(answer.GetProof(), e.trust)
-		if err != nil || proven.ID != id {
+		if err != nil || proven.ID != id || proven.Transaction.Account != r.Session.Account {
 			r.warn(e, "the ledger's proof of transaction %s does not hold: %v", id, err)
 			continue
 		}
 		verified++
+		if !slices.Contains(e.own, id) {
+			out.Fees += amount.Amount(proven.Receipt.Fee)
+		}
 		out.Refunded += amount.Amount(refund(&proven.Receipt, proven.Transaction))
 	}
 	return verified

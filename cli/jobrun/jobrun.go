@@ -102,7 +102,9 @@ type errand struct {
 	// resumed says that another command was killed over the job, at some time after started; anew
 	// that its escrow was opened again, unsure that something of it may be left.
 	resumed, anew, unsure bool
-	started               time.Time
+	// joined says that another command opened the escrow.
+	joined  bool
+	started time.Time
 }
 
 // Run submits the job and follows it to the end. When ctx ends while the job is on its way the job
@@ -174,15 +176,12 @@ func (r *Runner) find(ctx context.Context, jobID job.ID, q Request) (*errand, er
 	e := &errand{
 		id: jobID, revision: j.GetRevision(), spec: spec, file: q.File, secrets: q.Secrets,
 		credentials: q.Credentials, dir: q.Dir, key: key, trust: proof.TrustOf(genesis),
-		escrow: tx.EscrowID(j.GetEscrow()),
+		escrow: tx.EscrowID(j.GetEscrow()), joined: true,
 	}
 	if e.token, err = r.storageToken(e); err != nil {
 		return nil, err
 	}
-	if e.since, err = r.heightAt(ctx, j.GetSubmitted()); err != nil {
-		return nil, err
-	}
-	e.before, err = s.Balance(ctx, s.Account)
+	e.since, err = r.heightAt(ctx, j.GetSubmitted())
 	return e, err
 }
 

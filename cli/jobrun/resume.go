@@ -121,6 +121,7 @@ func (r *Runner) goOn(ctx context.Context, e *errand, q Request) error {
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*callTimeout)
 	defer cancel()
+	e.joined = len(known) > 0
 	if len(known) == 0 {
 		terms, err := r.terms(ctx, e, q.Detach)
 		if err != nil {

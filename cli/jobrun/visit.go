@@ -84,7 +84,8 @@ func (v *visit) run(ctx context.Context) {
 			err = v.converse(ctx, client, target, checker)
 		}
 	}
-	if err != nil && ctx.Err() == nil {
+	forgotten := errors.Is(err, fault.NotFound) && v.task.GetState() == jobv1.State_STATE_ENDED
+	if err != nil && ctx.Err() == nil && !forgotten {
 		v.tell(ctx, report{warning: err.Error()})
 	}
 }
@@ -128,6 +129,9 @@ func (v *visit) leaseState(ctx context.Context) (*tx.LeaseState, error) {
 				return nil, fmt.Errorf("%w: %w", ErrHost, err)
 			}
 			return &state, nil
+		}
+		if errors.Is(err, fault.NotFound) && v.task.GetState() == jobv1.State_STATE_ENDED {
+			break // settled and gone
 		}
 		if !pause(ctx, firstBackoff) {
 			break
