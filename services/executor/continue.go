@@ -175,36 +175,35 @@ const nothingToContinue = "the program that it was to go on with is over"
 // errNotYet holds a handing over up.
 var errNotYet = errors.New("the program cannot be handed over now")
 
-// handOver gives the program to the attempt that continues this one, whose metering begins with a
-// sample taken now. Nothing of this life's watch may still write.
+// handOver gives the program, which was just measured, to the attempt that continues this one.
+// Nothing of this life's watch may write to the record after it: what it has to do with the chain
+// is cut short, as there is nothing to charge of a program that is held.
 func (w *watch) handOver(ctx context.Context, to *attempt) error {
-	within, cancel := context.WithTimeout(ctx, measureWait)
-	sample, err := w.container.Usage(within)
-	cancel()
-	if err != nil {
-		return fmt.Errorf("measure the program before it is handed over: %w", err)
+	w.leaveChain()
+	select {
+	case w.charging <- struct{}{}: // for good, if it is handed over
+	default:
+		return errNotYet
 	}
-	w.tally.Add(sample, w.t.need)
 	outcome, err := w.t.bequeath(ctx, w, to)
-	if err == nil && outcome != nil {
-		w.t.agent.counters.ended(ctx, outcome)
-		w.t.agent.offerChanged()
+	if err != nil {
+		<-w.charging
+		return err
 	}
-	return err
+	w.t.agent.counters.ended(ctx, outcome)
+	w.t.agent.offerChanged()
+	return nil
 }
 
 // bequeath writes both records in one, and only then moves the container and what it holds of the
-// host. It returns this attempt's outcome, nil when the other one does not want it any more.
+// host. It returns this attempt's outcome. An error means that nothing has changed.
 func (t *attempt) bequeath(ctx context.Context, w *watch, to *attempt) (*Outcome, error) {
 	t.mu.Lock() // the older one first
 	defer t.mu.Unlock()
 	to.mu.Lock()
 	defer to.mu.Unlock()
-	switch {
-	case t.taker != to:
-		return nil, nil
-	case t.rec.ending() != nil || t.rec.Hold == nil || to.rec.Phase != PhaseTaken ||
-		to.rec.Stop != nil:
+	if t.taker != to || t.rec.ending() != nil || t.rec.Hold == nil ||
+		to.rec.Phase != PhaseTaken || to.rec.Stop != nil {
 		return nil, errNotYet
 	}
 	mine, its := t.rec, to.rec

@@ -28,19 +28,23 @@ type watch struct {
 	sampleAt time.Time // by this life's clock; before its first sample that of the journal's last
 	noteAt   time.Time // of the last note that was signed
 	chargeAt time.Time // of the last charge that was tried
+	lookAt   time.Time // of the last look at the chain that somebody asked for
 	// open is when the chain was last seen to hold the lease open, ms since 1970.
 	open atomic.Int64
-	// stopping, hurrying and charging each hold a value while their goroutine runs.
+	// stopping, hurrying and charging each hold a value while their goroutine runs; charging also
+	// while the chain is only looked at.
 	stopping chan struct{}
 	hurrying chan struct{}
 	charging chan struct{}
+	// chain ends, by leaveChain, what charging holds.
+	chain      context.Context
+	leaveChain context.CancelFunc
 }
 
-// exited is how a program ended, or, when to is set, that another attempt takes it over.
+// exited is how a program ended.
 type exited struct {
 	exit Exit
 	err  error
-	to   *attempt
 }
 
 // oversee meters a program, sees to it that it never runs beyond what can be paid, and ends the
@@ -66,6 +70,8 @@ func (t *attempt) oversee(ctx context.Context) error {
 	inner, cancel := context.WithCancel(ctx)
 	defer w.group.Wait()
 	defer cancel()
+	w.chain, w.leaveChain = context.WithCancel(inner)
+	defer w.leaveChain()
 	w.group.Go(func() {
 		exit, err := c.Wait(inner)
 		w.exits <- exited{exit: exit, err: err}
@@ -73,11 +79,6 @@ func (t *attempt) oversee(ctx context.Context) error {
 	done, err := w.loop(inner)
 	if err != nil || done == nil {
 		return err
-	}
-	if done.to != nil {
-		cancel()
-		w.group.Wait() // nothing may write to the record after it is handed over
-		return w.handOver(ctx, done.to)
 	}
 	if errors.Is(done.err, ErrNotFound) {
 		done.exit = Exit{Kind: ExitLost, Code: -1, Ended: t.view().rec.Tally.At}
@@ -91,17 +92,23 @@ func (t *attempt) oversee(ctx context.Context) error {
 	return t.finish(ctx, c, done.exit)
 }
 
-// loop returns how the program ended, or nil when ctx ended first.
+// loop returns how the program ended, or nil when ctx ended first or another attempt has it now.
+// That one may have to wait for it, so it is offered at once and then once a tick, and looked after
+// meanwhile.
 func (w *watch) loop(ctx context.Context) (*exited, error) {
 	ticker := time.NewTicker(w.t.agent.cfg.Tick)
 	defer ticker.Stop()
-	for {
+	for offered := false; ; {
 		v := w.t.view()
-		w.lookIfAsked(ctx)
-		if v.rec.Stop != nil {
+		w.lookIfAsked()
+		switch {
+		case v.rec.Stop != nil:
 			w.stop(ctx, w.stopping, v.rec.Stop)
-		} else if v.taker != nil {
-			return &exited{to: v.taker}, nil
+		case v.taker != nil && !offered:
+			offered = true
+			if w.tick(ctx) {
+				return nil, nil
+			}
 		}
 		select {
 		case done := <-w.exits:
@@ -110,7 +117,9 @@ func (w *watch) loop(ctx context.Context) (*exited, error) {
 			return nil, nil
 		case <-v.changed:
 		case <-ticker.C:
-			w.tick(ctx)
+			if w.tick(ctx) {
+				return nil, nil
+			}
 		}
 	}
 }
@@ -126,21 +135,24 @@ func (w *watch) stop(ctx context.Context, slot chan struct{}, cause *StopCause) 
 	})
 }
 
-// once runs f in the background unless the last one still runs.
-func (w *watch) once(slot chan struct{}, f func()) {
+// once runs f in the background, and returns true, unless the last one still runs.
+func (w *watch) once(slot chan struct{}, f func()) bool {
 	select {
 	case slot <- struct{}{}:
 		w.group.Go(func() {
 			defer func() { <-slot }()
 			f()
 		})
+		return true
 	default:
+		return false
 	}
 }
 
-// tick measures, enforces the bounds, and signs and charges what is due. A failure of any of it is
-// made good by the next tick; the bounds are enforced even when nothing can be measured.
-func (w *watch) tick(ctx context.Context) {
+// tick measures, enforces the bounds, and signs and charges what is due; or hands the program to
+// the attempt that waits for it, and returns true. A failure of any of it is made good by the next
+// tick; the bounds are enforced even when nothing can be measured, whoever waits.
+func (w *watch) tick(ctx context.Context) (handed bool) {
 	log := w.t.agent.deps.Log
 	within, cancel := context.WithTimeout(ctx, measureWait)
 	sample, err := w.container.Usage(within)
@@ -162,12 +174,20 @@ func (w *watch) tick(ctx context.Context) {
 		w.stop(ctx, w.hurrying, cause)
 	case v.rec.Stop == nil:
 		w.end(ctx, cause)
-		return
+		return false
+	}
+	if v.taker != nil && v.rec.Stop == nil && err == nil && len(w.exits) == 0 {
+		if err := w.handOver(ctx, v.taker); err == nil {
+			return true
+		} else if ctx.Err() == nil {
+			log.WarnContext(ctx, "cannot hand the program over yet", "attempt", w.t.id, "error", err)
+		}
 	}
 	if err := w.note(ctx, &v.rec, now); err != nil {
 		log.WarnContext(ctx, "cannot sign a note", "attempt", w.t.id, "error", err)
 	}
-	w.charge(ctx, now)
+	w.charge(now)
+	return false
 }
 
 // end notes that the program is to stop; the loop stops it then.
@@ -213,33 +233,44 @@ func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
 }
 
 // charge takes what is payable from time to time, in the background.
-func (w *watch) charge(ctx context.Context, now time.Time) {
+func (w *watch) charge(now time.Time) {
 	r := w.t.view().rec
 	payable := min(r.Note.Note.Cumulative, r.Covered()) > r.Charged
 	keeps := r.Ask.Spec.KeepOriginal
 	if now.Sub(w.chargeAt) < w.t.agent.cfg.ChargeEvery || !payable && !keeps || r.Hold != nil {
 		return
 	}
-	w.once(w.charging, func() {
-		err := w.chargeNow(ctx, payable, keeps)
-		if err != nil && ctx.Err() == nil {
-			w.t.agent.deps.Log.WarnContext(ctx, "cannot charge", "attempt", w.t.id, "error", err)
-		}
-	})
-	w.chargeAt = now
+	if w.onChain("cannot charge", func() error { return w.chargeNow(w.chain, payable, keeps) }) {
+		w.chargeAt = now
+	}
 }
 
-// lookIfAsked charges and looks at the lease at once when a scheduler or client comes, as they do
-// after they or this host were silent: another lease may have taken the lane meanwhile.
-func (w *watch) lookIfAsked(ctx context.Context) {
+// lookIfAsked looks at the lease at once when a scheduler or client comes, as they do after they or
+// this host were silent: another lease may have taken the lane meanwhile. It charges nothing, since
+// that costs a fee, and anybody who may deliver the task may do so again and again.
+func (w *watch) lookIfAsked() {
 	w.t.mu.Lock()
-	asked := w.t.asked
-	w.t.asked = false
+	asked := w.t.asked && w.t.rec.Hold == nil
 	w.t.mu.Unlock()
-	if now := w.t.agent.deps.Now(); asked && now.Sub(w.chargeAt) >= leastLook {
-		w.chargeAt = time.Time{}
-		w.charge(ctx, now)
+	now := w.t.agent.deps.Now()
+	if !asked || now.Sub(w.lookAt) < leastLook {
+		return
 	}
+	if w.onChain("cannot look at the lease", func() error { return w.checkLease(w.chain) }) {
+		w.lookAt = now
+		w.t.mu.Lock()
+		w.t.asked = false
+		w.t.mu.Unlock()
+	}
+}
+
+// onChain runs f in the background unless the last one still runs.
+func (w *watch) onChain(trouble string, f func() error) bool {
+	return w.once(w.charging, func() {
+		if err := f(); err != nil && w.chain.Err() == nil {
+			w.t.agent.deps.Log.WarnContext(w.chain, trouble, "attempt", w.t.id, "error", err)
+		}
+	})
 }
 
 // chargeNow charges and looks at the lease. Of one that may be held it looks first, since nothing
