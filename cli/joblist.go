@@ -300,7 +300,7 @@ func (a *app) jobCancel() *cobra.Command {
 			return errors.Join(failed, a.emit(out, func(w io.Writer) {
 				for _, r := range results {
 					printf(w, "%s\t%s\t%s\n", r.Job, first(r.Result, r.State), screen.Clean(r.Reason))
-					printf(w, "\t\tafter its hosts' last charges: ucn escrow close %s\n", r.Escrow)
+					printf(w, "  after its hosts' last charges: ucn escrow close %s\n", r.Escrow)
 				}
 			}))
 		}),

@@ -163,7 +163,7 @@ func (a *app) waited(ended []jobResult) error {
 		for _, r := range ended {
 			printf(w, "%s\t%s\t%s\n", r.Job, r.Result+r.progress(), screen.Clean(r.Reason))
 			if rest := r.rest(); rest != "" {
-				printf(w, "\t\t%s\n", rest)
+				printf(w, "  %s\n", rest)
 			}
 		}
 	})
