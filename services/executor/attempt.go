@@ -48,7 +48,7 @@ type attempt struct {
 	container Container
 	gauge     gauge    // of the running program
 	learned   Hold     // what this life has seen of a lease that was superseded
-	told      uint64   // ms since 1970: up to when clients know what is due
+	told      uint64   // ms since 1970: up to when clients may know what is due
 	asked     bool     // somebody wants to know how it stands, which the chain may know better
 	taker     *attempt // continues this one, and waits for its program
 	streams   int      // calls that listen, at most maxStreams
@@ -76,6 +76,7 @@ func newAttempt(a *Agent, rec Record) *attempt {
 	}
 	if rec.Note.Note.Lease == rec.Lease.ID {
 		t.recent = []SignedNote{rec.Note}
+		t.told = rec.Note.Note.Upto // an earlier life may have told it
 	}
 	return t
 }

@@ -184,3 +184,49 @@ func TestAskersCostNoFees(t *testing.T) {
 			charges, looks, asked, lookedAsked)
 	}
 }
+
+// TestNoLowerNoteAfterRestart: a client that saw a note of an earlier life is not sent the lower
+// one of a lease that was superseded meanwhile.
+func TestNoLowerNoteAfterRestart(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		ask := w.ask(1, "use", "1000", "sleep", "45m")
+		ask.Spec.KeepOriginal, ask.Terms.Trust = true, ucn
+		lease := w.lease(agent, ask)
+		var notes []executor.Note
+		join := func(agent *executor.Agent, d time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			err := agent.Task(ctx, w.task(ask, lease.ID), func(u executor.Update) error {
+				if u.Note != nil {
+					notes = append(notes, u.Note.Note.Note)
+				}
+				return nil
+			})
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		}
+		join(agent, 20*time.Second)
+		go join(agent, 30*time.Second) // the host does not look at the chain again meanwhile
+		pass(time.Second)
+		w.replace(lease)
+		pass(30 * time.Second)
+		w.kill()
+		agent = w.start()
+		pass(w.cfg.ChargeEvery + 5*time.Second)
+		n := len(notes)
+		if len(w.holds()) != 1 || n < 5 {
+			t.Fatalf("holds %v, %d notes", w.holds(), n)
+		}
+		join(agent, 5*time.Second)
+		for _, x := range notes[n:] {
+			if x.Upto < notes[n-1].Upto || x.Cumulative < notes[n-1].Cumulative {
+				t.Errorf("told %d grains up to %d, before %d up to %d", x.Cumulative, x.Upto,
+					notes[n-1].Cumulative, notes[n-1].Upto)
+			}
+		}
+		w.stopNow(agent, w.owner, ask)
+		w.closed(ask.Attempt)
+	})
+}
