@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -111,9 +112,17 @@ func (t *attempt) charge(ctx context.Context, last bool) error {
 	span.SetAttributes(attribute.Int64("ucn.cost.grains", int64(paid)))
 	t.agent.counters.paid(ctx, paid)
 	named := min(r.Note.Note.Cumulative, r.Covered())
-	return t.jot(context.WithoutCancel(ctx), func(next *Record) {
+	locked := last && len(results) > 0 && results[len(results)-1].Bound == BoundPayeeLock
+	if locked {
+		named = 0
+	}
+	err = t.jot(context.WithoutCancel(ctx), func(next *Record) {
 		next.Charged, next.Paid = max(next.Charged, named), add(next.Paid, paid)
 	})
+	if err == nil && locked {
+		return errPayeeLock
+	}
+	return err
 }
 
 func charges(r *Record, last bool) []Charge {
@@ -134,7 +143,9 @@ func (t *attempt) settle(ctx context.Context) error {
 	if err := t.awaitAck(ctx); err != nil {
 		return err
 	}
-	if err := t.lastCharge(ctx); err != nil {
+	err := t.lastCharge(ctx)
+	locked := errors.Is(err, errPayeeLock)
+	if err != nil && !locked {
 		return err
 	}
 	if err := t.awaitReaders(ctx); err != nil {
@@ -142,6 +153,11 @@ func (t *attempt) settle(ctx context.Context) error {
 	}
 	if err := t.clearAway(ctx); err != nil {
 		return err
+	}
+	if locked {
+		if err := t.awaitPayee(ctx); err != nil {
+			return err
+		}
 	}
 	return t.update(ctx, "", func(r *Record) {
 		r.Phase, r.Token, r.Held = PhaseClosed, "", r.Lease.Lease.Holdback > 0
@@ -199,7 +215,7 @@ func (t *attempt) await(ctx context.Context, done func(v *view) bool) error {
 // mended.
 func (t *attempt) lastCharge(ctx context.Context) error {
 	err := t.charge(ctx, true)
-	if err == nil || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil || errors.Is(err, errPayeeLock) {
 		return err
 	}
 	window := time.Duration(t.lease.Lease.ClaimWindow) * time.Millisecond

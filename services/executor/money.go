@@ -78,6 +78,10 @@ type Charge struct {
 	Final bool
 }
 
+// BoundPayeeLock is the Bound of a charge whose payee has no account and that is too small to open
+// one. Nothing is booked then, and a final charge does not end the lease.
+const BoundPayeeLock = "payee_lock"
+
 // Charged is what became of a charge.
 type Charged struct {
 	Paid  uint64 // grains paid by this charge

@@ -24,6 +24,7 @@ type Ledger struct {
 	leases  map[executor.LeaseID]*Lease
 	escrows map[executor.EscrowID]executor.Escrow
 	stood   time.Duration // in which the chain made no blocks
+	lock    uint64        // grains that open a payee's account; 0: all payees have one
 	early   int           // leases that were settled before silence had accepted
 }
 
@@ -87,6 +88,14 @@ func (l *Ledger) Place(s executor.SignedLease) error {
 }
 
 func sameLane(a, b *executor.Lease) bool { return a.Escrow == b.Escrow && a.Slot == b.Slot }
+
+// Lock says that no payee has an account, and that it takes so many grains to open one; 0 opens
+// all.
+func (l *Ledger) Lock(grains uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lock = grains
+}
 
 // End ends a lease, as owner or assigner do.
 func (l *Ledger) End(id executor.LeaseID) {
@@ -236,9 +245,13 @@ func (l *Ledger) pay(c *executor.Charge) (executor.Charged, error) {
 	}
 	payable := min(note.Cumulative, l.accrued(have, note.Upto), t.Budget)
 	payable = min(payable, have.Acked+t.Trust)
-	have.Held = max(have.Held, min(t.Holdback, payable))
-	payable -= have.Held
-	paid := payable - min(have.Paid, payable)
+	payable = max(payable, have.Paid+have.Held)
+	held := max(have.Held, min(t.Holdback, payable))
+	paid := payable - held - min(have.Paid, payable-held)
+	if paid > 0 && have.Paid == 0 && paid < l.lock {
+		return executor.Charged{Bound: executor.BoundPayeeLock}, nil
+	}
+	have.Held = held
 	have.Paid += paid
 	if c.Final {
 		have.Settled = true

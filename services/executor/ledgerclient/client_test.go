@@ -238,3 +238,17 @@ func TestCharge(t *testing.T) {
 		t.Errorf("charges that failed in a block: %v", err)
 	}
 }
+
+// TestPayeeLockIsNamed: the executor acts on this bound.
+func TestPayeeLockIsNamed(t *testing.T) {
+	l := &ledger{status: chainv1.Status_STATUS_OK, bound: chainv1.Bound_BOUND_PAYEE_LOCK}
+	note := executor.SignedNote{
+		Note: executor.Note{Lease: executor.LeaseID{1}, Cumulative: 9}, Signature: sig.Signature{2},
+	}
+	got, err := newClient(l).Charge(t.Context(), "main", []executor.Charge{
+		{Note: note, Final: true},
+	})
+	if err != nil || len(got) != 1 || got[0].Bound != executor.BoundPayeeLock {
+		t.Errorf("charged %+v, %v", got, err)
+	}
+}
