@@ -24,6 +24,12 @@ type ServerConfig struct {
 	MaxMessage config.Size `yaml:"max_message"`
 	// MaxStreams bounds concurrent calls per connection. Default 1024.
 	MaxStreams uint32 `yaml:"max_streams"`
+	// MaxAnswers bounds the bytes of answers that wait to be read, all clients together; one address
+	// gets half of what others leave. Default 256MiB, at least max_message.
+	MaxAnswers config.Size `yaml:"max_answers"`
+	// AnswerTime is how long a client may leave an answer, and each MiB of it, unread; when bytes
+	// run short, connections with an older one are closed. Default 20s.
+	AnswerTime time.Duration `yaml:"answer_time"`
 	// MaxConnections bounds connections, and MaxPerAddress those of one address other than this
 	// machine's; more are closed at once. Default 4096 and 256.
 	MaxConnections int `yaml:"max_connections"`
@@ -45,6 +51,7 @@ var _ config.Validator = ServerConfig{}
 func DefaultServer() ServerConfig {
 	return ServerConfig{
 		Addr: "127.0.0.1:0", MaxMessage: DefaultMessage, MaxStreams: 1024,
+		MaxAnswers: 256 * config.MiB, AnswerTime: 20 * time.Second,
 		MaxConnections: 4096, MaxPerAddress: 256,
 		MaxTime: time.Minute, Drain: 15 * time.Second, RateBurst: 100,
 	}
@@ -60,6 +67,11 @@ func (c ServerConfig) Validate() error {
 			MaxMessage)
 	case c.MaxStreams < 1:
 		return config.Invalid("max_streams", "must be at least 1")
+	case c.MaxAnswers < c.MaxMessage:
+		return config.Invalid("max_answers", "%s is less than max_message, %s", c.MaxAnswers,
+			c.MaxMessage)
+	case c.AnswerTime <= 0:
+		return config.Invalid("answer_time", "%s is not positive", c.AnswerTime)
 	case c.MaxConnections < 1:
 		return config.Invalid("max_connections", "must be at least 1")
 	case c.MaxPerAddress < 1:

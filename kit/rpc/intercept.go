@@ -51,7 +51,10 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 	if err != nil {
 		return nil, err
 	}
-	return next(ctx, request)
+	if response, err = next(ctx, request); err != nil {
+		return nil, err
+	}
+	return s.answers.count(ctx, response, false)
 }
 
 // stream is the same around a stream, which has no time cap but ends with its token and with the
@@ -69,7 +72,7 @@ func (s *Server) stream(impl any, stream grpc.ServerStream, info *grpc.StreamSer
 	}
 	ctx, cancel := s.streamContext(ctx)
 	defer cancel()
-	err = next(impl, &streamWithContext{stream, ctx})
+	err = next(impl, &streamWithContext{stream, ctx, s.answers})
 	// The handler ended because we told it to: say why, not just "cancelled".
 	if err != nil && ctx.Err() != nil && fault.From(err) == nil {
 		if cause := fault.From(context.Cause(ctx)); cause != nil {
@@ -170,7 +173,21 @@ func recovered(err *error) {
 // streamWithContext is a stream whose context is ours.
 type streamWithContext struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx     context.Context
+	answers *answers
 }
 
 func (s *streamWithContext) Context() context.Context { return s.ctx }
+
+// SendMsg implements grpc.ServerStream.
+func (s *streamWithContext) SendMsg(m any) error {
+	counted, err := s.answers.count(s.ctx, m, true)
+	if err != nil {
+		return err
+	}
+	err = s.ServerStream.SendMsg(counted)
+	if a, ok := counted.(*answer); ok && !a.encoded {
+		a.held.give()
+	}
+	return err
+}

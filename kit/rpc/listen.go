@@ -20,6 +20,7 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 	var config net.ListenConfig
 	path, isUnix := strings.CutPrefix(addr, "unix:")
 	if !isUnix {
+		config.Control = endStalled
 		return config.Listen(ctx, "tcp", addr)
 	}
 	if err := removeStaleSocket(path); err != nil {

@@ -26,6 +26,7 @@ const (
 	maxOrigin         = 5 << 10          // bytes of where a caller comes from
 	pingEvery         = 30 * time.Second // keepalive of idle connections
 	pingTimeout       = 10 * time.Second // then the connection is dead
+	stallTimeout      = 20 * time.Second // a client that takes nothing is cut off
 	minClientPing     = 10 * time.Second // clients that ping faster are cut off
 	handshakeTimeout  = 10 * time.Second // TLS and HTTP/2 preface of a new connection
 	authTimeout       = 10 * time.Second // proving one token, look-up of key sets included

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -58,6 +60,7 @@ type Server struct {
 	limit   Limiter // nil without limit
 	grpc    *grpc.Server
 	health  *health.Server
+	answers *answers
 	unaries map[string]bool // full names of methods; written before serving
 
 	draining context.Context // ends when streams must end
@@ -79,7 +82,7 @@ func NewServer(cfg ServerConfig, deps ServerDeps) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, deps: deps, log: deps.Log, public: newPublicMethods(deps.Public),
-		limit: deps.Limiter, health: health.NewServer(),
+		limit: deps.Limiter, health: health.NewServer(), answers: newAnswers(cfg),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -170,6 +173,7 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 			return nil, fmt.Errorf("listen on %s: %w", s.cfg.Addr, err)
 		}
 		listener = Bound(listener, s.cfg.MaxConnections, s.cfg.MaxPerAddress, s.log)
+		listener = track{listener, s.answers}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,6 +206,7 @@ func (s *Server) options() []grpc.ServerOption {
 			MinTime: minClientPing, PermitWithoutStream: true,
 		}),
 		grpc.StatsHandler(otelgrpc.NewServerHandler(s.traceOptions()...)),
+		grpc.ForceServerCodecV2(answerCodec{encoding.GetCodecV2(proto.Name)}),
 		grpc.InTapHandle(s.tap), grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 	}

@@ -26,6 +26,7 @@ const (
 	ReasonForeign        fault.Reason = "PEER_ERROR"
 	ReasonDraining       fault.Reason = "SERVER_DRAINING"
 	ReasonRateLimited    fault.Reason = "RATE_LIMITED"
+	ReasonAnswers        fault.Reason = "ANSWERS_NOT_READ"
 	ReasonUnassigned     fault.Reason = "PEER_UNASSIGNED"
 	ReasonPlaintext      fault.Reason = "PLAINTEXT_REFUSED"
 	ReasonTokenMissing   fault.Reason = "TOKEN_MISSING"
