@@ -35,6 +35,13 @@ const (
 	maxAskAgain = time.Minute
 )
 
+// goOnWithin is how long a host has to go on with the program that it kept: a moment, when all is
+// well, and less than what it took the place of is kept.
+const goOnWithin = 90 * time.Second
+
+// lingers tells whether the attempt is to go on with a kept program, and was not seen to.
+func (a *Attempt) lingers() bool { return a.Origin != 0 && !a.Began && a.Placed }
+
 // steadyHost is how long a host must have been heard under one lease for its silence to count as
 // the first again.
 const steadyHost = time.Hour
@@ -74,6 +81,14 @@ func (r *Run) keep(a *Attempt) {
 
 // dismiss lets the attempt's program go: its host is to be told to stop it.
 func (a *Attempt) dismiss() { a.Kept, a.Hold.Dismiss = false, true }
+
+// lingered: an attempt that was to go on with a kept program was given up. That program is let go,
+// or its host would be asked for it again, and have the lane for nothing.
+func (r *Run) lingered(a *Attempt) {
+	if old := r.Attempt(a.Continues); old != nil && a.lingers() && old.Kept {
+		old.dismiss()
+	}
+}
 
 // letGo lets every program go that is kept for the run.
 func (r *Run) letGo() {

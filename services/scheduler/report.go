@@ -347,6 +347,7 @@ func (e *Engine) endAttempt(
 			end, reason = Cancelled, why
 		}
 		a.finish(end, shorten(reason), e.deps.Now())
+		r.lingered(a)
 		e.settleRun(j, r, a)
 		return "attempt.ended", r
 	})

@@ -231,3 +231,35 @@ func TestOthersKeepNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestOriginalLingers: a host that returns, has the lease that goes on with its program, and never
+// does, does not keep the lane: the replacement, which is held meanwhile, goes on.
+func TestOriginalLingers(t *testing.T) {
+	for name, says := range map[string]bool{"starting for ever": true, "nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOriginal(t, always)
+				defer o.stop()
+				second := o.replaced()
+				o.returns()
+				o.wantLane(o.id, 0, scheduler.Leased, "host-1")
+				if says {
+					o.tell(o.id, 0, scheduler.Starting, 0)
+				}
+				o.holds(second, time.Now().Add(hold))
+				o.offers(3*time.Minute, 1, 2, 3)
+				a := o.wantLane(o.id, 0, scheduler.Leased, "host-2")
+				if a.Continues != second.ID {
+					t.Errorf("the replacement does not go on: %+v", a)
+				}
+				o.tell(o.id, 0, scheduler.Running, 0)
+				o.offers(30*time.Minute, 1, 2, 3)
+				o.wantLane(o.id, 0, scheduler.Running, "host-2")
+				if n := o.continued(o.first.ID); n != 1 {
+					t.Errorf("the first was asked to go on %d times", n)
+				}
+				checkPaid(t, o.ledger)
+			})
+		})
+	}
+}

@@ -196,6 +196,8 @@ func (e *Engine) lookAt(j *Job) time.Time {
 			at(a.Created.Add(2 * e.policy.AskTimeout))
 		case why != "":
 			at(since.Add(2 * stopGrace))
+		case a.lingers():
+			at(a.Created.Add(min(goOnWithin, e.lostAfter(j))))
 		case a.Reported.IsZero():
 			at(a.Created.Add(min(e.policy.StartWithin, e.lostAfter(j))))
 		default:
@@ -277,7 +279,8 @@ func (e *Engine) lookAtOne(j *Job, a *Attempt, now time.Time) {
 		if now.Sub(a.Created) > 2*e.policy.AskTimeout {
 			e.findLease(id, a.ID)
 		}
-	case a.Reported.IsZero() && now.Sub(latest(a.Created, e.since())) > e.policy.StartWithin:
+	case a.lingers() && now.Sub(latest(a.Created, e.since())) > goOnWithin,
+		a.Reported.IsZero() && now.Sub(latest(a.Created, e.since())) > e.policy.StartWithin:
 		e.once(a.ID, looking, func(ctx context.Context) { e.lookAtBegin(ctx, id, attempt.ID) })
 	case now.Sub(latest(a.Created, a.Heard, e.since())) > e.lostAfter(j):
 		e.once(a.ID, looking, func(ctx context.Context) { e.lookAfter(ctx, id, attempt.ID) })
@@ -304,7 +307,8 @@ func (e *Engine) lookAtBegin(ctx context.Context, id job.ID, attempt AttemptID) 
 	reason, late := shorten(a.Host.Name+" did not begin in time"), false
 	_, err = e.change(ctx, id, func(j *Job) (string, *Run) {
 		r, a := j.Attempt(attempt)
-		if late = a != nil && a.State != Ended && a.Reported.IsZero(); !late {
+		late = a != nil && a.State != Ended && (a.Reported.IsZero() || a.lingers())
+		if !late {
 			return "", nil
 		}
 		a.Reason = reason
