@@ -76,8 +76,7 @@ func moves(t *testing.T, r *rand.Rand, keep scheduler.Keep) (continued int) {
 		time.Sleep(time.Duration(r.IntN(40)) * time.Second)
 		synctest.Wait()
 	}
-	m.ledger.Fail, m.ledger.FailAfter, m.store.Fail = nil, nil, nil
-	m.hosts.Change(func() { m.hosts.OnAsk, m.hosts.OnDeliver = nil, nil })
+	m.calm()
 	for range 12 {
 		m.offers(time.Minute, 1, 2, 3, 4, 5)
 		for slot, run := range m.read(j.ID).Runs {
@@ -130,9 +129,8 @@ func (m *market) trouble(r *rand.Rand, away map[string]bool) {
 	lost := errors.New("lost")
 	away = maps.Clone(away)
 	away[fmt.Sprintf("host-%d", 1+r.IntN(9))] = true
-	m.ledger.Fail, m.ledger.FailAfter, m.store.Fail = nil, nil, nil
-	m.hosts.Change(func() {
-		m.hosts.OnAsk = nil
+	m.calm()
+	m.hosts.Hook(func() {
 		m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
 			if away[h.Name] {
 				return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
@@ -140,33 +138,39 @@ func (m *market) trouble(r *rand.Rand, away map[string]bool) {
 			return nil
 		}
 	})
+	fail := func(method string, err error) {
+		m.ledger.Hook(func() { m.ledger.Fail = once(method, err) })
+	}
 	switch r.IntN(12) {
 	case 0:
-		m.ledger.Fail = once("PlaceLease", lost)
+		fail("PlaceLease", lost)
 	case 1:
-		m.ledger.FailAfter = once("PlaceLease", lost)
+		m.ledger.Hook(func() { m.ledger.FailAfter = once("PlaceLease", lost) })
 	case 2:
-		m.ledger.Fail = once("PlaceLease", scheduler.ErrLeaseRefused)
+		fail("PlaceLease", scheduler.ErrLeaseRefused)
 	case 3:
-		m.ledger.Fail = once("PlaceLease", scheduler.ErrNotPlaced)
+		fail("PlaceLease", scheduler.ErrNotPlaced)
 	case 4:
-		m.ledger.Fail = once("EndLease", lost)
+		fail("EndLease", lost)
 	case 5:
-		done := false
-		m.store.Fail = func(scheduler.Change) error {
-			if done {
-				return nil
-			}
-			done = true
-			return lost
-		}
+		failing := once("Save", lost)
+		m.store.Hook(func() {
+			m.store.Fail = func(scheduler.Change) error { return failing("Save") }
+		})
 	case 6:
-		m.hosts.Change(func() {
+		m.hosts.Hook(func() {
 			m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
 				return scheduler.ErrDeclined
 			}
 		})
 	}
+}
+
+// calm ends all trouble.
+func (m *market) calm() {
+	m.ledger.Hook(func() { m.ledger.Fail, m.ledger.FailAfter = nil, nil })
+	m.store.Hook(func() { m.store.Fail = nil })
+	m.hosts.Hook(func() { m.hosts.OnAsk, m.hosts.OnDeliver = nil, nil })
 }
 
 // somebodyTells has the host of a lane say something of its newest attempt.

@@ -159,12 +159,11 @@ func TestRestartAtEveryStep(t *testing.T) {
 }
 
 func once(method string, err error) func(string) error {
-	done := false
+	var done atomic.Bool
 	return func(called string) error {
-		if called != method || done {
+		if called != method || !done.CompareAndSwap(false, true) {
 			return nil
 		}
-		done = true
 		return err
 	}
 }

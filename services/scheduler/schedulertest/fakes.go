@@ -25,6 +25,8 @@ type Ledger struct {
 	// FailAfter is asked after a call took effect.
 	FailAfter func(method string) error
 
+	hooks sync.Mutex // guards them while the ledger may be called
+
 	mu      sync.Mutex
 	escrows map[tx.EscrowID]scheduler.Escrow
 	leases  map[tx.LeaseID]scheduler.LeaseState
@@ -94,16 +96,29 @@ func (l *Ledger) Open() int {
 	return open
 }
 
+// Hook sets hooks while the ledger may be called.
+func (l *Ledger) Hook(set func()) {
+	l.hooks.Lock()
+	defer l.hooks.Unlock()
+	set()
+}
+
 func (l *Ledger) fail(method string) error {
-	if l.Fail != nil {
-		return l.Fail(method)
+	l.hooks.Lock()
+	hook := l.Fail
+	l.hooks.Unlock()
+	if hook != nil {
+		return hook(method)
 	}
 	return nil
 }
 
 func (l *Ledger) failAfter(method string) error {
-	if l.FailAfter != nil {
-		return l.FailAfter(method)
+	l.hooks.Lock()
+	hook := l.FailAfter
+	l.hooks.Unlock()
+	if hook != nil {
+		return hook(method)
 	}
 	return nil
 }

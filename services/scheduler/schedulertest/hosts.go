@@ -57,8 +57,8 @@ func (f *Hosts) Asked() []sig.PublicKey {
 	return append([]sig.PublicKey(nil), f.asked...)
 }
 
-// Change sets hooks while hosts may be called.
-func (f *Hosts) Change(set func()) {
+// Hook sets hooks while hosts may be called.
+func (f *Hosts) Hook(set func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	set()

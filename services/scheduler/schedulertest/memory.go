@@ -60,6 +60,13 @@ func (m *Memory) read(id job.ID) (*scheduler.Job, error) {
 	return j.Clone(), nil
 }
 
+// Hook sets hooks while the store may be called.
+func (m *Memory) Hook(set func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	set()
+}
+
 // Save implements scheduler.Store.
 func (m *Memory) Save(_ context.Context, c scheduler.Change) error {
 	m.mu.Lock()
