@@ -40,7 +40,10 @@ func jobRuns(t *testing.T, s *scene) {
 func checkBill(t *testing.T, b *jobrun.Bill) {
 	t.Helper()
 	checkCharges(t, b)
-	if spent := b.Before - b.After; spent != b.Paid+b.Fees+b.Locked {
+	if b.Before == nil {
+		t.Fatal("the bill does not say what the balance was")
+	}
+	if spent := *b.Before - b.After; spent != b.Paid+b.Fees+b.Locked {
 		t.Errorf("the balance fell by %s; paid %s, fees %s, locked %s", spent, b.Paid, b.Fees, b.Locked)
 	}
 }
