@@ -25,13 +25,15 @@ func TestLedgerThatCannotCommit(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
 				var mended atomic.Bool
-				m.ledger.Fail = func(method string) error {
-					if method != "PlaceLease" || mended.Load() {
-						return nil
+				m.ledger.Hook(func() {
+					m.ledger.Fail = func(method string) error {
+						if method != "PlaceLease" || mended.Load() {
+							return nil
+						}
+						time.Sleep(12 * time.Second)
+						return err
 					}
-					time.Sleep(12 * time.Second)
-					return err
-				}
+				})
 				offer := func() {
 					for i := range byte(5) {
 						m.offer(1+i, 1000)
@@ -70,22 +72,28 @@ func TestEndThatIsRefused(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
 				var ends atomic.Int32
-				m.ledger.Fail = func(method string) error {
-					if method != "EndLease" {
+				m.ledger.Hook(func() {
+					m.ledger.Fail = func(method string) error {
+						if method != "EndLease" {
+							return nil
+						}
+						ends.Add(1)
+						return fmt.Errorf("%w: REASON_NOT_PARTY", scheduler.ErrEndRefused)
+					}
+				})
+				gone := fmt.Errorf("%w: gone", scheduler.ErrAbsent)
+				m.hosts.Hook(func() {
+					m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error { return gone }
+				})
+				var away atomic.Bool
+				m.hosts.Hook(func() {
+					m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
+						if away.Load() {
+							return gone
+						}
 						return nil
 					}
-					ends.Add(1)
-					return fmt.Errorf("%w: REASON_NOT_PARTY", scheduler.ErrEndRefused)
-				}
-				gone := fmt.Errorf("%w: gone", scheduler.ErrAbsent)
-				m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error { return gone }
-				var away atomic.Bool
-				m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
-					if away.Load() {
-						return gone
-					}
-					return nil
-				}
+				})
 				m.offer(1, 1000)
 				j := m.submitSpec(func(s *scheduler.Spec) { s.Always = true })
 				m.tell(j.ID, 0, scheduler.Running, 0)
@@ -170,12 +178,14 @@ func TestLeasesOfLiars(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
-				m.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
-					if h.Name == "host-1" {
-						lie(l)
+				m.hosts.Hook(func() {
+					m.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
+						if h.Name == "host-1" {
+							lie(l)
+						}
+						return nil
 					}
-					return nil
-				}
+				})
 				m.offer(1, 1000)
 				m.offer(2, 2000)
 				j := m.submit(1, 1)

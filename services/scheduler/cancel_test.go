@@ -38,10 +38,12 @@ func TestCancelRunning(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
 				var stops []scheduler.Stop
-				m.hosts.OnStop = func(_ scheduler.Host, s scheduler.Stop) error {
-					stops = append(stops, s)
-					return stop
-				}
+				m.hosts.Hook(func() {
+					m.hosts.OnStop = func(_ scheduler.Host, s scheduler.Stop) error {
+						stops = append(stops, s)
+						return stop
+					}
+				})
 				m.offer(1, 1000)
 				j := m.submit(1, 1)
 				m.report(j.ID, scheduler.Running, 0, "running")
@@ -73,17 +75,21 @@ func TestCancelWhileTheLeaseIsPlaced(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
 				gate := make(chan struct{})
-				m.ledger.FailAfter = func(method string) error {
-					if method != "PlaceLease" {
+				m.ledger.Hook(func() {
+					m.ledger.FailAfter = func(method string) error {
+						if method != "PlaceLease" {
+							return nil
+						}
+						<-gate
+						return answer
+					}
+				})
+				m.hosts.Hook(func() {
+					m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
+						t.Error("a cancelled task was delivered")
 						return nil
 					}
-					<-gate
-					return answer
-				}
-				m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
-					t.Error("a cancelled task was delivered")
-					return nil
-				}
+				})
 				m.offer(1, 1000)
 				j := m.submit(1, 1)
 				synctest.Wait()
@@ -106,7 +112,9 @@ func TestCancelledLeaseIsNotPlaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
-		m.ledger.Fail = once("PlaceLease", errors.New("lost on the way"))
+		m.ledger.Hook(func() {
+			m.ledger.Fail = once("PlaceLease", errors.New("lost on the way"))
+		})
 		m.offer(1, 1000)
 		j := m.submit(1, 1)
 		synctest.Wait()
@@ -178,19 +186,23 @@ func TestRestartWithCancelPending(t *testing.T) {
 		m.offer(1, 1000)
 		j := m.submit(1, 1)
 		m.report(j.ID, scheduler.Running, 0, "running")
-		m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error { return scheduler.ErrUnreachable }
-		m.ledger.Fail = func(method string) error {
-			if method == "EndLease" {
-				return errors.New("the ledger is away")
+		m.hosts.Hook(func() {
+			m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error { return scheduler.ErrUnreachable }
+		})
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method == "EndLease" {
+					return errors.New("the ledger is away")
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		if _, err := m.engine.Cancel(t.Context(), j, "enough"); err != nil {
 			t.Fatal(err)
 		}
 		m.want(j.ID, scheduler.Running, 0, "being cancelled")
 		m.stop()
-		m.ledger.Fail = nil
+		m.ledger.Hook(func() { m.ledger.Fail = nil })
 		m.start()
 		defer m.stop()
 		m.want(j.ID, scheduler.Ended, scheduler.Cancelled, "enough")
@@ -207,14 +219,18 @@ func TestPeersThatHang(t *testing.T) {
 		m.report(j.ID, scheduler.Running, 0, "running")
 		gate := make(chan struct{})
 		var ends atomic.Int32
-		m.ledger.Fail = func(method string) error {
-			if method == "EndLease" {
-				ends.Add(1)
-				<-gate
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method == "EndLease" {
+					ends.Add(1)
+					<-gate
+				}
+				return nil
 			}
-			return nil
-		}
-		m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error { return scheduler.ErrUnreachable }
+		})
+		m.hosts.Hook(func() {
+			m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error { return scheduler.ErrUnreachable }
+		})
 		if _, err := m.engine.Cancel(t.Context(), j, "enough"); err != nil {
 			t.Fatal(err)
 		}

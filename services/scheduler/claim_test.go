@@ -25,12 +25,14 @@ func TestLostLeaseIsSettled(t *testing.T) {
 		m.offer(1, 1000)
 		j := m.submitSpec(func(s *scheduler.Spec) { s.Always = true })
 		m.tell(j.ID, 0, scheduler.Running, 0)
-		m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
-			if h.Name == "host-1" {
-				return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+		m.hosts.Hook(func() {
+			m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
+				if h.Name == "host-1" {
+					return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.silence(6 * time.Minute)
 		m.tell(j.ID, 0, scheduler.Running, 0)
 		if m.wantLane(j.ID, 0, scheduler.Running, "host-2"); m.ledger.Unsettled() != 2 {
@@ -39,12 +41,14 @@ func TestLostLeaseIsSettled(t *testing.T) {
 		m.stop()
 		time.Sleep(23*time.Hour + 45*time.Minute)
 		var away atomic.Bool
-		m.ledger.Fail = func(method string) error {
-			if away.Load() && method == "Settle" {
-				return errors.New("away")
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if away.Load() && method == "Settle" {
+					return errors.New("away")
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.start()
 		time.Sleep(10 * time.Second)
 		if m.ledger.Unsettled() != 2 {
@@ -111,12 +115,14 @@ func TestClaimsAreAskedTogether(t *testing.T) {
 		}
 		var mu sync.Mutex
 		calls := map[string]int{}
-		m.ledger.Fail = func(method string) error {
-			mu.Lock()
-			defer mu.Unlock()
-			calls[method]++
-			return nil
-		}
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				calls[method]++
+				return nil
+			}
+		})
 		m.start()
 		synctest.Wait()
 		if n := m.ledger.Unsettled(); n != 0 {
@@ -149,12 +155,14 @@ func TestClaimsThatCannotBeSettled(t *testing.T) {
 		}
 		const open = scheduler.MaxClaims + 10
 		var rich atomic.Bool
-		m.ledger.Fail = func(method string) error {
-			if method == "Settle" && !rich.Load() {
-				return errors.New("CANNOT_PAY")
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method == "Settle" && !rich.Load() {
+					return errors.New("CANNOT_PAY")
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.start()
 		synctest.Wait()
 		if due := m.claimsBy(time.Now()); len(due) != open || m.ledger.Unsettled() != open {
@@ -204,7 +212,7 @@ func TestToldEndIsEnded(t *testing.T) {
 		m.tell(j.ID, 0, scheduler.Running, 0)
 		m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
 		m.want(j.ID, scheduler.Ended, scheduler.Completed, "")
-		m.ledger.Fail = once("EndLease", errors.New("away"))
+		m.ledger.Hook(func() { m.ledger.Fail = once("EndLease", errors.New("away")) })
 		time.Sleep(9 * time.Minute)
 		if got := m.ledger.Open(); got != 1 {
 			t.Errorf("%d leases are open while the host may charge", got)

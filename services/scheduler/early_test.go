@@ -16,10 +16,12 @@ import (
 // is not known that its lease is on the chain.
 func (m *market) askedFor(id job.ID) func() (scheduler.RunID, scheduler.Attempt) {
 	var last scheduler.AttemptID
-	m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
-		last = a.Attempt
-		return nil
-	}
+	m.hosts.Hook(func() {
+		m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
+			last = a.Attempt
+			return nil
+		}
+	})
 	return func() (scheduler.RunID, scheduler.Attempt) {
 		m.t.Helper()
 		r, a := m.read(id).Attempt(last)
@@ -52,7 +54,7 @@ func TestWordBeforeTheLease(t *testing.T) {
 				m, id, first := eviction(t)
 				defer m.stop()
 				asked := m.askedFor(id)
-				m.ledger.Fail = slowly(nil)
+				m.ledger.Hook(func() { m.ledger.Fail = slowly(nil) })
 				m.offer(2, 2000)
 				m.evict(id, first, time.Now().Add(time.Minute))
 				time.Sleep(500 * time.Millisecond)
@@ -85,7 +87,7 @@ func TestWordBeforeTheAnswer(t *testing.T) {
 			m, id, first := eviction(t)
 			defer m.stop()
 			asked := m.askedFor(id)
-			m.ledger.FailAfter = once("PlaceLease", lost)
+			m.ledger.Hook(func() { m.ledger.FailAfter = once("PlaceLease", lost) })
 			m.offer(2, 2000)
 			m.evict(id, first, time.Now().Add(time.Minute))
 			time.Sleep(time.Second)
@@ -105,12 +107,14 @@ func TestWordBeforeTheAnswer(t *testing.T) {
 			m := newMarket(t)
 			defer m.stop()
 			m.ledger.MaxTotal = 1_000_000
-			m.ledger.FailAfter = func(method string) error {
-				if method == "PlaceLease" {
-					return lost
+			m.ledger.Hook(func() {
+				m.ledger.FailAfter = func(method string) error {
+					if method == "PlaceLease" {
+						return lost
+					}
+					return nil
 				}
-				return nil
-			}
+			})
 			j := m.submitSpec(array(3, 1))
 			asked := m.askedFor(j.ID)
 			for range 3 {
@@ -138,15 +142,19 @@ func TestWordWhileTheLedgerIsAway(t *testing.T) {
 		other := m.submitSpecOf(2, func(*scheduler.Spec) {})
 		m.want(other.ID, scheduler.Leased, 0, "host-2")
 		synctest.Wait()
-		m.ledger.FailAfter = once("PlaceLease", errors.New("the answer was lost"))
+		m.ledger.Hook(func() {
+			m.ledger.FailAfter = once("PlaceLease", errors.New("the answer was lost"))
+		})
 		looks := 0
-		m.ledger.Fail = func(method string) error {
-			if method == "Lease" {
-				looks++
-				return errors.New("away")
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method == "Lease" {
+					looks++
+					return errors.New("away")
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.offer(1, 500)
 		j := m.submitSpec(func(*scheduler.Spec) {})
 		r := m.read(j.ID).Current()
@@ -154,12 +162,14 @@ func TestWordWhileTheLedgerIsAway(t *testing.T) {
 			Job: j.ID, Run: r.ID, Attempt: r.Current().ID, Executor: r.Current().Host.Executor,
 			State: scheduler.Ended, End: scheduler.Completed, Time: time.Now(),
 		}
-		m.hosts.OnTell = func(_ scheduler.Host, k scheduler.Task) *scheduler.Report {
-			if k.Attempt != rep.Attempt {
-				return nil
+		m.hosts.Hook(func() {
+			m.hosts.OnTell = func(_ scheduler.Host, k scheduler.Task) *scheduler.Report {
+				if k.Attempt != rep.Attempt {
+					return nil
+				}
+				return &rep
 			}
-			return &rep
-		}
+		})
 		for range 100 {
 			if err := m.engine.Report(t.Context(), rep); err != nil {
 				t.Fatal(err)
@@ -172,7 +182,7 @@ func TestWordWhileTheLedgerIsAway(t *testing.T) {
 		m.report(other.ID, scheduler.Running, 0, "running")
 		m.want(other.ID, scheduler.Running, 0, "running")
 		synctest.Wait()
-		m.ledger.Fail = nil
+		m.ledger.Hook(func() { m.ledger.Fail = nil })
 		m.offers(time.Minute, 1, 2)
 		m.want(j.ID, scheduler.Ended, scheduler.Completed, "")
 		if n := m.ledger.Placed(); n != 2 {
@@ -188,7 +198,9 @@ func TestWordOfNoLease(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newMarket(t)
 			defer m.stop()
-			m.ledger.Fail = slowly(fmt.Errorf("%w: REASON_LEASE_LATE", scheduler.ErrNotPlaced))
+			m.ledger.Hook(func() {
+				m.ledger.Fail = slowly(fmt.Errorf("%w: REASON_LEASE_LATE", scheduler.ErrNotPlaced))
+			})
 			m.offer(1, 1000)
 			j := m.submitSpec(func(s *scheduler.Spec) { s.Always = always })
 			run, a := m.read(j.ID).Runs[0].ID, *m.read(j.ID).Runs[0].Current()
@@ -197,7 +209,7 @@ func TestWordOfNoLease(t *testing.T) {
 			if r := m.read(j.ID).Runs[0]; r.State != scheduler.Pending || len(r.Attempts) > 0 {
 				t.Errorf("with no lease it is %s, %+v", r.State, r.Attempts)
 			}
-			m.ledger.Fail = nil
+			m.ledger.Hook(func() { m.ledger.Fail = nil })
 			m.offers(time.Minute, 1)
 			m.wantLane(j.ID, 0, scheduler.Leased, "host-1")
 		})
@@ -210,7 +222,7 @@ func TestCancelledWhileItsReplacementIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, id, first := eviction(t)
 		defer m.stop()
-		m.ledger.Fail = slowly(scheduler.ErrLeaseRefused)
+		m.ledger.Hook(func() { m.ledger.Fail = slowly(scheduler.ErrLeaseRefused) })
 		m.offer(2, 2000)
 		m.evict(id, first, time.Now().Add(time.Minute))
 		time.Sleep(500 * time.Millisecond)

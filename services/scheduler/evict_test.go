@@ -58,10 +58,12 @@ func TestEvictedWithNotice(t *testing.T) {
 		m, id, first := eviction(t)
 		defer m.stop()
 		var dismissed []scheduler.Stop
-		m.hosts.OnStop = func(h scheduler.Host, s scheduler.Stop) error {
-			dismissed = append(dismissed, s)
-			return nil
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnStop = func(h scheduler.Host, s scheduler.Stop) error {
+				dismissed = append(dismissed, s)
+				return nil
+			}
+		})
 		time.Sleep(20 * time.Minute)
 		m.evict(id, first, time.Now().Add(10*time.Minute))
 		m.offers(20*time.Second, 1)
@@ -134,17 +136,21 @@ func TestEvictionsOtherwise(t *testing.T) {
 		"the host falls silent first": {40 * time.Minute, func(
 			m *market, id job.ID, _ scheduler.Attempt,
 		) {
-			m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
-				return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
-			}
-			m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
-				return scheduler.ErrDeclined
-			}
+			m.hosts.Hook(func() {
+				m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
+					return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+				}
+			})
+			m.hosts.Hook(func() {
+				m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
+					return scheduler.ErrDeclined
+				}
+			})
 			m.offers(20*time.Minute, 2)
 			if r := m.read(id).Runs[0]; r.State != scheduler.Pending || m.ledger.Open() != 0 {
 				m.t.Errorf("with its host lost it is %s: %s", r.State, r.Reason)
 			}
-			m.hosts.OnAsk = nil
+			m.hosts.Hook(func() { m.hosts.OnAsk = nil })
 			m.offers(time.Minute, 2)
 		}, scheduler.Leased, "host-2"},
 		"cancelled meanwhile": {soon, func(m *market, id job.ID, a scheduler.Attempt) {
@@ -156,7 +162,9 @@ func TestEvictionsOtherwise(t *testing.T) {
 			m.offers(20*time.Second, 2)
 		}, scheduler.Ended, "host-1"},
 		"the chain refuses its replacement": {soon, func(m *market, id job.ID, a scheduler.Attempt) {
-			m.ledger.Fail = once("PlaceLease", scheduler.ErrLeaseRefused)
+			m.ledger.Hook(func() {
+				m.ledger.Fail = once("PlaceLease", scheduler.ErrLeaseRefused)
+			})
 			m.offer(2, 2000)
 			if r := m.read(id).Runs[0]; r.Current().ID != a.ID || r.State != scheduler.Running ||
 				!strings.Contains(r.Reason, "its replacement is waiting: lease refused") {
@@ -165,7 +173,7 @@ func TestEvictionsOtherwise(t *testing.T) {
 			m.offers(40*time.Second, 3)
 		}, scheduler.Leased, "host-3"},
 		"the replacement cannot be sent": {soon, func(m *market, id job.ID, a scheduler.Attempt) {
-			m.ledger.Fail = once("PlaceLease", scheduler.ErrNotPlaced)
+			m.ledger.Hook(func() { m.ledger.Fail = once("PlaceLease", scheduler.ErrNotPlaced) })
 			m.offer(2, 2000)
 			if r := m.read(id).Runs[0]; r.Current().ID != a.ID || r.State != scheduler.Running {
 				m.t.Errorf("it is %s on %s: %s", r.State, r.Current().Host.Name, r.Reason)
@@ -232,13 +240,15 @@ func TestEvictedWhileAsked(t *testing.T) {
 				m, id, first := eviction(t)
 				defer m.stop()
 				run := m.read(id).Runs[0].ID
-				m.ledger.Fail = func(method string) error {
-					if method == "PlaceLease" {
-						time.Sleep(3 * time.Second)
-						return err
+				m.ledger.Hook(func() {
+					m.ledger.Fail = func(method string) error {
+						if method == "PlaceLease" {
+							time.Sleep(3 * time.Second)
+							return err
+						}
+						return nil
 					}
-					return nil
-				}
+				})
 				m.offer(2, 2000)
 				m.evict(id, first, time.Now().Add(time.Minute))
 				time.Sleep(time.Second)
@@ -247,7 +257,7 @@ func TestEvictedWhileAsked(t *testing.T) {
 					t.Errorf("with nothing running it is %s: %s", r.State, r.Reason)
 				}
 				time.Sleep(5 * time.Second)
-				m.ledger.Fail = nil
+				m.ledger.Hook(func() { m.ledger.Fail = nil })
 				if err != nil {
 					m.offers(20*time.Second, 3) // the first two are left in peace for a while
 				}
@@ -267,14 +277,16 @@ func TestRestartDuringAnEviction(t *testing.T) {
 		"after the lease":  func(m *market) { m.ledger.FailAfter = once("PlaceLease", lost) },
 		"lease not written": func(m *market) {
 			n := 0
-			m.store.Fail = func(c scheduler.Change) error {
-				if c.Event != nil && c.Event.Type == "attempt.leased" {
-					if n++; n == 1 {
-						return lost
+			m.store.Hook(func() {
+				m.store.Fail = func(c scheduler.Change) error {
+					if c.Event != nil && c.Event.Type == "attempt.leased" {
+						if n++; n == 1 {
+							return lost
+						}
 					}
+					return nil
 				}
-				return nil
-			}
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -92,22 +92,26 @@ func TestWaitingForMoneyIsPatient(t *testing.T) {
 		m.tell(j.ID, 0, scheduler.Running, 0)
 		m.spend(j, 0, 0)
 		var reads atomic.Int32
-		m.ledger.Fail = func(method string) error {
-			if method == "Escrow" {
-				reads.Add(1)
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method == "Escrow" {
+					reads.Add(1)
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.offers(time.Hour, 1)
 		if n := reads.Load(); n < 50 || n > 90 {
 			t.Errorf("in an hour it was looked at %d times", n)
 		}
-		m.ledger.Fail = func(method string) error {
-			if method == "Escrow" {
-				return scheduler.ErrNotFound
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method == "Escrow" {
+					return scheduler.ErrNotFound
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.offers(80*time.Second, 1)
 		m.want(j.ID, scheduler.Ended, scheduler.Exhausted, "closed")
 	})
@@ -150,9 +154,11 @@ func TestTooPoorToBegin(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
 		m.ledger.MaxTotal = 15
-		m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
-			return errors.New("nobody is to be asked")
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
+				return errors.New("nobody is to be asked")
+			}
+		})
 		m.offer(1, 1000) // a minute is 16 grains
 		j := m.submitSpec(func(s *scheduler.Spec) { s.Always = true })
 		m.want(j.ID, scheduler.Pending, 0,

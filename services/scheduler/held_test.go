@@ -109,7 +109,9 @@ func TestOriginalWaitsForALeaseInDoubt(t *testing.T) {
 		o := newOriginal(t, always)
 		defer o.stop()
 		o.replaced()
-		o.ledger.FailAfter = once("PlaceLease", errors.New("the answer was lost"))
+		o.ledger.Hook(func() {
+			o.ledger.FailAfter = once("PlaceLease", errors.New("the answer was lost"))
+		})
 		o.tell(o.id, 0, scheduler.Ended, scheduler.Failed)
 		time.Sleep(time.Second)
 		r := o.run()
@@ -154,12 +156,14 @@ func TestNoNewProgramBesideTheKept(t *testing.T) {
 		o := newOriginal(t, always)
 		defer o.stop()
 		second := o.replaced()
-		o.hosts.OnAsk = func(h scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
-			if a.Continues == (scheduler.AttemptID{}) && h.Name == "host-1" {
-				return nil
+		o.hosts.Hook(func() {
+			o.hosts.OnAsk = func(h scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
+				if a.Continues == (scheduler.AttemptID{}) && h.Name == "host-1" {
+					return nil
+				}
+				return fmt.Errorf("%w: CAPACITY", scheduler.ErrDeclined)
 			}
-			return fmt.Errorf("%w: CAPACITY", scheduler.ErrDeclined)
-		}
+		})
 		o.returns()
 		o.tellOf(o.id, o.run().ID, second, scheduler.Ended, scheduler.Evicted)
 		o.offers(time.Minute, 1)
@@ -219,7 +223,7 @@ func TestReplacementFailsMeanwhile(t *testing.T) {
 		o := newOriginal(t, func(*scheduler.Spec) {})
 		defer o.stop()
 		second := o.replaced()
-		o.ledger.Fail = slowly(scheduler.ErrLeaseRefused)
+		o.ledger.Hook(func() { o.ledger.Fail = slowly(scheduler.ErrLeaseRefused) })
 		run := o.run().ID
 		o.returns()
 		time.Sleep(500 * time.Millisecond)

@@ -27,13 +27,15 @@ func TestHoldback(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
-				m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, l *tx.Lease) error {
-					if a.Terms.Holdback != 1000 {
-						t.Errorf("asked for a holdback of %d, want 1000", a.Terms.Holdback)
+				m.hosts.Hook(func() {
+					m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, l *tx.Lease) error {
+						if a.Terms.Holdback != 1000 {
+							t.Errorf("asked for a holdback of %d, want 1000", a.Terms.Holdback)
+						}
+						tt.spoil(l)
+						return nil
 					}
-					tt.spoil(l)
-					return nil
-				}
+				})
 				j := m.submitSpec(func(s *scheduler.Spec) { s.Holdback = 1000 })
 				if tt.free > 0 {
 					m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) { s.Unreserved = tt.free })

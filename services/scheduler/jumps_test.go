@@ -34,12 +34,14 @@ func newJumps(t *testing.T) *jumps {
 	}
 	m.ledger.MaxTotal = 1_000_000
 	defer m.start()
-	m.hosts.OnTell = func(h scheduler.Host, t scheduler.Task) *scheduler.Report {
-		return &scheduler.Report{ // programs begin with their delivery
-			Job: m.jobOf(t.Attempt), Run: t.Run, Attempt: t.Attempt, Executor: h.Executor,
-			State: scheduler.Running, Reason: "running on " + h.Name, Time: time.Now(), Ran: true,
+	m.hosts.Hook(func() {
+		m.hosts.OnTell = func(h scheduler.Host, t scheduler.Task) *scheduler.Report {
+			return &scheduler.Report{ // programs begin with their delivery
+				Job: m.jobOf(t.Attempt), Run: t.Run, Attempt: t.Attempt, Executor: h.Executor,
+				State: scheduler.Running, Reason: "running on " + h.Name, Time: time.Now(), Ran: true,
+			}
 		}
-	}
+	})
 	return m
 }
 
@@ -193,12 +195,14 @@ func beforeEviction(m *jumps, wrong func()) {
 // keeping is a job whose host fell silent, and whether it answers.
 func (m *jumps) keeping(keep scheduler.Keep) (j *scheduler.Job, silent *atomic.Bool) {
 	silent = new(atomic.Bool)
-	m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
-		if silent.Load() && h.Name == "host-1" {
-			return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+	m.hosts.Hook(func() {
+		m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
+			if silent.Load() && h.Name == "host-1" {
+				return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+			}
+			return nil
 		}
-		return nil
-	}
+	})
 	m.offer(1, 1000)
 	j = m.submitSpec(func(s *scheduler.Spec) {
 		s.Always, s.Keep, s.LostAfter = true, keep, 3*time.Minute
@@ -335,12 +339,14 @@ func cancelling(m *jumps, wrong func()) {
 func inDoubt(m *jumps, wrong func()) {
 	var lost atomic.Bool
 	lost.Store(true)
-	m.ledger.FailAfter = func(method string) error {
-		if method == "PlaceLease" && lost.Load() {
-			return errors.New("the answer is lost")
+	m.ledger.Hook(func() {
+		m.ledger.FailAfter = func(method string) error {
+			if method == "PlaceLease" && lost.Load() {
+				return errors.New("the answer is lost")
+			}
+			return nil
 		}
-		return nil
-	}
+	})
 	m.offer(1, 1000)
 	j := m.submit(1, 1)
 	m.want(j.ID, scheduler.Pending, 0, "")

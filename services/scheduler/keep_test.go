@@ -37,22 +37,28 @@ func newOriginal(t *testing.T, change func(*scheduler.Spec)) *original {
 		market: newMarket(t), silent: map[string]bool{}, stopped: map[scheduler.AttemptID]int{},
 	}
 	o.ledger.MaxTotal = 1_000_000
-	o.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error { return o.reach(h) }
-	o.hosts.OnStop = func(h scheduler.Host, s scheduler.Stop) error {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.silent[h.Name] {
-			return absent(h)
+	o.hosts.Hook(func() {
+		o.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error { return o.reach(h) }
+	})
+	o.hosts.Hook(func() {
+		o.hosts.OnStop = func(h scheduler.Host, s scheduler.Stop) error {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			if o.silent[h.Name] {
+				return absent(h)
+			}
+			o.stopped[s.Attempt]++
+			return nil
 		}
-		o.stopped[s.Attempt]++
-		return nil
-	}
-	o.hosts.OnAsk = func(h scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
-		o.mu.Lock()
-		o.asked = append(o.asked, a)
-		o.mu.Unlock()
-		return o.reach(h)
-	}
+	})
+	o.hosts.Hook(func() {
+		o.hosts.OnAsk = func(h scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
+			o.mu.Lock()
+			o.asked = append(o.asked, a)
+			o.mu.Unlock()
+			return o.reach(h)
+		}
+	})
 	o.offer(1, 1000)
 	o.id = o.submitSpec(func(s *scheduler.Spec) {
 		s.Keep, s.LostAfter = scheduler.KeepOriginal, lostAfter
@@ -277,10 +283,12 @@ func TestOriginalOtherwise(t *testing.T) {
 			o.returns()
 		}, scheduler.Ended, scheduler.Cancelled, "host-2", [2]bool{true, true}},
 		"its host declines until its time is over": {always, func(o *market, _ scheduler.Attempt) {
-			o.hosts.OnAsk = func(h scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
-				o.asked = append(o.asked, a)
-				return fmt.Errorf("%w: CAPACITY: full", scheduler.ErrDeclined)
-			}
+			o.hosts.Hook(func() {
+				o.hosts.OnAsk = func(h scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
+					o.asked = append(o.asked, a)
+					return fmt.Errorf("%w: CAPACITY: full", scheduler.ErrDeclined)
+				}
+			})
 			o.returns()
 			if why := o.attempt(o.first.ID).Reason; why != "host-1 is back, kept: declined: CAPACITY: full" {
 				o.t.Errorf("it says %q", why)
@@ -325,16 +333,18 @@ func TestOriginalReturnsInTime(t *testing.T) {
 		o := newOriginal(t, always)
 		defer o.stop()
 		o.silence("host-1", true)
-		o.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, _ *tx.Lease) error {
-			return scheduler.ErrDeclined
-		}
+		o.hosts.Hook(func() {
+			o.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, _ *tx.Lease) error {
+				return scheduler.ErrDeclined
+			}
+		})
 		o.offers(2*time.Minute, 2)
 		if r := o.run(); r.State != scheduler.Pending || o.ledger.Placed() != 1 {
 			t.Fatalf("it is %s: %s", r.State, r.Reason)
 		}
 		o.silence("host-1", false)
 		o.tellOf(o.id, o.run().ID, o.first, scheduler.Running, 0)
-		o.hosts.OnAsk = nil
+		o.hosts.Hook(func() { o.hosts.OnAsk = nil })
 		o.offers(time.Minute, 1, 2)
 		if a := o.wantLane(o.id, 0, scheduler.Running, "host-1"); a.ID != o.first.ID {
 			t.Errorf("it runs as another attempt: %+v", a)
@@ -353,15 +363,17 @@ func TestOriginalIsAskedAfter(t *testing.T) {
 		defer o.stop()
 		o.replaced()
 		until := time.Time{}
-		o.hosts.OnTell = func(_ scheduler.Host, task scheduler.Task) *scheduler.Report {
-			if task.Attempt != o.first.ID {
-				return nil
+		o.hosts.Hook(func() {
+			o.hosts.OnTell = func(_ scheduler.Host, task scheduler.Task) *scheduler.Report {
+				if task.Attempt != o.first.ID {
+					return nil
+				}
+				return &scheduler.Report{
+					Job: o.id, Run: task.Run, Attempt: task.Attempt, Executor: o.first.Host.Executor,
+					State: scheduler.Running, Time: time.Now(), HeldUntil: until, Ran: true,
+				}
 			}
-			return &scheduler.Report{
-				Job: o.id, Run: task.Run, Attempt: task.Attempt, Executor: o.first.Host.Executor,
-				State: scheduler.Running, Time: time.Now(), HeldUntil: until, Ran: true,
-			}
-		}
+		})
 		o.silence("host-1", false)
 		o.offers(20*time.Second, 1, 2)
 		o.wantLane(o.id, 0, scheduler.Running, "host-2") // its host does not know of the other lease

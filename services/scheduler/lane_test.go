@@ -98,11 +98,13 @@ func spreadReplicas(t *testing.T, together bool) {
 	if together {
 		var asked sync.WaitGroup
 		asked.Add(3)
-		m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
-			asked.Done()
-			asked.Wait()
-			return nil
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
+				asked.Done()
+				asked.Wait()
+				return nil
+			}
+		})
 	}
 	j := m.submitSpec(replicas(3))
 	synctest.Wait()
@@ -221,12 +223,14 @@ func TestDisconnectPolicies(t *testing.T) {
 				})
 				m.tell(j.ID, 0, scheduler.Running, 0)
 				first := m.wantLane(j.ID, 0, scheduler.Running, "host-1")
-				m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
-					if h.Name == "host-1" {
-						return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+				m.hosts.Hook(func() {
+					m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
+						if h.Name == "host-1" {
+							return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+						}
+						return nil
 					}
-					return nil
-				}
+				})
 				m.silence(10 * time.Minute)
 				m.wantLane(j.ID, 0, tt.state, tt.host)
 				m.tellOf(j.ID, m.read(j.ID).Runs[0].ID, first, scheduler.Running, 0)
@@ -370,12 +374,14 @@ func TestArrayWithoutMoney(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
 		j := m.submitSpec(array(1_000_000, 2))
-		m.ledger.Fail = func(method string) error {
-			if method == "Escrow" {
-				return scheduler.ErrNotFound
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method == "Escrow" {
+					return scheduler.ErrNotFound
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.offer(1, 1000)
 		m.want(j.ID, scheduler.Ended, scheduler.Exhausted, "closed")
 	})
@@ -427,12 +433,14 @@ func disconnects(t *testing.T, r *rand.Rand) {
 	m := newMarket(t)
 	defer func() { m.stop() }()
 	silent := map[string]bool{}
-	m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
-		if silent[h.Name] {
-			return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+	m.hosts.Hook(func() {
+		m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
+			if silent[h.Name] {
+				return fmt.Errorf("%w: %w", scheduler.ErrUnreachable, scheduler.ErrAbsent)
+			}
+			return nil
 		}
-		return nil
-	}
+	})
 	j := m.submitSpec(func(s *scheduler.Spec) {
 		s.Lanes, s.Always, s.Keep = 3, true, scheduler.Keep(r.IntN(3))
 		s.LostAfter = time.Minute

@@ -40,12 +40,14 @@ func TestDeclinedGoesToTheNext(t *testing.T) {
 		defer m.stop()
 		m.offer(1, 1200)
 		m.offer(2, 1000)
-		m.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, _ *tx.Lease) error {
-			if h.Executor == (sig.PublicKey{2}) {
-				return scheduler.ErrDeclined
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, _ *tx.Lease) error {
+				if h.Executor == (sig.PublicKey{2}) {
+					return scheduler.ErrDeclined
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.want(m.submit(1, 1).ID, scheduler.Leased, 0, "host-1")
 	})
 }
@@ -73,10 +75,12 @@ func TestBadLeaseIsNotPlaced(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
-				m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
-					spoil(l)
-					return nil
-				}
+				m.hosts.Hook(func() {
+					m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
+						spoil(l)
+						return nil
+					}
+				})
 				m.offer(1, 1000)
 				j := m.submit(1, 1)
 				m.want(j.ID, scheduler.Pending, 0, "the host's lease is not what was asked for")
@@ -98,10 +102,12 @@ func TestFairBetweenOwners(t *testing.T) {
 		late := m.submit(2, 1)
 		synctest.Wait()
 		var asked atomic.Int32
-		m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
-			asked.Add(1)
-			return nil
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
+				asked.Add(1)
+				return nil
+			}
+		})
 		o := schedulertest.NewOffer(1, 1000, time.Now())
 		o.Free.CPUMilli = 2000 // room for two
 		m.hosts.Know(o)
@@ -117,21 +123,23 @@ func TestRestartAtEveryStep(t *testing.T) {
 	lost := errors.New("the answer was lost")
 	tests := map[string]func(m *market){
 		"before the lease": func(m *market) {
-			m.ledger.Fail = once("PlaceLease", lost)
+			m.ledger.Hook(func() { m.ledger.Fail = once("PlaceLease", lost) })
 		},
 		"after the lease": func(m *market) {
-			m.ledger.FailAfter = once("PlaceLease", lost)
+			m.ledger.Hook(func() { m.ledger.FailAfter = once("PlaceLease", lost) })
 		},
 		"save after the lease fails": func(m *market) {
 			n := 0
-			m.store.Fail = func(c scheduler.Change) error {
-				if c.Event != nil && c.Event.Type == "attempt.leased" {
-					if n++; n == 1 {
-						return lost
+			m.store.Hook(func() {
+				m.store.Fail = func(c scheduler.Change) error {
+					if c.Event != nil && c.Event.Type == "attempt.leased" {
+						if n++; n == 1 {
+							return lost
+						}
 					}
+					return nil
 				}
-				return nil
-			}
+			})
 		},
 	}
 	for name, spoil := range tests {
@@ -175,12 +183,14 @@ func TestNotPlacedBlamesNobody(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
 		var rich atomic.Bool
-		m.ledger.Fail = func(method string) error {
-			if method == "PlaceLease" && !rich.Load() {
-				return fmt.Errorf("%w: CANNOT_PAY", scheduler.ErrNotPlaced)
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method == "PlaceLease" && !rich.Load() {
+					return fmt.Errorf("%w: CANNOT_PAY", scheduler.ErrNotPlaced)
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.offer(1, 1000)
 		j := m.submit(1, 1)
 		time.Sleep(2 * time.Minute)
@@ -202,20 +212,22 @@ func TestEscrowThatTheChainFindsEmpty(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
 		tries := 0
-		m.ledger.Fail = func(method string) error {
-			if method != "PlaceLease" {
-				return nil
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method != "PlaceLease" {
+					return nil
+				}
+				tries++
+				return fmt.Errorf("%w: %w: TOO_MANY_LEASES", scheduler.ErrNotPlaced, scheduler.ErrEscrow)
 			}
-			tries++
-			return fmt.Errorf("%w: %w: TOO_MANY_LEASES", scheduler.ErrNotPlaced, scheduler.ErrEscrow)
-		}
+		})
 		j := m.submit(1, 1)
 		m.offers(2*time.Hour, 1, 2)
 		m.want(j.ID, scheduler.Pending, 0, "TOO_MANY_LEASES")
 		if tries < 60 || tries > 140 {
 			t.Errorf("%d leases were tried in two hours", tries)
 		}
-		m.ledger.Fail = nil
+		m.ledger.Hook(func() { m.ledger.Fail = nil })
 		m.offers(time.Minute+20*time.Second, 1, 2)
 		m.want(j.ID, scheduler.Leased, 0, "host-1")
 		if r := m.read(j.ID).Current(); r.Tries != 1 || r.HostFailures != 0 {
@@ -234,7 +246,7 @@ func TestOneHostIsAskedPerLease(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
-				m.ledger.Fail = once("PlaceLease", err)
+				m.ledger.Hook(func() { m.ledger.Fail = once("PlaceLease", err) })
 				for n := range byte(3) {
 					m.offer(n+1, 1000+uint64(n))
 				}
@@ -253,12 +265,14 @@ func TestDecliningHostsDoNotHideOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
-		m.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, _ *tx.Lease) error {
-			if h.Executor[0] < 20 {
-				return fmt.Errorf("%w: POLICY: not for you", scheduler.ErrDeclined)
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, _ *tx.Lease) error {
+				if h.Executor[0] < 20 {
+					return fmt.Errorf("%w: POLICY: not for you", scheduler.ErrDeclined)
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		for n := byte(1); n < 20; n++ {
 			m.offer(n, 1000+uint64(n))
 		}
@@ -342,10 +356,12 @@ func TestEscrowThatCannotPromise(t *testing.T) {
 					}
 				})
 				m.ledger.Change(j.Escrow, tt.spoil)
-				m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
-					l.Trust = 1
-					return nil
-				}
+				m.hosts.Hook(func() {
+					m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
+						l.Trust = 1
+						return nil
+					}
+				})
 				m.offer(1, 1000)
 				m.want(j.ID, scheduler.Pending, 0, tt.want)
 				if got := m.ledger.Placed(); got != 0 {
@@ -361,7 +377,7 @@ func TestEpochsRise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
-		m.ledger.Fail = once("PlaceLease", scheduler.ErrNotPlaced)
+		m.ledger.Hook(func() { m.ledger.Fail = once("PlaceLease", scheduler.ErrNotPlaced) })
 		m.offer(1, 1000)
 		m.offer(2, 2000)
 		j := m.submit(1, 1)

@@ -52,20 +52,24 @@ func lanesShare(t *testing.T, r *rand.Rand) {
 	m.ledger.MaxTotal = total
 	lanes := 2 + r.IntN(5)
 	d := &delays{r: r}
-	m.ledger.Fail = func(string) error { d.wait(); return nil }
-	m.ledger.FailAfter = func(method string) error {
-		if method == "PlaceLease" && d.chance(6) {
-			return fmt.Errorf("the answer was lost")
+	m.ledger.Hook(func() { m.ledger.Fail = func(string) error { d.wait(); return nil } })
+	m.ledger.Hook(func() {
+		m.ledger.FailAfter = func(method string) error {
+			if method == "PlaceLease" && d.chance(6) {
+				return fmt.Errorf("the answer was lost")
+			}
+			return nil
 		}
-		return nil
-	}
-	m.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, _ *tx.Lease) error {
-		d.wait()
-		if d.chance(4) {
-			return fmt.Errorf("%w: POLICY", scheduler.ErrDeclined)
+	})
+	m.hosts.Hook(func() {
+		m.hosts.OnAsk = func(h scheduler.Host, _ scheduler.Ask, _ *tx.Lease) error {
+			d.wait()
+			if d.chance(4) {
+				return fmt.Errorf("%w: POLICY", scheduler.ErrDeclined)
+			}
+			return nil
 		}
-		return nil
-	}
+	})
 	for n := range byte(8) {
 		m.offer(n+1, 1000)
 	}
@@ -93,10 +97,12 @@ func TestRatesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
-		m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
-			l.Rate = 1000
-			return nil
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
+				l.Rate = 1000
+				return nil
+			}
+		})
 		j := schedulertest.NewJob(1, 1)
 		j.Runs, j.Spec.Lanes, j.Spec.Always = nil, 3, true
 		m.ledger.Fund(j)
@@ -129,11 +135,13 @@ func TestTrustIsCounted(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
-				m.ledger.Fail = slowly(nil)
-				m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, l *tx.Lease) error {
-					l.Trust = 100
-					return nil
-				}
+				m.ledger.Hook(func() { m.ledger.Fail = slowly(nil) })
+				m.hosts.Hook(func() {
+					m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, l *tx.Lease) error {
+						l.Trust = 100
+						return nil
+					}
+				})
 				j := m.submitSpec(func(s *scheduler.Spec) { s.Lanes, s.Tasks, s.Trust = 10, 30, trust })
 				m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) { s.Trust = 299 })
 				for range 600 {
@@ -164,10 +172,12 @@ func TestNextTaskHasTheMoneyOfTheLast(t *testing.T) {
 		defer m.stop()
 		m.ledger.MaxTotal = 1_000_000
 		var asked []scheduler.Terms
-		m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
-			asked = append(asked, a.Terms)
-			return nil
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
+				asked = append(asked, a.Terms)
+				return nil
+			}
+		})
 		m.offer(1, 1000)
 		j := m.submitSpec(array(3, 1))
 		for range 3 {
@@ -197,10 +207,12 @@ func TestNextTaskHasTheTrustOfTheLast(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
 		m.ledger.MaxTotal = 1_000_000
-		m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
-			l.Rate = 3_600 // a grain a second
-			return nil
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
+				l.Rate = 3_600 // a grain a second
+				return nil
+			}
+		})
 		m.offer(1, 3_600)
 		j := m.submitSpec(func(s *scheduler.Spec) { s.Tasks, s.Lanes, s.Trust = 5, 1, 900_000 })
 		m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) { s.Trust = 901_000 })
@@ -231,13 +243,15 @@ func TestEscrowIsReadWithTheLease(t *testing.T) {
 			m.tell(j.ID, slot, scheduler.Running, 0)
 		}
 		first := *m.read(j.ID).Runs[0].Current()
-		m.hosts.OnAsk = func(h scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
-			if h.Name == "host-2" && a.Terms.Slot == 0 {
-				time.Sleep(4 * time.Second)
-				return scheduler.ErrDeclined
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(h scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
+				if h.Name == "host-2" && a.Terms.Slot == 0 {
+					time.Sleep(4 * time.Second)
+					return scheduler.ErrDeclined
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.offer(2, 500)
 		m.offer(3, 2000)
 		m.evict(j.ID, first, time.Now().Add(10*time.Minute))
@@ -274,13 +288,15 @@ func TestLanesReadTogether(t *testing.T) {
 		defer m.stop()
 		m.ledger.MaxTotal = 1_000_000
 		var reads atomic.Int32
-		m.ledger.Fail = func(method string) error {
-			if method == "Escrow" {
-				reads.Add(1)
-				time.Sleep(50 * time.Millisecond)
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method == "Escrow" {
+					reads.Add(1)
+					time.Sleep(50 * time.Millisecond)
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		const lanes = 20
 		j := m.submitSpec(replicas(lanes))
 		reads.Store(0)

@@ -92,9 +92,11 @@ func TestHostThatNeverBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
-		m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
-			return scheduler.ErrUnreachable
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
+				return scheduler.ErrUnreachable
+			}
+		})
 		m.offer(1, 1000)
 		j := m.submit(1, 1)
 		m.want(j.ID, scheduler.Leased, 0, "host-1")
@@ -115,12 +117,14 @@ func TestSilentHostIsLost(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
 		var away atomic.Bool
-		m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
-			if h.Executor == (sig.PublicKey{1}) && away.Load() {
-				return scheduler.ErrUnreachable
+		m.hosts.Hook(func() {
+			m.hosts.OnDeliver = func(h scheduler.Host, _ scheduler.Task) error {
+				if h.Executor == (sig.PublicKey{1}) && away.Load() {
+					return scheduler.ErrUnreachable
+				}
+				return nil
 			}
-			return nil
-		}
+		})
 		m.offer(1, 1000)
 		j := m.submit(1, 1)
 		m.report(j.ID, scheduler.Running, 0, "running")
@@ -181,12 +185,14 @@ func TestNobodyIsHeard(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
 				var cut atomic.Bool
-				m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
-					if cut.Load() {
-						return tt.err
+				m.hosts.Hook(func() {
+					m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
+						if cut.Load() {
+							return tt.err
+						}
+						return nil
 					}
-					return nil
-				}
+				})
 				m.offer(1, 1000)
 				j := m.submit(1, 1)
 				m.report(j.ID, scheduler.Running, 0, "running")
@@ -212,12 +218,14 @@ func TestLastReportIsLost(t *testing.T) {
 		m.offer(1, 1000)
 		j := m.submit(1, 1)
 		m.report(j.ID, scheduler.Running, 0, "running")
-		m.hosts.OnTell = func(h scheduler.Host, k scheduler.Task) *scheduler.Report {
-			return &scheduler.Report{
-				Job: j.ID, Run: k.Run, Attempt: k.Attempt, Executor: h.Executor,
-				State: scheduler.Ended, End: scheduler.Completed, Reason: "exit 0", Time: time.Now(),
+		m.hosts.Hook(func() {
+			m.hosts.OnTell = func(h scheduler.Host, k scheduler.Task) *scheduler.Report {
+				return &scheduler.Report{
+					Job: j.ID, Run: k.Run, Attempt: k.Attempt, Executor: h.Executor,
+					State: scheduler.Ended, End: scheduler.Completed, Reason: "exit 0", Time: time.Now(),
+				}
 			}
-		}
+		})
 		for range 6 {
 			time.Sleep(time.Minute)
 			m.offer(1, 1000)
@@ -234,9 +242,11 @@ func TestBusyMarketIsSwept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
 		defer m.stop()
-		m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
-			return scheduler.ErrUnreachable
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnDeliver = func(scheduler.Host, scheduler.Task) error {
+				return scheduler.ErrUnreachable
+			}
+		})
 		m.offer(1, 1000)
 		j := m.submit(1, 1)
 		for range 300 {
@@ -257,12 +267,14 @@ func TestReportBeforeTheLeaseIsRecorded(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
 				gate := make(chan struct{})
-				m.ledger.FailAfter = func(method string) error {
-					if method == "PlaceLease" {
-						<-gate
+				m.ledger.Hook(func() {
+					m.ledger.FailAfter = func(method string) error {
+						if method == "PlaceLease" {
+							<-gate
+						}
+						return nil
 					}
-					return nil
-				}
+				})
 				m.offer(1, 1000)
 				j := m.submit(1, 1)
 				m.report(j.ID, scheduler.Running, 0, "running")
@@ -331,7 +343,9 @@ func TestLateOutcomeIsKept(t *testing.T) {
 		defer m.stop()
 		m.offer(1, 1000)
 		j := m.submit(1, 1)
-		m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error { return scheduler.ErrUnreachable }
+		m.hosts.Hook(func() {
+			m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error { return scheduler.ErrUnreachable }
+		})
 		m.report(j.ID, scheduler.Running, 0, "running")
 		if _, err := m.engine.Cancel(t.Context(), j, "enough"); err != nil {
 			t.Fatal(err)

@@ -177,7 +177,7 @@ func TestOriginalComesTooLate(t *testing.T) {
 				o := newOriginal(t, change)
 				defer o.stop()
 				second := o.replaced()
-				o.ledger.Fail = slowly(nil)
+				o.ledger.Hook(func() { o.ledger.Fail = slowly(nil) })
 				run := o.run().ID
 				o.returns()
 				time.Sleep(500 * time.Millisecond)
@@ -185,7 +185,7 @@ func TestOriginalComesTooLate(t *testing.T) {
 				if s, _, _ := o.read(o.id).State(); name == "array" && s == scheduler.Ended {
 					t.Error("the array has ended before its second task")
 				}
-				o.ledger.Fail = nil
+				o.ledger.Hook(func() { o.ledger.Fail = nil })
 				o.offers(3*time.Minute, 2)
 				if name == "array" {
 					r := o.run()

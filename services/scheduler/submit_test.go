@@ -144,10 +144,12 @@ func TestSubmitAgainRenewsTheToken(t *testing.T) {
 			t.Fatal(err)
 		}
 		var token string
-		m.hosts.OnDeliver = func(_ scheduler.Host, k scheduler.Task) error {
-			token = k.StorageToken
-			return nil
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnDeliver = func(_ scheduler.Host, k scheduler.Task) error {
+				token = k.StorageToken
+				return nil
+			}
+		})
 		m.offer(1, 1000)
 		m.want(first.ID, scheduler.Leased, 0, "")
 		if token != "newer" {
@@ -165,10 +167,12 @@ func TestLedgerThatHangsHoldsUpNothing(t *testing.T) {
 		running := m.submit(1, 1)
 		m.read(running.ID)
 		gate := make(chan struct{})
-		m.ledger.Fail = func(string) error {
-			<-gate
-			return nil
-		}
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(string) error {
+				<-gate
+				return nil
+			}
+		})
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -188,12 +192,14 @@ func TestReasonsAreBounded(t *testing.T) {
 		defer m.stop()
 		flood := strings.Repeat("\u00e4", 1<<20)
 		var willing atomic.Bool
-		m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
-			if willing.Load() {
-				return nil
+		m.hosts.Hook(func() {
+			m.hosts.OnAsk = func(scheduler.Host, scheduler.Ask, *tx.Lease) error {
+				if willing.Load() {
+					return nil
+				}
+				return fmt.Errorf("%w: %s", scheduler.ErrDeclined, flood)
 			}
-			return fmt.Errorf("%w: %s", scheduler.ErrDeclined, flood)
-		}
+		})
 		m.offer(1, 1000)
 		j := m.submit(1, 1)
 		for _, held := range []func() (*scheduler.Job, error){

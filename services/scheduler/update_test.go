@@ -51,10 +51,12 @@ func TestUpdateReplicas(t *testing.T) {
 		m := newMarket(t)
 		defer func() { m.stop() }()
 		var stopped atomic.Int32
-		m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error {
-			stopped.Add(1)
-			return nil
-		}
+		m.hosts.Hook(func() {
+			m.hosts.OnStop = func(scheduler.Host, scheduler.Stop) error {
+				stopped.Add(1)
+				return nil
+			}
+		})
 		m.offer(1, 1000)
 		j := m.submitSpec(func(s *scheduler.Spec) { s.Always = true })
 		m.tell(j.ID, 0, scheduler.Running, 0)

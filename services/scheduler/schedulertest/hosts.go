@@ -148,16 +148,22 @@ func (f *Hosts) Deliver(
 		}
 	}
 	f.deliver(t.Attempt)
-	if f.OnTell != nil {
-		return f.OnTell(h, t), nil
+	f.mu.Lock()
+	tell := f.OnTell
+	f.mu.Unlock()
+	if tell != nil {
+		return tell(h, t), nil
 	}
 	return nil, nil
 }
 
 // Stop implements scheduler.Hosts.
 func (f *Hosts) Stop(_ context.Context, h scheduler.Host, s scheduler.Stop) error {
-	if f.OnStop != nil {
-		if err := f.OnStop(h, s); err != nil {
+	f.mu.Lock()
+	hook := f.OnStop
+	f.mu.Unlock()
+	if hook != nil {
+		if err := hook(h, s); err != nil {
 			return err
 		}
 	}
