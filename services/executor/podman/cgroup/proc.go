@@ -97,8 +97,12 @@ func (r *Root) Kill(ctx context.Context, path string) error {
 	}
 }
 
-// freezePoll is the pause between two looks at a group that is being frozen.
-const freezePoll = 100 * time.Microsecond
+// freezePoll is the pause between two looks at a group that is being frozen, which begins anew
+// after freezeAgain of them.
+const (
+	freezePoll  = 100 * time.Microsecond
+	freezeAgain = 2_000
+)
 
 // Freeze stops every process in the group and below it, and returns when they are stopped. When
 // ctx ends first, the group is thawed again.
@@ -108,7 +112,7 @@ func (r *Root) Freeze(ctx context.Context, path string) error {
 	}
 	tick := time.NewTicker(freezePoll)
 	defer tick.Stop()
-	for {
+	for look := 1; ; look++ {
 		frozen, err := r.Frozen(path)
 		if err != nil || frozen {
 			return err
@@ -118,6 +122,13 @@ func (r *Root) Freeze(ctx context.Context, path string) error {
 			return errors.Join(fmt.Errorf("freezing cgroup %s: %w", path, ctx.Err()),
 				r.setFrozen(path, false))
 		case <-tick.C:
+		}
+		if look%freezeAgain != 0 {
+			continue
+		}
+		// A group that was just forking can stay half frozen: let go for a moment it can be stopped.
+		if err := errors.Join(r.setFrozen(path, false), r.setFrozen(path, true)); err != nil {
+			return err
 		}
 	}
 }
