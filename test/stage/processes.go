@@ -94,16 +94,9 @@ func Processes(ctx context.Context, binary string) (_ *Network, err error) {
 
 // prepare writes every service's configuration.
 func (p *plan) prepare() error {
-	names := []string{Ledger, Broker, "bus", Storage, Scheduler, HostAlpha, HostBeta, Gateway, "rest"}
-	for _, name := range names {
-		listener, err := net.Listen("tcp", anyPort)
-		if err != nil {
-			return fmt.Errorf("find a port: %w", err)
-		}
-		p.addrs[name] = listener.Addr().String()
-		if err := listener.Close(); err != nil {
-			return fmt.Errorf("find a port: %w", err)
-		}
+	err := p.findPorts(Ledger, Broker, "bus", Storage, Scheduler, HostAlpha, HostBeta, Gateway, "rest")
+	if err != nil {
+		return err
 	}
 	steps := []func() error{
 		p.ledger, p.broker, p.storage, p.scheduler, p.gateway,
@@ -117,12 +110,27 @@ func (p *plan) prepare() error {
 	}
 	anchor := p.genesis.Anchor()
 	p.File = network.File{
-		API: p.addrs[Ledger], REST: "http://" + p.addrs["rest"], Bus: "nats://" + p.addrs["bus"], Chain: p.genesis.Chain,
+		API: p.addrs[Ledger], REST: "http://" + p.addrs["rest"], Bus: "nats://" + p.addrs["bus"],
+		Chain:    p.genesis.Chain,
 		Services: map[string]string{Storage: p.addrs[Storage], Scheduler: p.addrs[Scheduler]},
 		Anchor:   hex.EncodeToString(anchor[:]), Operator: id.Bech32(id.Account, p.alpha),
 		Genesis: filepath.Join(p.Dir, "genesis.bin"),
 	}
 	return network.Save(network.Path(p.Dir), p.File)
+}
+
+// findPorts finds a port for each name. All are held until all are found: one that was let go may
+// be given out again.
+func (p *plan) findPorts(names ...string) (err error) {
+	for _, name := range names {
+		listener, bad := net.Listen("tcp", anyPort)
+		if bad != nil {
+			return fmt.Errorf("find a port: %w", bad)
+		}
+		defer func() { err = errors.Join(err, listener.Close()) }()
+		p.addrs[name] = listener.Addr().String()
+	}
+	return nil
 }
 
 // run starts the services, each when those it needs are there.
