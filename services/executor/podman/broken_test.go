@@ -32,10 +32,11 @@ func TestEngineBreaks(t *testing.T) {
 		d.i.tools.podman = path
 	}
 	usePodman("/nowhere/podman")
-	if err := s.cmd.Process.Kill(); err != nil {
+	engine, ended := s.process()
+	if err := engine.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	<-s.done
+	<-ended
 	exits := make(chan executor.Exit, 1)
 	go func() {
 		e, err := c.Wait(t.Context())

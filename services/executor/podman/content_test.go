@@ -152,7 +152,8 @@ func TestImageHealthCheck(t *testing.T) {
 	if err := d.i.api.call(t.Context(), get(name+"/healthcheck"), nil, nil); err == nil {
 		t.Error("the engine has a check to run")
 	}
-	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", d.i.service.cmd.Process.Pid))
+	engine, _ := d.i.service.process()
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", engine.Process.Pid))
 	if err != nil || !strings.Contains(string(env), "\x00DISABLE_HC_SYSTEMD=true\x00") {
 		t.Errorf("the engine may use timers of the host: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -37,11 +38,11 @@ func TestServiceDies(t *testing.T) {
 		}
 		break // it is ready
 	}
-	s := d.i.service
-	if err := s.cmd.Process.Kill(); err != nil {
+	engine, ended := d.i.service.process()
+	if err := engine.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	<-s.done
+	<-ended
 	if err := c.Stop(t.Context(), executor.MaxStopGrace); err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +52,13 @@ func TestServiceDies(t *testing.T) {
 	}
 }
 
+// process is the service that was started last, and what tells its end.
+func (s *service) process() (*exec.Cmd, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cmd, s.done
+}
+
 // A service outlives the executor that started it, also when it has something to say: it does not
 // write into a pipe whose reader is gone.
 func TestServiceWritesToNobody(t *testing.T) {
@@ -58,7 +66,8 @@ func TestServiceWritesToNobody(t *testing.T) {
 	if _, err := d.Probe(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	fd := "/proc/" + strconv.Itoa(d.i.service.cmd.Process.Pid) + "/fd/"
+	engine, _ := d.i.service.process()
+	fd := "/proc/" + strconv.Itoa(engine.Process.Pid) + "/fd/"
 	for _, n := range []string{"1", "2"} {
 		to, err := os.Readlink(fd + n)
 		if err != nil || to != d.i.path(wordsFile) {

@@ -90,7 +90,7 @@ func TestBombOnASmallDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := running(t, d, first, "a")
-	engine := d.i.service.cmd
+	engine, _ := d.i.service.process()
 	small, bomb := salted(t, "s", 10), salted(t, "b", 200, 200)
 	open, more := held(t, small)
 	done := make(chan error, 1)
@@ -113,7 +113,7 @@ func TestBombOnASmallDisk(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("loading beside the bomb: %v", err)
 	}
-	if d.i.service.cmd != engine {
+	if now, _ := d.i.service.process(); now != engine {
 		t.Error("the engine was ended")
 	}
 	if state, err := c.State(t.Context()); err != nil || state != executor.StateRunning {
@@ -152,7 +152,8 @@ func TestDiskFilledWhileUnpacking(t *testing.T) {
 		list, err := filepath.Glob(d.i.path("scratch", "oci*"))
 		return err == nil && len(list) > 0 && free() < before-50*mib
 	})
-	err := d.i.service.cmd.Process.Signal(unix.SIGSTOP) // else it may be quicker
+	engine, _ := d.i.service.process()
+	err := engine.Process.Signal(unix.SIGSTOP) // else it may be quicker
 	if err == nil {
 		err = os.WriteFile(fill, make([]byte, free()-16*mib), 0o600)
 	}

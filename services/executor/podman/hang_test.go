@@ -196,7 +196,8 @@ func TestEngineHangsOverAnImage(t *testing.T) {
 	}()
 	d.i.loadLimit = time.Second
 	_, err = d.LoadImage(t.Context(), img.ID, "", func(ctx context.Context) (io.ReadCloser, error) {
-		if err := d.i.service.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		engine, _ := d.i.service.process()
+		if err := engine.Process.Signal(unix.SIGSTOP); err != nil {
 			return nil, err
 		}
 		return img.Open(ctx)

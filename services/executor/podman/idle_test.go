@@ -27,9 +27,7 @@ func TestServiceSleeps(t *testing.T) {
 	if _, err := d.LoadImage(t.Context(), img.ID, "", img.Open); err != nil {
 		t.Fatal(err)
 	}
-	d.i.service.mu.Lock()
-	done := d.i.service.done
-	d.i.service.mu.Unlock()
+	_, done := d.i.service.process()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	limit := time.NewTimer(20 * time.Second)
