@@ -43,16 +43,18 @@ func TestHostCommands(t *testing.T) {
 		State: jobv1.State_STATE_RUNNING, Amount: 5_000_000_000, EvictAt: 1_800_000_000_000,
 	}
 	u.net.Desk.Tell(&executorv1.GetHostResponse{
-		Offer: &marketv1.Offer{Host: clitest.Host}, Draining: true, Reason: "new disks",
-		EvictAt:   1_800_000_000_000,
-		Abilities: []*executorv1.Ability{{Name: "freeze", Present: true}},
-		Policy:    &executorv1.HostPolicy{DenyImages: []string{"bafybad"}, MaxRunTimeMs: 3_600_000},
+		Offer:    &marketv1.Offer{Host: clitest.Host, Prices: clitest.Prices().PB()},
+		Draining: true, Reason: "new disks", EvictAt: 1_800_000_000_000,
+		Abilities: []*executorv1.Ability{{Name: "freeze", Present: true},
+			{Name: "The disk is small.", Detail: "Add one."}},
+		Policy: &executorv1.HostPolicy{DenyImages: []string{"bafybad"}, MaxRunTimeMs: 3_600_000},
 	}, nil, &executorv1.ListAttemptsResponse{
 		Attempts: []*jobv1.AttemptStatus{status}, NextPageToken: "1",
 	}, &executorv1.ListAttemptsResponse{Attempts: []*jobv1.AttemptStatus{status}})
 	out := u.must("host", "show", clitest.Host, "--wallet", "op")
 	for _, want := range []string{
-		"new disks", "evicts what still runs", "freeze", "abcd", "running, goes",
+		"new disks", "evicts what still runs", "freeze    yes", "abcd", "running, goes",
+		"asks      0.0036/core·h, 0.001/run\n", "note      The disk is small. Add one.\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("host show lacks %q: %s", want, out)

@@ -6,8 +6,10 @@ import (
 	"io"
 	"strings"
 
+	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/jobfile"
+	"github.com/united-containers/ucn/cli/jobrun"
 	"github.com/united-containers/ucn/cli/screen"
 	"github.com/united-containers/ucn/kit/id"
 	executorv1 "github.com/united-containers/ucn/proto/ucn/executor/v1"
@@ -71,6 +73,7 @@ type hostResult struct {
 	hostLine
 	EvictAt   uint64        `json:"evict_at_ms,omitempty"`
 	Reason    string        `json:"reason,omitempty"`
+	Prices    jobrun.Prices `json:"prices"`
 	Abilities []hostAbility `json:"abilities"`
 	Attempts  []hostAttempt `json:"attempts"`
 }
@@ -99,6 +102,8 @@ func hostOf(m *executorv1.GetHostResponse) *hostResult {
 		Abilities: []hostAbility{}, Attempts: []hostAttempt{},
 	}
 	r.Draining = m.GetDraining()
+	prices := price.PricesFromPB(m.GetOffer().GetPrices())
+	r.Prices = *jobrun.PricesOf(&prices)
 	for _, a := range m.GetAbilities() {
 		r.Abilities = append(r.Abilities, hostAbility{a.GetName(), a.GetPresent(), a.GetDetail()})
 	}
@@ -133,8 +138,13 @@ func (r *hostResult) print(w io.Writer) {
 	printf(w, "state\t%s\nfree\t%s of %s cores, %s of %s memory, %s of %s disk\n", state, r.Free.CPU,
 		r.Total.CPU, screen.Bytes(r.Free.Memory), screen.Bytes(r.Total.Memory),
 		screen.Bytes(r.Free.Disk), screen.Bytes(r.Total.Disk))
-	printf(w, "images\t%d held\nnotice\t%s\n", r.Images, noticeText(r.Notice))
+	printf(w, "images\t%d held\nasks\t%s\nnotice\t%s\n", r.Images, priceText(&r.Prices),
+		noticeText(r.Notice))
 	for _, a := range r.Abilities {
+		if strings.HasSuffix(a.Name, ".") { // a sentence of what is limited here, and its cure
+			printf(w, "note\t%s\n", screen.Clean(a.Name+" "+a.Detail))
+			continue
+		}
 		mark := "no"
 		if a.Present {
 			mark = "yes"

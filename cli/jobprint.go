@@ -95,7 +95,11 @@ func (r jobResult) print(w io.Writer) {
 		printf(w, "trace\t%s\n", r.TraceID)
 	}
 	for i, a := range r.Attempts {
-		printf(w, "attempt %d\t%s: %s\n", i+1, r.standing(&a), screen.Clean(a.Reason))
+		printf(w, "attempt %d\t%s", i+1, r.standing(&a))
+		if a.Reason != "" {
+			printf(w, ": %s", screen.Clean(a.Reason))
+		}
+		printf(w, "\n")
 		if a.told() {
 			printf(w, "\t%s UCN for %s\n", a.Amount, usageText(a.Usage))
 		} else {

@@ -396,7 +396,7 @@ func (f *following) line(c *bill.Charge, leases []leased) ChargeLine {
 		if l.id == c.Lease {
 			line.Host = l.host
 			if !l.unlisted {
-				line.Prices = pricesOf(&l.prices)
+				line.Prices = PricesOf(&l.prices)
 			}
 		}
 	}
@@ -418,7 +418,8 @@ func boundText(b chainv1.Bound) string {
 	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(b.String(), "BOUND_"), "_", "-"))
 }
 
-func pricesOf(p *price.Prices) *Prices {
+// PricesOf are prices in UCN.
+func PricesOf(p *price.Prices) *Prices {
 	model := "linear"
 	if p.Model == price.Flat {
 		model = "flat"
