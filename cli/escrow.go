@@ -277,8 +277,9 @@ func (a *app) escrowClose() *cobra.Command {
 	return a.byDelegate(&cobra.Command{
 		Use: "close ESCROW", Short: "Close an escrow and take back all that is left",
 		Long: `Close an escrow: its rest and its deposit come back to the owner. Leases that have got
-their last charge are settled first; one that has not keeps the escrow open until its claim window
-is over.`,
+their last charge are settled first. One that has not keeps the escrow open until its claim window
+is over; where its job has ended it is ended first, so that the window begins. Its host may still
+claim what it ran, and the notice that the job granted.`,
 		Example: "  ucn escrow close ucne1...", Args: args(cobra.ExactArgs(1)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			escrow, answer, err := readEscrow(ctx, l, list[0])
@@ -289,6 +290,9 @@ is over.`,
 			if answer.GetEscrow().GetLive() > 0 {
 				leases, err := leasesUnder(ctx, l, escrow)
 				if err != nil {
+					return err
+				}
+				if err := endOpen(ctx, l, answer.GetEscrow(), leases); err != nil {
 					return err
 				}
 				if err := awaitSettled(ctx, l, leases); err != nil {
@@ -333,7 +337,7 @@ func decided(ctx context.Context, l *link, lease tx.LeaseID) error {
 const closeWait = 20 * time.Second
 
 // awaitSettled waits until the leases can be removed, so that closing does not fail and cost a fee:
-// each has got its last charge, and the time by which it had to be placed is over.
+// nothing of it waits for the owner's word, and the time by which it had to be placed is over.
 func awaitSettled(ctx context.Context, l *link, leases []tx.LeaseID) error {
 	latest := time.Time{}
 	for _, lease := range leases {
@@ -345,9 +349,6 @@ func awaitSettled(ctx context.Context, l *link, leases []tx.LeaseID) error {
 			continue
 		case err != nil:
 			return fmt.Errorf("look a lease up: %w", err)
-		case !answer.GetLease().GetSettled():
-			return fmt.Errorf("lease %s has not got its last charge: cancel the job, or wait until "+
-				"its claim window is over", id.Bech32(id.Lease, lease))
 		}
 		if err := decided(ctx, l, lease); err != nil {
 			return err

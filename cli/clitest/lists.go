@@ -192,6 +192,13 @@ func (l *Ledger) TransactionAt(height int) tx.ID {
 	return l.blocks[height].id
 }
 
+// Height returns the height of the newest block.
+func (l *Ledger) Height() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.blocks) - 1
+}
+
 // Balance returns what an account holds, grains.
 func (l *Ledger) Balance(account sig.AccountID) tx.Grains {
 	l.mu.Lock()
