@@ -382,3 +382,43 @@ func TestHeldWhenAsked(t *testing.T) {
 		<-ended
 	})
 }
+
+// TestHeldAfterStandingStill: a host that was frozen looks at the chain by itself, with nobody to
+// tell it that it was missed.
+func TestHeldAfterStandingStill(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.ChargeEvery = time.Hour
+		var stood atomic.Int64 // what its clock is ahead of the last turn, as after a freeze
+		w.now = func() time.Time { return time.Now().Add(time.Duration(stood.Load())) }
+		agent := w.start()
+		_, lease, _, ended := w.keep(agent, 1, 30*time.Second, "use", "1000", "forever")
+		w.replace(lease)
+		pass(10 * time.Second)
+		if len(w.holds()) != 0 {
+			t.Fatal("it knows already")
+		}
+		stood.Store(int64(20 * time.Second))
+		pass(3 * time.Second)
+		if len(w.holds()) != 1 {
+			t.Errorf("holds %v", w.holds())
+		}
+		<-ended
+	})
+}
+
+// TestEndedUnawares: a program ends before its host hears that another lease took the lane. What it
+// used after that is nobody's to pay.
+func TestEndedUnawares(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.ChargeEvery = time.Hour
+		agent := w.start()
+		ask, lease, _, ended := w.keep(agent, 1, 30*time.Second, "use", "1000", "sleep", "90s")
+		w.replace(lease)
+		o := <-ended
+		if o.Reason != executor.EndCompleted || len(w.holds()) != 0 {
+			t.Errorf("outcome %+v, holds %v", o, w.holds())
+		}
+		w.closed(ask.Attempt)
+		w.checkPaidUntil(o, lease.ID, w.cfg.NoteEvery+w.cfg.Tick)
+	})
+}

@@ -12,7 +12,10 @@ import (
 )
 
 const (
-	leastLook   = 2 * time.Second // between two looks at the chain for those who come
+	leastLook = 2 * time.Second // between two looks at the chain for those who come
+	// away is how long this process must have stood still, beyond a tick, to look at the chain by
+	// itself: another lease may have taken the lane meanwhile.
+	away        = 5 * time.Second
 	measureWait = 5 * time.Second // for one sample: bounds are kept even if the engine hangs
 	maxRunMS    = 1 << 43         // more than any run: what a duration holds
 )
@@ -28,7 +31,8 @@ type watch struct {
 	sampleAt time.Time // by this life's clock; before its first sample that of the journal's last
 	noteAt   time.Time // of the last note that was signed
 	chargeAt time.Time // of the last charge that was tried
-	lookAt   time.Time // of the last look at the chain that somebody asked for
+	lookAt   time.Time // of the last look at the chain without a charge
+	turnAt   time.Time // of the last turn of the loop
 	// open is when the chain was last seen to hold the lease open, ms since 1970.
 	open atomic.Int64
 	// stopping, hurrying and charging each hold a value while their goroutine runs; charging also
@@ -100,7 +104,7 @@ func (w *watch) loop(ctx context.Context) (*exited, error) {
 	defer ticker.Stop()
 	for offered := false; ; {
 		v := w.t.view()
-		w.lookIfAsked()
+		w.look()
 		switch {
 		case v.rec.Stop != nil:
 			w.stop(ctx, w.stopping, v.rec.Stop)
@@ -245,14 +249,18 @@ func (w *watch) charge(now time.Time) {
 	}
 }
 
-// lookIfAsked looks at the lease at once when a scheduler or client comes, as they do after they or
-// this host were silent: another lease may have taken the lane meanwhile. It charges nothing, since
-// that costs a fee, and anybody who may deliver the task may do so again and again.
-func (w *watch) lookIfAsked() {
+// look looks at the lease at once when a scheduler or client comes, as they do after they or this
+// host were silent, and when this process stood still for a while: another lease may have taken the
+// lane meanwhile. It charges nothing, since that costs a fee, and anybody who may deliver the task
+// may do so again and again.
+func (w *watch) look() {
+	now := w.t.agent.deps.Now()
+	stood := !w.turnAt.IsZero() && now.Sub(w.turnAt) > w.t.agent.cfg.Tick+away
+	w.turnAt = now
 	w.t.mu.Lock()
+	w.t.asked = w.t.asked || stood
 	asked := w.t.asked && w.t.rec.Hold == nil
 	w.t.mu.Unlock()
-	now := w.t.agent.deps.Now()
 	if !asked || now.Sub(w.lookAt) < leastLook {
 		return
 	}
