@@ -24,6 +24,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/united-containers/ucn/kit/event"
+	room "github.com/united-containers/ucn/kit/space/pebble"
 	"github.com/united-containers/ucn/services/executor"
 )
 
@@ -78,6 +79,7 @@ func Open(dir string, opt Options, outbox func(*pebble.DB) (Outbox, error)) (*Jo
 	if err := opt.Room(); err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
+	room.Patient(options, dir, opt.Log)
 	db, err := pebble.Open(dir, options)
 	if err != nil {
 		return nil, fmt.Errorf("open the journal in %s: %w", dir, err)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/united-containers/ucn/kit/fault"
+	room "github.com/united-containers/ucn/kit/space/pebble"
 	"github.com/united-containers/ucn/services/ledger"
 )
 
@@ -140,6 +141,7 @@ func open(c *Config) (*held, error) {
 	}
 	options.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	options.Levels[0].Compression = func() *block.CompressionProfile { return block.NoCompression }
+	room.Patient(options, c.Dir, c.Log)
 	var err error
 	if h.db, err = pebble.Open(c.Dir, options); err != nil {
 		return nil, fmt.Errorf("open the index: %w", err)

@@ -26,6 +26,7 @@ import (
 	"github.com/united-containers/ucn/kit/instance"
 	"github.com/united-containers/ucn/kit/run"
 	"github.com/united-containers/ucn/kit/space"
+	room "github.com/united-containers/ucn/kit/space/pebble"
 	"github.com/united-containers/ucn/kit/submit"
 	identityv1 "github.com/united-containers/ucn/proto/ucn/identity/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -116,9 +117,11 @@ func New(_ context.Context, c Config, i *instance.Instance) (_ *Scheduler, err e
 	}
 	cache := db.NewCache(memoryOfStore)
 	defer cache.Unref()
-	s.store, err = db.Open(filepath.Join(c.Dir, "jobs"), &db.Options{
+	jobs, options := filepath.Join(c.Dir, "jobs"), &db.Options{
 		Cache: cache, Logger: quiet{i}, FormatMajorVersion: db.FormatTableFormatV6,
-	})
+	}
+	room.Patient(options, jobs, i.Telemetry.Log)
+	s.store, err = db.Open(jobs, options)
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/united-containers/ucn/kit/cid"
+	room "github.com/united-containers/ucn/kit/space/pebble"
 	"github.com/united-containers/ucn/services/storage"
 )
 
@@ -56,12 +57,14 @@ type blob struct {
 
 func (d *Disk) openIndex() error {
 	d.cache = pebble.NewCache(indexCache)
-	db, err := pebble.Open(filepath.Join(d.cfg.Dir, indexDir), &pebble.Options{
+	dir, options := filepath.Join(d.cfg.Dir, indexDir), &pebble.Options{
 		Cache:        d.cache,
 		MemTableSize: indexMem,
 		MaxOpenFiles: maxIndexFile,
 		Logger:       indexLog{d.cfg.Log},
-	})
+	}
+	room.Patient(options, dir, d.cfg.Log)
+	db, err := pebble.Open(dir, options)
 	if err != nil {
 		d.cache.Unref()
 		return fmt.Errorf("open storage index (is another process using %s?): %w", d.cfg.Dir, err)
