@@ -57,7 +57,7 @@ type Deps struct {
 type Broker struct {
 	cfg    Config
 	log    *slog.Logger
-	tls    bool // clients of the listener must speak it
+	tls    *tls.Config // that clients of the listener must speak; nil for none
 	server *server.Server
 	// Of this process, never shown: admin for the streams, secret for own services, inbox for what
 	// these hear.
@@ -82,7 +82,7 @@ func New(cfg Config, deps Deps) (*Broker, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the broker's folder: %w", err)
 	}
-	b := &Broker{cfg: cfg, log: deps.Log, tls: deps.TLS != nil,
+	b := &Broker{cfg: cfg, log: deps.Log, tls: deps.TLS,
 		admin: rand.Text(), secret: rand.Text(),
 		inbox: bus.InboxPrefix + "own" + rand.Text(), roster: newRoster()}
 	options, err := b.options(deps)
@@ -117,7 +117,7 @@ func (b *Broker) accounts() error {
 
 func (b *Broker) options(deps Deps) (*server.Options, error) {
 	o := &server.Options{
-		ServerName: "ucn-" + rand.Text(), DontListen: b.cfg.Listen == "", NoSigs: true,
+		ServerName: "ucn-" + rand.Text(), DontListen: true, NoSigs: true,
 		DisableJetStreamBanner: true, JetStream: true, StoreDir: b.cfg.Dir,
 		JetStreamMaxMemory: b.cfg.Memory, JetStreamMaxStore: b.cfg.Disk,
 		SyncAlways: b.cfg.SyncAlways, SyncInterval: syncEvery,
@@ -130,7 +130,6 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 			admin: b.admin, secret: b.secret,
 			commons: b.commons.Load, tokens: deps.Tokens, instances: deps.Instances,
 			accept: deps.Operators, roster: b.roster, log: deps.Log,
-			origin: func(inner string) string { return b.front.Load().origin(inner) },
 		},
 	}
 	if b.cfg.Listen == "" {
@@ -143,9 +142,9 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 	if !loopback(host) && deps.TLS == nil {
 		return nil, fmt.Errorf("broker: listening on %s needs TLS", b.cfg.Listen)
 	}
-	o.Host, o.Port = "127.0.0.1", server.RANDOM_PORT // behind the front
+	o.ProxyProtocol = true // the front says who stands behind it
 	if deps.TLS != nil {
-		o.TLS, o.TLSConfig, o.TLSTimeout = true, deps.TLS, authTimeout.Seconds()
+		o.AuthTimeout += greetTime.Seconds()
 	}
 	return o, nil
 }
@@ -154,7 +153,7 @@ func (b *Broker) options(deps Deps) (*server.Options, error) {
 // implements kit/run.Component.
 func (b *Broker) Run(ctx context.Context, ready func()) error {
 	if b.cfg.Listen != "" {
-		f, err := newFront(b.cfg, b.log)
+		f, err := newFront(b.cfg, b.tls, b.log)
 		if err != nil {
 			return err
 		}
@@ -193,7 +192,7 @@ func (b *Broker) Run(ctx context.Context, ready func()) error {
 	}
 	ready()
 	if f := b.front.Load(); f != nil {
-		f.serve(ctx, b.server.Addr().String())
+		f.serve(ctx, b.server.InProcessConn)
 	}
 	<-ctx.Done()
 	return nil
@@ -284,7 +283,7 @@ func (b *Broker) URL() string {
 	if addr.IP.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	if b.tls {
+	if b.tls != nil {
 		scheme = "tls"
 	}
 	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(addr.Port))

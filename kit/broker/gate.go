@@ -39,7 +39,6 @@ type gate struct {
 	instances bus.Instances
 	accept    func(operator sig.AccountID) bool // nil accepts all
 	roster    *roster                           // hears who was let in
-	origin    func(inner string) string         // who stands behind a connection of the front
 	log       *slog.Logger
 }
 
@@ -76,7 +75,7 @@ func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byt
 
 func (g *gate) from(c server.ClientAuthentication) string {
 	if address := c.RemoteAddress(); address != nil {
-		return g.origin(address.String())
+		return address.String()
 	}
 	return ""
 }

@@ -99,9 +99,6 @@ type counted struct {
 	give func()
 }
 
-// NetConn returns the connection that is counted. It must be closed by Close.
-func (c *counted) NetConn() net.Conn { return c.Conn }
-
 // Close implements net.Conn.
 func (c *counted) Close() error {
 	c.give()
