@@ -82,8 +82,9 @@ type Deps struct {
 	// VerifyLease checks a lease's signature by its agent key and returns its id.
 	VerifyLease func(l *tx.Lease, s sig.Signature) (tx.LeaseID, error)
 	Now         func() time.Time
-	Random      io.Reader
-	Log         *slog.Logger
+	// Random is what ids are made of; it is read by one at a time.
+	Random io.Reader
+	Log    *slog.Logger
 	// Trace continues the trace of a job that was submitted earlier.
 	Trace func(ctx context.Context, traceparent, step string) (context.Context, func(error))
 }
@@ -144,6 +145,8 @@ type Engine struct {
 	stopped chan struct{}
 	// tasks counts the goroutines that Run started and waits for.
 	tasks sync.WaitGroup
+	// drawing guards deps.Random.
+	drawing sync.Mutex
 }
 
 type queued struct {
@@ -328,6 +331,18 @@ func (e *Engine) Offer(o *Offer) {
 	if e.book.Post(o, e.deps.Now()) {
 		e.poke()
 	}
+}
+
+// draw makes an id. Runs are placed at the same time, and few sources of random bytes stand being
+// read so: one that gave two of them the same id would leave a run for ever with a lease of which
+// it does not know, as what becomes of an attempt is written down by its id.
+func (e *Engine) draw(id []byte) error {
+	e.drawing.Lock()
+	defer e.drawing.Unlock()
+	if _, err := io.ReadFull(e.deps.Random, id); err != nil {
+		return fmt.Errorf("draw an id: %w", err)
+	}
+	return nil
 }
 
 func (e *Engine) poke() {

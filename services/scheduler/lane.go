@@ -3,7 +3,6 @@ package scheduler
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 )
 
@@ -35,10 +34,7 @@ func (e *Engine) lanes(j *Job) error {
 func (e *Engine) begun(j *Job, r *Run, reason string) error {
 	r.State, r.Reason, r.Created = Pending, reason, e.deps.Now()
 	r.Retries, r.Backoff = j.Spec.Retries, j.Spec.Backoff
-	if _, err := io.ReadFull(e.deps.Random, r.ID[:]); err != nil {
-		return fmt.Errorf("draw a run id: %w", err)
-	}
-	return nil
+	return e.draw(r.ID[:])
 }
 
 // advance counts the tasks of an array that have ended and gives their lanes the next ones. It

@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -24,6 +25,7 @@ type market struct {
 	engine *scheduler.Engine
 	stop   func()
 	now    func() time.Time // the scheduler's clock
+	random io.Reader        // what ids are made of; nil: something seeded
 	lives  byte
 }
 
@@ -39,10 +41,14 @@ func newMarket(t *testing.T) *market {
 // start begins a new life of the engine over the same store.
 func (m *market) start() {
 	m.lives++ // no two lives draw the same ids
+	random := m.random
+	if random == nil {
+		random = rand.NewChaCha8([32]byte{m.lives})
+	}
 	m.engine = scheduler.New(scheduler.DefaultPolicy(), scheduler.Deps{
 		Store: m.store, Ledger: m.ledger, Hosts: m.hosts, Assigner: schedulertest.Assigner(),
 		VerifyLease: schedulertest.VerifyLease, Now: func() time.Time { return m.now() },
-		Random: rand.NewChaCha8([32]byte{m.lives}), Log: slog.New(slog.DiscardHandler),
+		Random: random, Log: slog.New(slog.DiscardHandler),
 		Trace: func(ctx context.Context, _, _ string) (context.Context, func(error)) {
 			return ctx, func(error) {}
 		},

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -137,8 +136,8 @@ type asking struct {
 func (e *Engine) ask(
 	ctx context.Context, j *Job, r *Run, id *AttemptID, of asking,
 ) (SignedLease, error) {
-	if _, err := io.ReadFull(e.deps.Random, id[:]); err != nil {
-		return SignedLease{}, fmt.Errorf("draw an attempt id: %w", err)
+	if err := e.draw(id[:]); err != nil {
+		return SignedLease{}, err
 	}
 	ask := Ask{
 		Revision: j.Revision, Run: r.ID, Task: r.Task, Attempt: *id,
@@ -330,8 +329,12 @@ func (e *Engine) commit(
 	return nil
 }
 
-// takes tells whether the run still has a use for an attempt.
+// takes tells whether the run still has a use for an attempt. None has one whose id another has:
+// what becomes of the two could not be told apart.
 func (j *Job) takes(r *Run, a *Attempt) bool {
+	if _, other := j.Attempt(a.ID); other != nil {
+		return false
+	}
 	if r == nil || j.CancelReason != "" || r.Surplus || r.Epoch >= a.Lease.Lease.Epoch ||
 		!j.Spec.Always && len(r.Attempts) >= MaxAttempts {
 		return false
