@@ -26,7 +26,8 @@ func isBond(p chainv1.Purpose) bool {
 // stands under it, nobody is paid from it, and it does not expire.
 func checkBond(o *tx.OpenEscrow) chainv1.Reason {
 	t := &o.Terms
-	free := t.MaxRate == 0 && t.MaxTotal == 0 && t.Trust == 0 && t.Floor == 0 && t.Expires == 0
+	free := t.MaxRate == 0 && t.MaxTotal == 0 && t.Trust == 0 && t.Floor == 0 && t.Expires == 0 &&
+		t.LeaseFee == 0 && t.LeaseFeeTotal == 0
 	switch {
 	case o.PayeeRoot != tx.Hash{} || o.Renew || o.BurnRate != 0:
 		return chainv1.Reason_REASON_FIELD_NOT_BUILT

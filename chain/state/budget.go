@@ -33,7 +33,7 @@ func (x *Execution) checkBudgetEscrow(o *tx.OpenEscrow) chainv1.Reason {
 // budgetTermsValid wants both limits and an expiry, and nothing that only leases know.
 func (x *Execution) budgetTermsValid(t *tx.Terms) bool {
 	return t.MaxRate > 0 && t.MaxTotal > 0 && t.Expires > x.ctx.Accrual && t.Trust == 0 &&
-		len(t.AckKeys) == 0 && t.Assigner.IsZero()
+		len(t.AckKeys) == 0 && t.Assigner.IsZero() && t.LeaseFee == 0 && t.LeaseFeeTotal == 0
 }
 
 // spend pays from a budget by an order of a live lease's session key.

@@ -137,6 +137,8 @@ func (d *duel) terms() tx.Terms {
 		Floor:    usually(d.t, "floor", tx.Grains(0), 0, 50_000),
 		Expires: d.ctx.Time + usually(d.t, "expires", 1000*day, 1000*day, 26*hour, 2*day,
 			-d.ctx.Time, ago(minute)),
+		LeaseFee:      usually(d.t, "lease fee", tx.Grains(3_000), 0, 1<<64-1),
+		LeaseFeeTotal: usually(d.t, "lease fees", tx.Grains(7_000), 3_000, 0, 1<<64-1),
 	}
 }
 
@@ -175,7 +177,8 @@ func (d *duel) place() mOperation {
 	}
 	by, good := d.signer("agent", agent())
 	s := by.key.Sign(l.Preimage(d.g.Anchor()))
-	return mOperation{&tx.PlaceLease{Lease: l, Signature: s}, good, false}
+	fee := usually(d.t, "fee", tx.Grains(3_000), 0, 1, 3_001, 400_000, 1<<64-1)
+	return mOperation{&tx.PlaceLease{Lease: l, Signature: s, Fee: fee}, good, false}
 }
 
 // usually draws the first value three times in four, so that most of what is drawn works.

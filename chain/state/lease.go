@@ -162,6 +162,9 @@ func (x *Execution) placeLease(o *tx.PlaceLease, out *tx.Outcome) chainv1.Reason
 	if reason := x.checkLease(l, &c.val); reason != outcomeOK {
 		return reason
 	}
+	if reason := x.checkLeaseFee(o.Fee, &c.val.Terms, c.val.LeaseFees); reason != outcomeOK {
+		return reason
+	}
 	preimage := l.Preimage(x.s.genesis.anchor)
 	id := tx.LeaseID(sha256.Sum256(preimage))
 	leaf := x.s.leases.get(id)
@@ -177,12 +180,38 @@ func (x *Execution) placeLease(o *tx.PlaceLease, out *tx.Outcome) chainv1.Reason
 	if lane.live {
 		x.supersede(lane.val.Lease)
 	}
-	if reason := x.checkRoom(l, &c.val); reason != outcomeOK {
+	if reason := x.checkRoom(l, &c.val, o.Fee); reason != outcomeOK {
 		return reason
 	}
 	x.insertLease(l, held{leaf, c}, lane)
-	out.Created, out.Amount = tx.Hash(id), 0
+	x.payLeaseFee(c, o.Fee)
+	out.Created, out.Amount = tx.Hash(id), o.Fee
 	return outcomeOK
+}
+
+// checkLeaseFee bounds what an owner can lose to an assigner who places leases for their fees: by
+// what he granted for one, and for all over the life of the escrow, whatever the terms were before.
+func (x *Execution) checkLeaseFee(fee tx.Grains, t *tx.Terms, taken tx.Grains) chainv1.Reason {
+	switch {
+	case fee == 0:
+		return outcomeOK
+	case x.sender.id != t.Assigner || fee > t.LeaseFee:
+		return chainv1.Reason_REASON_LEASE_FEE
+	case satAdd(taken, fee) > t.LeaseFeeTotal:
+		return chainv1.Reason_REASON_LEASE_FEE_TOTAL
+	}
+	return outcomeOK
+}
+
+// payLeaseFee moves the fee, which is covered by the unreserved balance, to the assigner.
+func (x *Execution) payLeaseFee(c *escrowCell, fee tx.Grains) {
+	if fee == 0 {
+		return
+	}
+	e := x.s.escrows.edit(c)
+	e.Balance -= fee
+	e.LeaseFees += fee
+	x.s.accounts.edit(x.sender).Balance += fee
 }
 
 // supersede ends the lease that held the lane, without notice: it is the way to replace a host
@@ -238,35 +267,36 @@ func (x *Execution) leaseValid(l *tx.Lease) bool {
 		indexOf(l.AckKeys, l.AgentKey) < 0 && sessionValid(l)
 }
 
-// checkRoom checks that the escrow can promise the lease.
-func (x *Execution) checkRoom(l *tx.Lease, e *tx.Escrow) chainv1.Reason {
+// checkRoom checks that the escrow can promise the lease and pay the fee for it.
+func (x *Execution) checkRoom(l *tx.Lease, e *tx.Escrow, fee tx.Grains) chainv1.Reason {
 	switch {
 	case e.Live >= maxLive:
 		return chainv1.Reason_REASON_TOO_MANY_LEASES
-	case sumsOverflow(l, e):
+	case sumsOverflow(l, e, fee):
 		return chainv1.Reason_REASON_OVERFLOW
 	case e.Rate+l.Rate > e.Terms.MaxRate:
 		return chainv1.Reason_REASON_MAX_RATE
 	case e.Risk+l.Trust > e.Terms.Trust:
 		return chainv1.Reason_REASON_TRUST_EXCEEDED
 	}
-	return checkBudget(l.Budget, e)
+	return checkBudget(l.Budget+fee, e)
 }
 
 // sumsOverflow tells whether the lease would carry a sum of the escrow beyond 64 bits.
-func sumsOverflow(l *tx.Lease, e *tx.Escrow) bool {
-	return e.Rate+l.Rate < e.Rate || e.Risk+l.Trust < e.Risk || overflows(l.Budget, e)
+func sumsOverflow(l *tx.Lease, e *tx.Escrow, fee tx.Grains) bool {
+	return e.Rate+l.Rate < e.Rate || e.Risk+l.Trust < e.Risk || l.Budget+fee < fee ||
+		overflows(l.Budget+fee, e)
 }
 
-func overflows(more tx.Grains, e *tx.Escrow) bool {
-	promised := satAdd(e.Paid, e.Reserved)
-	return promised+more < promised
-}
+func overflows(more tx.Grains, e *tx.Escrow) bool { return promised(e)+more < more }
 
-// checkBudget checks that the escrow can reserve so much more.
+// promised is what max_total bounds: what was paid, fees included, and what is reserved.
+func promised(e *tx.Escrow) tx.Grains { return satAdd(satAdd(e.Paid, e.Reserved), e.LeaseFees) }
+
+// checkBudget checks that the escrow can reserve, or pay in fees, so much more.
 func checkBudget(more tx.Grains, e *tx.Escrow) chainv1.Reason {
 	switch {
-	case satAdd(satAdd(e.Paid, e.Reserved), more) > e.Terms.MaxTotal:
+	case satAdd(promised(e), more) > e.Terms.MaxTotal:
 		return chainv1.Reason_REASON_MAX_TOTAL
 	case unreserved(e) < e.Terms.Floor:
 		return chainv1.Reason_REASON_BELOW_FLOOR

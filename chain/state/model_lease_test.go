@@ -38,6 +38,10 @@ func (r *run) place(o *tx.PlaceLease, signed bool, out *tx.Outcome) chainv1.Reas
 	case less(num(e.terms.Expires),
 		add(r.accrual, sub(num(l.Until), r.time), num(l.ClaimWindow))):
 		return chainv1.Reason_REASON_ESCROW_EXPIRES_FIRST
+	case o.Fee > 0 && (r.sender != e.terms.Assigner || o.Fee > e.terms.LeaseFee):
+		return chainv1.Reason_REASON_LEASE_FEE
+	case o.Fee > 0 && less(num(e.terms.LeaseFeeTotal), add(e.fees, num(o.Fee))):
+		return chainv1.Reason_REASON_LEASE_FEE_TOTAL
 	case exists:
 		return chainv1.Reason_REASON_LEASE_EXISTS
 	case taken && l.Epoch <= r.leases[before].Epoch:
@@ -51,9 +55,13 @@ func (r *run) place(o *tx.PlaceLease, signed bool, out *tx.Outcome) chainv1.Reas
 		r.stop(&old)
 		r.leases[before] = old
 	}
-	if reason := r.room(l, e); reason != 0 {
+	if reason := r.room(l, e, num(o.Fee)); reason != 0 {
 		return reason
 	}
+	e = r.escrows[l.Escrow]
+	e.balance, e.fees = sub(e.balance, num(o.Fee)), add(e.fees, num(o.Fee))
+	r.escrows[l.Escrow] = e
+	r.give(r.sender, num(o.Fee))
 	r.leases[id] = mLease{Lease: l, from: r.time, accrualFrom: r.accrual, budget: num(l.Budget),
 		until: num(l.Until), end: num(0), noticeDue: num(0), paid: num(0), acked: num(0),
 		upto: num(0), withheld: num(0)}
@@ -61,14 +69,14 @@ func (r *run) place(o *tx.PlaceLease, signed bool, out *tx.Outcome) chainv1.Reas
 		r.lanes[l.Escrow] = map[uint32]tx.LeaseID{}
 	}
 	r.lanes[l.Escrow][l.Slot] = id
-	out.Created = tx.Hash(id)
+	out.Created, out.Amount = tx.Hash(id), o.Fee
 	return 0
 }
 
-func (r *run) room(l tx.Lease, e mEscrow) chainv1.Reason {
+func (r *run) room(l tx.Lease, e mEscrow, fee *big.Int) chainv1.Reason {
 	rate := add(r.rate(l.Escrow), num(l.Rate))
 	risk := add(r.risk(l.Escrow), num(l.Trust))
-	total := add(e.paid, r.reserved(l.Escrow), num(l.Budget))
+	total := add(e.paid, e.fees, r.reserved(l.Escrow), num(l.Budget), fee)
 	switch {
 	case rate.BitLen() > 64 || risk.BitLen() > 64 || total.BitLen() > 64:
 		return chainv1.Reason_REASON_OVERFLOW
@@ -77,14 +85,14 @@ func (r *run) room(l tx.Lease, e mEscrow) chainv1.Reason {
 	case less(num(e.terms.Trust), risk):
 		return chainv1.Reason_REASON_TRUST_EXCEEDED
 	}
-	return r.budget(l.Escrow, num(l.Budget))
+	return r.budget(l.Escrow, add(num(l.Budget), fee))
 }
 
 func (r *run) budget(id tx.EscrowID, more *big.Int) chainv1.Reason {
 	e := r.escrows[id]
 	free := sub(e.balance, r.reserved(id))
 	switch {
-	case less(num(e.terms.MaxTotal), add(e.paid, r.reserved(id), more)):
+	case less(num(e.terms.MaxTotal), add(e.paid, e.fees, r.reserved(id), more)):
 		return chainv1.Reason_REASON_MAX_TOTAL
 	case less(free, num(e.terms.Floor)):
 		return chainv1.Reason_REASON_BELOW_FLOOR
@@ -145,7 +153,7 @@ func (r *run) extend(o *tx.Extend) chainv1.Reason {
 		return chainv1.Reason_REASON_EXTEND_SHRINKS
 	case budget.Cmp(l.budget) == 0 && until.Cmp(l.until) == 0:
 		return 0
-	case add(e.paid, r.reserved(l.Escrow), sub(budget, l.budget)).BitLen() > 64:
+	case add(e.paid, e.fees, r.reserved(l.Escrow), sub(budget, l.budget)).BitLen() > 64:
 		return chainv1.Reason_REASON_OVERFLOW
 	case less(num(e.terms.MaxRate), r.rate(l.Escrow)):
 		return chainv1.Reason_REASON_MAX_RATE

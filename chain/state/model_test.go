@@ -48,14 +48,15 @@ type mAccount struct {
 }
 
 type mEscrow struct {
-	open          *tx.OpenEscrow
-	owner         sig.AccountID
-	terms         tx.Terms
-	balance, lock *big.Int
-	opened        *big.Int
-	burned, paid  *big.Int
-	riskOfDeleted *big.Int
-	trusted       tx.Grains // the most that its terms ever trusted
+	open               *tx.OpenEscrow
+	owner              sig.AccountID
+	terms              tx.Terms
+	balance, lock      *big.Int
+	opened             *big.Int
+	riskOfDeleted      *big.Int
+	burned, paid, fees *big.Int
+	// The most that its terms ever trusted, and granted in lease fees.
+	trusted, granted tx.Grains
 	// Of a bond.
 	noticed, noticeDue *big.Int
 }
@@ -320,7 +321,7 @@ func (r *run) open(o *tx.OpenEscrow, out *tx.Outcome) chainv1.Reason {
 	id := tx.EscrowIDOf(r.id, uint32(r.index))
 	r.escrows[id] = mEscrow{open: o, owner: r.sender, terms: o.Terms, balance: num(o.Amount),
 		lock: lock, opened: r.accrual, burned: num(0), paid: num(0), riskOfDeleted: num(0),
-		trusted: o.Terms.Trust,
+		trusted: o.Terms.Trust, granted: o.Terms.LeaseFeeTotal, fees: num(0),
 		noticed: num(0), noticeDue: num(0)}
 	out.Created, out.Amount = tx.Hash(id), o.Amount
 	return 0
@@ -472,6 +473,7 @@ func (r *run) setTerms(o *tx.SetTerms) chainv1.Reason {
 		return chainv1.Reason_REASON_TERMS_INVALID
 	}
 	e.terms, e.trusted = o.Terms, max(e.trusted, o.Terms.Trust)
+	e.granted = max(e.granted, o.Terms.LeaseFeeTotal)
 	r.escrows[o.Escrow] = e
 	return 0
 }

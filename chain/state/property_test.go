@@ -293,11 +293,11 @@ func (d *duel) compareEscrow(id tx.EscrowID) {
 	}
 	g := []uint64{uint64(got.Balance), uint64(got.Lock), uint64(got.Burned), uint64(got.Paid),
 		uint64(got.Reserved), uint64(got.Rate), uint64(got.Risk), uint64(got.Live),
-		uint64(got.Noticed), uint64(got.NoticeDue)}
+		uint64(got.Noticed), uint64(got.NoticeDue), uint64(got.LeaseFees)}
 	w := []uint64{want.balance.Uint64(), want.lock.Uint64(), want.burned.Uint64(),
 		want.paid.Uint64(), d.model.reserved(id).Uint64(), d.model.rate(id).Uint64(),
 		d.model.risk(id).Uint64(), uint64(d.model.live(id)),
-		want.noticed.Uint64(), want.noticeDue.Uint64()}
+		want.noticed.Uint64(), want.noticeDue.Uint64(), want.fees.Uint64()}
 	if diff := cmp.Diff(w, g); diff != "" {
 		d.t.Fatalf("escrow %v (-model +state):\n%s", id, diff)
 	}
@@ -306,6 +306,9 @@ func (d *duel) compareEscrow(id tx.EscrowID) {
 	if got.Risk > want.trusted || less(num(got.Risk), d.model.unacked(id)) {
 		d.t.Fatalf("escrow %v has risk %d; %v was paid beyond what was acknowledged, %d is trusted",
 			id, got.Risk, d.model.unacked(id), want.trusted)
+	}
+	if got.LeaseFees > want.granted {
+		d.t.Fatalf("escrow %v paid %d in lease fees, %d was granted", id, got.LeaseFees, want.granted)
 	}
 }
 

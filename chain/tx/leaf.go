@@ -48,6 +48,8 @@ type Escrow struct {
 	// Of a bond: what notice was given for, and from when by the accrual clock it may be withdrawn.
 	Noticed   Grains
 	NoticeDue Millis
+	// Taken by assigners; not in Paid.
+	LeaseFees Grains
 }
 
 // LeaseState is the state leaf of a lease.
@@ -178,6 +180,8 @@ func (e *Escrow) readRest(r *canon.Reader) {
 		e.Noticed = Grains(r.Uint64())
 	case 21:
 		e.NoticeDue = Millis(r.Uint64())
+	case 22:
+		e.LeaseFees = Grains(r.Uint64())
 	default:
 		r.Unknown()
 	}
@@ -205,7 +209,8 @@ func (e *Escrow) Append(dst []byte) []byte {
 	dst = canon.AppendUint(dst, 18, uint64(e.Live))
 	dst = canon.AppendUint(dst, 19, uint64(e.Paid))
 	dst = canon.AppendUint(dst, 20, uint64(e.Noticed))
-	return canon.AppendUint(dst, 21, uint64(e.NoticeDue))
+	dst = canon.AppendUint(dst, 21, uint64(e.NoticeDue))
+	return canon.AppendUint(dst, 22, uint64(e.LeaseFees))
 }
 
 // DecodeLeaseState reads the canonical bytes of a LeaseState leaf. It keeps raw.

@@ -76,8 +76,11 @@ type Terms struct {
 	// Zero = only the owner.
 	Assigner sig.AccountID
 	Floor    Grains
-	// Block time.
+	// Accrual time.
 	Expires Millis
+	// The most that the assigner may take for a lease that it places, and in all.
+	LeaseFee      Grains
+	LeaseFeeTotal Grains
 }
 
 // TopUp adds to an escrow; anyone may.
@@ -108,6 +111,8 @@ type PlaceLease struct {
 	Lease Lease
 	// The agent key's signature of Lease.Preimage.
 	Signature sig.Signature
+	// What the assigner takes from the escrow for it.
+	Fee Grains
 }
 
 // Extend raises a lease's budget and until to the values given.

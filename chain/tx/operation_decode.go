@@ -163,6 +163,10 @@ func readTerms(r *canon.Reader, terms *Terms) {
 			terms.Floor = Grains(r.Uint64())
 		case 7:
 			terms.Expires = Millis(r.Uint64())
+		case 8:
+			terms.LeaseFee = Grains(r.Uint64())
+		case 9:
+			terms.LeaseFeeTotal = Grains(r.Uint64())
 		default:
 			r.Unknown()
 		}
@@ -227,6 +231,8 @@ func (o *PlaceLease) readFrom(r *canon.Reader) {
 			r.Close(frame)
 		case 2:
 			o.Signature = readSig(r)
+		case 3:
+			o.Fee = Grains(r.Uint64())
 		default:
 			r.Unknown()
 		}

@@ -38,6 +38,8 @@ func appendTerms(dst []byte, field int, terms *Terms) []byte {
 	dst = appendID(dst, 5, terms.Assigner)
 	dst = canon.AppendUint(dst, 6, uint64(terms.Floor))
 	dst = canon.AppendUint(dst, 7, uint64(terms.Expires))
+	dst = canon.AppendUint(dst, 8, uint64(terms.LeaseFee))
+	dst = canon.AppendUint(dst, 9, uint64(terms.LeaseFeeTotal))
 	return canon.End(dst, mark)
 }
 
@@ -62,7 +64,8 @@ func (o *CloseEscrow) appendTo(dst []byte) []byte { return appendID(dst, 1, o.Es
 func (o *PlaceLease) appendTo(dst []byte) []byte {
 	dst, mark := canon.Begin(dst, 1)
 	dst = canon.End(o.Lease.Append(dst), mark)
-	return appendSig(dst, 2, o.Signature)
+	dst = appendSig(dst, 2, o.Signature)
+	return canon.AppendUint(dst, 3, uint64(o.Fee))
 }
 
 func (o *Extend) appendTo(dst []byte) []byte {

@@ -22,7 +22,7 @@ type Receipt struct {
 type Outcome struct {
 	// Id that the operation created; zero = none.
 	Created Hash
-	// Moved to a payee, receiver or owner.
+	// Moved to a payee, receiver, owner or assigner.
 	Amount Grains
 	Bound  chainv1.Bound
 	// Number of the delegate that was set; beside Bound it takes no room.
@@ -41,7 +41,7 @@ type SettleOutcome struct {
 // largest known values of the enums of a receipt.
 const (
 	maxStatus = int32(chainv1.Status_STATUS_FAILED)
-	maxReason = int32(chainv1.Reason_REASON_SPEND_SIGNATURE)
+	maxReason = int32(chainv1.Reason_REASON_LEASE_FEE_TOTAL)
 	maxBound  = int32(chainv1.Bound_BOUND_ALREADY_PAID)
 )
 

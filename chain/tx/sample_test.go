@@ -69,6 +69,7 @@ func (s sampler) terms() tx.Terms {
 		MaxRate: tx.GrainsPerHour(s.number()), MaxTotal: tx.Grains(s.number()),
 		Trust: tx.Grains(s.number()), AckKeys: list[sig.PublicKey](s, 0),
 		Assigner: s.maybe(), Floor: tx.Grains(s.number()), Expires: tx.Millis(s.number()),
+		LeaseFee: tx.Grains(s.number()), LeaseFeeTotal: tx.Grains(s.number()),
 	}
 }
 
@@ -122,7 +123,7 @@ func (s sampler) operation(kind tx.Kind) tx.Operation {
 	case tx.KindCloseEscrow:
 		return &tx.CloseEscrow{Escrow: s.bytes32()}
 	case tx.KindPlaceLease:
-		return &tx.PlaceLease{Lease: s.lease(), Signature: s.signature()}
+		return &tx.PlaceLease{Lease: s.lease(), Signature: s.signature(), Fee: amount}
 	case tx.KindExtend:
 		return &tx.Extend{Lease: s.bytes32(), Budget: amount, Until: tx.Millis(s.number())}
 	case tx.KindCharge:

@@ -57,6 +57,17 @@ func TestSignAndDecode(t *testing.T) {
 	}
 }
 
+// TestReasons: a receipt may give every reason that there is.
+func TestReasons(t *testing.T) {
+	for number, name := range chainv1.Reason_name {
+		r := tx.Receipt{Transaction: tx.ID{1}, Status: chainv1.Status_STATUS_FAILED,
+			Reason: chainv1.Reason(number)}
+		if _, err := tx.DecodeReceipt(r.Append(nil)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestVectors pins bytes and ids: what stands in blocks must never change.
 func TestVectors(t *testing.T) {
 	anchor := sig.Anchor{9}

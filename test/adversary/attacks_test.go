@@ -84,6 +84,10 @@ var byHosts = []attack{
 }
 
 var bySchedulers = []attack{
+	{"scheduler mills leases for their fees", "lease_fee_total of the escrow",
+		func(w *world) (tx.Grains, tx.Grains) {
+			return w.millLeases(), millTotal
+		}},
 	{"scheduler leases every lane to a friend who runs nothing", trustOfEscrow,
 		func(w *world) (tx.Grains, tx.Grains) {
 			w.leaseToFriends(1)

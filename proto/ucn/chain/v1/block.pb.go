@@ -236,6 +236,10 @@ const (
 	Reason_REASON_SPEND_SIGNATURE Reason = 58
 	// Notice was due more than 7 days ago by the accrual clock: give it anew.
 	Reason_REASON_NOTICE_LAPSED Reason = 59
+	// The assigner wants more for placing a lease than the escrow's lease_fee, or another wants any.
+	Reason_REASON_LEASE_FEE Reason = 60
+	// More than the escrow's lease_fee_total would be taken in lease fees.
+	Reason_REASON_LEASE_FEE_TOTAL Reason = 61
 )
 
 // Enum value maps for Reason.
@@ -301,6 +305,8 @@ var (
 		57: "REASON_SPEND_SEQUENCE",
 		58: "REASON_SPEND_SIGNATURE",
 		59: "REASON_NOTICE_LAPSED",
+		60: "REASON_LEASE_FEE",
+		61: "REASON_LEASE_FEE_TOTAL",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -363,6 +369,8 @@ var (
 		"REASON_SPEND_SEQUENCE":       57,
 		"REASON_SPEND_SIGNATURE":      58,
 		"REASON_NOTICE_LAPSED":        59,
+		"REASON_LEASE_FEE":            60,
+		"REASON_LEASE_FEE_TOTAL":      61,
 	}
 )
 
@@ -2168,7 +2176,7 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\rBOUND_SETTLED\x10\b\x12\x13\n" +
 	"\x0fBOUND_SIGNATURE\x10\t\x12\x16\n" +
 	"\x12BOUND_ALREADY_PAID\x10\n" +
-	"*\xc9\f\n" +
+	"*\xfb\f\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_BALANCE_TOO_LOW\x10\x01\x12\x16\n" +
@@ -2230,7 +2238,9 @@ const file_ucn_chain_v1_block_proto_rawDesc = "" +
 	"\x15REASON_SPEND_TOO_FAST\x108\x12\x19\n" +
 	"\x15REASON_SPEND_SEQUENCE\x109\x12\x1a\n" +
 	"\x16REASON_SPEND_SIGNATURE\x10:\x12\x18\n" +
-	"\x14REASON_NOTICE_LAPSED\x10;B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
+	"\x14REASON_NOTICE_LAPSED\x10;\x12\x14\n" +
+	"\x10REASON_LEASE_FEE\x10<\x12\x1a\n" +
+	"\x16REASON_LEASE_FEE_TOTAL\x10=B=Z;github.com/united-containers/ucn/proto/ucn/chain/v1;chainv1b\x06proto3"
 
 var (
 	file_ucn_chain_v1_block_proto_rawDescOnce sync.Once

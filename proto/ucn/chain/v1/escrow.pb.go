@@ -139,7 +139,7 @@ type Terms struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Largest sum of the rates of live leases, grains per hour.
 	MaxRate uint64 `protobuf:"varint,1,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
-	// Largest sum of paid and reserved over the life of the escrow, grains.
+	// Largest sum of paid, reserved and lease fees over the life of the escrow, grains.
 	MaxTotal uint64 `protobuf:"varint,2,opt,name=max_total,json=maxTotal,proto3" json:"max_total,omitempty"`
 	// The most that all leases together may take beyond what was acknowledged, grains.
 	Trust uint64 `protobuf:"varint,3,opt,name=trust,proto3" json:"trust,omitempty"`
@@ -152,7 +152,12 @@ type Terms struct {
 	// Accrual ms after which anyone may close, nothing is spent, and by which the claims of every lease
 	// must be over; 0 only for bonds and guarantees. The accrual clock is never ahead of block time:
 	// a life of d ms from now is the accrual of now (ucn.ledger.v1.GetChainResponse) + d.
-	Expires       uint64 `protobuf:"varint,7,opt,name=expires,proto3" json:"expires,omitempty"`
+	Expires uint64 `protobuf:"varint,7,opt,name=expires,proto3" json:"expires,omitempty"`
+	// The most that the assigner may take for each lease that it places (see PlaceLease), grains; it is
+	// paid from the unreserved balance. 0 = none, and of all purposes but jobs.
+	LeaseFee uint64 `protobuf:"varint,8,opt,name=lease_fee,json=leaseFee,proto3" json:"lease_fee,omitempty"`
+	// The most that assigners may take in fees over the life of the escrow, grains.
+	LeaseFeeTotal uint64 `protobuf:"varint,9,opt,name=lease_fee_total,json=leaseFeeTotal,proto3" json:"lease_fee_total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -236,6 +241,20 @@ func (x *Terms) GetExpires() uint64 {
 	return 0
 }
 
+func (x *Terms) GetLeaseFee() uint64 {
+	if x != nil {
+		return x.LeaseFee
+	}
+	return 0
+}
+
+func (x *Terms) GetLeaseFeeTotal() uint64 {
+	if x != nil {
+		return x.LeaseFeeTotal
+	}
+	return 0
+}
+
 // Escrow is the state leaf of an escrow. Escrow id = SHA-256 over "ucn/escrow/v1", the id of the
 // transaction that opened it and the index of the operation (4 bytes, big-endian).
 type Escrow struct {
@@ -280,7 +299,9 @@ type Escrow struct {
 	Noticed uint64 `protobuf:"varint,20,opt,name=noticed,proto3" json:"noticed,omitempty"`
 	// Accrual ms from which they may be withdrawn, until 7 days later. Until then they are not part of
 	// what the bond secures; a notice that lapsed counts for nothing.
-	NoticeDue     uint64 `protobuf:"varint,21,opt,name=notice_due,json=noticeDue,proto3" json:"notice_due,omitempty"`
+	NoticeDue uint64 `protobuf:"varint,21,opt,name=notice_due,json=noticeDue,proto3" json:"notice_due,omitempty"`
+	// Grains of lease fees that assigners took over the life of the escrow; not in paid.
+	LeaseFees     uint64 `protobuf:"varint,22,opt,name=lease_fees,json=leaseFees,proto3" json:"lease_fees,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,6 +479,13 @@ func (x *Escrow) GetNoticed() uint64 {
 func (x *Escrow) GetNoticeDue() uint64 {
 	if x != nil {
 		return x.NoticeDue
+	}
+	return 0
+}
+
+func (x *Escrow) GetLeaseFees() uint64 {
+	if x != nil {
+		return x.LeaseFees
 	}
 	return 0
 }
@@ -1115,7 +1143,7 @@ var File_ucn_chain_v1_escrow_proto protoreflect.FileDescriptor
 
 const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
 	"\n" +
-	"\x19ucn/chain/v1/escrow.proto\x12\fucn.chain.v1\"\xbc\x01\n" +
+	"\x19ucn/chain/v1/escrow.proto\x12\fucn.chain.v1\"\x81\x02\n" +
 	"\x05Terms\x12\x19\n" +
 	"\bmax_rate\x18\x01 \x01(\x04R\amaxRate\x12\x1b\n" +
 	"\tmax_total\x18\x02 \x01(\x04R\bmaxTotal\x12\x14\n" +
@@ -1123,7 +1151,9 @@ const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
 	"\back_keys\x18\x04 \x03(\fR\aackKeys\x12\x1a\n" +
 	"\bassigner\x18\x05 \x01(\fR\bassigner\x12\x14\n" +
 	"\x05floor\x18\x06 \x01(\x04R\x05floor\x12\x18\n" +
-	"\aexpires\x18\a \x01(\x04R\aexpires\"\xc0\x04\n" +
+	"\aexpires\x18\a \x01(\x04R\aexpires\x12\x1b\n" +
+	"\tlease_fee\x18\b \x01(\x04R\bleaseFee\x12&\n" +
+	"\x0flease_fee_total\x18\t \x01(\x04R\rleaseFeeTotal\"\xdf\x04\n" +
 	"\x06Escrow\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\fR\x05owner\x12/\n" +
 	"\apurpose\x18\x02 \x01(\x0e2\x15.ucn.chain.v1.PurposeR\apurpose\x12\x18\n" +
@@ -1148,7 +1178,9 @@ const file_ucn_chain_v1_escrow_proto_rawDesc = "" +
 	"\x04paid\x18\x13 \x01(\x04R\x04paid\x12\x18\n" +
 	"\anoticed\x18\x14 \x01(\x04R\anoticed\x12\x1d\n" +
 	"\n" +
-	"notice_due\x18\x15 \x01(\x04R\tnoticeDue\"\xf4\x03\n" +
+	"notice_due\x18\x15 \x01(\x04R\tnoticeDue\x12\x1d\n" +
+	"\n" +
+	"lease_fees\x18\x16 \x01(\x04R\tleaseFees\"\xf4\x03\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06escrow\x18\x01 \x01(\fR\x06escrow\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\fR\asubject\x12\x12\n" +

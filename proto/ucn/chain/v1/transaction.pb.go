@@ -1003,11 +1003,16 @@ func (x *CloseEscrow) GetEscrow() []byte {
 }
 
 // PlaceLease puts a lease signed by its agent on the chain; by the escrow's owner or assigner.
+// Reasons about its fee: LEASE_FEE, LEASE_FEE_TOTAL, and as of the budget, which the escrow must hold
+// beside it, MAX_TOTAL and UNRESERVED_TOO_LOW.
 type PlaceLease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	// The agent key's signature of the lease.
-	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	Signature []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	// Grains that the assigner takes from the escrow for placing it and looking after it, at most the
+	// lease_fee of the escrow's terms; 0 = none, and by the owner. Outcome.amount tells it.
+	Fee           uint64 `protobuf:"varint,3,opt,name=fee,proto3" json:"fee,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1054,6 +1059,13 @@ func (x *PlaceLease) GetSignature() []byte {
 		return x.Signature
 	}
 	return nil
+}
+
+func (x *PlaceLease) GetFee() uint64 {
+	if x != nil {
+		return x.Fee
+	}
+	return 0
 }
 
 // Extend raises a lease's budget and until to the values given; neither may fall.
@@ -1985,11 +1997,12 @@ const file_ucn_chain_v1_transaction_proto_rawDesc = "" +
 	"\x06escrow\x18\x01 \x01(\fR\x06escrow\x12)\n" +
 	"\x05terms\x18\x02 \x01(\v2\x13.ucn.chain.v1.TermsR\x05terms\"%\n" +
 	"\vCloseEscrow\x12\x16\n" +
-	"\x06escrow\x18\x01 \x01(\fR\x06escrow\"U\n" +
+	"\x06escrow\x18\x01 \x01(\fR\x06escrow\"g\n" +
 	"\n" +
 	"PlaceLease\x12)\n" +
 	"\x05lease\x18\x01 \x01(\v2\x13.ucn.chain.v1.LeaseR\x05lease\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"L\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x10\n" +
+	"\x03fee\x18\x03 \x01(\x04R\x03fee\"L\n" +
 	"\x06Extend\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\fR\x05lease\x12\x16\n" +
 	"\x06budget\x18\x02 \x01(\x04R\x06budget\x12\x14\n" +
