@@ -178,6 +178,7 @@ func (a *app) session(needsKey bool, do task) func(*cobra.Command, []string) err
 			return err
 		}
 		defer l.Close()
+		defer a.closeLeft(ctx, l)
 		ctx, cancel := context.WithTimeout(ctx, a.flags.timeout)
 		defer cancel()
 		return do(ctx, l, args)
@@ -192,6 +193,7 @@ func (a *app) following(needsKey bool, do task) func(*cobra.Command, []string) e
 			return err
 		}
 		defer l.Close()
+		defer a.closeLeft(ctx, l)
 		return do(ctx, l, args)
 	}
 }

@@ -295,7 +295,7 @@ claim what it ran, and the notice that the job granted.`,
 				if err := endOpen(ctx, l, answer.GetEscrow(), leases); err != nil {
 					return err
 				}
-				if err := awaitSettled(ctx, l, leases); err != nil {
+				if err := awaitSettled(ctx, l, escrowTime(answer, l), leases); err != nil {
 					return err
 				}
 				for part := range slices.Chunk(leases, tx.MaxSettle) {
@@ -336,9 +336,20 @@ func decided(ctx context.Context, l *link, lease tx.LeaseID) error {
 // closeWait is how long closing waits for a lease that will soon be removable.
 const closeWait = 20 * time.Second
 
+// escrowTime is what the chain's clock showed when the escrow was read, by which leases can be
+// removed; ours if the ledger does not tell.
+func escrowTime(answer *ledgerv1.GetEscrowResponse, l *link) time.Time {
+	if now := answer.GetNow(); now != 0 {
+		return time.UnixMilli(int64(now))
+	}
+	return l.Now()
+}
+
 // awaitSettled waits until the leases can be removed, so that closing does not fail and cost a fee:
 // nothing of it waits for the owner's word, and the time by which it had to be placed is over.
-func awaitSettled(ctx context.Context, l *link, leases []tx.LeaseID) error {
+func awaitSettled(
+	ctx context.Context, l *link, now time.Time, leases []tx.LeaseID,
+) error {
 	latest := time.Time{}
 	for _, lease := range leases {
 		answer, err := l.Ledger.GetLease(ctx, &ledgerv1.GetLeaseRequest{
@@ -359,7 +370,7 @@ func awaitSettled(ctx context.Context, l *link, leases []tx.LeaseID) error {
 		}
 	}
 	const after = 100 * time.Millisecond // block times are those of the proposer's clock
-	wait := latest.Sub(l.Now()) + after
+	wait := latest.Sub(now) + after
 	switch {
 	case latest.IsZero() || wait <= 0:
 		return nil

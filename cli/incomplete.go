@@ -19,6 +19,9 @@ type warning struct {
 	once sync.Once
 }
 
+// hush keeps it silent from now on: nobody is shown what is listed.
+func (w *warning) hush() { w.once.Do(func() {}) }
+
 // listed is every answer that is a list.
 type listed interface {
 	GetIndexed() uint64

@@ -43,7 +43,7 @@ func (a *app) screen() screen.Screen {
 // runner makes the runner of a command and its screen; close the screen before printing more.
 func (a *app) runner(l *link, keep bool) (*jobrun.Runner, screen.Screen) {
 	view := a.screen()
-	r := &jobrun.Runner{Session: l.Session, View: view, Errands: a.errands()}
+	r := &jobrun.Runner{Session: l.Session, View: view, Errands: a.errands(), Unclosed: a.unclosed()}
 	if keep {
 		r.Save = func(ctx context.Context, cid, path string) error {
 			quiet := *a // no bar: the screen is drawn
@@ -72,6 +72,10 @@ waits for the bill; twice leaves at once.
 With --array the program runs once per task, with --replicas side by side, with --trigger always
 until it is cancelled. Such a job has more runs than a terminal can countersign, so its hosts are
 trusted with its whole budget: choose --max-total by that.
+
+An escrow that cannot be closed with the bill (a lease stands for some 30 s, even if its job is done
+before; of a detached job nobody here sees the end) is closed by the wallet's next command that
+signs a transaction anyway, which says so. ucn escrow close does it at once.
 
 Exit code 0 when the job completed, 3 when it ended in another way.`,
 		Example: `  ucn job run bafkrei... -- -width 640

@@ -173,7 +173,12 @@ func printDetached(w io.Writer, r *jobrun.Report) {
 	}
 	printf(w, "\nNobody countersigns while you are away: the host is trusted with the whole budget.\n")
 	printf(w, "Watch it with: ucn job attach %s\n", r.Job)
-	printf(w, "After its end take the rest of its escrow back: ucn escrow close %s\n", r.Escrow)
+	if r.ClosesLater {
+		printf(w, "After its end your next command that signs takes the rest of its escrow back; "+
+			"or at once:\n  ucn escrow close %s\n", r.Escrow)
+	} else {
+		printf(w, "After its end take the rest of its escrow back: ucn escrow close %s\n", r.Escrow)
+	}
 	printWarnings(w, r)
 }
 
@@ -245,7 +250,7 @@ func printReport(w io.Writer, r *jobrun.Report) {
 		printf(w, "log\t%s\n", r.LogCID)
 	}
 	if r.Bill != nil {
-		printBill(w, r.Job, r.Bill)
+		printBill(w, r)
 	}
 	if r.TraceID != "" {
 		printf(w, "trace\t%s\n", r.TraceID)
@@ -259,7 +264,8 @@ func printWarnings(w io.Writer, r *jobrun.Report) {
 	}
 }
 
-func printBill(w io.Writer, job string, b *jobrun.Bill) {
+func printBill(w io.Writer, r *jobrun.Report) {
+	b := r.Bill
 	printf(w, "\nbill\tescrow %s\n", b.Escrow)
 	for i, c := range b.Charges {
 		note := ""
@@ -279,23 +285,34 @@ func printBill(w io.Writer, job string, b *jobrun.Bill) {
 	}
 	printf(w, "paid\t%s in %s\nrefunded\t%s\n", amount.Text(b.Paid),
 		many(len(b.Charges), "charge"), amount.Text(b.Refunded))
-	switch {
-	case b.Closed:
-		printf(w, "escrow\tclosed\n")
-	case b.Held > 0:
-		printf(w, "held back\t%s until you accept or reject the work; silence accepts at %s\n",
-			amount.Text(b.Held), b.Accepts.Local().Format("2006-01-02 15:04"))
-		printf(w, "\tucn job accept %s\n\tucn job reject %s --evidence FILE\n", job, job)
-		printf(w, "escrow\tholds %s; take the rest back after that: ucn escrow close %s\n",
-			amount.Text(b.Locked), b.Escrow)
-	default:
-		printf(w, "escrow\tholds %s; take it back later: ucn escrow close %s\n",
-			amount.Text(b.Locked), b.Escrow)
-	}
+	printEscrowRest(w, r)
 	printf(w, "fees\t%s\nbalance\t", amount.Text(b.Fees))
 	if b.Before != nil {
 		printf(w, "%s before, ", amount.Text(*b.Before))
 	}
 	printf(w, "%s after\n", amount.Text(b.After))
 	printf(w, "proof\tverified: %d receipts against certified headers\n", b.Proofs)
+}
+
+// printEscrowRest says what the escrow still holds, and how that comes back.
+func printEscrowRest(w io.Writer, r *jobrun.Report) {
+	b := r.Bill
+	if b.Closed {
+		printf(w, "escrow\tclosed\n")
+		return
+	}
+	after := ""
+	if b.Held > 0 {
+		after = " after that"
+		printf(w, "held back\t%s until you accept or reject the work; silence accepts at %s\n",
+			amount.Text(b.Held), b.Accepts.Local().Format("2006-01-02 15:04"))
+		printf(w, "\tucn job accept %s\n\tucn job reject %s --evidence FILE\n", r.Job, r.Job)
+	}
+	if r.ClosesLater {
+		printf(w, "escrow\tholds %s; your next command that signs%s takes it back, or:\n"+
+			"\tucn escrow close %s\n", amount.Text(b.Locked), after, b.Escrow)
+		return
+	}
+	printf(w, "escrow\tholds %s; take it back %s: ucn escrow close %s\n",
+		amount.Text(b.Locked), first(strings.TrimSpace(after), "later"), b.Escrow)
 }

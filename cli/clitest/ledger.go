@@ -24,6 +24,8 @@ type Ledger struct {
 	Genesis *block.Genesis
 	// Behind is how far lists say that the index is behind; set it while nobody asks.
 	Behind uint64
+	// Ahead is how far the chain's clock is ahead of ours; set it while nobody asks.
+	Ahead time.Duration
 	// NoIndex: what happened to escrows is not listed; set it while nobody asks.
 	NoIndex bool
 	// Lie changes the charges that are listed; set it while nobody asks.
@@ -66,6 +68,9 @@ func NewLedger(who block.LocalAccounts) (*Ledger, error) {
 	return l, nil
 }
 
+// now is the chain's time.
+func (l *Ledger) now() tx.Millis { return tx.Millis(time.Now().Add(l.Ahead).UnixMilli()) }
+
 // Apply executes one transaction as a block of its own.
 func (l *Ledger) Apply(raw []byte) *ledgerv1.SubmitResult {
 	t, err := tx.Decode(raw)
@@ -80,7 +85,7 @@ func (l *Ledger) Apply(raw []byte) *ledgerv1.SubmitResult {
 	}
 	prepared, _ := l.state.Prepare(t) // execution judges
 	x, err := l.state.Begin(state.Context{
-		Head:     l.state.Next(tx.Millis(time.Now().UnixMilli())),
+		Head:     l.state.Next(l.now()),
 		Proposer: l.Genesis.Validators.Validators[0].Account,
 	})
 	if err != nil {
@@ -169,7 +174,7 @@ func (l *Ledger) GetChain(context.Context, *ledgerv1.GetChainRequest) (
 		Genesis: l.Genesis.PB(), Anchor: anchor[:], Head: head.Header.PB(), HeadHash: hash[:],
 		Certificate: head.Certificate.PB(), Validators: l.Genesis.Validators.PB(),
 		OperationFee: uint64(prices.Operation), ByteFee: uint64(prices.Byte), Trust: "a test",
-		Now: uint64(time.Now().UnixMilli()), Accrual: uint64(head.Header.Accrual),
+		Now: uint64(l.now()), Accrual: uint64(head.Header.Accrual),
 	}, nil
 }
 
@@ -225,7 +230,7 @@ func (l *Ledger) GetEscrow(_ context.Context, r *ledgerv1.GetEscrowRequest) (
 		Id: r.GetEscrow(), Height: uint64(len(l.blocks) - 1),
 		Unreserved: uint64(l.state.Unreserved(id, l.state.Head().Accrual)),
 		Secured:    uint64(state.Secured(&escrow, l.state.Head().Accrual)),
-		Now:        uint64(l.state.Head().Time), Accrual: uint64(l.state.Head().Accrual),
+		Now:        uint64(l.now()), Accrual: uint64(l.state.Head().Accrual),
 	}
 	if ok {
 		out.Escrow = escrow.PB()

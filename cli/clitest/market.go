@@ -1,6 +1,7 @@
 package clitest
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -33,6 +34,8 @@ type Market struct {
 
 	n      *Network
 	script Script
+	// PlaceBy is how long its leases stand at least; 0 is a moment.
+	PlaceBy time.Duration
 	// Refuse makes SubmitJob fail with this error.
 	Refuse error
 	// Lie changes what GetJob answers.
@@ -165,14 +168,15 @@ func (m *Market) place(id job.ID, j *schedulerv1.Job) (*schedulerv1.Attempt, err
 	if err != nil {
 		return nil, err
 	}
-	now := tx.Millis(time.Now().UnixMilli())
+	now := m.n.Ledger.now()
+	placeBy := now + tx.Millis(cmp.Or(m.PlaceBy, 300*time.Millisecond).Milliseconds())
 	lease := tx.Lease{
 		Escrow: tx.EscrowID(j.GetEscrow()), Subject: id[:], Epoch: 1, Payee: m.n.Operator(),
 		AgentKey: m.n.executor.Key.Public(), Upfront: upfront, Rate: rate, Budget: escrow.Balance,
 		Trust: upfront + 1_000, Holdback: tx.Grains(spec.GetPayment().GetHoldback()),
 		AckKeys: escrow.Terms.AckKeys, ClaimWindow: 86_400_000,
 		PriceHash: Prices().Hash(), OfferHash: sha256.Sum256([]byte("offer")),
-		PlaceBy: now + 300, Until: now + 3_600_000,
+		PlaceBy: placeBy, Until: now + 3_600_000,
 	}
 	signature := m.n.executor.Key.Sign(lease.Preimage(m.n.Ledger.Genesis.Anchor()))
 	result := m.n.send(m.n.scheduler.Key, &tx.PlaceLease{Lease: lease, Signature: signature})
@@ -342,7 +346,7 @@ func (v *Visit) Log(offset uint64, text string) {
 // Note signs usage for an amount, which an honest host computes, and sends it.
 func (v *Visit) Note(usage price.Usage, cumulative tx.Grains, final bool) tx.Note {
 	note := tx.Note{
-		Lease: v.Lease, Revision: tx.Hash(v.Job), Upto: tx.Millis(time.Now().UnixMilli()),
+		Lease: v.Lease, Revision: tx.Hash(v.Job), Upto: v.m.n.Ledger.now(),
 		Cumulative: cumulative, UsageHash: usage.Hash(),
 	}
 	signature := v.m.n.executor.Key.Sign(note.Preimage(v.m.n.Ledger.Genesis.Anchor()))

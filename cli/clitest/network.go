@@ -197,7 +197,7 @@ func (n *Network) send(key sig.PrivateKey, operations ...tx.Operation) *ledgerv1
 	held, _ := n.Ledger.state.Account(account)
 	signed, err := tx.Sign(tx.Body{
 		Chain: block.Main, Account: account, Nonce: held.Nonce, Fee: block.UCN,
-		ValidUntil: tx.Millis(time.Now().Add(time.Minute).UnixMilli()), Operations: operations,
+		ValidUntil: n.Ledger.now() + 60_000, Operations: operations,
 	}, n.Ledger.Genesis.Anchor(), sig.SingleKey(key.Public()), held.Keys.IsZero(), key)
 	if err != nil {
 		return &ledgerv1.SubmitResult{ErrorReason: "MALFORMED", ErrorMessage: err.Error()}

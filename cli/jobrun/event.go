@@ -89,6 +89,8 @@ type Report struct {
 	Outputs  []Output `json:"outputs"`
 	LogCID   string   `json:"log_cid,omitempty"`
 	Bill     *Bill    `json:"bill,omitempty"`
+	// ClosesLater: the escrow is closed by a later command of the wallet that signs anyway.
+	ClosesLater bool `json:"escrow_closes_later,omitempty"`
 	// Warnings tell what did not go as it should, the job's own end aside.
 	Warnings []string `json:"warnings,omitempty"`
 }

@@ -3,6 +3,7 @@ package jobrun
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,7 +14,9 @@ import (
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/bill"
+	"github.com/united-containers/ucn/cli/unclosed"
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/id"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
@@ -57,7 +60,42 @@ func (r *Runner) finish(ctx context.Context, f *following, j *schedulerv1.Job, o
 	if e := f.e; e.spec.GetPayment().GetHoldback() > 0 && locked > 0 {
 		r.heldBack(ctx, e, leases, out.Bill)
 	}
+	if locked > 0 && !f.e.unsure {
+		out.ClosesLater = r.closeLater(f.e, unclosed.Escrow{
+			NotBefore: uint64(latestPlacing(leases)) + 1, Ended: true,
+		})
+	}
 	out.Warnings = f.e.warnings
+}
+
+// Unclosed remembers escrows to close.
+type Unclosed interface {
+	// Keep returns when it would survive a power failure.
+	Keep(e unclosed.Escrow) error
+}
+
+// closeLater leaves the errand's escrow to a later command of the wallet.
+func (r *Runner) closeLater(e *errand, as unclosed.Escrow) bool {
+	if r.Unclosed == nil {
+		return false
+	}
+	s := r.Session
+	as.Escrow, as.Job, as.Name = escrowText(e.escrow), jobText(e.id), e.spec.GetName()
+	as.Chain, as.Anchor = s.Chain, hex.EncodeToString(s.Anchor[:])
+	as.Account = id.Bech32(id.Account, s.Account)
+	if err := r.Unclosed.Keep(as); err != nil {
+		r.warn(e, "the escrow must be closed by hand: %v", err)
+		return false
+	}
+	return true
+}
+
+// latestPlacing is the time after which all the leases can be removed.
+func latestPlacing(leases []leased) (latest tx.Millis) {
+	for _, l := range leases {
+		latest = max(latest, l.placeBy)
+	}
+	return latest
 }
 
 // leased is a lease of the job and whose it is.
@@ -274,18 +312,16 @@ const SettlesAtOnce = 3
 func closing(
 	escrow tx.EscrowID, leases []leased, now time.Time,
 ) (operations []tx.Operation, wait time.Duration) {
-	latest := tx.Millis(0)
 	for part := range slices.Chunk(leases, tx.MaxSettle) {
 		settle := &tx.Settle{}
 		for _, l := range part {
 			settle.Leases = append(settle.Leases, l.id)
-			latest = max(latest, l.placeBy)
 		}
 		operations = append(operations, settle)
 	}
 	if len(leases) > 0 {
 		const after = 50 * time.Millisecond // block times are those of the proposer's clock
-		wait = max(time.UnixMilli(int64(latest)).Sub(now)+after, 0)
+		wait = max(time.UnixMilli(int64(latestPlacing(leases))).Sub(now)+after, 0)
 	}
 	return append(operations, &tx.CloseEscrow{Escrow: escrow}), wait
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/jobfile"
 	"github.com/united-containers/ucn/cli/session"
+	"github.com/united-containers/ucn/cli/unclosed"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
 	"github.com/united-containers/ucn/kit/registry"
@@ -52,6 +53,8 @@ type Runner struct {
 	Registry Resolver
 	// Errands remembers jobs on their way; nil remembers none.
 	Errands Errands
+	// Unclosed remembers escrows that had to be left open; nil remembers none.
+	Unclosed Unclosed
 	// Save keeps an output in a file of this machine; nil keeps none.
 	Save func(ctx context.Context, cid, path string) error
 	// Poll, Settle and Grace replace the defaults when positive.
@@ -127,10 +130,12 @@ func (r *Runner) follow(ctx context.Context, e *errand, detach bool) (*Report, e
 		return r.see(ctx, e)
 	}
 	r.closeTwins(ctx, e)
+	later := r.closeLater(e, unclosed.Escrow{})
 	r.drop(e)
 	report := &Report{
 		Job: jobText(e.id), Name: e.spec.GetName(), State: "pending", Warnings: e.warnings,
 		Escrow: escrowText(e.escrow), TraceID: traceID(ctx), Outputs: []Output{},
+		ClosesLater: later,
 	}
 	r.event(e, Event{Kind: KindResult, Report: report})
 	return report, nil

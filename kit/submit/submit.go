@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/united-containers/ucn/chain/sig"
@@ -95,6 +96,8 @@ type Sender struct {
 	// leader counts the goroutine that submits, of which there is at most one.
 	leader sync.WaitGroup
 
+	committed atomic.Bool // something of it came into a block
+
 	// mu guards waiting, leading and closed: whoever finds nobody leading starts the leader.
 	mu      sync.Mutex
 	waiting []*call
@@ -137,6 +140,9 @@ func New(cfg Config) *Sender {
 
 // Account returns whom the sender acts for.
 func (s *Sender) Account() sig.AccountID { return s.cfg.Account }
+
+// Committed reports whether a transaction of this sender came into a block, failed or not.
+func (s *Sender) Committed() bool { return s.committed.Load() }
 
 // Send signs the operations as one transaction and waits until it is committed. Calls made at the
 // same time keep the order in which they came.
@@ -398,6 +404,7 @@ func reasonOf(text string) fault.Reason {
 
 // commit settles a call that is in a block.
 func (s *Sender) commit(c *call, id tx.ID, r *ledgerv1.SubmitResult) {
+	s.committed.Store(true)
 	result := Result{ID: id, Height: r.GetHeight(), Receipt: r.GetReceipt()}
 	if r.GetReceipt().GetStatus() != chainv1.Status_STATUS_OK {
 		c.settle(result, &FailedError{ID: id, Receipt: r.GetReceipt()})
