@@ -20,6 +20,7 @@ const (
 	continuing   = "go on with a program that was kept"
 	expiring     = "end what waited too long"
 	settling     = "settle leases"
+	puttingOff   = "put a look off"
 	dating       = "read the chain's clock"
 )
 

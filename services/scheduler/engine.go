@@ -110,6 +110,9 @@ type Engine struct {
 	// purses hold what is being promised of escrows.
 	purses purses
 
+	// awaited are the hosts of kept programs.
+	awaited awaited
+
 	// notes are what is known of runs that wait; lost at a restart, found again soon.
 	notes notes
 
@@ -370,6 +373,7 @@ func (e *Engine) lock(id job.ID) *sync.Mutex {
 // save makes a change durable and tells those who watch the job.
 func (e *Engine) save(ctx context.Context, c Change) error {
 	c.Job.forgetStatuses()
+	e.awaited.set(c.Job.ID, c.Job.absences())
 	c.Look = e.lookAt(c.Job)
 	if err := e.deps.Store.Save(ctx, c); err != nil {
 		return fmt.Errorf("save job: %w", err)

@@ -321,9 +321,11 @@ func (r *Run) Open() bool {
 	return slices.ContainsFunc(r.Attempts, func(a Attempt) bool { return a.State != Ended })
 }
 
-// Open tells whether an attempt of the job has not ended.
-func (j *Job) Open() bool {
-	return slices.ContainsFunc(j.Runs, func(r Run) bool { return r.Open() })
+// Live tells whether an attempt of the job has not ended, or its program is kept.
+func (j *Job) Live() bool {
+	return slices.ContainsFunc(j.Runs, func(r Run) bool {
+		return slices.ContainsFunc(r.Attempts, func(a Attempt) bool { return a.State != Ended || a.Kept })
+	})
 }
 
 // Attempt returns the attempt with the id and its run, or nils.

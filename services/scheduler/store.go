@@ -52,7 +52,7 @@ type Lister interface {
 	Count(ctx context.Context) (Count, error)
 	// CountOf tells how many runs of the owner wait.
 	CountOf(ctx context.Context, owner sig.AccountID) (int, error)
-	// Live lists jobs with an attempt that has not ended, by id, behind after
+	// Live lists jobs with an attempt that has not ended or is kept, by id, behind after
 	// (zero = from the first), at most limit.
 	Live(ctx context.Context, after job.ID, limit int) ([]job.ID, error)
 	// Due lists jobs that must be looked at by a time, soonest first, behind a cursor.

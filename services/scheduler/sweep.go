@@ -18,11 +18,12 @@ const sweepEvery = 5 * time.Second
 func (e *Engine) resume(ctx context.Context) error {
 	return e.eachLive(ctx, func(j *Job) {
 		e.rewound(ctx, j)
+		e.awaited.set(j.ID, j.absences())
 		e.takeUp(j)
 	})
 }
 
-// eachLive does something for each job of which an attempt has not ended.
+// eachLive does something for each job of which an attempt has not ended or is kept.
 func (e *Engine) eachLive(ctx context.Context, do func(*Job)) error {
 	var after job.ID
 	for {
@@ -147,6 +148,7 @@ func (e *Engine) sweep(ctx context.Context) {
 	e.book.Sweep(now, e.policy.LostAfter)
 	e.notes.sweep(now)
 	e.once(AttemptID{}, settling, e.settleClaims)
+	e.lookAtReturned(ctx, now)
 	for range duePages {
 		due, err := e.deps.Store.Due(ctx, e.dueFrom, now, duePage)
 		if err != nil {
@@ -156,6 +158,7 @@ func (e *Engine) sweep(ctx context.Context) {
 		for _, at := range due {
 			if j, err := e.deps.Store.Job(ctx, at.Job); err == nil {
 				e.look(j, now)
+				e.putOff(j, now)
 			}
 			e.dueFrom = at
 		}
@@ -186,8 +189,11 @@ func (e *Engine) lookAt(j *Job) time.Time {
 			at(j.Expires)
 		}
 	}
-	for _, a := range j.kept {
-		at(latest(a.Ended, a.Hold.AskFrom))
+	for r, a := range j.kept {
+		at(e.keptUntil(j, a))
+		if r.continuable(a) && (e.isBack(a) || !e.awaited.has(j.ID)) {
+			at(latest(a.Ended, a.Hold.AskFrom))
+		}
 	}
 	for r, a := range j.open() {
 		why, since := j.stops(r)

@@ -26,7 +26,7 @@ type held struct {
 // holdOf is what is held of a job of which a record of so many bytes is on disk.
 func holdOf(j *scheduler.Job, look time.Time, revision uint32, bytes int) held {
 	return held{
-		look: look, revision: revision, job: j, waiting: j.Waiting(), open: j.Open(),
+		look: look, revision: revision, job: j, waiting: j.Waiting(), open: j.Live(),
 		bytes: heldAtLeast + heldPerByte*bytes + len(j.Revision),
 	}
 }

@@ -263,7 +263,7 @@ func (m *Memory) Live(_ context.Context, after job.ID, limit int) ([]job.ID, err
 	jobs, err := m.all()
 	var ids []job.ID
 	for _, j := range jobs {
-		if j.Open() && bytes.Compare(j.ID[:], after[:]) > 0 {
+		if j.Live() && bytes.Compare(j.ID[:], after[:]) > 0 {
 			ids = append(ids, j.ID)
 		}
 	}

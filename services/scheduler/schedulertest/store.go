@@ -297,6 +297,9 @@ func testLive(t *testing.T, s scheduler.Store) {
 	save(t, s, jobs[0])
 	check(job.ID{}, jobs[1].ID)
 	checkCounts(t, s, map[sig.AccountID]int{{1}: 2})
+	jobs[0].Current().Attempts[0].Kept = true
+	save(t, s, jobs[0])
+	check(job.ID{}, jobs[0].ID)
 }
 
 func testClaims(t *testing.T, s scheduler.Store) {
