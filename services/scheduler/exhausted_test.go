@@ -64,7 +64,7 @@ func TestToppedUp(t *testing.T) {
 				m.offers(time.Hour, 1)
 				r := m.read(j.ID).Runs[0]
 				if r.State != scheduler.Pending || m.ledger.Placed() != 1 ||
-					!strings.Contains(r.Reason, "waiting: host-1: exhausted") {
+					!strings.Contains(r.Reason, "waiting: exhausted") {
 					t.Fatalf("without money it is %s after %d leases: %s", r.State, m.ledger.Placed(),
 						r.Reason)
 				}

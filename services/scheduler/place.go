@@ -68,14 +68,18 @@ func (e *Engine) placeOnOne(
 			return errSettled
 		}
 		e.release(j, fit[i:i+1])
-		e.deps.Log.InfoContext(ctx, "host does not take the run",
+		e.deps.Log.InfoContext(ctx, "a run is not placed on a host",
 			"job", j.ID, "host", host.Name, "error", err)
-		if ctx.Err() != nil || errors.Is(err, errSettled) {
+		switch {
+		case ctx.Err() != nil || errors.Is(err, errSettled):
 			return errSettled
+		case lacksMoney(err): // the owner's affair, no host's; told with how long the run waits
+			if !lacksMoney(last) { // the cheapest that lacks it says what is needed at least
+				last = err
+			}
+			continue
 		}
-		if !lacksMoney(err) {
-			e.notes.decline(r.ID, host.Executor, e.deps.Now())
-		}
+		e.notes.decline(r.ID, host.Executor, e.deps.Now())
 		last = fmt.Errorf("%s: %w", host.Name, err)
 		e.setWaiting(j.ID, r.ID, "waiting: "+last.Error())
 	}
@@ -215,7 +219,7 @@ func (e *Engine) setAside(
 		return 0, fmt.Errorf("%w: %d grains are free for it, and %v cost %d; top its escrow up",
 			ErrExhausted, budget, leastLife, least)
 	case budget < least || addUpTo(p.escrow.Unreserved, frees.budget) < p.escrow.Floor:
-		return 0, fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
+		return 0, fmt.Errorf("%w: nothing in it is free to promise; top it up", ErrEscrow)
 	case budget < j.Spec.Holdback:
 		return 0, fmt.Errorf("%w: the %d grains that are free for a lease do not cover its holdback "+
 			"of %d", ErrEscrow, budget, j.Spec.Holdback)

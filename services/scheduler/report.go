@@ -431,7 +431,9 @@ func (e *Engine) holdBack(ctx context.Context, j *Job, run RunID, cause error) {
 		now := e.deps.Now()
 		r.NotBefore, j.Expires = now.Add(r.patience(cause, now)), expires
 		if cause != nil {
-			r.say("waiting: " + cause.Error())
+			why := "waiting: " + cause.Error()
+			r.say(why)
+			e.notes.explain(run, shorten(why), now) // what was noted before is not so any more
 		}
 		return "job.waiting", r
 	})
