@@ -48,6 +48,8 @@ type attempt struct {
 	container Container
 	gauge     gauge    // of the running program
 	learned   Hold     // what this life has seen of a lease that was superseded
+	acks      []Ack    // of notes that are remembered, ascending
+	looked    bool     // the chain was looked at after the program had ended
 	told      uint64   // ms since 1970: up to when clients may know what is due
 	asked     bool     // somebody wants to know how it stands, which the chain may know better
 	taker     *attempt // continues this one, and waits for its program

@@ -88,6 +88,7 @@ func (t *attempt) acknowledge(ctx context.Context, ack Ack) error {
 		higher := r.Ack == nil || r.Ack.Note.Cumulative <= ack.Note.Cumulative
 		if higher && ack.Note.Cumulative <= r.Note.Note.Cumulative {
 			r.Ack, r.AckNote = &ack, note
+			t.keepAck(r, ack)
 		}
 	})
 }
@@ -214,7 +215,10 @@ func (t *attempt) await(ctx context.Context, done func(v *view) bool) error {
 // is it given up: until then a ledger that is away, or an account without money for fees, may be
 // mended.
 func (t *attempt) lastCharge(ctx context.Context) error {
-	err := t.charge(ctx, true)
+	err := t.cutBeforeTheCharge(ctx)
+	if err == nil {
+		err = t.charge(ctx, true)
+	}
 	if err == nil || ctx.Err() != nil || errors.Is(err, errPayeeLock) {
 		return err
 	}

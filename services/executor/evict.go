@@ -169,7 +169,7 @@ func wake(c chan struct{}) {
 // notice no more than was noted before.
 func (t *attempt) lastWord(r *Record, tally *Tally, o *Outcome) SignedNote {
 	switch {
-	case r.Hold != nil:
+	case r.Cut != nil:
 		note := r.Note
 		note.Final = true
 		return note

@@ -20,7 +20,6 @@ const maxCollectWaits = 12
 // the last note are written down and told at once; charging and clearing away come after. c is nil
 // when the container is gone.
 func (t *attempt) finish(ctx context.Context, c Container, exit Exit) error {
-	t.lookBeforeTheEnd(ctx)
 	if err := t.unwritten(ctx); err != nil {
 		return err
 	}
@@ -43,6 +42,10 @@ func (t *attempt) finish(ctx context.Context, c Container, exit Exit) error {
 			return err
 		}
 	}
+	if err := t.cutBeforeTheEnd(ctx, &tally); err != nil {
+		return err
+	}
+	r = t.view().rec
 	note := t.lastWord(&r, &tally, outcome)
 	outcome.Message = strings.ToValidUTF8(outcome.Message, "_") // or no event could hold it
 	outcome.Usage, outcome.Amount = note.Usage, note.Note.Cumulative
@@ -59,24 +62,6 @@ func (t *attempt) finish(ctx context.Context, c Container, exit Exit) error {
 		attribute.Int64("ucn.usage.wall_ms", int64(outcome.Usage.WallMS)))
 	t.agent.release(t)
 	return nil
-}
-
-// lookBeforeTheEnd asks the chain whether another lease took the lane of a program that is kept,
-// which this host may not have heard of: what it used after that is nobody's to pay. A chain that
-// does not answer holds up no end.
-func (t *attempt) lookBeforeTheEnd(ctx context.Context) {
-	if !t.ask.Spec.KeepOriginal || !t.paid() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, measureWait)
-	defer cancel()
-	state, over, err := t.leaseOver(ctx)
-	switch {
-	case err != nil:
-		t.agent.deps.Log.WarnContext(ctx, "cannot look at the lease", "attempt", t.id, "error", err)
-	case over && state.SupersededBy != LeaseID{} && !state.End.IsZero():
-		t.learn(state.End)
-	}
 }
 
 // judge says how it ended. A program that ended by itself before it was stopped has ended by

@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
@@ -13,73 +12,10 @@ type Hold struct {
 	Since time.Time // when this host learned that the lease was superseded
 	Until time.Time // when the program is ended, unless a lease continues it
 	End   time.Time // of the lease, by the chain
-	// Seen says that a client was told of later usage than is asked for.
-	Seen bool `json:",omitempty"`
 }
 
 // MaxHold bounds how long a program is held.
 const MaxHold = time.Hour
-
-const (
-	// maxMarks bounds what is remembered of the notes of a program that may be held. While the chain
-	// cannot be looked at, a sixteenth of that time may go unpaid.
-	maxMarks = 32
-	// headLag is how old the chain's head may be at a look.
-	headLag = 2 * time.Minute
-)
-
-// Mark is usage that was signed. A lease is paid up to its end, of which its host learns later: the
-// newest mark before it is what is asked for then.
-type Mark struct {
-	Upto       uint64 // ms since 1970
-	Cumulative uint64 // grains
-	Used       Metered
-}
-
-// noted makes the note the newest. safe is a time, ms since 1970, before which the lease has surely
-// not ended.
-func (r *Record) noted(note SignedNote, safe uint64) {
-	r.Note = note
-	if !r.Ask.Spec.KeepOriginal {
-		return
-	}
-	marks := append(slices.Clone(r.Marks), Mark{note.Note.Upto, note.Note.Cumulative, note.Usage})
-	switch {
-	case len(marks) <= maxMarks:
-	case marks[1].Upto <= safe:
-		marks = marks[1:]
-	default:
-		i := leastMissed(marks)
-		marks = slices.Delete(marks, i, i+1)
-	}
-	r.Marks = marks
-}
-
-// leastMissed returns the index of the mark, neither the first nor the last, without which the
-// others are spread most evenly.
-func leastMissed(marks []Mark) int {
-	gap := func(i int) uint64 { return marks[i+1].Upto - marks[i-1].Upto }
-	least := 1
-	for i := 2; i < len(marks)-1; i++ {
-		if gap(i) < gap(least) {
-			least = i
-		}
-	}
-	return least
-}
-
-// lastPaid is the newest mark that a lease with that end pays, or that was charged before the end
-// was known: what was charged stays.
-func (r *Record) lastPaid(end time.Time) Mark {
-	at := uint64(max(end.UnixMilli(), 0))
-	last := Mark{Upto: at}
-	for _, m := range r.Marks { // ascending
-		if m.Upto <= at || last.Cumulative < m.Cumulative && m.Cumulative <= r.Charged {
-			last = m
-		}
-	}
-	return last
-}
 
 // holds tells whether the program goes on for a while though its lease is over.
 func (t *attempt) holds(s *LeaseState) bool {
@@ -129,16 +65,8 @@ func (t *attempt) unwritten(ctx context.Context) error {
 
 // holdRecord fixes what is due: nothing after the end. The caller holds mu.
 func (t *attempt) holdRecord(r *Record, h Hold) {
-	m := r.lastPaid(h.End)
-	h.Seen = t.told > m.Upto
-	r.Note = t.agent.signer.note(t.ask.Spec.Chain, Note{
-		Lease: t.lease.ID, Revision: t.ask.Revision, Upto: m.Upto, Cumulative: m.Cumulative,
-	}, m.Used)
-	if r.Ack != nil && r.Ack.Note.Cumulative > m.Cumulative {
-		h.Seen = true
-		r.Ack, r.AckNote = nil, SignedNote{}
-	}
-	r.Hold, r.Marks = &h, nil
+	t.cut(r, h.End)
+	r.Hold = &h
 }
 
 func (h *Hold) words() string {
@@ -173,7 +101,9 @@ func (t *attempt) superseded() Hold {
 }
 
 // paid tells whether what the program uses is paid, as far as this host knows.
-func (t *attempt) paid() bool { return t.superseded().Since.IsZero() }
+func (t *attempt) paid() bool {
+	return t.superseded().Since.IsZero() && t.view().rec.Cut == nil
+}
 
 // heldTooLong tells why a program that nobody pays may not go on, or nil.
 func (w *watch) heldTooLong(ahead time.Time) *StopCause {
@@ -202,6 +132,3 @@ func (t *attempt) toldNote(n Note) {
 	defer t.mu.Unlock()
 	t.told = max(t.told, n.Upto)
 }
-
-// retold tells whether clients may be told the newest note: not when they know of later usage.
-func (r *Record) retold() bool { return r.Hold == nil || !r.Hold.Seen }

@@ -194,12 +194,17 @@ func (w *watch) tick(ctx context.Context) (handed bool) {
 	return false
 }
 
-// end notes that the program is to stop; the loop stops it then.
+// end notes that the program is to stop, and what it has used until now: a lease that ends before
+// the program does pays that. The loop stops it then.
 func (w *watch) end(ctx context.Context, cause *StopCause) {
 	err := w.t.jot(ctx, func(r *Record) {
 		r.Tally = w.tally
-		if r.Stop == nil {
-			r.Stop = cause
+		if r.Stop != nil {
+			return
+		}
+		r.Stop = cause
+		if r.Cut == nil {
+			r.noted(w.t.sign(r, &w.tally, false), w.safe())
 		}
 	})
 	if err != nil { // this life ends; the next one sees the same
@@ -223,11 +228,10 @@ func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
 		return nil
 	}
 	note := w.t.sign(r, &w.tally, false)
-	safe := uint64(max(w.open.Load()-headLag.Milliseconds(), 0))
 	err := w.t.jot(ctx, func(r *Record) {
-		if r.Hold == nil {
+		if r.Cut == nil {
 			r.Tally = w.tally
-			r.noted(note, safe)
+			r.noted(note, w.safe())
 		}
 	})
 	if err == nil {
@@ -235,6 +239,9 @@ func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
 	}
 	return err
 }
+
+// safe is a time, ms since 1970, before which the lease has surely not ended.
+func (w *watch) safe() uint64 { return uint64(max(w.open.Load()-headLag.Milliseconds(), 0)) }
 
 // charge takes what is payable from time to time, in the background.
 func (w *watch) charge(now time.Time) {
@@ -244,7 +251,7 @@ func (w *watch) charge(now time.Time) {
 	if now.Sub(w.chargeAt) < w.t.agent.cfg.ChargeEvery || !payable && !keeps || r.Hold != nil {
 		return
 	}
-	if w.onChain("cannot charge", func() error { return w.chargeNow(w.chain, payable, keeps) }) {
+	if w.onChain("cannot charge", func() error { return w.chargeNow(w.chain, payable) }) {
 		w.chargeAt = now
 	}
 }
@@ -281,17 +288,16 @@ func (w *watch) onChain(trouble string, f func() error) bool {
 	})
 }
 
-// chargeNow charges and looks at the lease. Of one that may be held it looks first, since nothing
-// after its end is to be charged.
-func (w *watch) chargeNow(ctx context.Context, payable, keeps bool) error {
-	if !keeps {
-		return errors.Join(w.t.charge(ctx, false), w.checkLease(ctx))
-	}
-	err := w.checkLease(ctx)
-	if !w.t.paid() || !payable {
+// chargeNow looks at the lease, and charges if it stands: nothing after its end is to be charged.
+// What cannot be looked at is charged later, for the same notes.
+func (w *watch) chargeNow(ctx context.Context, payable bool) error {
+	if err := w.checkLease(ctx); err != nil {
 		return err
 	}
-	return errors.Join(err, w.t.charge(ctx, false))
+	if !w.t.paid() || !payable {
+		return nil
+	}
+	return w.t.charge(ctx, false)
 }
 
 // checkLease stops or holds a program whose lease was ended on the chain: what it uses from then on
@@ -308,7 +314,7 @@ func (w *watch) checkLease(ctx context.Context) error {
 	case w.t.holds(&state):
 		return w.t.hold(ctx, state.End)
 	}
-	return w.t.endIt(ctx, *w.t.leaseEnded())
+	return w.t.endUnpaid(ctx, state.ended())
 }
 
 // leaseOver tells whether the lease has ended on the chain, and what else that knows of it.

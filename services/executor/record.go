@@ -71,7 +71,8 @@ type Record struct {
 	Stop    *StopCause // why it is being stopped
 
 	Evict *Eviction // that it is to go; in any phase
-	Marks []Mark    `json:",omitempty"` // while the owner wants the original kept, ascending
+	Marks []Mark    `json:",omitempty"` // of its notes, ascending
+	Cut   *Cut      `json:",omitempty"` // that its lease ended before its last note
 	Hold  *Hold     `json:",omitempty"` // that it goes on though its lease was superseded
 
 	Charged uint64 // highest cumulative that a charge named

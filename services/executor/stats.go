@@ -92,7 +92,7 @@ func (a *Agent) Stats(ctx context.Context, ask StatsAsk) (Stats, error) {
 			s.Time, s.Now = fresh.At, g.pace(&fresh)
 		}
 	}
-	if r.Hold == nil { // else nothing more is due
+	if r.Cut == nil { // else nothing more is due
 		s.Usage, s.Amount = tally.Used, max(t.due(r, tally), r.Note.Note.Cumulative)
 	}
 	return s, nil

@@ -83,6 +83,8 @@ type cheat struct {
 	ledger func(*house, executor.Ledger) executor.Ledger
 	// away takes ledger and owner away for an hour of a job of 90 minutes.
 	away bool
+	// ends is when the owner ends the lease, without a word to the host; 0 for never.
+	ends time.Duration
 	// config changes the executor's, terms those of the escrow.
 	config func(*executor.Config)
 	terms  func(*tx.Terms)
@@ -295,6 +297,10 @@ func (h *house) play(c cheat) tx.Grains {
 	if c.away {
 		h.goAway()
 	}
+	if c.ends > 0 {
+		pass(c.ends)
+		h.do(owner, &tx.End{Lease: tx.LeaseID(h.lease.ID)})
+	}
 	<-attended
 	if c.repeats {
 		h.repeat()
@@ -305,8 +311,11 @@ func (h *house) play(c cheat) tx.Grains {
 }
 
 func (c cheat) runs() time.Duration {
-	if c.away {
+	switch {
+	case c.away:
 		return 90 * time.Minute
+	case c.ends > 0:
+		return time.Hour
 	}
 	return jobRuns
 }
@@ -322,16 +331,17 @@ func (c cheat) trust() tx.Grains {
 
 // goAway takes ledger and owner away after ten minutes and brings them back an hour later.
 func (h *house) goAway() {
-	pass := func(d time.Duration) {
-		timer := time.NewTimer(d)
-		<-timer.C
-	}
 	pass(10 * time.Minute)
 	h.setAbsent(true)
 	end(h.down)
 	pass(time.Hour)
 	h.openLedger()
 	h.setAbsent(false)
+}
+
+func pass(d time.Duration) {
+	timer := time.NewTimer(d)
+	<-timer.C
 }
 
 func (h *house) setAbsent(absent bool) {

@@ -46,6 +46,7 @@ var byServices = []struct {
 		cheat{ledger: func(h *house, l executor.Ledger) executor.Ledger { return forging{l, h} }},
 	},
 	{"ledger and owner are kept away for an hour of a job", nothing, 0, cheat{away: true}},
+	{"host hears late that the owner ended its lease", nothing, 0, cheat{ends: 70 * time.Second}},
 	{"what the owner signed is brought to the executor again", nothing, 0, cheat{repeats: true}},
 }
 
@@ -59,13 +60,22 @@ func playHouse(t *testing.T, c cheat, bound tx.Grains) (gained tx.Grains) {
 		defer h.close()
 		paid := h.play(c)
 		// Or there would be nothing to gain on. Who is caught may get less.
-		due := honestDue * tx.Grains(c.runs()/time.Second+1) / tx.Grains(jobRuns/time.Second+1)
-		if least := due * 98 / 100; bound == 0 && paid < least {
+		paidFor, slack := c.runs(), time.Duration(0)
+		if c.ends > 0 { // its last note may be as old as that
+			paidFor, slack = c.ends, executor.DefaultConfig().NoteEvery+2*time.Second
+		}
+		due := dueFor(paidFor)
+		if least := dueFor(paidFor-slack) * 98 / 100; bound == 0 && paid < least {
 			t.Errorf("paid %d, an honest host is due at least %d", paid, least)
 		}
 		gained = gain(due, paid)
 	})
 	return gained
+}
+
+// dueFor is what an honest host is due for so long.
+func dueFor(d time.Duration) tx.Grains {
+	return honestDue * tx.Grains(d/time.Second+1) / tx.Grains(jobRuns/time.Second+1)
 }
 
 // What jobRuns come to at the executor's prices, and what the reserved processor would: with a

@@ -47,7 +47,8 @@ func record(n int, phase executor.Phase) executor.Record {
 		},
 		Stop:  &executor.StopCause{Reason: executor.EndCancelled, Grace: time.Second},
 		Marks: []executor.Mark{{Upto: 1, Cumulative: 2, Used: executor.Metered{WallMS: 3}}, {Upto: 4}},
-		Hold:  &executor.Hold{Since: at, Until: at.Add(time.Hour), End: at, Seen: true},
+		Hold:  &executor.Hold{Since: at, Until: at.Add(time.Hour), End: at},
+		Cut:   &executor.Cut{End: at, Seen: true},
 		Ran:   5, Container: "ff", HandedTo: "fe",
 	}
 	if phase >= executor.PhaseEnded {
