@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -16,17 +17,19 @@ import (
 
 // answers are the messages that lie in memory until clients take them. HTTP/2 lets a client ask
 // without end and take nothing, so a count of calls bounds no bytes. They are counted from before a
-// message is marshaled until the transport has written or dropped it. Those too small for a pooled
-// buffer, and those of this process's own calls, are not.
+// message is marshaled, or what it is made of is read (Reserve), until the transport has written or
+// dropped it. Those too small for a pooled buffer that are not reserved, and those of this
+// process's own calls, are not.
 type answers struct {
 	stall time.Duration
 
-	mu      sync.Mutex // guards the rest, and the fields of held and tracked
-	under   budget
-	waiting budget // of streams that wait for room
-	freed   chan struct{}
-	open    map[*net.TCPAddr]*tracked // by the very address that gRPC shows
-	swept   time.Time
+	mu       sync.Mutex // guards the rest, and the fields of held, tracked and reserve
+	under    budget
+	waiting  budget // of streams that wait for room with a message
+	sleepers int    // that wait for room
+	freed    chan struct{}
+	open     map[*net.TCPAddr]*tracked // by the very address that gRPC shows
+	swept    time.Time
 }
 
 // budget is a number of bytes of which nobody gets more than half of what others leave, so that
@@ -46,9 +49,12 @@ func (b *budget) take(who string, n int) bool {
 	return true
 }
 
-func (b *budget) give(who string, n int) {
-	b.taken -= n
-	if b.of[who] -= n; b.of[who] == 0 {
+func (b *budget) give(who string, n int) { b.change(who, -n) }
+
+// change counts bytes that are there whether there is room or not.
+func (b *budget) change(who string, n int) {
+	b.taken += n
+	if b.of[who] += n; b.of[who] == 0 {
 		delete(b.of, who)
 	}
 }
@@ -61,6 +67,7 @@ type held struct {
 	n     int
 	began time.Time
 	conn  *tracked // nil when unknown
+	of    *reserve // nil when it was not reserved
 	own   bool     // the connection is the client's own, not that of a gateway
 	gone  bool
 }
@@ -95,15 +102,13 @@ func (a *answers) count(ctx context.Context, m any, stream bool) (any, error) {
 		return m, nil
 	}
 	n := proto.Size(message)
+	if h := a.reserved(ctx, n); h != nil {
+		return &answer{Message: message, held: h}, nil
+	}
 	if mem.IsBelowBufferPoolingThreshold(n) {
 		return m, nil
 	}
-	h := &held{all: a, who: who, n: n}
-	_, vouched := ctx.Value(originKey{}).(string)
-	h.own = !vouched
-	if p, ok := peer.FromContext(ctx); ok {
-		a.attach(h, p.Addr)
-	}
+	h := a.newHeld(ctx, who, n)
 	if !a.take(h) {
 		if !stream {
 			return nil, notTaken()
@@ -115,14 +120,20 @@ func (a *answers) count(ctx context.Context, m any, stream bool) (any, error) {
 	return &answer{Message: message, held: h}, nil
 }
 
-func (a *answers) attach(h *held, addr net.Addr) {
-	tcp, ok := addr.(*net.TCPAddr)
+func (a *answers) newHeld(ctx context.Context, who string, n int) *held {
+	h := &held{all: a, who: who, n: n}
+	_, vouched := ctx.Value(originKey{}).(string)
+	h.own = !vouched
+	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return
+		return h
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	h.conn = a.open[tcp]
+	if tcp, ok := p.Addr.(*net.TCPAddr); ok {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		h.conn = a.open[tcp]
+	}
+	return h
 }
 
 // take counts an answer if there is room. If not, it ends connections that hold theirs too long.
@@ -159,7 +170,7 @@ func (a *answers) stalled(now time.Time) (all []*tracked) {
 	return all
 }
 
-// await waits for room, as long as a client may take for an answer.
+// await waits for room with a message, as long as a client may take for an answer.
 func (a *answers) await(ctx context.Context, h *held) error {
 	a.mu.Lock()
 	ok := a.waiting.take(h.who, h.n)
@@ -171,6 +182,18 @@ func (a *answers) await(ctx context.Context, h *held) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.waiting.give(h.who, h.n)
+	}()
+	return a.awaitRoom(ctx, h)
+}
+
+func (a *answers) awaitRoom(ctx context.Context, h *held) error {
+	a.mu.Lock()
+	a.sleepers++
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.sleepers--
 	}()
 	late := time.NewTimer(a.stall * time.Duration(1+h.n>>20))
 	defer late.Stop()
@@ -187,7 +210,10 @@ func (a *answers) await(ctx context.Context, h *held) error {
 		case <-freed:
 		case <-again.C:
 		case <-ctx.Done():
-			return ctx.Err()
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return notTaken()
+			}
+			return context.Cause(ctx)
 		case <-late.C:
 			return notTaken()
 		}
@@ -210,7 +236,10 @@ func (h *held) giveHeld() {
 	if h.conn != nil {
 		delete(h.conn.holds, h)
 	}
-	if h.all.waiting.taken > 0 {
+	if h.of != nil {
+		h.of.left(h.n)
+	}
+	if h.all.sleepers > 0 {
 		close(h.all.freed)
 		h.all.freed = make(chan struct{})
 	}
@@ -227,6 +256,9 @@ func (h *held) Put(b *[]byte) {
 	h.give()
 }
 
+// leastPooled is how large a buffer must be so that it is given back to its pool.
+const leastPooled = 1<<10 + 1
+
 // answerCodec marshals answers into buffers that tell when they are no longer needed.
 type answerCodec struct{ encoding.CodecV2 }
 
@@ -237,7 +269,7 @@ func (c answerCodec) Marshal(v any) (mem.BufferSlice, error) {
 		return c.CodecV2.Marshal(v)
 	}
 	a.encoded = true
-	buf := a.held.Get(a.held.n)
+	buf := a.held.Get(max(a.held.n, leastPooled))
 	raw, err := proto.MarshalOptions{}.MarshalAppend((*buf)[:0], a.Message)
 	if err != nil {
 		a.held.Put(buf)

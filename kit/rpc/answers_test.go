@@ -21,10 +21,10 @@ import (
 func long(context.Context, string) (string, error) { return strings.Repeat("x", 300<<10), nil }
 
 // unread asks without reading the answer, and returns once the answer is on its way.
-func unread(t *testing.T, conn *grpc.ClientConn) grpc.ClientStream {
+func unread(t *testing.T, conn *grpc.ClientConn, o ...grpc.CallOption) grpc.ClientStream {
 	t.Helper()
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer t")
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, echoCall)
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, echoCall, o...)
 	if err == nil {
 		err = stream.SendMsg(wrapperspb.String(""))
 	}
@@ -42,7 +42,9 @@ func unread(t *testing.T, conn *grpc.ClientConn) grpc.ClientStream {
 
 func plain(t *testing.T, addr string) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	const window = 64 << 10 // one that does not grow: what is not read stays at the server
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(window))
 	if err != nil {
 		t.Fatal(err)
 	}

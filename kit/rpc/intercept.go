@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
 
 	"github.com/united-containers/ucn/kit/fault"
 )
@@ -47,10 +48,15 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 	defer recovered(&err)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.MaxTime)
 	defer cancel()
+	if err := uncompressed(ctx); err != nil {
+		return nil, err
+	}
 	ctx, err = s.admit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
+	ctx, giveBack := s.answers.withReserve(ctx, false)
+	defer giveBack()
 	if response, err = next(ctx, request); err != nil {
 		return nil, err
 	}
@@ -66,12 +72,17 @@ func (s *Server) stream(impl any, stream grpc.ServerStream, info *grpc.StreamSer
 	ctx := stream.Context()
 	defer func() { err = s.finish(ctx, info.FullMethod, began, err) }()
 	defer recovered(&err)
+	if err := uncompressed(ctx); err != nil {
+		return err
+	}
 	ctx, err = s.admit(ctx, info.FullMethod)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := s.streamContext(ctx)
 	defer cancel()
+	ctx, giveBack := s.answers.withReserve(ctx, true)
+	defer giveBack()
 	err = next(impl, &streamWithContext{stream, ctx, s.answers})
 	// The handler ended because we told it to: say why, not just "cancelled".
 	if err != nil && ctx.Err() != nil && fault.From(err) == nil {
@@ -80,6 +91,12 @@ func (s *Server) stream(impl any, stream grpc.ServerStream, info *grpc.StreamSer
 		}
 	}
 	return err
+}
+
+// uncompressed answers in the clear whoever asked compressed: gRPC would answer compressed too, and
+// give the message's own buffer, which is counted, back at once.
+func uncompressed(ctx context.Context) error {
+	return grpc.SetSendCompressor(ctx, encoding.Identity)
 }
 
 // streamContext ends with the stream, with the caller's token and with the server.

@@ -180,9 +180,10 @@ func (c *Chain) entry(ctx context.Context, row Row, last *lastBlock) (Entry, err
 		return Entry{}, fmt.Errorf("the index knows transaction %d of block %d, which has %d",
 			at.Index, at.Height, len(found.Block.Body.Transactions))
 	}
-	e := Entry{
-		At: at, Time: found.Block.Header.Time, Raw: found.Block.Body.Transactions[at.Index],
-		Receipt: found.Receipts[at.Index], Value: row.Value,
+	e := Entry{ // with bytes of its own: those of the block would keep all of it in memory
+		At: at, Time: found.Block.Header.Time, Value: row.Value,
+		Raw:     bytes.Clone(found.Block.Body.Transactions[at.Index]),
+		Receipt: bytes.Clone(found.Receipts[at.Index]),
 	}
 	if e.Tx, err = tx.Decode(e.Raw); err != nil {
 		return Entry{}, fmt.Errorf("block %d, transaction %d: %w", at.Height, at.Index, err)

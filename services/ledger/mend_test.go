@@ -131,7 +131,7 @@ func TestStreamOfAListEndsWhenItsIndexIsLost(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		of := ledger.ListID{List: ledger.ListAccount, ID: ledger.Hash(n.Accounts[1])}
-		err := c.WatchList(ctx, of, 0, func(*ledger.Found, []uint32) error {
+		err := c.WatchList(ctx, of, 0, func(uint64, []uint32) error {
 			index.Clear()
 			return nil
 		})

@@ -217,18 +217,32 @@ type Found struct {
 // Block returns the committed block of a height. Fault: ReasonNotFound.
 func (c *Chain) Block(ctx context.Context, height uint64) (*Found, error) {
 	r, err := c.deps.Store.Read(ctx, height)
-	if errors.Is(err, ErrNoBlock) {
-		return nil, fault.New(fault.NotFound, ReasonNotFound, "no block at height %d; the last is %d",
-			height, c.Head().Height)
-	}
 	if err != nil {
-		return nil, err
+		return nil, c.noBlock(height, err)
 	}
 	b, raw, receipts, err := parseRecord(r.Bytes)
 	if err != nil {
 		return nil, fmt.Errorf("block %d: %w", height, err)
 	}
 	return &Found{Block: b, Hash: r.Hash, Raw: raw, Receipts: receipts}, nil
+}
+
+// BlockSize returns how many bytes the block of a height has in the log, receipts included: a
+// little more than its Raw, without reading it. Fault: ReasonNotFound.
+func (c *Chain) BlockSize(ctx context.Context, height uint64) (int, error) {
+	size, err := c.deps.Store.Size(ctx, height)
+	if err != nil {
+		return 0, c.noBlock(height, err)
+	}
+	return size, nil
+}
+
+func (c *Chain) noBlock(height uint64, err error) error {
+	if !errors.Is(err, ErrNoBlock) {
+		return err
+	}
+	return fault.New(fault.NotFound, ReasonNotFound, "no block at height %d; the last is %d",
+		height, c.Head().Height)
 }
 
 // Height returns the height of a block. Faults: ReasonNotFound, ReasonLag.

@@ -49,6 +49,8 @@ type Store interface {
 	Head() (Record, bool)
 	// Read returns the record at a height, ErrNoBlock when there is none. The caller owns Bytes.
 	Read(ctx context.Context, height uint64) (Record, error)
+	// Size returns how many Bytes Read would return, without reading them.
+	Size(ctx context.Context, height uint64) (int, error)
 	// Scan calls visit for every record from the given height to the head at the time of the call,
 	// ascending, until visit fails. Bytes are valid only during the visit.
 	Scan(ctx context.Context, from uint64, visit func(Record) error) error

@@ -6,10 +6,11 @@ import (
 	"github.com/united-containers/ucn/kit/fault"
 )
 
-// Watch calls visit with every block from a height on, in order and without gap, and then with
-// each new one, until ctx ends or visit fails. It reads the log at the pace of visit and holds one
-// block at a time. Fault: ReasonBadRequest when from is beyond the next block.
-func (c *Chain) Watch(ctx context.Context, from uint64, visit func(*Found) error) error {
+// Watch calls visit with the height of every block from one on, in order and without gap, and then
+// of each new one, until ctx ends or visit fails. It goes at the pace of visit, which reads the
+// block itself, when it has room for one. Fault: ReasonBadRequest when from is beyond the next
+// block.
+func (c *Chain) Watch(ctx context.Context, from uint64, visit func(height uint64) error) error {
 	if next := c.Head().Height + 1; from > next {
 		return tooFar(from, next)
 	}
@@ -17,11 +18,7 @@ func (c *Chain) Watch(ctx context.Context, from uint64, visit func(*Found) error
 		if err := c.awaitHead(ctx, height); err != nil {
 			return err
 		}
-		found, err := c.Block(ctx, height)
-		if err != nil {
-			return err
-		}
-		if err := visit(found); err != nil {
+		if err := visit(height); err != nil {
 			return err
 		}
 	}
@@ -31,7 +28,7 @@ func (c *Chain) Watch(ctx context.Context, from uint64, visit func(*Found) error
 // the transactions that the rows are of, ascending. Blocks come once they are indexed. Faults:
 // ReasonNoIndex, ReasonBadRequest, ReasonLag.
 func (c *Chain) WatchList(ctx context.Context, of ListID, from uint64,
-	visit func(*Found, []uint32) error,
+	visit func(height uint64, transactions []uint32) error,
 ) error {
 	if c.deps.Index == nil {
 		return noIndex()
@@ -54,11 +51,7 @@ func (c *Chain) WatchList(ctx context.Context, of ListID, from uint64,
 				return err
 			}
 			for _, m := range meant {
-				found, err := c.Block(ctx, m.height)
-				if err != nil {
-					return err
-				}
-				if err := visit(found, m.transactions); err != nil {
+				if err := visit(m.height, m.transactions); err != nil {
 					return err
 				}
 			}

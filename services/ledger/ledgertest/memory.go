@@ -166,6 +166,12 @@ func (m *Memory) Read(ctx context.Context, height uint64) (ledger.Record, error)
 	return r, ctx.Err()
 }
 
+// Size implements ledger.Store.
+func (m *Memory) Size(ctx context.Context, height uint64) (int, error) {
+	r, err := m.Read(ctx, height)
+	return len(r.Bytes), err
+}
+
 // Scan implements ledger.Store.
 func (m *Memory) Scan(ctx context.Context, from uint64, visit func(ledger.Record) error) error {
 	records, err := m.visible()

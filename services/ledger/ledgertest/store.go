@@ -102,6 +102,14 @@ func check(t *testing.T, s ledger.Store, want []ledger.Record) {
 	if ok && head.Hash != want[len(want)-1].Hash {
 		t.Fatalf("head is at height %d", head.Height)
 	}
+	for _, w := range want {
+		if n, err := s.Size(t.Context(), w.Height); err != nil || n != len(w.Bytes) {
+			t.Errorf("block %d has %d bytes, not %d: %v", w.Height, n, len(w.Bytes), err)
+		}
+	}
+	if _, err := s.Size(t.Context(), uint64(len(want))); !errors.Is(err, ledger.ErrNoBlock) {
+		t.Errorf("the size of a block that is not there: %v", err)
+	}
 	if _, err := s.Read(t.Context(), uint64(len(want))); !errors.Is(err, ledger.ErrNoBlock) {
 		t.Fatalf("a block above the head reads as %v", err)
 	}

@@ -15,28 +15,52 @@ import (
 const readAhead = 1 << 20
 
 // Read implements ledger.Store.
-func (l *Log) Read(ctx context.Context, height uint64) (ledger.Record, error) {
+func (l *Log) Read(ctx context.Context, height uint64) (r ledger.Record, err error) {
+	err = l.seek(ctx, height, func(f io.ReaderAt, p *part, at int64) error {
+		r, err = l.readAt(f, p, at, height)
+		return err
+	})
+	return r, err
+}
+
+// Size implements ledger.Store.
+func (l *Log) Size(ctx context.Context, height uint64) (size int, err error) {
+	err = l.seek(ctx, height, func(f io.ReaderAt, p *part, at int64) error {
+		length, err := p.peek(f, at)
+		if err != nil {
+			return &CorruptError{File: p.path, Offset: at, Why: err}
+		}
+		size = int(length - recordHeader)
+		return nil
+	})
+	return size, err
+}
+
+// seek finds where the record of a height begins.
+func (l *Log) seek(ctx context.Context, height uint64,
+	found func(f io.ReaderAt, p *part, at int64) error,
+) error {
 	p, err := l.find(height)
 	if err != nil {
-		return ledger.Record{}, err
+		return err
 	}
 	f, err := os.Open(p.path)
 	if err != nil {
-		return ledger.Record{}, fmt.Errorf("read block %d: %w", height, err)
+		return fmt.Errorf("read block %d: %w", height, err)
 	}
 	defer f.Close()
 	at, skip := p.near(height)
 	for ; skip > 0; skip-- {
 		length, err := p.peek(f, at)
 		if err != nil {
-			return ledger.Record{}, &CorruptError{File: p.path, Offset: at, Why: err}
+			return &CorruptError{File: p.path, Offset: at, Why: err}
 		}
 		at += length
 	}
 	if err := ctx.Err(); err != nil {
-		return ledger.Record{}, err
+		return err
 	}
-	return l.readAt(f, &p, at, height)
+	return found(f, &p, at)
 }
 
 // find returns a copy of the part that holds a height.

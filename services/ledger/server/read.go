@@ -9,6 +9,7 @@ import (
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/kit/fault"
 	textid "github.com/united-containers/ucn/kit/id"
+	"github.com/united-containers/ucn/kit/rpc"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	"github.com/united-containers/ucn/services/ledger"
@@ -258,6 +259,20 @@ func (s *Server) GetBlock(ctx context.Context, r *ledgerv1.GetBlockRequest) (
 			return nil, err
 		}
 	}
+	size, err := c.BlockSize(ctx, height)
+	if err != nil {
+		return nil, err
+	}
+	if !r.GetHeaderOnly() { // refused, if there is no room, before it takes any
+		if err := rpc.Reserve(ctx, size); err != nil {
+			return nil, err
+		}
+	}
+	done, err := s.builds.begin(ctx, size)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	found, err := c.Block(ctx, height)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ type Server struct {
 	telemetry *telemetry
 	chains    map[string]*ledger.Chain
 	watchers  watchers
+	builds    builds
 
 	faucet sync.Mutex // one request of the faucet at a time: its account has one nonce line
 	grants grants     // guarded by faucet
@@ -41,7 +42,7 @@ func New(_ Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("ledger server: %w", err)
 	}
 	s := &Server{deps: deps, log: deps.Log, chains: map[string]*ledger.Chain{},
-		watchers: newWatchers(), grants: grants{}}
+		watchers: newWatchers(), builds: newBuilds(), grants: grants{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

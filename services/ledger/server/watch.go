@@ -80,33 +80,91 @@ func (s *Server) WatchBlocks(r *ledgerv1.WatchBlocksRequest,
 		return err
 	}
 	defer place.Give()
-	from := r.GetFrom()
+	w := &watching{server: s, chain: c, stream: stream, bodies: r.GetBodies(), next: r.GetFrom()}
 	if r.GetAfterHead() {
-		from = c.Head().Height + 1
-	}
-	next := from
-	send := func(found *ledger.Found, meant []uint32) error {
-		m, err := blockMessage(found, r.GetBodies() && len(found.Raw) <= maxBlock)
-		if err != nil {
-			return err
-		}
-		err = sendBlock(ctx, stream, &ledgerv1.WatchBlocksResponse{
-			Hash: found.Hash[:], Block: m, Transactions: meant,
-		})
-		if err == nil {
-			next = found.Block.Header.Height + 1
-		}
-		return err
+		w.next = c.Head().Height + 1
 	}
 	if filtered {
-		err = c.WatchList(ctx, of, from, send)
+		err = c.WatchList(ctx, of, w.next, func(height uint64, meant []uint32) error {
+			return w.send(ctx, height, meant)
+		})
 	} else {
-		err = c.Watch(ctx, from, func(found *ledger.Found) error { return send(found, nil) })
+		err = c.Watch(ctx, w.next, func(height uint64) error { return w.send(ctx, height, nil) })
 	}
 	if told := fault.From(context.Cause(ctx)); told != nil && told.Reason() == ledger.ReasonGaveWay {
-		return told.With(resume, strconv.FormatUint(next, 10))
+		return told.With(resume, strconv.FormatUint(w.next, 10))
 	}
 	return err
+}
+
+// watching is a stream of blocks.
+type watching struct {
+	server *Server
+	chain  *ledger.Chain
+	stream ledgerv1.LedgerService_WatchBlocksServer
+	bodies bool
+	next   uint64 // height to go on from
+	sent   int    // bytes of the message before
+}
+
+// send sends a block. It waits until its reader has taken the one before and there is room, and
+// only then reads the block: a reader that takes nothing costs no more than what was sent to it.
+func (w *watching) send(ctx context.Context, height uint64, meant []uint32) error {
+	size, err := w.chain.BlockSize(ctx, height)
+	if err != nil {
+		return err
+	}
+	room := size
+	if !w.bodies || size > maxBlock {
+		room = 0
+	}
+	if err := w.reserve(ctx, height, room); err != nil {
+		return err
+	}
+	done, err := w.server.builds.begin(ctx, size)
+	if err != nil {
+		return err
+	}
+	defer done()
+	m, err := w.message(ctx, height, meant)
+	if err != nil {
+		return err
+	}
+	if rpc.CallOrigin(ctx) == own {
+		done() // it has reserved nothing, so it may wait below
+	}
+	w.sent = proto.Size(m)
+	if err := sendBlock(ctx, w.stream, m, patience(w.sent)); err != nil {
+		return err
+	}
+	w.next = height + 1
+	return nil
+}
+
+// reserve waits for room, for as long as a reader may take for what was sent before.
+func (w *watching) reserve(ctx context.Context, height uint64, room int) error {
+	late := stalled(height, patience(w.sent))
+	ctx, cancel := context.WithTimeoutCause(ctx, patience(w.sent), late)
+	defer cancel()
+	err := rpc.Reserve(ctx, room)
+	if f := fault.From(err); errors.Is(err, rpc.ReasonAnswers) {
+		return f.With(resume, strconv.FormatUint(height, 10))
+	}
+	return err
+}
+
+func (w *watching) message(ctx context.Context, height uint64, meant []uint32) (
+	*ledgerv1.WatchBlocksResponse, error,
+) {
+	found, err := w.chain.Block(ctx, height)
+	if err != nil {
+		return nil, err
+	}
+	m, err := blockMessage(found, w.bodies && len(found.Raw) <= maxBlock)
+	if err != nil {
+		return nil, err
+	}
+	return &ledgerv1.WatchBlocksResponse{Hash: found.Hash[:], Block: m, Transactions: meant}, nil
 }
 
 // resume is the metadata of a fault that names the height to go on from.
@@ -135,14 +193,16 @@ func watched(r *ledgerv1.WatchBlocksRequest) (of ledger.ListID, filtered bool, e
 	return of, true, err
 }
 
+// patience is how long a reader may take for so many bytes.
+func patience(n int) time.Duration { return stallTime * time.Duration(1+n/stallBytes) }
+
 // sendBlock waits for a reader only so long. One that stalls is told where to go on; what waits
 // for it in the send ends with the stream, which is when this has returned, not before.
 func sendBlock(ctx context.Context, stream ledgerv1.LedgerService_WatchBlocksServer,
-	m *ledgerv1.WatchBlocksResponse,
+	m *ledgerv1.WatchBlocksResponse, patience time.Duration,
 ) error {
 	sent := make(chan error, 1)
 	go func() { sent <- stream.Send(m) }()
-	patience := stallTime * time.Duration(1+proto.Size(m)/stallBytes)
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -152,8 +212,12 @@ func sendBlock(ctx context.Context, stream ledgerv1.LedgerService_WatchBlocksSer
 		return ctx.Err()
 	case <-timer.C:
 	}
-	height := strconv.FormatUint(m.GetBlock().GetHeader().GetHeight(), 10)
+	return stalled(m.GetBlock().GetHeader().GetHeight(), patience)
+}
+
+func stalled(height uint64, patience time.Duration) error {
+	text := strconv.FormatUint(height, 10)
 	return fault.New(fault.ResourceExhausted, ledger.ReasonStalled,
 		"block %s was not taken within %s; go on after the last block that came, or from it",
-		height, patience).With(resume, height)
+		text, patience).With(resume, text)
 }
