@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -166,19 +167,50 @@ func (a *app) fileStat() *cobra.Command {
 func (a *app) fileRemove() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm CID...", Short: "Let go of files; their bytes go when nobody holds them",
+		Long: `Let go of files; their bytes go when nobody holds them.
+
+Of several files those go that may; the first that stays is named with the reason. Name a directory
+before what is in it. Storage counts a thousand files of one command as one change of the account.`,
 		Example: "  ucn file rm bafkr4i...", Args: args(cobra.MinimumNArgs(1)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			for _, name := range list {
 				if _, err := cid.Parse(name); err != nil {
 					return usage(err)
 				}
-				if _, err := l.Storage.Remove(ctx, &storagev1.RemoveRequest{Cid: name}); err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
+			}
+			if err := removeFiles(ctx, l, list); err != nil {
+				return err
 			}
 			return a.emit(map[string][]string{"removed": list}, func(w io.Writer) {
 				printf(w, "removed %s\n", strings.Join(list, " "))
 			})
 		}),
 	}
+}
+
+// mostRemoved is how many references one call may end.
+const mostRemoved = 1000
+
+// removeFiles ends references, in as few calls as may be, so that many do not use up the account's
+// share of events. What may go goes; of the first that stays the refusal is returned.
+func removeFiles(ctx context.Context, l *link, names []string) error {
+	stay := names // one alone needs no call that could end several
+	if len(names) > 1 {
+		stay = nil
+		for some := range slices.Chunk(names, mostRemoved) {
+			done, err := l.Storage.RemoveMany(ctx, &storagev1.RemoveManyRequest{Cids: some})
+			if err != nil {
+				return err
+			}
+			for _, k := range done.GetKept() {
+				stay = append(stay, k.GetCid())
+			}
+		}
+	}
+	for _, name := range stay {
+		if _, err := l.Storage.Remove(ctx, &storagev1.RemoveRequest{Cid: name}); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }

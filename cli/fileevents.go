@@ -46,8 +46,10 @@ and its signature is verified here.
 Events name files so that only their account knows them. A file that the account holds no more is
 shown by that name, unless its CID is given.
 
-The service keeps its newest 65,536 events of all accounts; when older ones are missing, a note on
-the error output says so.`,
+Files that were removed together are one event, shown as a line for each of them.
+
+The service keeps its newest 1,048,576 events of all accounts; when older ones are missing, a note
+on the error output says so.`,
 		Example: "  ucn file events\n  ucn file events bafkr4i...",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
@@ -186,29 +188,54 @@ func (r *fileEventReader) take(
 		if v.Envelope == nil {
 			return fmt.Errorf("what the storage said: %w", v.Err)
 		}
-		r.events = append(r.events, r.line(v, asked.GetAll()))
+		r.events = append(r.events, r.lines(v, asked)...)
 	}
 	return nil
 }
 
-func (r *fileEventReader) line(v event.Verdict, all bool) fileEvent {
+// lines returns one line for each file of an event; of one file only if that was asked for.
+func (r *fileEventReader) lines(v event.Verdict, asked *storagev1.ListEventsRequest) []fileEvent {
 	b := v.Envelope.Body
 	e := fileEvent{Time: b.Time, What: b.Type, Epoch: b.Epoch, Seq: b.Seq, Signed: v.Err == nil}
 	if v.Err != nil {
 		e.Unproof = v.Err.Error()
 	}
 	m := &storagev1.FileChange{}
-	if b.Type != "file.changed" || v.Envelope.Payload(m) != nil ||
-		len(m.GetFile()) != cid.BlindSize || len(m.GetAccount()) != 32 {
-		return e // another kind of event, which only the operator is shown
+	if b.Type != "file.changed" || v.Envelope.Payload(m) != nil || len(m.GetAccount()) != 32 {
+		return []fileEvent{e} // another kind of event, which only the operator is shown
 	}
-	file := cid.Blinded(m.GetFile())
-	known := r.names[file]
+	files := filesOf(m)
+	if len(files) == 0 {
+		return []fileEvent{e}
+	}
 	e.What = strings.ToLower(strings.TrimPrefix(m.GetWhat().String(), "WHAT_"))
-	e.File, e.CID, e.Name = file.String(), known.CID, known.Name
 	e.Pinned, e.Expires = m.GetPinned(), m.GetExpiresMs()
-	if all {
+	if asked.GetAll() {
 		e.Account = accountText([32]byte(m.GetAccount()))
 	}
-	return e
+	var list []fileEvent
+	for _, file := range files {
+		known, named := r.names[file]
+		if asked.GetCid() != "" && !named && len(files) > 1 {
+			continue
+		}
+		e.File, e.CID, e.Name = file.String(), known.CID, known.Name
+		list = append(list, e)
+	}
+	return list
+}
+
+// filesOf returns the names of the files a change is about; none if one is no name.
+func filesOf(m *storagev1.FileChange) (files []cid.Blinded) {
+	all := m.GetFiles()
+	if len(all) == 0 {
+		all = [][]byte{m.GetFile()}
+	}
+	for _, one := range all {
+		if len(one) != cid.BlindSize {
+			return nil
+		}
+		files = append(files, cid.Blinded(one))
+	}
+	return files
 }

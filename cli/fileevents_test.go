@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,9 +50,15 @@ func (f fileTeller) says(
 	t *testing.T, file cid.Blinded, what storagev1.What, behind event.Head,
 ) *event.Envelope {
 	t.Helper()
-	raw, err := canon.Marshal(&storagev1.FileChange{
-		What: what, Account: make([]byte, 32), File: file[:],
-	})
+	return f.saysOf(t, &storagev1.FileChange{What: what, File: file[:]}, behind)
+}
+
+func (f fileTeller) saysOf(
+	t *testing.T, m *storagev1.FileChange, behind event.Head,
+) *event.Envelope {
+	t.Helper()
+	m.Account = make([]byte, 32)
+	raw, err := canon.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,5 +127,49 @@ func TestFileEvents(t *testing.T) {
 	if _, complaint, code := u.run("file", "events", c.String()); code == 0 ||
 		!strings.Contains(complaint, "another operator") {
 		t.Errorf("another operator's storage: %d %s", code, complaint)
+	}
+}
+
+// TestFileEventsOfMany: what one write removed is a line for each file, or the one that was
+// asked for; a name that is none is not believed.
+func TestFileEventsOfMany(t *testing.T) {
+	u := newUser(t, func(*clitest.Visit) *jobv1.Outcome { return nil })
+	teller := newFileTeller(t, u.net.OperatorKey())
+	one, two, key := cid.OfFile([32]byte{1}), cid.OfFile([32]byte{2}), cid.BlindKey{9}
+	names := []cid.Blinded{key.Blind(one), key.Blind(two)}
+	removed := &storagev1.FileChange{What: storagev1.What_WHAT_REMOVED,
+		Files: [][]byte{names[0][:], names[1][:]}}
+	broken := &storagev1.FileChange{What: storagev1.What_WHAT_REMOVED,
+		Files: [][]byte{names[0][:], {1, 2, 3}}}
+	said := teller.saysOf(t, removed, event.Head{})
+	u.net.Storage.Told = func(*storagev1.ListEventsRequest) *storagev1.ListEventsResponse {
+		return &storagev1.ListEventsResponse{Envelopes: [][]byte{said.Raw}, Done: true, Key: key[:],
+			NextPageToken: "1", Certificate: teller.certificate}
+	}
+	type line struct {
+		What, CID, File string
+		Seq             int
+		Signed          bool
+	}
+	shown := func(list ...string) (got []line) {
+		t.Helper()
+		out := u.must(append(list, "--json")...)
+		if err := json.Unmarshal([]byte(out), &got); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return got
+	}
+	want := []line{{"removed", "", names[0].String(), 1, true},
+		{"removed", "", names[1].String(), 1, true}}
+	if got := shown("file", "events"); !slices.Equal(got, want) {
+		t.Errorf("all: %+v", got)
+	}
+	want = []line{{"removed", two.String(), names[1].String(), 1, true}}
+	if got := shown("file", "events", two.String()); !slices.Equal(got, want) {
+		t.Errorf("of one: %+v", got)
+	}
+	said = teller.saysOf(t, broken, event.Head{})
+	if got := shown("file", "events"); len(got) != 1 || got[0].What != "file.changed" {
+		t.Errorf("a name that is none: %+v", got)
 	}
 }

@@ -33,6 +33,9 @@ type Event struct {
 	// File is the blob's name under the account's own key: events are read by other operators,
 	// who shall not learn which bytes an account holds.
 	File cid.Blinded
+	// Files are the names when one write removed several, 2 to MaxPage of them, ascending. File,
+	// Pinned and Expires are zero then.
+	Files []cid.Blinded
 	// Pinned and Expires are those of the reference, the last ones when it ended.
 	Pinned  bool
 	Expires time.Time

@@ -88,6 +88,14 @@ type Tree struct {
 	Height int
 }
 
+// CheckMany refuses a list that RemoveMany does not take.
+func CheckMany(cs []cid.CID) error {
+	if len(cs) < 1 || len(cs) > MaxPage {
+		return BadRequest("%d references to end, 1 to %d", len(cs), MaxPage)
+	}
+	return nil
+}
+
 // Pinned refuses to end a pinned reference.
 func Pinned(c cid.CID) error {
 	return fault.New(fault.FailedPrecondition, ReasonPinned, "%s is pinned: unpin it first", c)

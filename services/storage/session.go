@@ -136,6 +136,8 @@ type Filter struct {
 	Job, NamePrefix string
 	Kind            cid.Kind
 	Before          time.Time
+	// CIDs are the references meant, at most MaxPage; empty for any.
+	CIDs []cid.CID
 	// All says that picking everything is meant.
 	All bool
 	// DryRun only counts.
@@ -144,10 +146,14 @@ type Filter struct {
 
 // Validate refuses a filter that picks everything without saying so.
 func (f Filter) Validate() error {
-	any := f.Job != "" || f.NamePrefix != "" || f.Kind != cid.Unknown || !f.Before.IsZero()
+	any := f.Job != "" || f.NamePrefix != "" || f.Kind != cid.Unknown || !f.Before.IsZero() ||
+		len(f.CIDs) > 0
 	if any == f.All {
-		return BadRequest("say which references: by job, name_prefix, kind or created_before_ms, " +
-			"or all of them; not both")
+		return BadRequest("say which references: by job, name_prefix, kind, created_before_ms or " +
+			"cids, or all of them; not both")
+	}
+	if len(f.CIDs) > MaxPage {
+		return BadRequest("%d CIDs, at most %d", len(f.CIDs), MaxPage)
 	}
 	if err := checkLabel("name prefix", f.NamePrefix, MaxName); err != nil {
 		return err
@@ -166,10 +172,18 @@ type Removed struct {
 	Removed, Bytes, Pinned, InDirectory int64
 	// Next is where to go on; zero at the end.
 	Next cid.CID
+	// Kept are those of Filter.CIDs that stay, and why.
+	Kept []Kept
+}
+
+// Kept is a reference that was not ended.
+type Kept struct {
+	CID cid.CID
+	Why fault.Reason
 }
 
 // RemoveMany looks at the MaxPage references after the given one and ends those that f picks, but
-// for pinned ones and those that a directory names.
+// for pinned ones and those that a directory names. What one write ends is told as one event.
 func (s *Session) RemoveMany(ctx context.Context, f Filter, after cid.CID) (
 	done Removed, err error,
 ) {
@@ -179,47 +193,87 @@ func (s *Session) RemoveMany(ctx context.Context, f Filter, after cid.CID) (
 	if err := f.Validate(); err != nil {
 		return Removed{}, err
 	}
-	refs, err := s.access.store.List(ctx, s.account, after, MaxPage)
+	refs, err := s.meant(ctx, f, after, &done)
 	if err != nil {
 		return Removed{}, err
 	}
+	picked := make([]Ref, 0, len(refs))
 	for _, ref := range refs {
-		if !f.picks(ref) {
-			continue
-		}
-		if err := s.removePicked(ctx, f, ref, &done); err != nil {
-			return done, err
+		if f.picks(ref) {
+			picked = append(picked, ref)
 		}
 	}
-	if len(refs) == MaxPage {
-		done.Next = refs[MaxPage-1].CID
-	}
-	return done, nil
+	return done, s.removePicked(ctx, f, picked, &done)
 }
 
-func (s *Session) removePicked(ctx context.Context, f Filter, ref Ref, done *Removed) error {
-	var err error
-	switch {
-	case ref.Pinned:
-		err = Pinned(ref.CID)
-	case !f.DryRun:
-		err = s.access.store.Remove(ctx, s.account, ref.CID)
+// meant returns the references among which f picks: those it names, or a page of all.
+func (s *Session) meant(ctx context.Context, f Filter, after cid.CID, done *Removed) (
+	refs []Ref, err error,
+) {
+	if len(f.CIDs) == 0 {
+		refs, err = s.access.store.List(ctx, s.account, after, MaxPage)
+		if len(refs) == MaxPage {
+			done.Next = refs[MaxPage-1].CID
+		}
+		return refs, err
 	}
-	switch fault.ReasonOf(err) {
+	for _, c := range f.CIDs {
+		ref, err := s.access.store.Stat(ctx, s.account, c)
+		switch {
+		case fault.ReasonOf(err) == ReasonNotFound:
+			done.Kept = append(done.Kept, Kept{c, ReasonNotFound})
+		case err != nil:
+			return nil, err
+		default:
+			refs = append(refs, ref)
+		}
+	}
+	return refs, nil
+}
+
+// removePicked ends references, or only counts them, in as few writes as may be.
+func (s *Session) removePicked(ctx context.Context, f Filter, picked []Ref, done *Removed) error {
+	var cs []cid.CID
+	for _, ref := range picked {
+		if f.DryRun {
+			var stays error
+			if ref.Pinned {
+				stays = Pinned(ref.CID)
+			}
+			done.count(f, ref, stays)
+		} else {
+			cs = append(cs, ref.CID)
+		}
+	}
+	for len(cs) > 0 {
+		became, err := s.access.store.RemoveMany(ctx, s.account, cs)
+		if err != nil {
+			return err
+		}
+		for i, stays := range became {
+			done.count(f, picked[i], stays)
+		}
+		cs, picked = cs[len(became):], picked[len(became):]
+	}
+	return nil
+}
+
+// count counts what became of a reference.
+func (r *Removed) count(f Filter, ref Ref, stays error) {
+	why := fault.ReasonOf(stays)
+	if stays != nil && len(f.CIDs) > 0 {
+		r.Kept = append(r.Kept, Kept{ref.CID, why})
+	}
+	switch why {
 	case ReasonPinned:
-		done.Pinned++
-		return nil
+		r.Pinned++
 	case ReasonInDirectory:
-		done.InDirectory++
-		return nil
+		r.InDirectory++
 	case ReasonNotFound:
-		return nil
+	default:
+		r.Removed++
+		r.Bytes += ref.Size
 	}
-	if err == nil {
-		done.Removed++
-		done.Bytes += ref.Size
-	}
-	return err
 }
 
 // StartUpload begins an upload that can be resumed; it needs what Put needs.

@@ -41,6 +41,11 @@ type Blobs interface {
 	// Remove ends the account's reference; the bytes go when nobody refers to them any more. A pinned
 	// one is ReasonPinned, one that a directory of the account names ReasonInDirectory.
 	Remove(ctx context.Context, account Account, c cid.CID) error
+	// RemoveMany ends several references, each as Remove would after those before it, in one write
+	// that is told as one event. It looks at the first of cs, one at least and as many as fit into a
+	// write, and returns what became of each of these: nil, or why it stays. With an error nothing
+	// happened. More than MaxPage, or none, are ReasonBadRequest.
+	RemoveMany(ctx context.Context, account Account, cs []cid.CID) (became []error, err error)
 }
 
 // References tells what an account holds.

@@ -178,18 +178,23 @@ func (p *pass) intents() error {
 }
 
 func (p *pass) intent(c cid.CID) error {
-	lock := p.d.lockBlob(c) // a Put holds it from its intent to its end
+	size, was, err := p.d.settleLocked(c)
+	if err == nil && was {
+		p.freed(size)
+	}
+	return err
+}
+
+// settleLocked settles the intent on c, if it still is there, and says how large its files were.
+func (d *Disk) settleLocked(c cid.CID) (size int64, was bool, err error) {
+	lock := d.lockBlob(c) // a Put holds it from its intent to its end
 	lock.Lock()
 	defer lock.Unlock()
-	if _, still, err := p.d.get(cidKey(keyIntent, c)); err != nil || !still {
-		return err
+	if _, was, err = d.get(cidKey(keyIntent, c)); err != nil || !was {
+		return 0, was, err
 	}
-	size := p.d.sizeOf(c)
-	if err := p.d.settle(c); err != nil {
-		return err
-	}
-	p.freed(size)
-	return nil
+	size = d.sizeOf(c)
+	return size, true, d.settle(c)
 }
 
 // files frees old files in blobs/ whose blob nobody holds.

@@ -41,27 +41,44 @@ type act struct {
 	kind    cid.Kind
 	size    int
 	remove  bool
-	pieces  bool // as an upload that can be resumed
+	pieces  bool     // as an upload that can be resumed
+	with    cid.Kind // removes a blob of this kind, and of withSize bytes, in the same write
+}
+
+const withSize = 50_000
+
+// cids are the blobs an act is about.
+func (a act) cids() []cid.CID {
+	cs := []cid.CID{storagetest.CIDOf(a.kind, storagetest.Bytes(a.size, 1))}
+	if a.with != cid.Unknown {
+		cs = append(cs, storagetest.CIDOf(a.with, storagetest.Bytes(withSize, 1)))
+	}
+	return cs
 }
 
 func scenario() []act {
 	alice, bob := storagetest.Alice(), storagetest.Bob()
 	return []act{
-		{"alice puts a file", alice, cid.File, 100_000, false, false},
-		{"alice puts a small file", alice, cid.File, 10, false, false},
-		{"alice puts a layer", alice, cid.OCIBlob, 50_000, false, false},
-		{"bob puts the same file", bob, cid.File, 100_000, false, false},
-		{"bob uploads a layer in pieces", bob, cid.OCIBlob, 70_000, false, true},
-		{"bob uploads what is here", bob, cid.File, 10, false, true},
-		{"alice removes the file", alice, cid.File, 100_000, true, false},
-		{"bob removes the file", bob, cid.File, 100_000, true, false},
+		{"alice puts a file", alice, cid.File, 100_000, false, false, 0},
+		{"alice puts a small file", alice, cid.File, 10, false, false, 0},
+		{"alice puts a layer", alice, cid.OCIBlob, withSize, false, false, 0},
+		{"bob puts the same file", bob, cid.File, 100_000, false, false, 0},
+		{"bob uploads a layer in pieces", bob, cid.OCIBlob, 70_000, false, true, 0},
+		{"bob uploads what is here", bob, cid.File, 10, false, true, 0},
+		{"alice removes the file", alice, cid.File, 100_000, true, false, 0},
+		{"bob removes the file", bob, cid.File, 100_000, true, false, 0},
+		{"alice removes the rest at once", alice, cid.File, 10, true, false, cid.OCIBlob},
 	}
 }
 
 func (a act) do(ctx context.Context, d *disk.Disk) error {
-	data := storagetest.Bytes(a.size, 1)
+	data, cs := storagetest.Bytes(a.size, 1), a.cids()
+	if a.remove && len(cs) > 1 {
+		became, err := d.RemoveMany(ctx, a.account, cs)
+		return errors.Join(err, errors.Join(became...))
+	}
 	if a.remove {
-		return d.Remove(ctx, a.account, storagetest.CIDOf(a.kind, data))
+		return d.Remove(ctx, a.account, cs[0])
 	}
 	p := storage.Put{Account: a.account, Kind: a.kind}
 	if a.pieces {
@@ -199,16 +216,13 @@ func checkAfterCrash(t *testing.T, dir string, done int) {
 	acts := scenario()
 	held := map[storage.Account]map[cid.CID]bool{}
 	for i, a := range acts[:min(done+1, len(acts))] {
-		c := storagetest.CIDOf(a.kind, storagetest.Bytes(a.size, 1))
 		if held[a.account] == nil {
 			held[a.account] = map[cid.CID]bool{}
 		}
-		if i < done {
-			held[a.account][c] = !a.remove
-			continue
+		_, err := d.Stat(t.Context(), a.account, a.cids()[0])
+		for _, c := range a.cids() { // all of them or none
+			held[a.account][c] = i < done && !a.remove || i >= done && err == nil
 		}
-		_, err := d.Stat(t.Context(), a.account, c)
-		held[a.account][c] = err == nil
 	}
 	for account, blobs := range held {
 		for c, want := range blobs {

@@ -36,8 +36,9 @@ type change struct {
 	usage storage.Usage
 	batch *pebble.Batch
 	told  []storage.Event
-	job   bool     // a host of a job makes it
-	paid  *prepaid // events that are counted already
+	job   bool             // a host of a job makes it
+	paid  *prepaid         // events that are counted already
+	gone  map[cid.CID]bool // references this change ends
 	err   error
 }
 
@@ -46,7 +47,7 @@ func (d *Disk) change(a storage.Account) (*change, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &change{d: d, a: a, usage: usage, batch: d.db.NewBatch()}, nil
+	return &change{d: d, a: a, usage: usage, batch: d.db.NewBatch(), gone: map[cid.CID]bool{}}, nil
 }
 
 func (c *change) set(key, value []byte) { c.err = errors.Join(c.err, c.batch.Set(key, value, nil)) }
@@ -153,6 +154,14 @@ func (c *change) link(directory cid.CID, names []cid.CID) error {
 	return nil
 }
 
+// end ends a reference and lets go of what it holds.
+func (c *change) end(ref storage.Ref) error {
+	c.gone[ref.CID] = true
+	c.remove(ref)
+	c.drop(append(cidKey(keyHolder, ref.CID), c.a[:]...))
+	return c.unlink(ref.CID)
+}
+
 // unlink lets go of what directory holds; what nothing holds any more may expire again.
 func (c *change) unlink(directory cid.CID) error {
 	prefix := linkKey(keyName, c.a, directory, cid.CID{})
@@ -163,7 +172,7 @@ func (c *change) unlink(directory cid.CID) error {
 		}
 		c.drop(linkKey(keyLink, c.a, name, directory))
 		c.drop(key)
-		other, err := c.d.linkedBy(c.a, name, &directory)
+		other, err := c.d.linkedBy(c.a, name, c.gone)
 		if err != nil || !other.IsZero() {
 			return err
 		}
@@ -177,15 +186,16 @@ func (c *change) unlink(directory cid.CID) error {
 
 var errStop = errors.New("stop") // ends each early
 
-// linkedBy returns a directory of the account, other than except, that names c; zero for none.
-func (d *Disk) linkedBy(a storage.Account, c cid.CID, except *cid.CID) (by cid.CID, err error) {
+// linkedBy returns a directory of the account, other than those gone, that names c; zero for none.
+func (d *Disk) linkedBy(a storage.Account, c cid.CID, gone map[cid.CID]bool,
+) (by cid.CID, err error) {
 	prefix := linkKey(keyLink, a, c, cid.CID{})
 	err = d.each(prefix, func(key, _ []byte) error {
 		directory, err := cid.FromBytes(key[len(prefix):])
 		if err != nil {
 			return fmt.Errorf("storage index key %x: %w", key, err)
 		}
-		if except != nil && directory == *except {
+		if gone[directory] {
 			return nil
 		}
 		by = directory
@@ -257,12 +267,10 @@ func (d *Disk) end(a storage.Account, ref storage.Ref, other bool, what storage.
 	if err != nil {
 		return err
 	}
-	c.remove(ref)
 	c.tell(what, ref)
-	if err := c.unlink(ref.CID); err != nil {
+	if err := c.end(ref); err != nil {
 		return errors.Join(err, c.batch.Close())
 	}
-	c.drop(append(cidKey(keyHolder, ref.CID), a[:]...))
 	if !other {
 		c.set(cidKey(keyIntent, ref.CID), nil)
 	}

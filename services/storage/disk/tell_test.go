@@ -91,18 +91,21 @@ func checkTold(t *testing.T, r *recorder, d *disk.Disk) {
 		t.Fatal(err)
 	}
 	for _, e := range events {
-		n := name{e.Account, e.File}
-		switch e.What {
-		case storage.RefKept:
-			if held[n] {
-				t.Error("a reference was told of twice")
+		for _, file := range append(e.Files, e.File) {
+			n := name{e.Account, file}
+			switch {
+			case len(e.Files) > 0 && file == e.File: // one of several has no name of its own
+			case e.What == storage.RefKept:
+				if held[n] {
+					t.Error("a reference was told of twice")
+				}
+				held[n] = true
+			case e.What == storage.RefRemoved, e.What == storage.RefExpired:
+				if !held[n] {
+					t.Error("the end of a reference that was not told of")
+				}
+				delete(held, n)
 			}
-			held[n] = true
-		case storage.RefRemoved, storage.RefExpired:
-			if !held[n] {
-				t.Error("the end of a reference that was not told of")
-			}
-			delete(held, n)
 		}
 	}
 	for _, a := range []storage.Account{storagetest.Alice(), storagetest.Bob()} {

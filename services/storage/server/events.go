@@ -1,10 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/kit/cid"
@@ -37,8 +39,12 @@ type Told struct {
 
 // EventOf makes the event that tells peers of a change. Its error is one of canonical encoding.
 func EventOf(e storage.Event, chain string) (event.Event, error) {
-	m := &storagev1.FileChange{
-		What: storagev1.What(e.What), Account: e.Account[:], File: e.File[:], Pinned: e.Pinned,
+	m := &storagev1.FileChange{What: storagev1.What(e.What), Account: e.Account[:], Pinned: e.Pinned}
+	if m.File = e.File[:]; len(e.Files) > 0 {
+		m.File = nil
+	}
+	for _, file := range e.Files {
+		m.Files = append(m.Files, file[:])
 	}
 	if !e.Expires.IsZero() {
 		m.ExpiresMs = uint64(e.Expires.UnixMilli())
@@ -131,7 +137,8 @@ func (s *Server) wanted(
 			storage.Account(m.GetAccount()) != account {
 			return false
 		}
-		return request.GetCid() == "" || cid.Blinded(m.GetFile()) == file
+		return request.GetCid() == "" || bytes.Equal(m.GetFile(), file[:]) ||
+			slices.ContainsFunc(m.GetFiles(), func(f []byte) bool { return bytes.Equal(f, file[:]) })
 	}, nil
 }
 

@@ -36,6 +36,20 @@ func (s *speaker) say(t *testing.T, a storage.Account, c cid.CID, what storage.W
 	s.seal(t, e)
 }
 
+// sayMany says that several references ended in one write.
+func (s *speaker) sayMany(t *testing.T, a storage.Account, cs ...cid.CID) {
+	t.Helper()
+	told := storage.Event{Time: time.Now(), What: storage.RefRemoved, Account: a}
+	for _, c := range cs {
+		told.Files = append(told.Files, keyOf(a).Blind(c))
+	}
+	e, err := server.EventOf(told, eventtest.Chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.seal(t, e)
+}
+
 func (s *speaker) seal(t *testing.T, e event.Event) {
 	t.Helper()
 	signed := s.Sign(t, e, s.head)
@@ -91,7 +105,7 @@ func said(t *testing.T, r rig, who string, m *storagev1.ListEventsRequest) (what
 // where what is said later begins.
 func TestEventsOfAnAccount(t *testing.T) {
 	s, r := speaking(t)
-	one, two := cid.OfFile([32]byte{1}), cid.OfFile([32]byte{2})
+	one, two, three := cid.OfFile([32]byte{1}), cid.OfFile([32]byte{2}), cid.OfFile([32]byte{3})
 	const (
 		kept    = storagev1.What_WHAT_KEPT
 		removed = storagev1.What_WHAT_REMOVED
@@ -101,6 +115,7 @@ func TestEventsOfAnAccount(t *testing.T) {
 	s.say(t, storagetest.Bob(), one, storage.RefKept)
 	s.say(t, storagetest.Alice(), two, storage.RefKept)
 	s.say(t, storagetest.Alice(), one, storage.RefRemoved)
+	s.sayMany(t, storagetest.Alice(), two, three)
 	e := eventtest.Event(server.TopicFiles, 1)
 	e.Time = time.Now()
 	s.seal(t, e)
@@ -110,12 +125,14 @@ func TestEventsOfAnAccount(t *testing.T) {
 		ask       *storagev1.ListEventsRequest
 		want      []storagev1.What
 	}{
-		{"own", "alice", own, []storagev1.What{kept, kept, removed}},
+		{"own", "alice", own, []storagev1.What{kept, kept, removed, removed}},
 		{"of one file", "alice", &storagev1.ListEventsRequest{Cid: one.String()},
 			[]storagev1.What{kept, removed}},
+		{"of a file that went with another", "alice",
+			&storagev1.ListEventsRequest{Cid: three.String()}, []storagev1.What{removed}},
 		{"of a file that is another's", "bob", &storagev1.ListEventsRequest{Cid: two.String()}, nil},
 		{"all", "bob", &storagev1.ListEventsRequest{All: true},
-			[]storagev1.What{kept, kept, kept, removed, 0}},
+			[]storagev1.What{kept, kept, kept, removed, removed, 0}},
 	} {
 		if d := cmp.Diff(c.want, said(t, r, c.who, c.ask)); d != "" {
 			t.Errorf("%s (-want +got)\n%s", c.name, d)

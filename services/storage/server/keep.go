@@ -56,9 +56,14 @@ func (s *Server) removeMany(ctx context.Context, request *storagev1.RemoveManyRe
 	if !f.DryRun {
 		s.metrics.changedBy(ctx, "remove", done.Removed)
 	}
-	return &storagev1.RemoveManyResponse{Removed: uint64(done.Removed), Bytes: uint64(done.Bytes),
-		Pinned: uint64(done.Pinned), InDirectory: uint64(done.InDirectory),
-		NextPageToken: of.token(done.Next)}, nil
+	response := &storagev1.RemoveManyResponse{Removed: uint64(done.Removed),
+		Bytes: uint64(done.Bytes), Pinned: uint64(done.Pinned), InDirectory: uint64(done.InDirectory),
+		NextPageToken: of.token(done.Next)}
+	for _, k := range done.Kept {
+		response.Kept = append(response.Kept,
+			&storagev1.Kept{Cid: k.CID.String(), Reason: string(k.Why)})
+	}
+	return response, nil
 }
 
 func filterOf(request *storagev1.RemoveManyRequest) (storage.Filter, error) {
@@ -66,6 +71,16 @@ func filterOf(request *storagev1.RemoveManyRequest) (storage.Filter, error) {
 		Kind: kindOf(request.GetKind()), All: request.GetAll(), DryRun: request.GetDryRun()}
 	if f.Kind == cid.Unknown && request.GetKind() != storagev1.Kind_KIND_UNSPECIFIED {
 		return f, storage.BadRequest("kind %d is unknown", request.GetKind())
+	}
+	if len(request.GetCids()) > storage.MaxPage { // before any is read
+		return f, storage.BadRequest("%d CIDs, at most %d", len(request.GetCids()), storage.MaxPage)
+	}
+	for _, text := range request.GetCids() {
+		c, err := cid.Parse(text)
+		if err != nil {
+			return f, err
+		}
+		f.CIDs = append(f.CIDs, c)
 	}
 	var err error
 	f.Before, err = timeOf(request.GetCreatedBeforeMs())

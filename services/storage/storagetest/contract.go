@@ -86,6 +86,8 @@ func Contract(t *testing.T, open Make) {
 		{"ConcurrentPuts", concurrentPuts},
 		{"ConcurrentQuota", concurrentQuota},
 		{"PutAndRemoveRace", putAndRemoveRace},
+		{"RemoveMany", removeMany},
+		{"RemoveManyRaces", removeManyRaces},
 		{"Cancelled", cancelled},
 		{"PinsAndExpiry", pinsAndExpiry},
 		{"DirectoriesHoldWhatTheyName", directoriesHold},

@@ -236,20 +236,38 @@ func (m *Memory) Read(ctx context.Context, r storage.Read, w io.Writer) error {
 
 // Remove implements storage.Blobs.
 func (m *Memory) Remove(ctx context.Context, a storage.Account, c cid.CID) error {
-	return m.call(ctx, "Remove", func() error {
-		ref, held := m.refs[a][c]
-		if !held {
-			return storage.NotFound(c)
+	return m.call(ctx, "Remove", func() error { return m.remove(a, c) })
+}
+
+func (m *Memory) remove(a storage.Account, c cid.CID) error {
+	ref, held := m.refs[a][c]
+	if !held {
+		return storage.NotFound(c)
+	}
+	if ref.Pinned {
+		return storage.Pinned(c)
+	}
+	if of, linked := m.holder(a, c); linked {
+		return storage.InDirectory(c, of)
+	}
+	m.drop(a, c)
+	return nil
+}
+
+// RemoveMany implements storage.Blobs. Two fit into a write, so that callers go on.
+func (m *Memory) RemoveMany(ctx context.Context, a storage.Account, cs []cid.CID) (
+	became []error, err error,
+) {
+	if err := storage.CheckMany(cs); err != nil {
+		return nil, err
+	}
+	err = m.call(ctx, "RemoveMany", func() error {
+		for _, c := range cs[:min(2, len(cs))] {
+			became = append(became, m.remove(a, c))
 		}
-		if ref.Pinned {
-			return storage.Pinned(c)
-		}
-		if of, linked := m.holder(a, c); linked {
-			return storage.InDirectory(c, of)
-		}
-		m.drop(a, c)
 		return nil
 	})
+	return became, err
 }
 
 // Stat implements storage.References.

@@ -1569,7 +1569,8 @@ func (*RemoveResponse) Descriptor() ([]byte, []int) {
 }
 
 // RemoveManyRequest picks references: those to which everything that is set applies. At least one
-// of job, name_prefix, kind and created_before_ms must be set, or all.
+// of job, name_prefix, kind, created_before_ms and cids must be set, or all. What one call ends is
+// told, and counts, as one event; a few when the references are directories with thousands of names.
 type RemoveManyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Outputs of this job.
@@ -1586,7 +1587,10 @@ type RemoveManyRequest struct {
 	DryRun bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// next_page_token of the call before; empty for the first. One of a call that asked for anything
 	// else is BAD_STORAGE_REQUEST.
-	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// These references, at most 1000, in this order: a directory before what it names. One that is no
+	// CID is BAD_CID.
+	Cids          []string `protobuf:"bytes,8,rep,name=cids,proto3" json:"cids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1670,6 +1674,13 @@ func (x *RemoveManyRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *RemoveManyRequest) GetCids() []string {
+	if x != nil {
+		return x.Cids
+	}
+	return nil
+}
+
 // RemoveManyResponse counts what one call did.
 type RemoveManyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1679,8 +1690,11 @@ type RemoveManyResponse struct {
 	// References picked but kept since they are pinned, and since a directory names them.
 	Pinned      uint64 `protobuf:"varint,3,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	InDirectory uint64 `protobuf:"varint,4,opt,name=in_directory,json=inDirectory,proto3" json:"in_directory,omitempty"`
-	// Call again with it: there may be more. Empty at the end.
+	// Call again with it: there may be more. Empty at the end, and when cids were given.
 	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Those of the cids that did not end, although everything else that was asked for applies, or that
+	// the account does not hold.
+	Kept          []*Kept `protobuf:"bytes,6,rep,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1750,6 +1764,67 @@ func (x *RemoveManyResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *RemoveManyResponse) GetKept() []*Kept {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+// Kept is a reference that did not end.
+type Kept struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Cid   string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// REFERENCE_PINNED, IN_DIRECTORY or BLOB_NOT_FOUND.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Kept) Reset() {
+	*x = Kept{}
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Kept) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Kept) ProtoMessage() {}
+
+func (x *Kept) ProtoReflect() protoreflect.Message {
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Kept.ProtoReflect.Descriptor instead.
+func (*Kept) Descriptor() ([]byte, []int) {
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Kept) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *Kept) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // PinRequest names the reference to pin.
 type PinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1760,7 +1835,7 @@ type PinRequest struct {
 
 func (x *PinRequest) Reset() {
 	*x = PinRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[21]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +1847,7 @@ func (x *PinRequest) String() string {
 func (*PinRequest) ProtoMessage() {}
 
 func (x *PinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[21]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +1860,7 @@ func (x *PinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinRequest.ProtoReflect.Descriptor instead.
 func (*PinRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{21}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PinRequest) GetCid() string {
@@ -1805,7 +1880,7 @@ type PinResponse struct {
 
 func (x *PinResponse) Reset() {
 	*x = PinResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[22]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1892,7 @@ func (x *PinResponse) String() string {
 func (*PinResponse) ProtoMessage() {}
 
 func (x *PinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[22]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +1905,7 @@ func (x *PinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinResponse.ProtoReflect.Descriptor instead.
 func (*PinResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{22}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PinResponse) GetReference() *Reference {
@@ -1850,7 +1925,7 @@ type UnpinRequest struct {
 
 func (x *UnpinRequest) Reset() {
 	*x = UnpinRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[23]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +1937,7 @@ func (x *UnpinRequest) String() string {
 func (*UnpinRequest) ProtoMessage() {}
 
 func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[23]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +1950,7 @@ func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinRequest.ProtoReflect.Descriptor instead.
 func (*UnpinRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{23}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UnpinRequest) GetCid() string {
@@ -1895,7 +1970,7 @@ type UnpinResponse struct {
 
 func (x *UnpinResponse) Reset() {
 	*x = UnpinResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[24]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1982,7 @@ func (x *UnpinResponse) String() string {
 func (*UnpinResponse) ProtoMessage() {}
 
 func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[24]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +1995,7 @@ func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinResponse.ProtoReflect.Descriptor instead.
 func (*UnpinResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{24}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UnpinResponse) GetReference() *Reference {
@@ -1942,7 +2017,7 @@ type SetExpiryRequest struct {
 
 func (x *SetExpiryRequest) Reset() {
 	*x = SetExpiryRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[25]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2029,7 @@ func (x *SetExpiryRequest) String() string {
 func (*SetExpiryRequest) ProtoMessage() {}
 
 func (x *SetExpiryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[25]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2042,7 @@ func (x *SetExpiryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetExpiryRequest.ProtoReflect.Descriptor instead.
 func (*SetExpiryRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{25}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetExpiryRequest) GetCid() string {
@@ -1994,7 +2069,7 @@ type SetExpiryResponse struct {
 
 func (x *SetExpiryResponse) Reset() {
 	*x = SetExpiryResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[26]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2081,7 @@ func (x *SetExpiryResponse) String() string {
 func (*SetExpiryResponse) ProtoMessage() {}
 
 func (x *SetExpiryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[26]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2094,7 @@ func (x *SetExpiryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetExpiryResponse.ProtoReflect.Descriptor instead.
 func (*SetExpiryResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{26}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetExpiryResponse) GetReference() *Reference {
@@ -2046,7 +2121,7 @@ type ListDirectoryRequest struct {
 
 func (x *ListDirectoryRequest) Reset() {
 	*x = ListDirectoryRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[27]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2133,7 @@ func (x *ListDirectoryRequest) String() string {
 func (*ListDirectoryRequest) ProtoMessage() {}
 
 func (x *ListDirectoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[27]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2146,7 @@ func (x *ListDirectoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDirectoryRequest.ProtoReflect.Descriptor instead.
 func (*ListDirectoryRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{27}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListDirectoryRequest) GetCid() string {
@@ -2121,7 +2196,7 @@ type ListDirectoryResponse struct {
 
 func (x *ListDirectoryResponse) Reset() {
 	*x = ListDirectoryResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[28]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2208,7 @@ func (x *ListDirectoryResponse) String() string {
 func (*ListDirectoryResponse) ProtoMessage() {}
 
 func (x *ListDirectoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[28]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2221,7 @@ func (x *ListDirectoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDirectoryResponse.ProtoReflect.Descriptor instead.
 func (*ListDirectoryResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{28}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListDirectoryResponse) GetCid() string {
@@ -2200,7 +2275,7 @@ type DirectoryEntry struct {
 
 func (x *DirectoryEntry) Reset() {
 	*x = DirectoryEntry{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[29]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2287,7 @@ func (x *DirectoryEntry) String() string {
 func (*DirectoryEntry) ProtoMessage() {}
 
 func (x *DirectoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[29]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2300,7 @@ func (x *DirectoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryEntry.ProtoReflect.Descriptor instead.
 func (*DirectoryEntry) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{29}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DirectoryEntry) GetName() string {
@@ -2274,7 +2349,7 @@ type StartUploadRequest struct {
 
 func (x *StartUploadRequest) Reset() {
 	*x = StartUploadRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[30]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2361,7 @@ func (x *StartUploadRequest) String() string {
 func (*StartUploadRequest) ProtoMessage() {}
 
 func (x *StartUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[30]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2374,7 @@ func (x *StartUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartUploadRequest.ProtoReflect.Descriptor instead.
 func (*StartUploadRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{30}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StartUploadRequest) GetHeader() *PutHeader {
@@ -2319,7 +2394,7 @@ type StartUploadResponse struct {
 
 func (x *StartUploadResponse) Reset() {
 	*x = StartUploadResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[31]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2406,7 @@ func (x *StartUploadResponse) String() string {
 func (*StartUploadResponse) ProtoMessage() {}
 
 func (x *StartUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[31]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2419,7 @@ func (x *StartUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartUploadResponse.ProtoReflect.Descriptor instead.
 func (*StartUploadResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{31}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StartUploadResponse) GetUpload() *Upload {
@@ -2375,7 +2450,7 @@ type Upload struct {
 
 func (x *Upload) Reset() {
 	*x = Upload{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[32]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2387,7 +2462,7 @@ func (x *Upload) String() string {
 func (*Upload) ProtoMessage() {}
 
 func (x *Upload) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[32]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2400,7 +2475,7 @@ func (x *Upload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upload.ProtoReflect.Descriptor instead.
 func (*Upload) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{32}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Upload) GetId() string {
@@ -2459,7 +2534,7 @@ type AppendUploadRequest struct {
 
 func (x *AppendUploadRequest) Reset() {
 	*x = AppendUploadRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[33]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2546,7 @@ func (x *AppendUploadRequest) String() string {
 func (*AppendUploadRequest) ProtoMessage() {}
 
 func (x *AppendUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[33]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2559,7 @@ func (x *AppendUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendUploadRequest.ProtoReflect.Descriptor instead.
 func (*AppendUploadRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{33}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AppendUploadRequest) GetPart() isAppendUploadRequest_Part {
@@ -2542,7 +2617,7 @@ type AppendHeader struct {
 
 func (x *AppendHeader) Reset() {
 	*x = AppendHeader{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[34]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2629,7 @@ func (x *AppendHeader) String() string {
 func (*AppendHeader) ProtoMessage() {}
 
 func (x *AppendHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[34]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2642,7 @@ func (x *AppendHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendHeader.ProtoReflect.Descriptor instead.
 func (*AppendHeader) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{34}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AppendHeader) GetUpload() string {
@@ -2594,7 +2669,7 @@ type AppendUploadResponse struct {
 
 func (x *AppendUploadResponse) Reset() {
 	*x = AppendUploadResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[35]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +2681,7 @@ func (x *AppendUploadResponse) String() string {
 func (*AppendUploadResponse) ProtoMessage() {}
 
 func (x *AppendUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[35]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +2694,7 @@ func (x *AppendUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendUploadResponse.ProtoReflect.Descriptor instead.
 func (*AppendUploadResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{35}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AppendUploadResponse) GetUpload() *Upload {
@@ -2639,7 +2714,7 @@ type GetUploadRequest struct {
 
 func (x *GetUploadRequest) Reset() {
 	*x = GetUploadRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[36]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2651,7 +2726,7 @@ func (x *GetUploadRequest) String() string {
 func (*GetUploadRequest) ProtoMessage() {}
 
 func (x *GetUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[36]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2664,7 +2739,7 @@ func (x *GetUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUploadRequest.ProtoReflect.Descriptor instead.
 func (*GetUploadRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{36}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetUploadRequest) GetUpload() string {
@@ -2684,7 +2759,7 @@ type GetUploadResponse struct {
 
 func (x *GetUploadResponse) Reset() {
 	*x = GetUploadResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[37]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2771,7 @@ func (x *GetUploadResponse) String() string {
 func (*GetUploadResponse) ProtoMessage() {}
 
 func (x *GetUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[37]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2784,7 @@ func (x *GetUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUploadResponse.ProtoReflect.Descriptor instead.
 func (*GetUploadResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{37}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetUploadResponse) GetUpload() *Upload {
@@ -2728,7 +2803,7 @@ type ListUploadsRequest struct {
 
 func (x *ListUploadsRequest) Reset() {
 	*x = ListUploadsRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[38]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +2815,7 @@ func (x *ListUploadsRequest) String() string {
 func (*ListUploadsRequest) ProtoMessage() {}
 
 func (x *ListUploadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[38]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +2828,7 @@ func (x *ListUploadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUploadsRequest.ProtoReflect.Descriptor instead.
 func (*ListUploadsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{38}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{39}
 }
 
 // ListUploadsResponse has all of them, oldest first: an account has few.
@@ -2766,7 +2841,7 @@ type ListUploadsResponse struct {
 
 func (x *ListUploadsResponse) Reset() {
 	*x = ListUploadsResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[39]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +2853,7 @@ func (x *ListUploadsResponse) String() string {
 func (*ListUploadsResponse) ProtoMessage() {}
 
 func (x *ListUploadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[39]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +2866,7 @@ func (x *ListUploadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUploadsResponse.ProtoReflect.Descriptor instead.
 func (*ListUploadsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{39}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListUploadsResponse) GetUploads() []*Upload {
@@ -2811,7 +2886,7 @@ type FinishUploadRequest struct {
 
 func (x *FinishUploadRequest) Reset() {
 	*x = FinishUploadRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[40]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2898,7 @@ func (x *FinishUploadRequest) String() string {
 func (*FinishUploadRequest) ProtoMessage() {}
 
 func (x *FinishUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[40]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2911,7 @@ func (x *FinishUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishUploadRequest.ProtoReflect.Descriptor instead.
 func (*FinishUploadRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{40}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FinishUploadRequest) GetUpload() string {
@@ -2860,7 +2935,7 @@ type FinishUploadResponse struct {
 
 func (x *FinishUploadResponse) Reset() {
 	*x = FinishUploadResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[41]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2872,7 +2947,7 @@ func (x *FinishUploadResponse) String() string {
 func (*FinishUploadResponse) ProtoMessage() {}
 
 func (x *FinishUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[41]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2885,7 +2960,7 @@ func (x *FinishUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishUploadResponse.ProtoReflect.Descriptor instead.
 func (*FinishUploadResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{41}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FinishUploadResponse) GetCid() string {
@@ -2919,7 +2994,7 @@ type AbortUploadRequest struct {
 
 func (x *AbortUploadRequest) Reset() {
 	*x = AbortUploadRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[42]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3006,7 @@ func (x *AbortUploadRequest) String() string {
 func (*AbortUploadRequest) ProtoMessage() {}
 
 func (x *AbortUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[42]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3019,7 @@ func (x *AbortUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortUploadRequest.ProtoReflect.Descriptor instead.
 func (*AbortUploadRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{42}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AbortUploadRequest) GetUpload() string {
@@ -2963,7 +3038,7 @@ type AbortUploadResponse struct {
 
 func (x *AbortUploadResponse) Reset() {
 	*x = AbortUploadResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[43]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3050,7 @@ func (x *AbortUploadResponse) String() string {
 func (*AbortUploadResponse) ProtoMessage() {}
 
 func (x *AbortUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[43]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3063,7 @@ func (x *AbortUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortUploadResponse.ProtoReflect.Descriptor instead.
 func (*AbortUploadResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{43}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{44}
 }
 
 // CollectGarbageRequest starts one pass.
@@ -3002,7 +3077,7 @@ type CollectGarbageRequest struct {
 
 func (x *CollectGarbageRequest) Reset() {
 	*x = CollectGarbageRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[44]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3089,7 @@ func (x *CollectGarbageRequest) String() string {
 func (*CollectGarbageRequest) ProtoMessage() {}
 
 func (x *CollectGarbageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[44]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3102,7 @@ func (x *CollectGarbageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectGarbageRequest.ProtoReflect.Descriptor instead.
 func (*CollectGarbageRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{44}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CollectGarbageRequest) GetDryRun() bool {
@@ -3056,7 +3131,7 @@ type CollectGarbageResponse struct {
 
 func (x *CollectGarbageResponse) Reset() {
 	*x = CollectGarbageResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[45]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3068,7 +3143,7 @@ func (x *CollectGarbageResponse) String() string {
 func (*CollectGarbageResponse) ProtoMessage() {}
 
 func (x *CollectGarbageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[45]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +3156,7 @@ func (x *CollectGarbageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectGarbageResponse.ProtoReflect.Descriptor instead.
 func (*CollectGarbageResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{45}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CollectGarbageResponse) GetReferences() uint64 {
@@ -3132,14 +3207,17 @@ type FileChange struct {
 	// Of the reference; the last ones when it ended.
 	Pinned bool `protobuf:"varint,4,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	// Unix milliseconds; 0: never.
-	ExpiresMs     uint64 `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	ExpiresMs uint64 `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// Names of the blobs when RemoveMany ended several references in one write: 2 to 1000, ascending,
+	// each as in file. What is WHAT_REMOVED then; file, pinned and expires_ms are not set.
+	Files         [][]byte `protobuf:"bytes,6,rep,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FileChange) Reset() {
 	*x = FileChange{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[46]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3229,7 @@ func (x *FileChange) String() string {
 func (*FileChange) ProtoMessage() {}
 
 func (x *FileChange) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[46]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3242,7 @@ func (x *FileChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileChange.ProtoReflect.Descriptor instead.
 func (*FileChange) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{46}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FileChange) GetWhat() What {
@@ -3202,6 +3280,13 @@ func (x *FileChange) GetExpiresMs() uint64 {
 	return 0
 }
 
+func (x *FileChange) GetFiles() [][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
 // ListEventsRequest asks for one page.
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3219,7 +3304,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[47]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3316,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[47]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3329,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{47}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListEventsRequest) GetPageToken() string {
@@ -3294,7 +3379,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[48]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3391,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ucn_storage_v1_storage_proto_msgTypes[48]
+	mi := &file_ucn_storage_v1_storage_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3404,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{48}
+	return file_ucn_storage_v1_storage_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListEventsResponse) GetEnvelopes() [][]byte {
@@ -3479,7 +3564,7 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\x05blobs\x18\x03 \x01(\x04R\x05blobs\"!\n" +
 	"\rRemoveRequest\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\"\x10\n" +
-	"\x0eRemoveResponse\"\xe6\x01\n" +
+	"\x0eRemoveResponse\"\xfa\x01\n" +
 	"\x11RemoveManyRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1f\n" +
 	"\vname_prefix\x18\x02 \x01(\tR\n" +
@@ -3489,13 +3574,18 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\x03all\x18\x05 \x01(\bR\x03all\x12\x17\n" +
 	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\a \x01(\tR\tpageToken\"\xa7\x01\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\x12\x12\n" +
+	"\x04cids\x18\b \x03(\tR\x04cids\"\xd1\x01\n" +
 	"\x12RemoveManyResponse\x12\x18\n" +
 	"\aremoved\x18\x01 \x01(\x04R\aremoved\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
 	"\x06pinned\x18\x03 \x01(\x04R\x06pinned\x12!\n" +
 	"\fin_directory\x18\x04 \x01(\x04R\vinDirectory\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\x1e\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12(\n" +
+	"\x04kept\x18\x06 \x03(\v2\x14.ucn.storage.v1.KeptR\x04kept\"0\n" +
+	"\x04Kept\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x1e\n" +
 	"\n" +
 	"PinRequest\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\"F\n" +
@@ -3576,7 +3666,7 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\auploads\x18\x02 \x01(\x04R\auploads\x12\x14\n" +
 	"\x05blobs\x18\x03 \x01(\x04R\x05blobs\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x17\n" +
-	"\atook_ms\x18\x05 \x01(\x04R\x06tookMs\"\x9b\x01\n" +
+	"\atook_ms\x18\x05 \x01(\x04R\x06tookMs\"\xb1\x01\n" +
 	"\n" +
 	"FileChange\x12(\n" +
 	"\x04what\x18\x01 \x01(\x0e2\x14.ucn.storage.v1.WhatR\x04what\x12\x18\n" +
@@ -3584,7 +3674,8 @@ const file_ucn_storage_v1_storage_proto_rawDesc = "" +
 	"\x04file\x18\x03 \x01(\fR\x04file\x12\x16\n" +
 	"\x06pinned\x18\x04 \x01(\bR\x06pinned\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x05 \x01(\x04R\texpiresMs\"V\n" +
+	"expires_ms\x18\x05 \x01(\x04R\texpiresMs\x12\x14\n" +
+	"\x05files\x18\x06 \x03(\fR\x05files\"V\n" +
 	"\x11ListEventsRequest\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x01 \x01(\tR\tpageToken\x12\x10\n" +
@@ -3655,7 +3746,7 @@ func file_ucn_storage_v1_storage_proto_rawDescGZIP() []byte {
 }
 
 var file_ucn_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_ucn_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_ucn_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_ucn_storage_v1_storage_proto_goTypes = []any{
 	(Kind)(0),                      // 0: ucn.storage.v1.Kind
 	(EntryKind)(0),                 // 1: ucn.storage.v1.EntryKind
@@ -3682,34 +3773,35 @@ var file_ucn_storage_v1_storage_proto_goTypes = []any{
 	(*RemoveResponse)(nil),         // 22: ucn.storage.v1.RemoveResponse
 	(*RemoveManyRequest)(nil),      // 23: ucn.storage.v1.RemoveManyRequest
 	(*RemoveManyResponse)(nil),     // 24: ucn.storage.v1.RemoveManyResponse
-	(*PinRequest)(nil),             // 25: ucn.storage.v1.PinRequest
-	(*PinResponse)(nil),            // 26: ucn.storage.v1.PinResponse
-	(*UnpinRequest)(nil),           // 27: ucn.storage.v1.UnpinRequest
-	(*UnpinResponse)(nil),          // 28: ucn.storage.v1.UnpinResponse
-	(*SetExpiryRequest)(nil),       // 29: ucn.storage.v1.SetExpiryRequest
-	(*SetExpiryResponse)(nil),      // 30: ucn.storage.v1.SetExpiryResponse
-	(*ListDirectoryRequest)(nil),   // 31: ucn.storage.v1.ListDirectoryRequest
-	(*ListDirectoryResponse)(nil),  // 32: ucn.storage.v1.ListDirectoryResponse
-	(*DirectoryEntry)(nil),         // 33: ucn.storage.v1.DirectoryEntry
-	(*StartUploadRequest)(nil),     // 34: ucn.storage.v1.StartUploadRequest
-	(*StartUploadResponse)(nil),    // 35: ucn.storage.v1.StartUploadResponse
-	(*Upload)(nil),                 // 36: ucn.storage.v1.Upload
-	(*AppendUploadRequest)(nil),    // 37: ucn.storage.v1.AppendUploadRequest
-	(*AppendHeader)(nil),           // 38: ucn.storage.v1.AppendHeader
-	(*AppendUploadResponse)(nil),   // 39: ucn.storage.v1.AppendUploadResponse
-	(*GetUploadRequest)(nil),       // 40: ucn.storage.v1.GetUploadRequest
-	(*GetUploadResponse)(nil),      // 41: ucn.storage.v1.GetUploadResponse
-	(*ListUploadsRequest)(nil),     // 42: ucn.storage.v1.ListUploadsRequest
-	(*ListUploadsResponse)(nil),    // 43: ucn.storage.v1.ListUploadsResponse
-	(*FinishUploadRequest)(nil),    // 44: ucn.storage.v1.FinishUploadRequest
-	(*FinishUploadResponse)(nil),   // 45: ucn.storage.v1.FinishUploadResponse
-	(*AbortUploadRequest)(nil),     // 46: ucn.storage.v1.AbortUploadRequest
-	(*AbortUploadResponse)(nil),    // 47: ucn.storage.v1.AbortUploadResponse
-	(*CollectGarbageRequest)(nil),  // 48: ucn.storage.v1.CollectGarbageRequest
-	(*CollectGarbageResponse)(nil), // 49: ucn.storage.v1.CollectGarbageResponse
-	(*FileChange)(nil),             // 50: ucn.storage.v1.FileChange
-	(*ListEventsRequest)(nil),      // 51: ucn.storage.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),     // 52: ucn.storage.v1.ListEventsResponse
+	(*Kept)(nil),                   // 25: ucn.storage.v1.Kept
+	(*PinRequest)(nil),             // 26: ucn.storage.v1.PinRequest
+	(*PinResponse)(nil),            // 27: ucn.storage.v1.PinResponse
+	(*UnpinRequest)(nil),           // 28: ucn.storage.v1.UnpinRequest
+	(*UnpinResponse)(nil),          // 29: ucn.storage.v1.UnpinResponse
+	(*SetExpiryRequest)(nil),       // 30: ucn.storage.v1.SetExpiryRequest
+	(*SetExpiryResponse)(nil),      // 31: ucn.storage.v1.SetExpiryResponse
+	(*ListDirectoryRequest)(nil),   // 32: ucn.storage.v1.ListDirectoryRequest
+	(*ListDirectoryResponse)(nil),  // 33: ucn.storage.v1.ListDirectoryResponse
+	(*DirectoryEntry)(nil),         // 34: ucn.storage.v1.DirectoryEntry
+	(*StartUploadRequest)(nil),     // 35: ucn.storage.v1.StartUploadRequest
+	(*StartUploadResponse)(nil),    // 36: ucn.storage.v1.StartUploadResponse
+	(*Upload)(nil),                 // 37: ucn.storage.v1.Upload
+	(*AppendUploadRequest)(nil),    // 38: ucn.storage.v1.AppendUploadRequest
+	(*AppendHeader)(nil),           // 39: ucn.storage.v1.AppendHeader
+	(*AppendUploadResponse)(nil),   // 40: ucn.storage.v1.AppendUploadResponse
+	(*GetUploadRequest)(nil),       // 41: ucn.storage.v1.GetUploadRequest
+	(*GetUploadResponse)(nil),      // 42: ucn.storage.v1.GetUploadResponse
+	(*ListUploadsRequest)(nil),     // 43: ucn.storage.v1.ListUploadsRequest
+	(*ListUploadsResponse)(nil),    // 44: ucn.storage.v1.ListUploadsResponse
+	(*FinishUploadRequest)(nil),    // 45: ucn.storage.v1.FinishUploadRequest
+	(*FinishUploadResponse)(nil),   // 46: ucn.storage.v1.FinishUploadResponse
+	(*AbortUploadRequest)(nil),     // 47: ucn.storage.v1.AbortUploadRequest
+	(*AbortUploadResponse)(nil),    // 48: ucn.storage.v1.AbortUploadResponse
+	(*CollectGarbageRequest)(nil),  // 49: ucn.storage.v1.CollectGarbageRequest
+	(*CollectGarbageResponse)(nil), // 50: ucn.storage.v1.CollectGarbageResponse
+	(*FileChange)(nil),             // 51: ucn.storage.v1.FileChange
+	(*ListEventsRequest)(nil),      // 52: ucn.storage.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),     // 53: ucn.storage.v1.ListEventsResponse
 }
 var file_ucn_storage_v1_storage_proto_depIdxs = []int32{
 	5,  // 0: ucn.storage.v1.Directory.entries:type_name -> ucn.storage.v1.Entry
@@ -3726,62 +3818,63 @@ var file_ucn_storage_v1_storage_proto_depIdxs = []int32{
 	20, // 11: ucn.storage.v1.UsageResponse.kinds:type_name -> ucn.storage.v1.KindUsage
 	0,  // 12: ucn.storage.v1.KindUsage.kind:type_name -> ucn.storage.v1.Kind
 	0,  // 13: ucn.storage.v1.RemoveManyRequest.kind:type_name -> ucn.storage.v1.Kind
-	12, // 14: ucn.storage.v1.PinResponse.reference:type_name -> ucn.storage.v1.Reference
-	12, // 15: ucn.storage.v1.UnpinResponse.reference:type_name -> ucn.storage.v1.Reference
-	12, // 16: ucn.storage.v1.SetExpiryResponse.reference:type_name -> ucn.storage.v1.Reference
-	33, // 17: ucn.storage.v1.ListDirectoryResponse.entries:type_name -> ucn.storage.v1.DirectoryEntry
-	1,  // 18: ucn.storage.v1.DirectoryEntry.kind:type_name -> ucn.storage.v1.EntryKind
-	7,  // 19: ucn.storage.v1.StartUploadRequest.header:type_name -> ucn.storage.v1.PutHeader
-	36, // 20: ucn.storage.v1.StartUploadResponse.upload:type_name -> ucn.storage.v1.Upload
-	7,  // 21: ucn.storage.v1.Upload.header:type_name -> ucn.storage.v1.PutHeader
-	38, // 22: ucn.storage.v1.AppendUploadRequest.header:type_name -> ucn.storage.v1.AppendHeader
-	36, // 23: ucn.storage.v1.AppendUploadResponse.upload:type_name -> ucn.storage.v1.Upload
-	36, // 24: ucn.storage.v1.GetUploadResponse.upload:type_name -> ucn.storage.v1.Upload
-	36, // 25: ucn.storage.v1.ListUploadsResponse.uploads:type_name -> ucn.storage.v1.Upload
-	3,  // 26: ucn.storage.v1.FileChange.what:type_name -> ucn.storage.v1.What
-	6,  // 27: ucn.storage.v1.StorageService.Put:input_type -> ucn.storage.v1.PutRequest
-	9,  // 28: ucn.storage.v1.StorageService.Get:input_type -> ucn.storage.v1.GetRequest
-	13, // 29: ucn.storage.v1.StorageService.Stat:input_type -> ucn.storage.v1.StatRequest
-	16, // 30: ucn.storage.v1.StorageService.List:input_type -> ucn.storage.v1.ListRequest
-	18, // 31: ucn.storage.v1.StorageService.Usage:input_type -> ucn.storage.v1.UsageRequest
-	21, // 32: ucn.storage.v1.StorageService.Remove:input_type -> ucn.storage.v1.RemoveRequest
-	23, // 33: ucn.storage.v1.StorageService.RemoveMany:input_type -> ucn.storage.v1.RemoveManyRequest
-	25, // 34: ucn.storage.v1.StorageService.Pin:input_type -> ucn.storage.v1.PinRequest
-	27, // 35: ucn.storage.v1.StorageService.Unpin:input_type -> ucn.storage.v1.UnpinRequest
-	29, // 36: ucn.storage.v1.StorageService.SetExpiry:input_type -> ucn.storage.v1.SetExpiryRequest
-	31, // 37: ucn.storage.v1.StorageService.ListDirectory:input_type -> ucn.storage.v1.ListDirectoryRequest
-	34, // 38: ucn.storage.v1.StorageService.StartUpload:input_type -> ucn.storage.v1.StartUploadRequest
-	37, // 39: ucn.storage.v1.StorageService.AppendUpload:input_type -> ucn.storage.v1.AppendUploadRequest
-	40, // 40: ucn.storage.v1.StorageService.GetUpload:input_type -> ucn.storage.v1.GetUploadRequest
-	42, // 41: ucn.storage.v1.StorageService.ListUploads:input_type -> ucn.storage.v1.ListUploadsRequest
-	44, // 42: ucn.storage.v1.StorageService.FinishUpload:input_type -> ucn.storage.v1.FinishUploadRequest
-	46, // 43: ucn.storage.v1.StorageService.AbortUpload:input_type -> ucn.storage.v1.AbortUploadRequest
-	51, // 44: ucn.storage.v1.StorageService.ListEvents:input_type -> ucn.storage.v1.ListEventsRequest
-	48, // 45: ucn.storage.v1.StorageService.CollectGarbage:input_type -> ucn.storage.v1.CollectGarbageRequest
-	8,  // 46: ucn.storage.v1.StorageService.Put:output_type -> ucn.storage.v1.PutResponse
-	10, // 47: ucn.storage.v1.StorageService.Get:output_type -> ucn.storage.v1.GetResponse
-	14, // 48: ucn.storage.v1.StorageService.Stat:output_type -> ucn.storage.v1.StatResponse
-	17, // 49: ucn.storage.v1.StorageService.List:output_type -> ucn.storage.v1.ListResponse
-	19, // 50: ucn.storage.v1.StorageService.Usage:output_type -> ucn.storage.v1.UsageResponse
-	22, // 51: ucn.storage.v1.StorageService.Remove:output_type -> ucn.storage.v1.RemoveResponse
-	24, // 52: ucn.storage.v1.StorageService.RemoveMany:output_type -> ucn.storage.v1.RemoveManyResponse
-	26, // 53: ucn.storage.v1.StorageService.Pin:output_type -> ucn.storage.v1.PinResponse
-	28, // 54: ucn.storage.v1.StorageService.Unpin:output_type -> ucn.storage.v1.UnpinResponse
-	30, // 55: ucn.storage.v1.StorageService.SetExpiry:output_type -> ucn.storage.v1.SetExpiryResponse
-	32, // 56: ucn.storage.v1.StorageService.ListDirectory:output_type -> ucn.storage.v1.ListDirectoryResponse
-	35, // 57: ucn.storage.v1.StorageService.StartUpload:output_type -> ucn.storage.v1.StartUploadResponse
-	39, // 58: ucn.storage.v1.StorageService.AppendUpload:output_type -> ucn.storage.v1.AppendUploadResponse
-	41, // 59: ucn.storage.v1.StorageService.GetUpload:output_type -> ucn.storage.v1.GetUploadResponse
-	43, // 60: ucn.storage.v1.StorageService.ListUploads:output_type -> ucn.storage.v1.ListUploadsResponse
-	45, // 61: ucn.storage.v1.StorageService.FinishUpload:output_type -> ucn.storage.v1.FinishUploadResponse
-	47, // 62: ucn.storage.v1.StorageService.AbortUpload:output_type -> ucn.storage.v1.AbortUploadResponse
-	52, // 63: ucn.storage.v1.StorageService.ListEvents:output_type -> ucn.storage.v1.ListEventsResponse
-	49, // 64: ucn.storage.v1.StorageService.CollectGarbage:output_type -> ucn.storage.v1.CollectGarbageResponse
-	46, // [46:65] is the sub-list for method output_type
-	27, // [27:46] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	25, // 14: ucn.storage.v1.RemoveManyResponse.kept:type_name -> ucn.storage.v1.Kept
+	12, // 15: ucn.storage.v1.PinResponse.reference:type_name -> ucn.storage.v1.Reference
+	12, // 16: ucn.storage.v1.UnpinResponse.reference:type_name -> ucn.storage.v1.Reference
+	12, // 17: ucn.storage.v1.SetExpiryResponse.reference:type_name -> ucn.storage.v1.Reference
+	34, // 18: ucn.storage.v1.ListDirectoryResponse.entries:type_name -> ucn.storage.v1.DirectoryEntry
+	1,  // 19: ucn.storage.v1.DirectoryEntry.kind:type_name -> ucn.storage.v1.EntryKind
+	7,  // 20: ucn.storage.v1.StartUploadRequest.header:type_name -> ucn.storage.v1.PutHeader
+	37, // 21: ucn.storage.v1.StartUploadResponse.upload:type_name -> ucn.storage.v1.Upload
+	7,  // 22: ucn.storage.v1.Upload.header:type_name -> ucn.storage.v1.PutHeader
+	39, // 23: ucn.storage.v1.AppendUploadRequest.header:type_name -> ucn.storage.v1.AppendHeader
+	37, // 24: ucn.storage.v1.AppendUploadResponse.upload:type_name -> ucn.storage.v1.Upload
+	37, // 25: ucn.storage.v1.GetUploadResponse.upload:type_name -> ucn.storage.v1.Upload
+	37, // 26: ucn.storage.v1.ListUploadsResponse.uploads:type_name -> ucn.storage.v1.Upload
+	3,  // 27: ucn.storage.v1.FileChange.what:type_name -> ucn.storage.v1.What
+	6,  // 28: ucn.storage.v1.StorageService.Put:input_type -> ucn.storage.v1.PutRequest
+	9,  // 29: ucn.storage.v1.StorageService.Get:input_type -> ucn.storage.v1.GetRequest
+	13, // 30: ucn.storage.v1.StorageService.Stat:input_type -> ucn.storage.v1.StatRequest
+	16, // 31: ucn.storage.v1.StorageService.List:input_type -> ucn.storage.v1.ListRequest
+	18, // 32: ucn.storage.v1.StorageService.Usage:input_type -> ucn.storage.v1.UsageRequest
+	21, // 33: ucn.storage.v1.StorageService.Remove:input_type -> ucn.storage.v1.RemoveRequest
+	23, // 34: ucn.storage.v1.StorageService.RemoveMany:input_type -> ucn.storage.v1.RemoveManyRequest
+	26, // 35: ucn.storage.v1.StorageService.Pin:input_type -> ucn.storage.v1.PinRequest
+	28, // 36: ucn.storage.v1.StorageService.Unpin:input_type -> ucn.storage.v1.UnpinRequest
+	30, // 37: ucn.storage.v1.StorageService.SetExpiry:input_type -> ucn.storage.v1.SetExpiryRequest
+	32, // 38: ucn.storage.v1.StorageService.ListDirectory:input_type -> ucn.storage.v1.ListDirectoryRequest
+	35, // 39: ucn.storage.v1.StorageService.StartUpload:input_type -> ucn.storage.v1.StartUploadRequest
+	38, // 40: ucn.storage.v1.StorageService.AppendUpload:input_type -> ucn.storage.v1.AppendUploadRequest
+	41, // 41: ucn.storage.v1.StorageService.GetUpload:input_type -> ucn.storage.v1.GetUploadRequest
+	43, // 42: ucn.storage.v1.StorageService.ListUploads:input_type -> ucn.storage.v1.ListUploadsRequest
+	45, // 43: ucn.storage.v1.StorageService.FinishUpload:input_type -> ucn.storage.v1.FinishUploadRequest
+	47, // 44: ucn.storage.v1.StorageService.AbortUpload:input_type -> ucn.storage.v1.AbortUploadRequest
+	52, // 45: ucn.storage.v1.StorageService.ListEvents:input_type -> ucn.storage.v1.ListEventsRequest
+	49, // 46: ucn.storage.v1.StorageService.CollectGarbage:input_type -> ucn.storage.v1.CollectGarbageRequest
+	8,  // 47: ucn.storage.v1.StorageService.Put:output_type -> ucn.storage.v1.PutResponse
+	10, // 48: ucn.storage.v1.StorageService.Get:output_type -> ucn.storage.v1.GetResponse
+	14, // 49: ucn.storage.v1.StorageService.Stat:output_type -> ucn.storage.v1.StatResponse
+	17, // 50: ucn.storage.v1.StorageService.List:output_type -> ucn.storage.v1.ListResponse
+	19, // 51: ucn.storage.v1.StorageService.Usage:output_type -> ucn.storage.v1.UsageResponse
+	22, // 52: ucn.storage.v1.StorageService.Remove:output_type -> ucn.storage.v1.RemoveResponse
+	24, // 53: ucn.storage.v1.StorageService.RemoveMany:output_type -> ucn.storage.v1.RemoveManyResponse
+	27, // 54: ucn.storage.v1.StorageService.Pin:output_type -> ucn.storage.v1.PinResponse
+	29, // 55: ucn.storage.v1.StorageService.Unpin:output_type -> ucn.storage.v1.UnpinResponse
+	31, // 56: ucn.storage.v1.StorageService.SetExpiry:output_type -> ucn.storage.v1.SetExpiryResponse
+	33, // 57: ucn.storage.v1.StorageService.ListDirectory:output_type -> ucn.storage.v1.ListDirectoryResponse
+	36, // 58: ucn.storage.v1.StorageService.StartUpload:output_type -> ucn.storage.v1.StartUploadResponse
+	40, // 59: ucn.storage.v1.StorageService.AppendUpload:output_type -> ucn.storage.v1.AppendUploadResponse
+	42, // 60: ucn.storage.v1.StorageService.GetUpload:output_type -> ucn.storage.v1.GetUploadResponse
+	44, // 61: ucn.storage.v1.StorageService.ListUploads:output_type -> ucn.storage.v1.ListUploadsResponse
+	46, // 62: ucn.storage.v1.StorageService.FinishUpload:output_type -> ucn.storage.v1.FinishUploadResponse
+	48, // 63: ucn.storage.v1.StorageService.AbortUpload:output_type -> ucn.storage.v1.AbortUploadResponse
+	53, // 64: ucn.storage.v1.StorageService.ListEvents:output_type -> ucn.storage.v1.ListEventsResponse
+	50, // 65: ucn.storage.v1.StorageService.CollectGarbage:output_type -> ucn.storage.v1.CollectGarbageResponse
+	47, // [47:66] is the sub-list for method output_type
+	28, // [28:47] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_ucn_storage_v1_storage_proto_init() }
@@ -3797,7 +3890,7 @@ func file_ucn_storage_v1_storage_proto_init() {
 		(*GetResponse_Header)(nil),
 		(*GetResponse_Chunk)(nil),
 	}
-	file_ucn_storage_v1_storage_proto_msgTypes[33].OneofWrappers = []any{
+	file_ucn_storage_v1_storage_proto_msgTypes[34].OneofWrappers = []any{
 		(*AppendUploadRequest_Header)(nil),
 		(*AppendUploadRequest_Chunk)(nil),
 	}
@@ -3807,7 +3900,7 @@ func file_ucn_storage_v1_storage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ucn_storage_v1_storage_proto_rawDesc), len(file_ucn_storage_v1_storage_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
