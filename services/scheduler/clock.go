@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -13,8 +14,12 @@ const (
 	maxApart = 10 * time.Minute
 	// together is how near the two must be again for the own clock to be gone by.
 	together = 10 * time.Second
-	// maxChainAhead is how far ahead of the own clock a chain's is believed.
-	maxChainAhead = 24 * time.Hour
+	// maxChainAway is how far from the own clock a chain's is believed, both ways: what is further off
+	// is no clock, and by it claims and offers would never be due, or all at once.
+	maxChainAway = 24 * time.Hour
+	// maxSetBack is by how much, in all of a life, the time is set back after the first reading. A
+	// ledger that lies could otherwise keep all timers from ever coming.
+	maxSetBack = 24 * time.Hour
 	// timeWithin bounds the first reading of the chain's clock, which a start waits for.
 	timeWithin = time.Second
 	// missed is a time between two sweeps in which this process was not there: its machine slept, or
@@ -26,20 +31,34 @@ const (
 // may be wrong by hours when the process begins, and what is signed and waited for here is judged
 // by the chain, and by hosts that sell by its time: by the own clock nothing would be placed, and
 // what is not over would be ended.
+//
+// The time may stand still for what is waited for by it, so it follows a chain that is behind only
+// as long as that goes on, by maxChainAway, and in all by maxSetBack.
 type dial struct {
 	own func() time.Time
 	// off is by how much the own clock is ahead, ns; 0 while it is gone by.
 	off atomic.Int64
+
+	mu sync.Mutex
+	// read is what the own clock showed at the newest reading, told what the chain's did.
+	read, told time.Time
+	setBack    time.Duration
+	// doubted tells that the chain's clock was not believed by the newest reading.
+	doubted bool
 }
 
 func (d *dial) now() time.Time { return d.own().Add(-time.Duration(d.off.Load())) }
 
 // set compares the own clock with the chain's, and returns by how much the time moved.
 func (d *dial) set(chain time.Time) (moved time.Duration) {
-	away, off := d.own().Sub(chain), time.Duration(d.off.Load())
-	next := off
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	own, off, first := d.own(), time.Duration(d.off.Load()), d.read.IsZero()
+	away, next := own.Sub(chain), off
+	stands := !first && chain.Sub(d.told) < own.Sub(d.read)/2
+	d.read, d.told = own, chain
 	switch {
-	case away < -maxChainAhead, away.Abs() <= together:
+	case away.Abs() > maxChainAway, away.Abs() <= together:
 		next = 0
 	case away.Abs() > maxApart || off != 0:
 		next = away
@@ -47,8 +66,23 @@ func (d *dial) set(chain time.Time) (moved time.Duration) {
 	if moved = off - next; moved.Abs() <= together && next != 0 {
 		return 0
 	}
+	if moved < 0 && !first {
+		if stands || d.setBack-moved > maxSetBack {
+			return 0
+		}
+		d.setBack -= moved
+	}
 	d.off.Store(int64(next))
 	return moved
+}
+
+// doubts tells whether the chain's clock, so far behind the time, is not gone by from now on.
+func (d *dial) doubts(behind time.Duration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := d.doubted
+	d.doubted = behind.Abs() > maxApart
+	return d.doubted && !before
 }
 
 // readTime compares the clocks. What is known of how long hosts are silent is not worth anything
@@ -59,6 +93,11 @@ func (e *Engine) readTime(ctx context.Context) {
 		return // it is away, as others will notice
 	}
 	moved := e.dial.set(chain)
+	if apart := e.deps.Now().Sub(chain); e.dial.doubts(apart) {
+		e.deps.Log.ErrorContext(ctx, "the chain's clock is not believed: it stands still, is too far "+
+			"from this one or was set back too often; if it is right start this process anew",
+			"behind", apart)
+	}
 	if moved.Abs() <= together {
 		return
 	}
