@@ -61,7 +61,8 @@ type Config struct {
 	CollectWait time.Duration `yaml:"collect_wait"`
 	// HoldSuperseded is how long a program goes on unpaid when another host's lease has taken its lane
 	// and the owner wants the original kept: a lease that continues it may come meanwhile. It is never
-	// longer than the old lease. 0 = never, at most 1 h.
+	// longer than the old lease. 0 = never, else 1 min to 1 h: whoever returned has 30 s of it to go
+	// on with the original before a scheduler turns back to this host, up to 90 s if it is longer.
 	HoldSuperseded time.Duration `yaml:"hold_superseded"`
 	// StopGrace is the time between SIGTERM and SIGKILL when this host ends a program.
 	StopGrace time.Duration `yaml:"stop_grace"`
@@ -132,6 +133,9 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("policy: %w", err)
 	}
 	switch {
+	case c.HoldSuperseded != 0 && c.HoldSuperseded < MinHold:
+		return fmt.Errorf("hold_superseded is %v, allowed 0 (never) or %v to %v", c.HoldSuperseded,
+			MinHold, MaxHold)
 	case len(c.Chains) == 0 || len(c.Chains) > 16:
 		return fmt.Errorf("chains: %d named, allowed 1 to 16", len(c.Chains))
 	case len(c.Labels) > 64:

@@ -14,8 +14,12 @@ type Hold struct {
 	End   time.Time // of the lease, by the chain
 }
 
-// MaxHold bounds how long a program is held.
-const MaxHold = time.Hour
+// MinHold and MaxHold bound how long a program is held. A scheduler gives the host that returned at
+// least 30 s to go on with its own, and needs 20 s more to turn back to this one.
+const (
+	MinHold = time.Minute
+	MaxHold = time.Hour
+)
 
 // holds tells whether the program goes on for a while though its lease is over.
 func (t *attempt) holds(s *LeaseState) bool {

@@ -422,3 +422,19 @@ func TestEndedUnawares(t *testing.T) {
 		w.checkPaidUntil(o, lease.ID, w.cfg.NoteEvery+w.cfg.Tick)
 	})
 }
+
+// TestHoldsThatAreTooShort: a hold that ends before a scheduler can turn back to its host is
+// refused by name; none at all is not.
+func TestHoldsThatAreTooShort(t *testing.T) {
+	for hold, good := range map[time.Duration]bool{
+		0: true, executor.MinHold: true, executor.MaxHold: true,
+		-time.Second: false, time.Second: false, executor.MinHold - 1: false, executor.MaxHold + 1: false,
+	} {
+		cfg := executor.DefaultConfig()
+		cfg.HoldSuperseded = hold
+		err := cfg.Validate()
+		if good != (err == nil) || err != nil && !strings.Contains(err.Error(), "hold_superseded") {
+			t.Errorf("a hold of %v: %v", hold, err)
+		}
+	}
+}

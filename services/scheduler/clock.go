@@ -205,12 +205,17 @@ func (r Ref) heldBack(now time.Time) bool {
 // oursOf translates what a host says by its clock: what is so by a time that has not come here is
 // so now, and what it tells ahead comes as much later.
 //
-// How long a program is held is taken for longer rather than for shorter.
+// How long a program is held is taken for longer rather than for shorter, where it is not known
+// whether its host's clock is behind or its word was long on its way.
 func oursOf(rep *Report, now time.Time) {
-	if left := rep.HeldUntil.Sub(rep.Time); !rep.HeldUntil.IsZero() {
-		rep.HeldUntil = latest(rep.HeldUntil, now.Add(left))
+	ahead, held := rep.Time.Sub(now), now.Add(rep.HeldUntil.Sub(rep.Time))
+	switch {
+	case rep.HeldUntil.IsZero():
+	case ahead > together:
+		rep.HeldUntil = held
+	case ahead < -together:
+		rep.HeldUntil = latest(rep.HeldUntil, held)
 	}
-	ahead := rep.Time.Sub(now)
 	if ahead <= together {
 		return
 	}

@@ -35,12 +35,36 @@ const (
 	maxAskAgain = time.Minute
 )
 
-// goOnWithin is how long a host has to go on with the program that it kept: a moment, when all is
-// well, and less than what it took the place of is kept.
-const goOnWithin = 90 * time.Second
+// How long a host has to go on with the program that it kept: a moment, when all is well.
+const (
+	goOnWithin = 90 * time.Second
+	// goOnMargin is how long before the end of its hold what it took the place of must be turned to:
+	// a sweep, a question to each of the two hosts, the end of the one's lease, and a sweep again.
+	goOnMargin = 20 * time.Second
+	// goOnAtLeast is what the host has however short that hold is. Hosts hold for a minute at least,
+	// if they do at all.
+	goOnAtLeast = 30 * time.Second
+)
 
 // lingers tells whether the attempt is to go on with a kept program, and was not seen to.
 func (a *Attempt) lingers() bool { return a.Origin != 0 && !a.Began && a.Placed }
+
+// goOnBy is until when an attempt that lingers, and had the time since then, is waited for: no
+// longer than the younger programs that it took the place of are held, by what their hosts say.
+func (r *Run) goOnBy(a *Attempt, since time.Time) time.Time {
+	by, least := since.Add(goOnWithin), since.Add(goOnAtLeast)
+	for i := range r.Attempts {
+		younger := &r.Attempts[i]
+		until := younger.Hold.Until
+		if !younger.Kept || younger.origin() <= a.origin() || !until.After(least) {
+			continue
+		}
+		if until = until.Add(-goOnMargin); until.Before(by) {
+			by = until
+		}
+	}
+	return latest(by, least)
+}
 
 // steadyHost is how long a host must have been heard under one lease for its silence to count as
 // the first again.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/scheduler"
 )
 
@@ -257,6 +258,59 @@ func TestOriginalLingers(t *testing.T) {
 				o.wantLane(o.id, 0, scheduler.Running, "host-2")
 				if n := o.continued(o.first.ID); n != 1 {
 					t.Errorf("the first was asked to go on %d times", n)
+				}
+				checkPaid(t, o.ledger)
+			})
+		})
+	}
+}
+
+// TestOriginalLingersUnderAShortHold: how long the host that returned is waited for follows from
+// how long the replacement's says that it holds its program, which it gives up then.
+func TestOriginalLingersUnderAShortHold(t *testing.T) {
+	for name, tt := range map[string]struct {
+		hold   time.Duration
+		begins time.Duration // when the original is seen to run; negative = never
+		host   string
+	}{
+		"never begins":                   {time.Minute, -1, "host-2"},
+		"never begins, held for long":    {hold, -1, "host-2"},
+		"begins":                         {time.Minute, 25 * time.Second, "host-1"},
+		"begins late, held for long":     {hold, 80 * time.Second, "host-1"},
+		"begins, held for no time":       {10 * time.Second, 80 * time.Second, "host-1"},
+		"never begins, held for no time": {10 * time.Second, -1, "host-2"}, // anew
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOriginal(t, always)
+				defer o.stop()
+				second := o.replaced()
+				o.returns()
+				o.wantLane(o.id, 0, scheduler.Leased, "host-1")
+				over := time.Now().Add(tt.hold)
+				o.hosts.Hook(func() {
+					o.hosts.OnAsk = func(_ scheduler.Host, a scheduler.Ask, _ *tx.Lease) error {
+						if a.Continues == second.ID && time.Now().After(over) {
+							return fmt.Errorf("%w: %w", scheduler.ErrDeclined, scheduler.ErrNotContinuable)
+						}
+						return nil
+					}
+				})
+				o.holds(second, over)
+				for began := time.Now(); time.Since(began) < 4*time.Minute; time.Sleep(5 * time.Second) {
+					for n := byte(1); n <= 3; n++ {
+						o.offer(n, uint64(n)*1000)
+					}
+					run := o.run()
+					back := run.Current().Host.Name == "host-1"
+					if run.State == scheduler.Leased && (!back || time.Since(began) == tt.begins) {
+						o.tell(o.id, 0, scheduler.Running, 0)
+					}
+				}
+				a := o.wantLane(o.id, 0, scheduler.Running, tt.host)
+				want := tt.host == "host-2" && tt.hold >= time.Minute
+				if got := a.Continues == second.ID; got != want {
+					t.Errorf("the replacement goes on: %v, want %v", got, want)
 				}
 				checkPaid(t, o.ledger)
 			})

@@ -203,7 +203,8 @@ func (e *Engine) lookAt(j *Job) time.Time {
 		case why != "":
 			at(since.Add(2 * stopGrace))
 		case a.lingers():
-			at(a.Created.Add(min(goOnWithin, e.lostAfter(j))))
+			at(r.goOnBy(a, a.Created))
+			at(a.Created.Add(e.lostAfter(j)))
 		case a.Reported.IsZero():
 			at(a.Created.Add(min(e.policy.StartWithin, e.lostAfter(j))))
 		default:
@@ -259,7 +260,7 @@ func (e *Engine) look(j *Job, now time.Time) {
 			e.lookAtStopped(j, a, why, now.Sub(latest(since, e.since())))
 			continue
 		}
-		e.lookAtOne(j, a, now)
+		e.lookAtOne(j, r, a, now)
 	}
 }
 
@@ -278,14 +279,14 @@ func (e *Engine) lookAtStopped(j *Job, a *Attempt, why string, ago time.Duration
 
 // lookAtOne decides about one live attempt. What this process could not hear while it was not
 // running is held against nobody.
-func (e *Engine) lookAtOne(j *Job, a *Attempt, now time.Time) {
+func (e *Engine) lookAtOne(j *Job, r *Run, a *Attempt, now time.Time) {
 	id, attempt := j.ID, *a
 	switch {
 	case !a.Placed:
 		if now.Sub(a.Created) > 2*e.policy.AskTimeout {
 			e.findLease(id, a.ID)
 		}
-	case a.lingers() && now.Sub(latest(a.Created, e.since())) > goOnWithin,
+	case a.lingers() && now.After(r.goOnBy(a, latest(a.Created, e.since()))),
 		a.Reported.IsZero() && now.Sub(latest(a.Created, e.since())) > e.policy.StartWithin:
 		e.once(a.ID, looking, func(ctx context.Context) { e.lookAtBegin(ctx, id, attempt.ID) })
 	case now.Sub(latest(a.Created, a.Heard, e.since())) > e.lostAfter(j):
