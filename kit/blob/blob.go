@@ -190,19 +190,33 @@ func (c *Client) OpenPath(ctx context.Context, root cid.CID, path string, blob c
 // GetRange writes a part of a file to w, verified against its CID without trust in the service; so
 // is the file's size if the part ends with it. Only of an empty file a part may be empty. OCI blobs
 // have no such proof: Open them whole.
-func (c *Client) GetRange(ctx context.Context, file cid.CID, part cid.Part, w io.Writer,
-) (err error) {
+func (c *Client) GetRange(ctx context.Context, file cid.CID, part cid.Part, w io.Writer) error {
+	return c.GetRangeAt(ctx, Place{Root: file, Blob: file}, part, w)
+}
+
+// Place is where a blob stands.
+type Place struct {
+	// Root is a directory and Path a path inside it, or the blob itself and "".
+	Root cid.CID
+	Path string
+	// Blob is what must stand there.
+	Blob cid.CID
+}
+
+// GetRangeAt is GetRange of the file that stands at a place.
+func (c *Client) GetRangeAt(ctx context.Context, at Place, part cid.Part, w io.Writer) (err error) {
 	if part.Offset < 0 || part.Length < 0 || part.Length == 0 && part.Size != 0 {
-		return fmt.Errorf("get range of %s: offset %d, length %d of %d", file, part.Offset,
+		return fmt.Errorf("get range of %s: offset %d, length %d of %d", at.Blob, part.Offset,
 			part.Length, part.Size)
 	}
-	s, err := c.get(ctx, &storagev1.GetRequest{Cid: file.String(), Offset: uint64(part.Offset),
-		Length: uint64(part.Length), Encoding: storagev1.Encoding_ENCODING_BAO_SLICE})
+	s, err := c.get(ctx, &storagev1.GetRequest{Cid: at.Root.String(), Path: at.Path,
+		Offset: uint64(part.Offset), Length: uint64(part.Length),
+		Encoding: storagev1.Encoding_ENCODING_BAO_SLICE})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := cid.DecodeSlice(w, s, file, part); err != nil {
+	if err := cid.DecodeSlice(w, s, at.Blob, part); err != nil {
 		return fmt.Errorf("get range: %w", err)
 	}
 	return nil

@@ -28,15 +28,26 @@ func (c *Client) GetTree(ctx context.Context, root cid.CID, t Tree, to *os.Root)
 // Find follows a path inside the directory root. What it says stands there is what root names:
 // every directory on the way is read and verified. Errors are those of dir.Walk too.
 func (c *Client) Find(ctx context.Context, root cid.CID, at string) (dir.Entry, error) {
+	return c.find(ctx, root, at, (&patience{}).do)
+}
+
+// FindNow is Find, but a connection that breaks is an error at once.
+func (c *Client) FindNow(ctx context.Context, root cid.CID, at string) (dir.Entry, error) {
+	return c.find(ctx, root, at, func(_ context.Context, f func() error) error { return f() })
+}
+
+func (c *Client) find(ctx context.Context, root cid.CID, at string,
+	do func(context.Context, func() error) error,
+) (dir.Entry, error) {
 	names, err := dir.SplitPath(at)
 	if err != nil {
 		return dir.Entry{}, err
 	}
-	p, depth := &patience{}, 0
+	depth := 0
 	found, err := dir.Walk(ctx, root, at, func(ctx context.Context, named cid.CID) (
 		entries []dir.Entry, err error,
 	) {
-		err = p.do(ctx, func() (err error) {
+		err = do(ctx, func() (err error) {
 			entries, err = c.entries(ctx, root, path.Join(names[:depth]...), named)
 			return err
 		})

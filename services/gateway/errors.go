@@ -46,6 +46,8 @@ const (
 	ReasonTokenWide fault.Reason = "TOKEN_TOO_WIDE"
 	// ReasonLogDamaged: the stored log is not what a log is.
 	ReasonLogDamaged fault.Reason = "LOG_DAMAGED"
+	// ReasonFileForged: the storage sent, or named, something else than what stands there.
+	ReasonFileForged fault.Reason = "FILE_NOT_GENUINE"
 
 	// Of storage.
 	reasonRangeOutside fault.Reason = "RANGE_OUTSIDE_BLOB"

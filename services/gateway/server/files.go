@@ -110,7 +110,8 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 
 // getFile answers GET and HEAD /v1/files/{cid} with the raw bytes, or with one range of them. What
 // was not verified is not sent: an answer whose end is wrong is cut off before its last bytes.
-// With inside set, file is a directory and inside a path in it.
+// With inside set, file is a directory and inside a path in it; every directory on the way is
+// verified.
 func (s *Server) getFile(
 	w http.ResponseWriter, r *http.Request, file cid.CID, inside string,
 ) error {
@@ -119,23 +120,13 @@ func (s *Server) getFile(
 		return err
 	}
 	defer give()
-	about, err := s.storage.Stat(r.Context(), &storagev1.StatRequest{Cid: file.String(),
-		Path: inside})
+	at, err := s.locate(r.Context(), file, inside)
 	if err != nil {
 		return err
 	}
-	root := file
-	if inside != "" {
-		if file, err = cid.Parse(about.GetReference().GetCid()); err != nil {
-			return fmt.Errorf("storage names what is in a directory: %w", err)
-		}
-	}
-	size := int64(about.GetReference().GetSize())
-	if size < 0 {
-		return fmt.Errorf("storage says that %s has %d bytes", file, uint64(size))
-	}
+	size := at.size
 	header := w.Header()
-	setFileHeaders(header, file)
+	setFileHeaders(header, at.Blob)
 	etag := header.Get("ETag")
 	if matches(r.Header.Get("If-None-Match"), etag) {
 		w.WriteHeader(http.StatusNotModified)
@@ -158,15 +149,7 @@ func (s *Server) getFile(
 		return nil
 	}
 	out := &lateWriter{w: newPatientWriter(w, s.cfg.StallTime), code: code}
-	return s.sent(out, r, s.sendFile(r.Context(), out, place{root, inside, file, size}, span))
-}
-
-// place is a file and the way to it.
-type place struct {
-	root   cid.CID
-	inside string // a path in root, "" when root is the file itself
-	file   cid.CID
-	size   int64 // of the file, as the storage says
+	return s.sent(out, r, forged(s.sendFile(r.Context(), out, at, span)))
 }
 
 // setFileHeaders keeps a browser from taking a stranger's bytes for a page of this site.
@@ -208,16 +191,18 @@ func (s *Server) sendFile(
 	switch {
 	case !span.Partial:
 		return s.sendWhole(ctx, w, at)
-	case at.file.Kind() == cid.File && at.inside == "":
-		return s.blobs.GetRange(ctx, at.file,
+	case at.Blob.Kind() == cid.File:
+		return s.blobs.GetRangeAt(ctx, at.Place,
 			cid.Part{Offset: span.First, Length: span.Length, Size: at.size}, w)
+	case at.Blob.Kind() == cid.Directory:
+		return s.sendPartOfDirectory(ctx, w, at, span)
 	}
 	return s.sendPart(ctx, w, at, span)
 }
 
 // sendWhole keeps the newest chunk back until it knows that more follows or that all was right.
 func (s *Server) sendWhole(ctx context.Context, w io.Writer, at place) (err error) {
-	body, err := s.blobs.OpenPath(ctx, at.root, at.inside, at.file)
+	body, err := s.blobs.OpenPath(ctx, at.Root, at.Path, at.Blob)
 	if err != nil {
 		return err
 	}
@@ -252,7 +237,7 @@ func (s *Server) sendPart(
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := s.storage.Get(ctx, &storagev1.GetRequest{
-		Cid: at.root.String(), Path: at.inside, Offset: uint64(span.First),
+		Cid: at.Root.String(), Path: at.Path, Offset: uint64(span.First),
 		Length: uint64(span.Length),
 	})
 	if err != nil {

@@ -96,6 +96,7 @@ type Server struct {
 	streams   *share.Places
 	blocks    *share.Places // those of streams that watch blocks
 	transfers *shares
+	walks     chan struct{}
 	bodies    *shares // bytes
 	http      *http.Server
 
@@ -123,6 +124,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		blocks:    newBlockStreams(),
 		transfers: newShares(cfg.MaxTransfers),
 		bodies:    newShares(int(cfg.MaxBodies)),
+		walks:     make(chan struct{}, maxWalks),
 	}
 	s.blobs = blob.New(s.storage)
 	if s.limit == nil && cfg.RatePerSecond > 0 {

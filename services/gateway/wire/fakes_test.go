@@ -270,6 +270,8 @@ type fakeStorage struct {
 	mu   sync.Mutex // guards held
 	held map[string][]byte
 	lie  bool // the bytes sent are not those that were put
+	// at says what stands at a path, and its bytes, in place of the truth; nil follows the path.
+	at func(path string) (cid.CID, []byte)
 }
 
 var errNoBlob = fault.New(fault.NotFound, "BLOB_NOT_FOUND", "nobody holds it")
@@ -338,7 +340,7 @@ func (f *fakeStorage) Get(
 	if err := f.calls.note(s.Context(), "Get", m); err != nil {
 		return err
 	}
-	data, err := f.get(m.Cid)
+	named, data, err := f.resolve(m.Cid, m.Path)
 	if err != nil {
 		return err
 	}
@@ -356,7 +358,7 @@ func (f *fakeStorage) Get(
 		part[len(part)-1] ^= 1
 	}
 	head := &storagev1.GetHeader{
-		Reference: &storagev1.Reference{Cid: m.Cid, Size: uint64(len(data))},
+		Reference: &storagev1.Reference{Cid: named.String(), Size: uint64(len(data))},
 		Offset:    m.Offset, Length: length,
 	}
 	err = s.Send(&storagev1.GetResponse{Part: &storagev1.GetResponse_Header{Header: head}})
@@ -397,9 +399,9 @@ func (f *fakeStorage) Stat(
 	if err := f.calls.note(ctx, "Stat", m); err != nil {
 		return nil, err
 	}
-	data, err := f.get(m.Cid)
+	named, data, err := f.resolve(m.Cid, m.Path)
 	return &storagev1.StatResponse{Reference: &storagev1.Reference{
-		Cid: m.Cid, Size: uint64(len(data)), Name: "picture",
+		Cid: named.String(), Size: uint64(len(data)), Name: "picture",
 	}}, err
 }
 

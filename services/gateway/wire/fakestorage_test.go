@@ -3,6 +3,8 @@ package wire_test
 import (
 	"context"
 
+	"github.com/united-containers/ucn/kit/cid"
+	"github.com/united-containers/ucn/kit/dir"
 	storagev1 "github.com/united-containers/ucn/proto/ucn/storage/v1"
 )
 
@@ -70,4 +72,30 @@ func (f *fakeStorage) CollectGarbage(
 	ctx context.Context, m *storagev1.CollectGarbageRequest,
 ) (*storagev1.CollectGarbageResponse, error) {
 	return &storagev1.CollectGarbageResponse{}, f.calls.note(ctx, "CollectGarbage", m)
+}
+
+// resolve returns what stands at a path inside a directory, or the blob itself for "".
+func (f *fakeStorage) resolve(name, path string) (cid.CID, []byte, error) {
+	root, err := cid.Parse(name)
+	if err != nil {
+		return root, nil, err
+	}
+	if f.at != nil {
+		if c, data := f.at(path); !c.IsZero() {
+			return c, data, nil
+		}
+	}
+	at, err := dir.Walk(context.Background(), root, path,
+		func(_ context.Context, c cid.CID) ([]dir.Entry, error) {
+			raw, err := f.get(c.String())
+			if err != nil {
+				return nil, err
+			}
+			return dir.Decode(raw)
+		})
+	if err != nil {
+		return root, nil, err
+	}
+	data, err := f.get(at.CID.String())
+	return at.CID, data, err
 }
