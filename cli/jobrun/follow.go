@@ -299,7 +299,7 @@ func (f *following) cancel(ctx context.Context) {
 	}
 	f.asked = true
 	e := f.shown
-	e.State, e.Reason = "cancelling", "asked the scheduler to cancel; once more leaves at once"
+	e.State, e.Reason = "cancelling", "asking the scheduler to cancel; once more leaves at once"
 	f.show(e)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

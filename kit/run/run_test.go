@@ -216,12 +216,41 @@ func TestSignals(t *testing.T) {
 		t.Fatalf("the first signal exits with %d", code)
 	default:
 	}
-	send(t)
-	if code := <-exited; code != run.ExitInterrupted {
+	if code := again(t, exited); code != run.ExitInterrupted {
 		t.Errorf("exit status %d, want %d", code, run.ExitInterrupted)
 	}
 	stop()
 	stop()
+}
+
+// TestOneRequestToEndIsNotTwo: signals that come together, as those of `timeout` to a process and
+// to its group, are one; it takes another one later to leave at once.
+func TestOneRequestToEndIsNotTwo(t *testing.T) {
+	exited := make(chan int, 1)
+	began := time.Now()
+	ctx, stop := run.Signals(t.Context(), func(code int) { exited <- code })
+	defer stop()
+	send(t)
+	<-ctx.Done()
+	again(t, exited)
+	if after := time.Since(began); after < run.SecondAfter {
+		t.Errorf("left at once %s after the first signal, want %s", after, run.SecondAfter)
+	}
+}
+
+// again sends a signal every few milliseconds until the process would have ended.
+func again(t *testing.T, exited <-chan int) int {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		send(t)
+		select {
+		case code := <-exited:
+			return code
+		case <-tick.C:
+		}
+	}
 }
 
 func send(t *testing.T) {
