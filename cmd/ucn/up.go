@@ -25,6 +25,7 @@ const (
 	downWithin = 90 * time.Second
 	pollEvery  = 50 * time.Millisecond
 	logTail    = 4 << 10
+	logMost    = 64 << 20 // a longer log is put aside at the next start, as ucn.log.1
 )
 
 // upFlags are what `ucn up` can be told; the rest is in the configuration file.
@@ -142,7 +143,7 @@ func detach(cmd *cobra.Command, cfg wiring.Config) error {
 		return err // the log would not hold it
 	}
 	path := filepath.Join(cfg.Data, "ucn.log")
-	log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	log, from, err := openLog(path)
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
@@ -166,10 +167,30 @@ func detach(cmd *cobra.Command, cfg wiring.Config) error {
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }() // ends with the child, or with this process
 	if err := awaitReady(cmd.Context(), cfg.Data, child.Process.Pid, ended); err != nil {
-		return fmt.Errorf("%w\n%s", err, tail(path))
+		return fmt.Errorf("%w\n%s", err, tail(path, from))
 	}
-	_, err = io.WriteString(cmd.OutOrStdout(), tail(path))
+	_, err = io.WriteString(cmd.OutOrStdout(), tail(path, from))
 	return err
+}
+
+// openLog opens the log of a network that runs in the background, to go on where it ends: what an
+// earlier one said before it crashed is asked for just when it has been started again. A long one
+// is put aside first. from is where the new network's words begin.
+func openLog(path string) (log *os.File, from int64, err error) {
+	if now, err := os.Stat(path); err == nil && now.Size() > logMost {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, 0, err
+		}
+	}
+	log, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, 0, err
+	}
+	from, err = log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, 0, errors.Join(err, log.Close())
+	}
+	return log, from, nil
 }
 
 // awaitReady waits for the network file of the process.
@@ -194,10 +215,21 @@ func awaitReady(ctx context.Context, data string, pid int, ended <-chan error) e
 	}
 }
 
-func tail(path string) string {
-	raw, err := os.ReadFile(path)
+// tail returns the last that was written to a log since a place in it.
+func tail(path string, from int64) string {
+	log, err := os.Open(path)
 	if err != nil {
 		return ""
 	}
-	return string(raw[max(0, len(raw)-logTail):])
+	defer log.Close()
+	end, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return ""
+	}
+	from = max(from, end-logTail)
+	raw, err := io.ReadAll(io.NewSectionReader(log, from, end-from))
+	if err != nil {
+		return ""
+	}
+	return string(raw)
 }

@@ -228,7 +228,12 @@ func TestUpAndDown(t *testing.T) {
 		}
 		return string(out)
 	}
-	if out := run(append(upArgs(data), "--detach")...); !strings.Contains(out, "is up") {
+	err = os.WriteFile(filepath.Join(data, "ucn.log"), []byte("of an earlier life\n"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := run(append(upArgs(data), "--detach")...); !strings.Contains(out, "is up") ||
+		strings.Contains(out, "earlier") {
 		t.Errorf("up says %q", out)
 	}
 	defer run("down")
@@ -240,6 +245,10 @@ func TestUpAndDown(t *testing.T) {
 	}
 	if out := run("down"); !strings.Contains(out, "down") {
 		t.Errorf("down says %q", out)
+	}
+	log, err := os.ReadFile(filepath.Join(data, "ucn.log"))
+	if err != nil || !strings.HasPrefix(string(log), "of an earlier life\n") {
+		t.Errorf("the log lost what an earlier network said: %v\n%s", err, log)
 	}
 }
 
