@@ -142,12 +142,14 @@ func (w *world) begunRecovery() (own person) {
 	return own
 }
 
-// robbed is what a thief gets out of a recovery that should not end well.
+// robbed is what an owner loses to a thief who takes all that a recovery gives him, but for what
+// the fee may cost.
 func (w *world) robbed(own person) tx.Grains {
 	w.t.Helper()
 	before := w.holds(w.owner)
 	w.try(w.friend, &tx.FinishRecovery{Account: w.owner.id})
-	r, err := w.attempt(person{own.key, w.owner.id}, &tx.Transfer{To: w.scheduler.id, Amount: 1000})
+	all := &tx.Transfer{To: w.scheduler.id, Amount: before - maxFee}
+	r, err := w.attempt(person{own.key, w.owner.id}, all)
 	if err == nil && r.Status == chainv1.Status_STATUS_OK {
 		return before - w.holds(w.owner)
 	}
