@@ -79,8 +79,12 @@ func complain(w io.Writer, cmd *cobra.Command, err error, asJSON bool) int {
 			Error  string `json:"error"`
 			Reason string `json:"reason,omitempty"`
 			Hint   string `json:"hint,omitempty"`
+			Again  int64  `json:"retry_after_ms,omitempty"`
 			Code   int    `json:"exit_code"`
-		}{message(err), string(fault.ReasonOf(err)), hint, code}
+		}{message(err), string(fault.ReasonOf(err)), hint, 0, code}
+		if f := fault.From(err); f != nil {
+			told.Again = f.Retry().Milliseconds()
+		}
 		_ = json.NewEncoder(w).Encode(told) // there is nobody else to tell
 		return code
 	}

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/united-containers/ucn/kit/cid"
@@ -41,11 +42,16 @@ type Event struct {
 	Expires time.Time
 }
 
-// TooManyEvents refuses a change of an account that changed too much of late.
-func TooManyEvents(again time.Duration) error {
+// TooManyEvents refuses a change of an account that changed too much of late: its share is burst
+// changes at once and perSecond over time.
+func TooManyEvents(again time.Duration, perSecond float64, burst int) error {
+	rate := strconv.FormatFloat(perSecond, 'g', -1, 64)
 	return fault.New(fault.ResourceExhausted, ReasonEventRate,
-		"the account kept, changed and removed too much of late: try again in %s",
-		again.Round(time.Millisecond)).WithRetry(again)
+		"the account changed too many files of late: try again in %s. Here an account may put, pin "+
+			"and remove %d files at once, and then %s a second; removing many in one call counts "+
+			"once. Who runs the storage may allow more (event_rate)",
+		again.Round(time.Millisecond), burst, rate).
+		With("burst", itoa(int64(burst))).With("per_second", rate).WithRetry(again)
 }
 
 // Untold says that a change cannot be told of, so that it does not happen.

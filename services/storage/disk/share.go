@@ -75,7 +75,7 @@ func (s *shares) take(now time.Time, key shareKey, n int) error {
 	one := s.of[key]
 	if one == nil {
 		if len(s.of) >= maxShares && !s.forget(now) {
-			return storage.TooManyEvents(time.Second)
+			return s.tooMany(key, time.Second)
 		}
 		one = &share{at: now}
 		s.of[key] = one
@@ -84,10 +84,14 @@ func (s *shares) take(now time.Time, key shareKey, n int) error {
 	if missing := one.used + float64(n) - s.burst; missing > 0 && one.used > 0 {
 		missing = min(missing, one.used)
 		wait := time.Duration(missing / s.rateOf(key) * float64(time.Second))
-		return storage.TooManyEvents(max(wait, time.Millisecond))
+		return s.tooMany(key, max(wait, time.Millisecond))
 	}
 	one.used += float64(n)
 	return nil
+}
+
+func (s *shares) tooMany(key shareKey, again time.Duration) error {
+	return storage.TooManyEvents(again, s.rateOf(key), int(s.burst))
 }
 
 // give takes back n events that were counted and not made.

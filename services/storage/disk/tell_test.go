@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -308,6 +309,16 @@ func TestAccountsShareWhatIsTold(t *testing.T) {
 		if !errors.Is(err, storage.ReasonEventRate) ||
 			fault.KindOf(err) != fault.ResourceExhausted || fault.From(err).Retry() != 100*time.Second {
 			t.Errorf("%s: %v", name, err)
+		}
+		f := fault.From(err)
+		for _, says := range []string{"try again in 1m40s", "3 files at once", "0.01 a second",
+			"event_rate"} {
+			if !strings.Contains(f.Message(), says) {
+				t.Errorf("%s does not say %q: %s", name, says, f.Message())
+			}
+		}
+		if f.Value("burst") != "3" || f.Value("per_second") != "0.01" {
+			t.Errorf("%s: %v", name, f.Meta())
 		}
 	}
 	checkConsistent(t, d, dir)
