@@ -29,6 +29,19 @@ var byFriends = []friendly{
 		bound: houseTrust, given: houseTrust, leases: 1},
 	{name: "scheduler leases to it again whenever it gives up", named: trustOfEscrow,
 		bound: houseTrust, given: houseTrust / 4, leases: 3},
+	{name: "trusted host of a detached job runs nothing", named: trustOfEscrow,
+		bound: detachedTrust, trust: detachedTrust, given: detachedTrust, leases: 1,
+		says: scheduler.Running},
+	{name: "trusted host of an array completes its tasks without running them",
+		named: trustOfEscrow, bound: houseTrust, given: houseTrust / 4, leases: 3,
+		change: func(s *scheduler.Spec) { s.Tasks = 100 }, end: scheduler.Completed},
+	{name: "trusted host tells the end and charges on",
+		named: "rate until ten minutes after its word", bound: (10*60 + afterSweep) * fromHost,
+		trust: detachedTrust, given: detachedTrust, leases: 1, end: scheduler.Completed, on: true},
+	{name: "trusted host tells the end of an array's task and charges on",
+		named: "rate until ten seconds after its word", bound: (10 + afterSweep) * fromHost,
+		trust: detachedTrust, given: detachedTrust, leases: 1, end: scheduler.Completed, on: true,
+		change: func(s *scheduler.Spec) { s.Tasks = 1 }},
 	{name: "friend takes all trust where its owner names none", named: nothing,
 		trust: 10 * fromHost * 60, sign: func(l *tx.Lease) { l.Trust = 10 * fromHost * 60 }},
 	{name: "friend signs for twice the price of its offer", named: nothing, given: houseTrust,
@@ -44,6 +57,13 @@ var byFriends = []friendly{
 		sign:  func(l *tx.Lease) { l.Notice = tx.Millis((24 * time.Hour).Milliseconds()) }},
 }
 
+const (
+	// detachedTrust is half an hour's, of an owner who leaves and trusts the host with all of a job.
+	detachedTrust = 30 * 60 * fromHost
+	// afterSweep are seconds until what is due is looked after, and the lease's end is in a block.
+	afterSweep = 7
+)
+
 // friendly is one row of byFriends.
 type friendly struct {
 	name, named string
@@ -54,6 +74,12 @@ type friendly struct {
 	leases int
 	offer  func(*scheduler.Offer)
 	sign   func(*tx.Lease)
+	change func(*scheduler.Spec)
+	// says is what it says after each charge, by default that the attempt ended, as end, by default
+	// failed. If it goes on its lease is charged after that all the same.
+	says scheduler.State
+	end  scheduler.EndReason
+	on   bool
 }
 
 // honest is the row with a friend that changes nothing.
@@ -129,7 +155,8 @@ func (h *house) market(sign func(*tx.Lease)) (*scheduler.Engine, *scheduler.Offe
 }
 
 // playFriend has the scheduler place the owner's job with its friend until it does not any more, or
-// for an hour. It returns what was paid and how many leases there were.
+// for an hour. It returns what was paid, of one that charges on what was paid after its word, and
+// how many leases there were.
 func playFriend(t *testing.T, f friendly) (paid tx.Grains, leases int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -143,6 +170,11 @@ func playFriend(t *testing.T, f friendly) (paid tx.Grains, leases int) {
 		j.ID, j.Owner, j.Escrow, j.Runs = subject, h.n.Accounts[owner], h.escrow, nil
 		j.Spec.MaxTotal, j.Spec.Retries = uint64(block.UCN), 100
 		j.Spec.Trust = uint64(f.given)
+		if f.change != nil {
+			f.change(&j.Spec)
+		}
+		var before tx.Grains
+		var last tx.LeaseID
 		if _, err := engine.Submit(t.Context(), j); err != nil {
 			t.Fatal(err)
 		}
@@ -152,19 +184,41 @@ func playFriend(t *testing.T, f friendly) (paid tx.Grains, leases int) {
 			engine.Offer(&next)
 			timer := time.NewTimer(time.Minute)
 			<-timer.C
-			if h.charged(engine, j) {
-				leases++
+			if id, charged := h.charged(engine, j, f); charged {
+				leases, last = leases+1, id
+				before = h.paid()
+			} else if f.on && leases > 0 {
+				h.charge(last)
 			}
 		}
-		e, _ := h.chain.State().Escrow(h.escrow)
-		paid = e.Paid
+		if paid = h.paid(); f.on {
+			paid -= before
+		}
 	})
 	return paid, leases
 }
 
-// charged has the friend charge its present lease, for all it can, and give the attempt up. It
+// paid is what the escrow has paid.
+func (h *house) paid() tx.Grains {
+	e, _ := h.chain.State().Escrow(h.escrow)
+	return e.Paid
+}
+
+// charge has the friend charge a lease for all it can.
+func (h *house) charge(id tx.LeaseID) {
+	h.t.Helper()
+	n := tx.Note{
+		Lease: id, Revision: tx.Hash{3}, Upto: h.chain.Now(), Cumulative: math.MaxInt64,
+		UsageHash: tx.Hash{4},
+	}
+	h.do(agentKey, &tx.Charge{Note: n, Signature: h.n.Keys[agentKey].Sign(n.Preimage(h.n.Anchor))})
+}
+
+// charged has the friend charge its present lease, for all it can, and say what it says then. It
 // returns false when it has none.
-func (h *house) charged(engine *scheduler.Engine, j *scheduler.Job) bool {
+func (h *house) charged(
+	engine *scheduler.Engine, j *scheduler.Job, f friendly,
+) (id tx.LeaseID, charged bool) {
 	h.t.Helper()
 	held, err := engine.Job(h.t.Context(), j.Owner, j.ID)
 	if err != nil {
@@ -173,23 +227,20 @@ func (h *house) charged(engine *scheduler.Engine, j *scheduler.Job) bool {
 	r := held.Current()
 	a := r.Current()
 	if a == nil || a.State == scheduler.Ended {
-		return false
+		return id, false
 	}
-	id := a.Lease.Lease.ID(h.n.Anchor)
+	id = a.Lease.Lease.ID(h.n.Anchor)
 	if _, placed := h.chain.State().Lease(id); !placed {
-		return false
+		return id, false
 	}
-	n := tx.Note{
-		Lease: id, Revision: tx.Hash{3}, Upto: h.chain.Now(), Cumulative: math.MaxInt64,
-		UsageHash: tx.Hash{4},
-	}
-	h.do(agentKey, &tx.Charge{Note: n, Signature: h.n.Keys[agentKey].Sign(n.Preimage(h.n.Anchor))})
+	h.charge(id)
 	err = engine.Report(h.t.Context(), scheduler.Report{
 		Job: j.ID, Run: r.ID, Attempt: a.ID, Executor: sig.PublicKey(a.Host.Executor),
-		State: scheduler.Ended, End: scheduler.Failed, Reason: "gave up", Time: time.Now(),
+		State: cmp.Or(f.says, scheduler.Ended), End: cmp.Or(f.end, scheduler.Failed),
+		Reason: "says so", Time: time.Now(),
 	})
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return true
+	return id, true
 }
