@@ -22,7 +22,16 @@ const doubtFor = time.Hour
 
 // hostsFault tells whether the attempt ended for a reason that is the host's or the network's.
 func (a *Attempt) hostsFault() bool {
-	return a.State == Ended && a.End != Failed && a.End != Completed && a.End != Cancelled
+	switch a.End {
+	case Completed, Failed, Cancelled:
+		return false
+	}
+	return a.State == Ended && !a.served()
+}
+
+// served tells whether the attempt's host served for all that its lease paid for.
+func (a *Attempt) served() bool {
+	return a.State == Ended && (a.End == Exhausted || a.End == Expired && a.Began)
 }
 
 // since is how long ago the attempt ended; a clock may have been set back.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
-	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 )
 
@@ -152,95 +151,6 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 	e.settleRun(j, r, a)
 }
 
-// settleRun decides what an ended attempt means for its run: the one retry policy.
-//
-//   - completed, cancelled, exhausted, expired: the run ends so, but for an always job whose money
-//     ended: it waits for more.
-//   - failed: tried again up to limits.retries times, then failed.
-//   - refused, evicted, host-lost, and expired before the program ran: the host's or the
-//     network's affair; tried again elsewhere up to HostRetries times, then ended so.
-//   - refused maxSameRefusals times running in the same words: the job's own fault, such as an
-//     image that is nowhere; ended so.
-//   - of an always job: completed and failed by its restart policy, without end; a lease that is
-//     over is followed by another; what hosts do never ends it, else a few cheap ones that begin
-//     nothing could, but one that never ran ends if three hosts refuse it in the same words;
-//     cancelled though nobody asked for it is the host's affair.
-//
-// Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
-// maxBackoff.
-func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
-	if r.State == Ended {
-		return
-	}
-	if a.End == Completed && !j.Spec.Always { // whatever else there is of it is stopped
-		r.finish(Completed, a.Reason, e.deps.Now())
-		return
-	}
-	if next := r.Current(); a != next { // what goes on is another attempt
-		if next.State == Pending {
-			r.State, r.Reason = Pending, next.Reason // which is only asked for
-		}
-		return
-	}
-	now := e.deps.Now()
-	r.streak(a)
-	again := e.again(j, r, a)
-	if r.goesOn(a, again, now) {
-		return
-	}
-	if why, _ := j.stops(r); again && why != "" {
-		r.finish(Cancelled, why, now)
-		return
-	}
-	if !again || !j.Spec.Always && len(r.Attempts) >= MaxAttempts {
-		r.finish(a.End, a.Reason, now)
-		return
-	}
-	r.State = Pending
-	r.NotBefore = now.Add(r.backoff())
-	r.Reason = shorten(fmt.Sprintf("waiting: attempt %d %s: %s", r.Tries, a.End, a.Reason))
-}
-
-// again tells whether the run is tried again after the attempt.
-func (e *Engine) again(j *Job, r *Run, a *Attempt) bool {
-	restarts := j.Spec.Always && j.Spec.Restart != RestartNever
-	switch {
-	case a.End == Completed:
-		return j.Spec.Always && j.Spec.Restart == RestartAlways
-	case a.End == Failed:
-		r.Failures++
-		return restarts || r.Failures <= r.Retries
-	case a.End == Expired && a.Began, a.End == Exhausted:
-		return j.Spec.Always
-	case a.End == Cancelled && !j.Spec.Always:
-		return false
-	case a.End == Cancelled && !j.Updated.IsZero() && !a.Created.After(j.Updated):
-		return true // it was told to stop by an update that a later one took back
-	case a.End == Refused, a.End == Evicted, a.End == HostLost, a.End == Expired,
-		a.End == Cancelled: // of an always job that nobody cancelled
-		if a.Began && j.Spec.Always {
-			r.HostFailures = 0
-		}
-		r.HostFailures++
-		if j.Spec.Always {
-			return r.Ran || r.sameRefusals(true) < maxSameRefusals
-		}
-		return r.HostFailures <= e.policy.HostRetries && r.sameRefusals(false) < maxSameRefusals
-	}
-	return false
-}
-
-// steady is how long a program must have been leased for the next backoff to be the first again.
-const steady = 10 * time.Minute
-
-// streak counts the attempt for the backoff.
-func (r *Run) streak(a *Attempt) {
-	if a.Began && a.Ended.Sub(a.Created) >= steady {
-		r.Streak = 0
-	}
-	r.Streak++
-}
-
 // add remembers an attempt; of a run without end only the newest ones are kept.
 func (r *Run) add(a Attempt, endless bool) {
 	r.Attempts = append(r.Attempts, a)
@@ -296,42 +206,6 @@ func (r *Run) returned(a *Attempt) *Attempt {
 	r.Attempts = append(r.Attempts, back)
 	r.State, r.Reason = back.State, back.Host.Name+" is back"
 	return r.Current()
-}
-
-// maxSameRefusals is how often a run is refused for one and the same reason before it ends: what
-// several hosts say is not a matter of the host.
-const maxSameRefusals = 3
-
-// sameRefusals counts the newest attempts that were refused with the reason of the last one; apart,
-// those of one host count once, so that it cannot end by itself what is to run for good.
-func (r *Run) sameRefusals(apart bool) (n int) {
-	by := map[sig.PublicKey]bool{}
-	for i := len(r.Attempts) - 1; i >= 0; i-- {
-		a, last := &r.Attempts[i], &r.Attempts[len(r.Attempts)-1]
-		if a.End != Refused || a.Reason != last.Reason {
-			break
-		}
-		if !apart || !by[a.Host.Executor] {
-			n++
-		}
-		by[a.Host.Executor] = true
-	}
-	return n
-}
-
-const (
-	minBackoff = 250 * time.Millisecond
-	maxBackoff = 5 * time.Minute
-	// maxDoublings of minBackoff are more than maxBackoff.
-	maxDoublings = 16
-)
-
-func (r *Run) backoff() time.Duration {
-	wait := max(r.Backoff, minBackoff)
-	for range min(r.Streak, maxDoublings) - min(r.Streak, 1) {
-		wait = min(2*wait, maxBackoff)
-	}
-	return min(wait, maxBackoff)
 }
 
 // endAttempt ends an attempt that its host will not report on.
