@@ -227,66 +227,6 @@ func printCharges(w io.Writer, charges []chargeResult) {
 	}
 }
 
-type supplyResult struct {
-	Height      uint64        `json:"height"`
-	Genesis     amount.Amount `json:"genesis"`
-	Minted      string        `json:"minted_grains"`
-	Burned      string        `json:"burned_grains"`
-	Circulating amount.Amount `json:"circulating"`
-	Accounts    amount.Amount `json:"accounts"`
-	Escrows     amount.Amount `json:"escrows"`
-	Locks       amount.Amount `json:"locks"`
-	Lockboxes   amount.Amount `json:"lockboxes"`
-}
-
-func (a *app) chainSupply() *cobra.Command {
-	height := uint64(0)
-	cmd := &cobra.Command{
-		Use: "supply", Short: "Show where all money of the chain is", Args: args(cobra.NoArgs),
-		Long: `Show how much was given out at the beginning, minted and burned, and where the rest is. The
-state machine checks in every block that it adds up; the sums are part of the certified state.
-With --height it is as it was after an earlier block; ledgers keep that for the last 1024 blocks.`,
-		Example: "  ucn chain supply --json\n  ucn chain supply --height 1200",
-		RunE: a.session(withoutKey, func(ctx context.Context, l *link, _ []string) error {
-			answer, err := l.Ledger.GetSupply(ctx, &ledgerv1.GetSupplyRequest{
-				Chain: l.Chain, Height: height,
-			})
-			if err != nil {
-				return err
-			}
-			s := answer.GetState()
-			result := supplyResult{
-				Height: answer.GetHeight(), Genesis: amount.Amount(s.GetGenesisSupply()),
-				Minted: counterText(s.GetMinted()), Burned: counterText(s.GetBurned()),
-				Circulating: amount.Amount(answer.GetCirculating()),
-				Accounts:    amount.Amount(s.GetAccountSum()),
-				Escrows:     amount.Amount(s.GetEscrowSum()), Locks: amount.Amount(s.GetLockSum()),
-				Lockboxes: amount.Amount(s.GetLockboxSum()),
-			}
-			return a.emit(result, result.print)
-		}),
-	}
-	cmd.Flags().Uint64Var(&height, "height", 0, "after this block (0: the last one)")
-	return cmd
-}
-
-func (r supplyResult) print(w io.Writer) {
-	printf(w, "at block\t%d\ngiven out at the beginning\t%s\nminted since\t%s grains\n", r.Height,
-		amount.Text(r.Genesis), r.Minted)
-	printf(w, "burned since\t%s grains\nexists\t%s\n", r.Burned, amount.Text(r.Circulating))
-	printf(w, "  in accounts\t%s\n  in escrows\t%s\n  as deposits\t%s\n", amount.Text(r.Accounts),
-		amount.Text(r.Escrows), amount.Text(r.Locks))
-	if r.Lockboxes > 0 {
-		printf(w, "  on side chains\t%s\n", amount.Text(r.Lockboxes))
-	}
-}
-
-// counterText is a 128-bit number in decimal.
-func counterText(raw []byte) string {
-	n := bigOf(raw)
-	return n.String()
-}
-
 type feesResult struct {
 	OpFee   amount.Amount  `json:"operation_fee"`
 	ByteFee amount.Amount  `json:"byte_fee"`

@@ -28,6 +28,7 @@ const (
 	leafSigners = "signers" // who may act for an account beside its key set
 	leafEscrow  = "escrow"
 	leafLease   = "lease"
+	leafChain   = "chain" // its sums, by the chain's name
 )
 
 // maxLeaves is how many proofs one file holds.
@@ -75,6 +76,7 @@ type stateResult struct {
 	Account    *accountResult `json:"account,omitempty"`
 	Escrow     *escrowResult  `json:"escrow,omitempty"`
 	Lease      *leaseResult   `json:"lease,omitempty"`
+	Supply     *supplyResult  `json:"supply,omitempty"`
 	// signers are the account's.
 	signers tx.AccountSigners
 }
@@ -152,6 +154,8 @@ func (r *stateResult) show(p *leafProof, trust proof.Trust) (h block.Header, err
 			r.Lease.Proven = true
 		}
 		return leaf.Header, err
+	case leafChain:
+		return r.showSupply(raw, p.ID, trust)
 	}
 	return h, fmt.Errorf("proofs of kind %.20q are unknown", p.Kind)
 }
@@ -167,6 +171,29 @@ func (r *stateResult) showAccount(raw []byte, text string, trust proof.Trust) (
 	if err == nil {
 		r.Account = newAccountResult(id, leaf.Exists, &leaf.Value, leaf.Header.Height)
 		r.Account.Proven = true
+	}
+	return leaf.Header, err
+}
+
+// errOtherChain: a trusted genesis names one chain.
+var errOtherChain = errors.New("it is of another chain")
+
+func (r *stateResult) showSupply(raw []byte, chain string, trust proof.Trust) (
+	h block.Header, err error,
+) {
+	if chain != r.Chain {
+		return h, errOtherChain
+	}
+	leaf, err := proof.VerifyChain(raw, trust)
+	if err != nil {
+		return h, err
+	}
+	if !leaf.Exists {
+		return h, errAbsent
+	}
+	r.Supply, err = newSupplyResult(leaf.Header.Height, leaf.Value)
+	if err == nil {
+		r.Supply.Proven = true
 	}
 	return leaf.Header, err
 }
@@ -205,6 +232,8 @@ func (r *stateResult) print(w io.Writer) {
 		r.Escrow.print(w)
 	case r.Lease != nil:
 		r.Lease.print(w)
+	case r.Supply != nil:
+		r.Supply.print(w)
 	}
 }
 

@@ -72,10 +72,6 @@ func TestProvenActors(t *testing.T) {
 // it prove something else.
 func refusesForgedLeaves(t *testing.T, u *user, file string, trusted []string) {
 	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, change := range map[string]func(leaves []any) []any{
 		"signers alone": func(l []any) []any { return l[1:] },
 		"none":          func([]any) []any { return []any{} },
@@ -94,24 +90,35 @@ func refusesForgedLeaves(t *testing.T, u *user, file string, trusted []string) {
 			return l
 		},
 	} {
-		var whole map[string]any
-		if err := json.Unmarshal(text, &whole); err != nil {
-			t.Fatal(err)
-		}
-		whole["leaves"] = change(whole["leaves"].([]any))
-		forged, err := json.Marshal(whole)
-		if err != nil {
-			t.Fatal(err)
-		}
-		bad := filepath.Join(t.TempDir(), "bad.json")
-		if err := os.WriteFile(bad, forged, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bad := forgedLeaves(t, file, change)
 		if out, _, code := u.run(append([]string{"verify", bad}, trusted...)...); code !=
 			cli.ExitFailed {
 			t.Errorf("%s: %d, %s", name, code, out)
 		}
 	}
+}
+
+// forgedLeaves writes a saved proof with other leaves beside it.
+func forgedLeaves(t *testing.T, file string, change func([]any) []any) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var whole map[string]any
+	if err := json.Unmarshal(text, &whole); err != nil {
+		t.Fatal(err)
+	}
+	whole["leaves"] = change(whole["leaves"].([]any))
+	forged, err := json.Marshal(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := filepath.Join(t.TempDir(), "bad.json")
+	if err := os.WriteFile(bad, forged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return bad
 }
 
 // TestUnprovenActors: a ledger that proves less than it was asked for is not believed.

@@ -191,10 +191,10 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify FILE|TRANSACTION", Short: "Verify a proof, offline if it is a file",
 		Long: `Verify that a transaction and its receipt stand in a block that the chain's validators
-certified, or what an account, escrow or lease was after such a block. A file that the option -o of
-"ucn chain tx|account|escrow|lease" saved is verified without any network. What is
-trusted is the anchor alone: of --anchor, of --genesis, or of the network file. The genesis in the
-file must hash to it.`,
+certified, or what an account, an escrow, a lease or the supply was after such a block. A file that
+the option -o of "ucn chain tx|account|escrow|lease|supply" saved is verified without any network.
+What is trusted is the anchor alone: of --anchor, of --genesis, or of the network file. The genesis
+in the file must hash to it.`,
 		Example: "  ucn verify proof.json\n  ucn verify proof.json --anchor 3f...\n  ucn verify 5e...",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {

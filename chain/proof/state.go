@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/state"
 	"github.com/united-containers/ucn/chain/trie"
@@ -44,6 +45,15 @@ func VerifyEscrow(raw []byte, id tx.EscrowID, trust Trust) (Leaf[tx.Escrow], err
 // VerifyLease verifies the canonical bytes of an AccountProof about a lease.
 func VerifyLease(raw []byte, id tx.LeaseID, trust Trust) (Leaf[tx.LeaseState], error) {
 	return verifyLeaf(raw, state.LeaseKey(id), trust, tx.DecodeLeaseState)
+}
+
+// VerifyChain verifies the canonical bytes of an AccountProof about the chain's own leaf: its sums,
+// prices, parameters and validators.
+func VerifyChain(raw []byte, trust Trust) (Leaf[*chainv1.ChainState], error) {
+	return verifyLeaf(raw, state.ChainKey(), trust, func(raw []byte) (*chainv1.ChainState, error) {
+		m := &chainv1.ChainState{}
+		return m, canon.Unmarshal(raw, m)
+	})
 }
 
 func verifyLeaf[T any](raw []byte, key trie.Key, trust Trust, decode func([]byte) (T, error)) (

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/block"
+	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/proof"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/state"
@@ -32,6 +33,8 @@ type Ledger struct {
 	Lie func(*ledgerv1.ChargeEntry)
 	// LieOfAccount changes what is told of accounts; set it while nobody asks.
 	LieOfAccount func(*ledgerv1.GetAccountResponse)
+	// LieOfSupply is the same for the supply.
+	LieOfSupply func(*ledgerv1.GetSupplyResponse)
 	// LieOfTransaction and LieOfBlock do the same for those.
 	LieOfTransaction func(*ledgerv1.GetTransactionResponse)
 	LieOfBlock       func(*ledgerv1.GetBlockResponse)
@@ -257,6 +260,28 @@ func (l *Ledger) GetLease(_ context.Context, r *ledgerv1.GetLeaseRequest) (
 	}
 	if r.GetProve() {
 		out.Proof = l.proof(l.state.ProveLease(tx.LeaseID(r.GetLease())))
+	}
+	return out, nil
+}
+
+// GetSupply implements the service, of the head.
+func (l *Ledger) GetSupply(_ context.Context, r *ledgerv1.GetSupplyRequest) (
+	*ledgerv1.GetSupplyResponse, error,
+) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.state.ProveChain()
+	out := &ledgerv1.GetSupplyResponse{
+		Height: uint64(len(l.blocks) - 1), State: &chainv1.ChainState{},
+	}
+	if err := canon.Unmarshal(p.State.GetValue(), out.State); err != nil {
+		return nil, err
+	}
+	if r.GetProve() {
+		out.Proof = l.proof(p)
+	}
+	if l.LieOfSupply != nil {
+		l.LieOfSupply(out)
 	}
 	return out, nil
 }
