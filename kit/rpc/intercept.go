@@ -34,30 +34,60 @@ func errTokenExpired() *fault.Error {
 		"the token has expired: make a new one, see ucn auth token")
 }
 
-// unary is everything around a unary call, outermost first: log and redact, recover, cap the
-// time, prove the caller, limit the rate.
-func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo,
-	next grpc.UnaryHandler,
+// guard puts everything that is around a unary call before its request is read: who is refused
+// makes this server keep nothing. An interceptor of gRPC comes only after that.
+func (s *Server) guard(method string, next grpc.MethodHandler) grpc.MethodHandler {
+	return func(impl any, ctx context.Context, receive func(any) error,
+		_ grpc.UnaryServerInterceptor,
+	) (any, error) {
+		read := func(m any) error {
+			if err := receive(m); err != nil {
+				return &unread{err}
+			}
+			return nil
+		}
+		return s.unary(ctx, method, func(ctx context.Context) (any, error) {
+			return next(impl, ctx, read, direct)
+		})
+	}
+}
+
+// direct is an interceptor that does nothing.
+func direct(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (any, error) {
+	return next(ctx, request)
+}
+
+// unread is gRPC's word of a request that did not come, or is none: it goes out as it is.
+type unread struct{ error }
+
+// unary is everything around a unary call, outermost first: log and redact, recover, prove the
+// caller, limit the rate. tap has bounded its time.
+func (s *Server) unary(ctx context.Context, method string,
+	next func(context.Context) (any, error),
 ) (response any, err error) {
 	began := time.Now()
 	defer func() {
-		if err = s.finish(ctx, info.FullMethod, began, err); err != nil {
+		if u, ok := err.(*unread); ok {
+			err = u.error
+		} else {
+			err = s.finish(ctx, method, began, err)
+		}
+		if err != nil {
 			response = nil
 		}
 	}()
 	defer recovered(&err)
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.MaxTime)
-	defer cancel()
 	if err := uncompressed(ctx); err != nil {
 		return nil, err
 	}
-	ctx, err = s.admit(ctx, info.FullMethod)
+	ctx, err = s.admit(ctx, method)
 	if err != nil {
 		return nil, err
 	}
 	ctx, giveBack := s.answers.withReserve(ctx, false)
 	defer giveBack()
-	if response, err = next(ctx, request); err != nil {
+	if response, err = next(ctx); err != nil {
 		return nil, err
 	}
 	return s.answers.count(ctx, response, false)

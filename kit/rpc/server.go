@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,6 +84,7 @@ func NewServer(cfg ServerConfig, deps ServerDeps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, log: deps.Log, public: newPublicMethods(deps.Public),
 		limit: deps.Limiter, health: health.NewServer(), answers: newAnswers(cfg),
+		unaries: map[string]bool{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -96,7 +98,7 @@ func NewServer(cfg ServerConfig, deps ServerDeps) (*Server, error) {
 	}
 	s.draining, s.drain = context.WithCancelCause(context.Background())
 	s.grpc = grpc.NewServer(append(s.options(), grpc.Creds(creds))...)
-	healthpb.RegisterHealthServer(s.grpc, s.health)
+	healthpb.RegisterHealthServer(s, s.health)
 	reflection.Register(s.grpc)
 	s.health.Shutdown() // not serving until Run is ready
 	return s, nil
@@ -104,7 +106,14 @@ func NewServer(cfg ServerConfig, deps ServerDeps) (*Server, error) {
 
 // RegisterService implements grpc.ServiceRegistrar. Call it before Run.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
-	s.grpc.RegisterService(desc, impl)
+	guarded := *desc
+	guarded.Methods = slices.Clone(desc.Methods)
+	for i, m := range desc.Methods {
+		name := "/" + desc.ServiceName + "/" + m.MethodName
+		s.unaries[name] = true
+		guarded.Methods[i].Handler = s.guard(name, m.Handler)
+	}
+	s.grpc.RegisterService(&guarded, impl)
 }
 
 // Addr returns where the server listens, nil before Run called ready.
@@ -133,7 +142,6 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		s.grpc.Stop()
 		return err
 	}
-	s.unaries = unaryMethods(s.grpc.GetServiceInfo())
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(listener) }()
 	s.health.Resume()
@@ -207,36 +215,19 @@ func (s *Server) options() []grpc.ServerOption {
 		}),
 		grpc.StatsHandler(otelgrpc.NewServerHandler(s.traceOptions()...)),
 		grpc.ForceServerCodecV2(answerCodec{encoding.GetCodecV2(proto.Name)}),
-		grpc.InTapHandle(s.tap), grpc.ChainUnaryInterceptor(s.unary),
-		grpc.ChainStreamInterceptor(s.stream),
+		grpc.InTapHandle(s.tap), grpc.ChainStreamInterceptor(s.stream),
 	}
 }
 
-// tap bounds the time of a unary call before its request is read: interceptors see it only once it
-// is there, and a client may announce one and never send it. A call that needs a token and brings
-// none is refused here, before a byte of its message is kept.
+// tap bounds the time of a unary call, its request included, which a client may announce and never
+// send. It refuses nothing: gRPC would keep the timer of a refused call until its grpc-timeout.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if !s.public.has(info.FullMethodName) && len(info.Header.Get(authorizationName)) == 0 {
-		return ctx, Status(tokenMissing()).Err()
-	}
 	if !s.unaries[info.FullMethodName] {
 		return ctx, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.MaxTime)
 	_ = cancel // the end of the stream, whose context is the parent, does the same
 	return ctx, nil
-}
-
-func unaryMethods(services map[string]grpc.ServiceInfo) map[string]bool {
-	names := map[string]bool{}
-	for service, info := range services {
-		for _, method := range info.Methods {
-			if !method.IsClientStream && !method.IsServerStream {
-				names["/"+service+"/"+method.Name] = true
-			}
-		}
-	}
-	return names
 }
 
 func (s *Server) traceOptions() []otelgrpc.Option {
