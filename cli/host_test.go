@@ -45,6 +45,7 @@ func TestHostCommands(t *testing.T) {
 	u.net.Desk.Tell(&executorv1.GetHostResponse{
 		Offer:    &marketv1.Offer{Host: clitest.Host, Prices: clitest.Prices().PB()},
 		Draining: true, Reason: "new disks", EvictAt: 1_800_000_000_000,
+		Warnings: []string{"the payee has\x1b no account"}, ClockAheadMs: -1500,
 		Abilities: []*executorv1.Ability{{Name: "freeze", Present: true},
 			{Name: "The disk is small.", Detail: "Add one."}},
 		Policy: &executorv1.HostPolicy{DenyImages: []string{"bafybad"}, MaxRunTimeMs: 3_600_000},
@@ -55,6 +56,7 @@ func TestHostCommands(t *testing.T) {
 	for _, want := range []string{
 		"new disks", "evicts what still runs", "freeze    yes", "abcd", "running, goes",
 		"asks      0.0036/core·h, 0.001/run\n", "note      The disk is small. Add one.\n",
+		"warning   the payee has",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("host show lacks %q: %s", want, out)
@@ -65,7 +67,8 @@ func TestHostCommands(t *testing.T) {
 	}
 	var shown map[string]any
 	text := u.must("host", "show", clitest.Host, "--wallet", "op", "--json")
-	if err := json.Unmarshal([]byte(text), &shown); err != nil || shown["draining"] != true {
+	if err := json.Unmarshal([]byte(text), &shown); err != nil || shown["draining"] != true ||
+		shown["clock_ahead_ms"] != -1500.0 || len(shown["warnings"].([]any)) != 1 {
 		t.Errorf("%v in %s", err, text)
 	}
 	if out := u.must("host", "policy", clitest.Host, "--wallet", "op"); !strings.Contains(out,

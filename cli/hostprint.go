@@ -76,6 +76,9 @@ type hostResult struct {
 	Prices    jobrun.Prices `json:"prices"`
 	Abilities []hostAbility `json:"abilities"`
 	Attempts  []hostAttempt `json:"attempts"`
+	// Warnings say what keeps the host from taking work or from being paid.
+	Warnings   []string `json:"warnings"`
+	ClockAhead int64    `json:"clock_ahead_ms"`
 }
 
 type hostAbility struct {
@@ -99,7 +102,11 @@ type hostAttempt struct {
 func hostOf(m *executorv1.GetHostResponse) *hostResult {
 	r := &hostResult{
 		hostLine: hostLineOf(m.GetOffer()), EvictAt: m.GetEvictAt(), Reason: m.GetReason(),
-		Abilities: []hostAbility{}, Attempts: []hostAttempt{},
+		Abilities: []hostAbility{}, Attempts: []hostAttempt{}, Warnings: []string{},
+		ClockAhead: m.GetClockAheadMs(),
+	}
+	for _, s := range m.GetWarnings() {
+		r.Warnings = append(r.Warnings, screen.Clean(s))
 	}
 	r.Draining = m.GetDraining()
 	prices := price.PricesFromPB(m.GetOffer().GetPrices())
@@ -138,6 +145,9 @@ func (r *hostResult) print(w io.Writer) {
 	printf(w, "state\t%s\nfree\t%s of %s cores, %s of %s memory, %s of %s disk\n", state, r.Free.CPU,
 		r.Total.CPU, screen.Bytes(r.Free.Memory), screen.Bytes(r.Total.Memory),
 		screen.Bytes(r.Free.Disk), screen.Bytes(r.Total.Disk))
+	for _, s := range r.Warnings {
+		printf(w, "warning\t%s\n", s)
+	}
 	printf(w, "images\t%d held\nasks\t%s\nnotice\t%s\n", r.Images, priceText(&r.Prices),
 		noticeText(r.Notice))
 	for _, a := range r.Abilities {

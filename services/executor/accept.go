@@ -28,7 +28,9 @@ func (a *Agent) consider(ask *Ask, now time.Time) (Lease, Prices, *Decline) {
 	if !ok {
 		return Lease{}, Prices{}, declined(DeclineOffer, "no live offer of this host has that hash")
 	}
-	for _, check := range []func(*Ask) *Decline{a.checkServed, a.checkSpec, a.checkPolicy} {
+	for _, check := range []func(*Ask) *Decline{
+		a.checkClock, a.checkServed, a.checkSpec, a.checkPolicy,
+	} {
 		if d := check(ask); d != nil {
 			return Lease{}, Prices{}, d
 		}

@@ -51,6 +51,7 @@ type Agent struct {
 	key      sig.PublicKey
 	signer   signer
 	deps     Deps
+	dial     *dial // deps.Now is its time
 	tracer   trace.Tracer
 	counters counters
 	offers   offers
@@ -75,6 +76,7 @@ type Agent struct {
 	images    images
 	state     HostState // written under stating, too
 	set       rules     // of state.Set
+	minded    minded
 	lives     sync.WaitGroup
 }
 
@@ -96,8 +98,11 @@ func New(cfg Config, identity Identity, deps Deps) (*Agent, error) {
 			return nil, fmt.Errorf("executor: the anchor of chain %q is not known", chain)
 		}
 	}
+	clock := &dial{own: deps.Now, began: deps.Now()}
+	deps.Now = clock.now
 	return &Agent{
-		cfg: cfg, rules: rules, identity: identity, key: identity.Key.Public(), deps: deps,
+		dial: clock,
+		cfg:  cfg, rules: rules, identity: identity, key: identity.Key.Public(), deps: deps,
 		signer: signer{key: identity.Key, anchors: identity.Anchors}, counters: counters,
 		tracer: deps.Tracers.Tracer("ucn/executor"), nudge: make(chan struct{}, 1),
 		evicting: make(chan struct{}, 1), pulls: newPulls(cfg.MaxPulls),
@@ -117,6 +122,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	if err := a.recall(ctx); err != nil {
 		return err
 	}
+	a.compare(ctx) // before anything is found to be over
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.open(ctx, abilities)
@@ -127,6 +133,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	ready()
 	a.lives.Go(func() { a.fetchHeld(ctx) })
 	a.lives.Go(func() { a.evictDue(ctx) })
+	a.lives.Go(func() { a.mind(ctx) })
 	a.postOffers(ctx)
 	return nil
 }

@@ -63,7 +63,7 @@ func (t *attempt) look(ctx context.Context, v *view, early bool) error {
 	switch {
 	case v.rec.Stop != nil:
 		return t.endUnstarted(ctx, v.rec.Stop.Reason, v.rec.Stop.Message)
-	case state.over(t.agent.deps.Now()):
+	case t.agent.leaseIsOver(ctx, &state):
 		return t.endUnstarted(ctx, EndRefused, "the lease has ended already")
 	case v.task != nil:
 		return t.take(ctx, v.task)
@@ -98,8 +98,16 @@ func (t *attempt) waitChange(ctx context.Context, v *view, until time.Time) erro
 	return nil
 }
 
-func (s *LeaseState) over(now time.Time) bool {
-	return s.Settled || !s.End.IsZero() || !now.Before(s.Until)
+// leaseIsOver tells whether the lease has ended, by the chain's word or by its own time. Where the
+// clock was not compared yet, it is now: the chain answers.
+func (a *Agent) leaseIsOver(ctx context.Context, s *LeaseState) bool {
+	if s.Settled || !s.End.IsZero() {
+		return true
+	}
+	if !a.dial.known.Load() {
+		a.compare(ctx)
+	}
+	return a.dial.sure() && !a.deps.Now().Before(s.Until)
 }
 
 // take checks that the escrow names the job, and writes down that the attempt will be run.
@@ -254,7 +262,7 @@ func (t *attempt) create(ctx context.Context, v *view) (Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if until := t.lease.Lease.Until; uint64(max(t.agent.deps.Now().UnixMilli(), 0)) >= until {
+	if until := t.lease.Lease.Until; t.agent.dial.sure() && unixMillis(t.agent.deps.Now()) >= until {
 		return nil, fault.New(fault.FailedPrecondition, ReasonNoLease,
 			"the lease ended before the program could be started")
 	}

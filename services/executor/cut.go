@@ -16,6 +16,8 @@ type Cut struct {
 	End time.Time // of the lease, by the chain
 	// Seen says that a client was told of later usage than is asked for.
 	Seen bool `json:",omitempty"`
+	// Own: End is the lease's own time; the chain could not be asked whether it ended before.
+	Own bool `json:",omitempty"`
 }
 
 const (
@@ -154,14 +156,23 @@ func (t *attempt) cutBeforeTheEnd(ctx context.Context, tally *Tally) error {
 	within, cancel := context.WithTimeout(ctx, measureWait)
 	defer cancel()
 	end, err := t.endAfterAll(within)
-	if err != nil {
-		t.agent.deps.Log.WarnContext(ctx, "cannot look at the lease", "attempt", t.id, "error", err)
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if r := t.view().rec; end.IsZero() || upto(&r, tally) <= unixMillis(end) {
+	r := t.view().rec
+	if err != nil {
+		t.agent.deps.Log.WarnContext(ctx, "cannot look at the lease", "attempt", t.id, "error", err)
+		end = r.leaseUntil()
+	}
+	if r.Cut != nil || end.IsZero() || upto(&r, tally) <= unixMillis(end) {
 		return nil
 	}
-	return t.jot(ctx, func(r *Record) { t.cut(r, end) })
+	return t.jot(ctx, func(r *Record) {
+		marks := r.Marks
+		if t.cut(r, end); err != nil {
+			r.Cut.Own, r.Marks = true, marks
+		}
+	})
 }
 
 // cutBeforeTheCharge makes the last note right that was told while the chain could not be asked.
@@ -185,7 +196,7 @@ func (t *attempt) cutBeforeTheCharge(ctx context.Context) error {
 // that is known already.
 func (t *attempt) endAfterAll(ctx context.Context) (time.Time, error) {
 	t.mu.Lock()
-	known := t.looked || t.rec.Cut != nil
+	known := t.looked || t.rec.Cut != nil && !t.rec.Cut.Own
 	t.mu.Unlock()
 	if known {
 		return time.Time{}, nil

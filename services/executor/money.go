@@ -54,9 +54,11 @@ type LeaseState struct {
 	SilenceOver time.Time
 }
 
-// ChainTime is a chain's newest block by its two clocks.
+// ChainTime is a chain's newest block by its two clocks, and its time now.
 type ChainTime struct {
 	Block time.Time
+	// Now is the time that a block made now would have; zero: not told.
+	Now time.Time
 	// Accrual counts time in which the chain made blocks: what delays of the chain run on.
 	Accrual time.Time
 }
@@ -97,8 +99,10 @@ type Charged struct {
 type Ledger interface {
 	Lease(ctx context.Context, chain string, id LeaseID) (LeaseState, error)
 	Escrow(ctx context.Context, chain string, id EscrowID) (Escrow, error)
-	// Time reads the clocks of the chain's head.
+	// Time reads the chain's clocks.
 	Time(ctx context.Context, chain string) (ChainTime, error)
+	// AccountOf reads an account; one that is not there has nothing.
+	AccountOf(ctx context.Context, chain string, id sig.AccountID) (AccountState, error)
 	// Charge returns when the charges are committed, in one transaction, one answer for each.
 	Charge(ctx context.Context, chain string, charges []Charge) ([]Charged, error)
 	// Settle asks the chain to pay what silence has accepted, of 1 to 1,000 leases. Those that are

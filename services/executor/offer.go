@@ -105,7 +105,7 @@ func (a *Agent) makeOffer(images []Image, now time.Time) Offer {
 		Expires: now.Add(a.cfg.OfferLife), Prices: a.cfg.Prices, Free: free(a.used, a.total),
 		Total: a.total, Platforms: []string{a.abilities.Platform},
 		Isolation: a.abilities.Isolation, Chains: a.cfg.Chains, Labels: a.cfg.Labels,
-		Host: a.cfg.Host, Notice: a.cfg.Notice, Draining: a.state.Draining,
+		Host: a.cfg.Host, Notice: a.cfg.Notice, Draining: a.state.Draining || a.dial.wrong(),
 	}
 	for _, image := range images {
 		offer.Images = append(offer.Images, image.ID)

@@ -208,6 +208,7 @@ const (
 	DeclineTerms       DeclineCode = "TERMS"       // budget, trust or times do not do
 	DeclineOffer       DeclineCode = "OFFER"       // the offer is not this host's, or expired
 	DeclineDraining    DeclineCode = "DRAINING"    // no new work
+	DeclineClock       DeclineCode = "CLOCK"       // this host's clock is far from the chain's
 	// DeclineNotContinuable: what was to go on is not here, is over or ends, or is something else.
 	DeclineNotContinuable DeclineCode = "NOT_CONTINUABLE"
 )

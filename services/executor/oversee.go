@@ -28,6 +28,7 @@ type watch struct {
 	group     sync.WaitGroup
 	tally     Tally
 
+	sure     bool      // whether a lease can be told to be over
 	sampleAt time.Time // by this life's clock; before its first sample that of the journal's last
 	noteAt   time.Time // of the last note that was signed
 	chargeAt time.Time // of the last charge that was tried
@@ -161,6 +162,7 @@ func (w *watch) tick(ctx context.Context) (handed bool) {
 	within, cancel := context.WithTimeout(ctx, measureWait)
 	sample, err := w.container.Usage(within)
 	cancel()
+	w.sure = w.t.agent.dial.sure()
 	now := w.t.agent.deps.Now()
 	if err != nil {
 		log.WarnContext(ctx, "cannot measure", "attempt", w.t.id, "error", err)
@@ -224,7 +226,8 @@ func (w *watch) note(ctx context.Context, r *Record, now time.Time) error {
 	}
 	fresh := due - min(due, r.Note.Note.Cumulative)
 	soon := fresh > r.Lease.Lease.Trust/4 && fresh > 0
-	if now.Sub(w.noteAt) < w.t.agent.cfg.NoteEvery && !soon {
+	since := now.Sub(w.noteAt) // below zero: the time was put right
+	if since >= 0 && since < w.t.agent.cfg.NoteEvery && !soon {
 		return nil
 	}
 	note := w.t.sign(r, &w.tally, false)
@@ -248,7 +251,9 @@ func (w *watch) charge(now time.Time) {
 	r := w.t.view().rec
 	payable := min(r.Note.Note.Cumulative, r.Covered()) > r.Charged
 	keeps := r.Ask.Spec.KeepOriginal
-	if now.Sub(w.chargeAt) < w.t.agent.cfg.ChargeEvery || !payable && !keeps || r.Hold != nil {
+	since := now.Sub(w.chargeAt)
+	early := since >= 0 && since < w.t.agent.cfg.ChargeEvery
+	if early || !payable && !keeps || r.Hold != nil {
 		return
 	}
 	if w.onChain("cannot charge", func() error { return w.chargeNow(w.chain, payable) }) {
@@ -268,7 +273,7 @@ func (w *watch) look() {
 	w.t.asked = w.t.asked || stood
 	asked := w.t.asked && w.t.rec.Hold == nil
 	w.t.mu.Unlock()
-	if !asked || now.Sub(w.lookAt) < leastLook {
+	if since := now.Sub(w.lookAt); !asked || since >= 0 && since < leastLook {
 		return
 	}
 	if w.onChain("cannot look at the lease", func() error { return w.checkLease(w.chain) }) {
@@ -326,7 +331,7 @@ func (t *attempt) leaseOver(ctx context.Context) (state LeaseState, over bool, e
 	case err != nil:
 		return state, false, fmt.Errorf("read the lease: %w", err)
 	}
-	return state, state.over(t.agent.deps.Now()), nil
+	return state, t.agent.leaseIsOver(ctx, &state), nil
 }
 
 // mustStop tells why the program may not run until the next tick, or nil.
@@ -348,7 +353,7 @@ func (w *watch) mustStop(r *Record, sample *Usage, now time.Time) *StopCause {
 	}
 	paid := w.t.paid()
 	switch {
-	case paid && upto > lease.Until:
+	case paid && upto > lease.Until && w.sure:
 		return stop(EndExpired, "the lease ended")
 	case run > 0 && ran > run+a.cfg.Tick:
 		return stop(EndFailed, "run time limit of %v reached", run)

@@ -127,6 +127,12 @@ func (r *remote) Time(context.Context, string) (executor.ChainTime, error) {
 	return executor.ChainTime{Block: time.Now(), Accrual: time.Now()}, nil
 }
 
+func (r *remote) AccountOf(
+	context.Context, string, sig.AccountID,
+) (executor.AccountState, error) {
+	return executor.AccountState{Exists: true, Balance: ucn}, nil
+}
+
 func (r *remote) Charge(_ context.Context, _ string, list []executor.Charge) (
 	[]executor.Charged, error,
 ) {

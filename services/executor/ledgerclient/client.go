@@ -131,12 +131,30 @@ func (c *Client) Time(ctx context.Context, chain string) (executor.ChainTime, er
 	if err != nil {
 		return executor.ChainTime{}, fmt.Errorf("read chain %s: %w", chain, err)
 	}
+	var now time.Time
+	if m.GetNow() > 0 { // else the ledger does not tell, and the head's may be long ago
+		now = at(max(m.GetNow(), m.GetHead().GetTime()))
+	}
 	head := m.GetHead()
 	if head == nil { // before the first block both clocks stand at the genesis
 		start := at(m.GetGenesis().GetTime())
-		return executor.ChainTime{Block: start, Accrual: start}, nil
+		return executor.ChainTime{Block: start, Now: now, Accrual: start}, nil
 	}
-	return executor.ChainTime{Block: at(head.GetTime()), Accrual: at(head.GetAccrual())}, nil
+	return executor.ChainTime{
+		Block: at(head.GetTime()), Now: now, Accrual: at(head.GetAccrual()),
+	}, nil
+}
+
+// AccountOf implements executor.Ledger.
+func (c *Client) AccountOf(
+	ctx context.Context, chain string, id sig.AccountID,
+) (executor.AccountState, error) {
+	m, err := c.ledger.GetAccount(ctx, &ledgerv1.GetAccountRequest{Chain: chain, Account: id[:]})
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return executor.AccountState{}, fmt.Errorf("read the account: %w", err)
+	}
+	account := m.GetAccount()
+	return executor.AccountState{Exists: account != nil, Balance: account.GetBalance()}, nil
 }
 
 // Escrow implements executor.Ledger.

@@ -36,13 +36,15 @@ type ledger struct {
 	bound    chainv1.Bound
 	taken    []*tx.Transaction
 	failWith error
+	now      uint64
+	nobody   bool // no account is there
 }
 
 func (l *ledger) GetChain(
 	context.Context, *ledgerv1.GetChainRequest, ...grpc.CallOption,
 ) (*ledgerv1.GetChainResponse, error) {
 	return &ledgerv1.GetChainResponse{
-		Anchor: make([]byte, 32), OperationFee: 10, ByteFee: 1, Head: l.head,
+		Anchor: make([]byte, 32), OperationFee: 10, ByteFee: 1, Head: l.head, Now: l.now,
 	}, nil
 }
 
@@ -64,6 +66,9 @@ func (l *ledger) GetAccount(
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reads++
+	if l.nobody {
+		return &ledgerv1.GetAccountResponse{}, l.failWith
+	}
 	return &ledgerv1.GetAccountResponse{
 		Account: &chainv1.Account{Keys: l.keys, Balance: 1000}, PendingNonce: l.nonce,
 	}, l.failWith
@@ -175,6 +180,24 @@ func TestReads(t *testing.T) {
 		at.Accrual.UnixMilli() != 60 {
 		t.Errorf("time %+v, %v", at, err)
 	}
+	if at, err := c.Time(t.Context(), "main"); err != nil || !at.Now.IsZero() {
+		t.Errorf("a ledger that does not tell says it is %v, %v", at.Now, err)
+	}
+	for _, tt := range []struct{ now, want int64 }{{60, 70}, {90, 90}} {
+		l.now = uint64(tt.now)
+		at, err := c.Time(t.Context(), "main")
+		if err != nil || at.Now.UnixMilli() != tt.want {
+			t.Errorf("now %d: %+v, %v", tt.now, at, err)
+		}
+	}
+	a, err := c.AccountOf(t.Context(), "main", owner)
+	if err != nil || !a.Exists || a.Balance != 1000 {
+		t.Errorf("account %+v, %v", a, err)
+	}
+	l.nobody = true
+	if a, err = c.AccountOf(t.Context(), "main", owner); err != nil || a.Exists || a.Balance != 0 {
+		t.Errorf("no account: %+v, %v", a, err)
+	}
 	e, err := c.Escrow(t.Context(), "main", executor.EscrowID{})
 	if err != nil || e.Job != job || e.Owner != owner || e.Assigner != assigner ||
 		e.Free != 6 {
@@ -188,6 +211,9 @@ func TestReads(t *testing.T) {
 	if _, err := c.Lease(t.Context(), "main", executor.LeaseID{}); !errors.Is(err,
 		fault.Unavailable) {
 		t.Errorf("a ledger that is away: %v", err)
+	}
+	if _, err := c.AccountOf(t.Context(), "main", owner); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("an account of a ledger that is away: %v", err)
 	}
 }
 

@@ -55,7 +55,8 @@ func (s *Server) GetHost(
 	out := &executorv1.GetHostResponse{
 		Offer: s.deps.Encoder.offerPB(&offer), Abilities: abilities(s.deps.Agent.Abilities()),
 		Draining: state.Draining, EvictAt: millis(state.EvictAt), Reason: state.Reason,
-		Policy: policyPB(s.deps.Agent.Policy()),
+		Policy: policyPB(s.deps.Agent.Policy()), Warnings: s.deps.Agent.Warnings(),
+		ClockAheadMs: s.deps.Agent.ClockAhead().Milliseconds(),
 	}
 	if set := state.Set; set != nil {
 		out.SetPolicy, out.SetVersion = policyPB(set.Policy), set.Version

@@ -228,7 +228,7 @@ func (x *AskResponse) GetDeclined() *Decline {
 // Decline says why a host does not take a job.
 type Decline struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stable, such as "CAPACITY", "PRICE", "POLICY", "DRAINING", "NOT_CONTINUABLE".
+	// Stable, such as "CAPACITY", "PRICE", "POLICY", "DRAINING", "CLOCK", "NOT_CONTINUABLE".
 	Code          string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1988,8 +1988,14 @@ type GetHostResponse struct {
 	// 0 = nothing was ever set.
 	SetVersion uint64 `protobuf:"varint,8,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	// ms since 1970 at which it was set.
-	SetSince      uint64 `protobuf:"varint,9,opt,name=set_since,json=setSince,proto3" json:"set_since,omitempty"`
-	SetReason     string `protobuf:"bytes,10,opt,name=set_reason,json=setReason,proto3" json:"set_reason,omitempty"`
+	SetSince  uint64 `protobuf:"varint,9,opt,name=set_since,json=setSince,proto3" json:"set_since,omitempty"`
+	SetReason string `protobuf:"bytes,10,opt,name=set_reason,json=setReason,proto3" json:"set_reason,omitempty"`
+	// What keeps the host from taking work or from being paid, in sentences: a clock that is away from
+	// the chain's, a payee without an account, no money for fees. At most 10 min old.
+	Warnings []string `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// By how much the host's clock is ahead of the chain's, ms, below zero behind it, at the last look,
+	// which is at most a minute old. Beyond 10 min the host declines new work (CLOCK).
+	ClockAheadMs  int64 `protobuf:"zigzag64,12,opt,name=clock_ahead_ms,json=clockAheadMs,proto3" json:"clock_ahead_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2092,6 +2098,20 @@ func (x *GetHostResponse) GetSetReason() string {
 		return x.SetReason
 	}
 	return ""
+}
+
+func (x *GetHostResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *GetHostResponse) GetClockAheadMs() int64 {
+	if x != nil {
+		return x.ClockAheadMs
+	}
+	return 0
 }
 
 // HostPolicy is whom and what a host does not want.
@@ -2490,7 +2510,7 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\rEvictResponse\x12\x19\n" +
 	"\bevict_at\x18\x01 \x01(\x04R\aevictAt\",\n" +
 	"\x0eGetHostRequest\x12\x1a\n" +
-	"\bexecutor\x18\x01 \x01(\fR\bexecutor\"\x92\x03\n" +
+	"\bexecutor\x18\x01 \x01(\fR\bexecutor\"\xd4\x03\n" +
 	"\x0fGetHostResponse\x12*\n" +
 	"\x05offer\x18\x01 \x01(\v2\x14.ucn.market.v1.OfferR\x05offer\x126\n" +
 	"\tabilities\x18\x02 \x03(\v2\x18.ucn.executor.v1.AbilityR\tabilities\x12\x1a\n" +
@@ -2505,7 +2525,9 @@ const file_ucn_executor_v1_executor_proto_rawDesc = "" +
 	"\tset_since\x18\t \x01(\x04R\bsetSince\x12\x1d\n" +
 	"\n" +
 	"set_reason\x18\n" +
-	" \x01(\tR\tsetReason\"\xb2\x01\n" +
+	" \x01(\tR\tsetReason\x12\x1a\n" +
+	"\bwarnings\x18\v \x03(\tR\bwarnings\x12$\n" +
+	"\x0eclock_ahead_ms\x18\f \x01(\x12R\fclockAheadMs\"\xb2\x01\n" +
 	"\n" +
 	"HostPolicy\x12!\n" +
 	"\fallow_owners\x18\x01 \x03(\tR\vallowOwners\x12\x1f\n" +
