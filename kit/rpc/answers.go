@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/united-containers/ucn/kit/fault"
+	"github.com/united-containers/ucn/kit/share"
 )
 
 // answers are the messages that lie in memory until clients take them. HTTP/2 lets a client ask
@@ -24,39 +25,12 @@ type answers struct {
 	stall time.Duration
 
 	mu       sync.Mutex // guards the rest, and the fields of held, tracked and reserve
-	under    budget
-	waiting  budget // of streams that wait for room with a message
-	sleepers int    // that wait for room
+	under    *share.Budget
+	waiting  *share.Budget // of streams that wait for room with a message
+	sleepers int           // that wait for room
 	freed    chan struct{}
 	open     map[*net.TCPAddr]*tracked // by the very address that gRPC shows
 	swept    time.Time
-}
-
-// budget is a number of bytes of which nobody gets more than half of what others leave, so that
-// whoever comes next finds some. A first message is taken wherever there is room for it.
-type budget struct {
-	most, taken int
-	of          map[string]int
-}
-
-func (b *budget) take(who string, n int) bool {
-	has, free := b.of[who], b.most-b.taken
-	if n > free || has > 0 && has+n > (free+has)/2 {
-		return false
-	}
-	b.of[who] += n
-	b.taken += n
-	return true
-}
-
-func (b *budget) give(who string, n int) { b.change(who, -n) }
-
-// change counts bytes that are there whether there is room or not.
-func (b *budget) change(who string, n int) {
-	b.taken += n
-	if b.of[who] += n; b.of[who] == 0 {
-		delete(b.of, who)
-	}
 }
 
 // held is one answer that is counted. It is the pool of its buffer, which it returns once nobody
@@ -82,8 +56,8 @@ type answer struct {
 func newAnswers(cfg ServerConfig) *answers {
 	return &answers{
 		stall: cfg.AnswerTime, freed: make(chan struct{}), open: map[*net.TCPAddr]*tracked{},
-		under:   budget{most: int(cfg.MaxAnswers), of: map[string]int{}},
-		waiting: budget{most: int(cfg.MaxAnswers), of: map[string]int{}},
+		under:   share.NewBudget(int(cfg.MaxAnswers)),
+		waiting: share.NewBudget(int(cfg.MaxAnswers)),
 	}
 }
 
@@ -140,7 +114,7 @@ func (a *answers) newHeld(ctx context.Context, who string, n int) *held {
 func (a *answers) take(h *held) bool {
 	now := time.Now()
 	a.mu.Lock()
-	ok := (h.conn == nil || !h.conn.closed) && a.under.take(h.who, h.n)
+	ok := (h.conn == nil || !h.conn.closed) && a.under.Take(h.who, h.n)
 	var stalled []*tracked
 	if ok {
 		h.began = now
@@ -173,7 +147,7 @@ func (a *answers) stalled(now time.Time) (all []*tracked) {
 // await waits for room with a message, as long as a client may take for an answer.
 func (a *answers) await(ctx context.Context, h *held) error {
 	a.mu.Lock()
-	ok := a.waiting.take(h.who, h.n)
+	ok := a.waiting.Take(h.who, h.n)
 	a.mu.Unlock()
 	if !ok {
 		return notTaken()
@@ -181,7 +155,7 @@ func (a *answers) await(ctx context.Context, h *held) error {
 	defer func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.waiting.give(h.who, h.n)
+		a.waiting.Give(h.who, h.n)
 	}()
 	return a.awaitRoom(ctx, h)
 }
@@ -232,7 +206,7 @@ func (h *held) giveHeld() {
 		return
 	}
 	h.gone = true
-	h.all.under.give(h.who, h.n)
+	h.all.under.Give(h.who, h.n)
 	if h.conn != nil {
 		delete(h.conn.holds, h)
 	}

@@ -100,9 +100,18 @@ func (d *pipeDialer) Dial(_ context.Context, service string) (*grpc.ClientConn, 
 	return conn, nil
 }
 
+// gatewayWindow is how many bytes of a stream come to a gateway, whose clients may take nothing,
+// before it reads them. gRPC's own goes up to 16 MiB where much passes.
+const gatewayWindow = 1 << 20
+
 func clientOptions(service string, maxMessage config.Size, deps ClientDeps) []grpc.DialOption {
 	c := &client{service: service, tokens: deps.Tokens, origins: deps.Origins}
-	return []grpc.DialOption{
+	var options []grpc.DialOption
+	if deps.Origins != nil {
+		options = append(options, grpc.WithInitialWindowSize(gatewayWindow),
+			grpc.WithInitialConnWindowSize(16*gatewayWindow))
+	}
+	return append(options,
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(int(maxMessage)),
 			grpc.MaxCallSendMsgSize(int(maxMessage))),
 		grpc.WithMaxHeaderListSize(maxHeaders),
@@ -121,7 +130,7 @@ func clientOptions(service string, maxMessage config.Size, deps ClientDeps) []gr
 			traceOptions(deps.Tracers, deps.Meters)...)),
 		grpc.WithChainUnaryInterceptor(c.unary()),
 		grpc.WithChainStreamInterceptor(c.stream()),
-	}
+	)
 }
 
 func clientCredentials(p Peer) (credentials.TransportCredentials, error) {

@@ -57,7 +57,7 @@ func Reserve(ctx context.Context, n int) error {
 	if err := r.awaitTaken(ctx); err != nil {
 		return err
 	}
-	h := a.newHeld(ctx, who, min(max(n, leastPooled), a.under.most))
+	h := a.newHeld(ctx, who, min(max(n, leastPooled), a.under.Most()))
 	h.of = r
 	if !a.take(h) {
 		if !r.stream {
@@ -108,7 +108,7 @@ func (a *answers) reserved(ctx context.Context, n int) *held {
 		return nil
 	}
 	n = max(n, leastPooled)
-	a.under.change(h.who, n-h.n)
+	a.under.Add(h.who, n-h.n)
 	r.ahead += n - h.n
 	h.n = n
 	return h

@@ -1,5 +1,5 @@
-// Package share divides places, such as those of open streams, among clients: whoever has few finds
-// room while somebody has many.
+// Package share divides places, such as those of open streams, and bytes among clients: whoever has
+// few finds room while somebody has many.
 //
 // When all places are taken, the newest one of the client with most gives way to one of a client
 // that has at least two fewer, so nobody gains by coming again. Who has no more than a floor gives

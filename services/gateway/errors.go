@@ -22,6 +22,8 @@ const (
 	ReasonRange fault.Reason = "RANGE_NOT_SATISFIABLE"
 	// ReasonBusy: as many streams or transfers are under way as the gateway allows.
 	ReasonBusy fault.Reason = "GATEWAY_BUSY"
+	// ReasonNotRead: too many bytes of answers wait to be read. A stream goes on from where it ended.
+	ReasonNotRead fault.Reason = "ANSWERS_NOT_READ"
 	// ReasonGaveWay: a stream ended for another client's, whose address had fewer.
 	ReasonGaveWay fault.Reason = "STREAM_GAVE_WAY"
 	// ReasonKeyReused: the Idempotency-Key was used for another request.

@@ -97,7 +97,8 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, a asking) error {
 			who.token = sha256.Sum256([]byte(a.token))
 		}
 	}
-	return s.once(w, r, who, s.calls.ServeHTTP)
+	out := &callWriter{ResponseWriter: w, server: s, request: r}
+	return s.once(out, r, who, s.calls.ServeHTTP)
 }
 
 // askedKey finds what the client asked.
@@ -216,7 +217,9 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, route gateway.Rou
 	defer end()
 	var failed error
 	ctx := context.WithValue(r.Context(), failedKey{}, &failed)
-	out := &streamWriter{patientWriter: newPatientWriter(w, s.cfg.StallTime), failed: &failed}
+	out := &streamWriter{
+		patientWriter: newPatientWriter(w, s.cfg.StallTime), failed: &failed, server: s, request: r,
+	}
 	s.calls.ServeHTTP(out, r.WithContext(ctx))
 	if out.refused {
 		return failed
@@ -224,10 +227,14 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, route gateway.Rou
 	return nil
 }
 
-// streamWriter drops what the stubs write about a stream that failed before it began.
+// streamWriter drops what the stubs write about a stream that failed before it began, and ends one
+// for whose next line there is no room.
 type streamWriter struct {
 	*patientWriter
 	failed  *error
+	server  *Server
+	request *http.Request
+	begun   bool
 	refused bool
 }
 
@@ -243,7 +250,26 @@ func (w *streamWriter) Write(b []byte) (int, error) {
 	if w.refused {
 		return len(b), nil
 	}
+	give, err := w.server.unread.take(w.ResponseWriter, w.request, len(b))
+	if err != nil {
+		return 0, w.end(err)
+	}
+	defer give()
+	w.begun = true
 	return w.patientWriter.Write(b)
+}
+
+// end tells a stream's client why it ends. The stubs say no more once a line cannot be written.
+func (w *streamWriter) end(why error) error {
+	if !w.begun {
+		*w.failed, w.refused = why, true
+		return why
+	}
+	line, err := json.Marshal(map[string]Failure{"error": failureOf(fault.From(why))})
+	if err == nil {
+		_, err = w.patientWriter.Write(append(line, '\n'))
+	}
+	return errors.Join(why, err)
 }
 
 // untilDrain returns a context that also ends when the gateway is told to stop.

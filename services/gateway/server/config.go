@@ -24,6 +24,10 @@ type Config struct {
 	// MaxBodies bounds the JSON bodies of all calls under way together; one address may have half of
 	// them. Default 256MiB, at least twice max_body.
 	MaxBodies config.Size `yaml:"max_bodies"`
+	// MaxAnswers bounds the bytes of answers and events, of 4KiB and more, that wait for their clients
+	// to take them, files apart; one address gets half of what others leave. Default 256MiB, at least
+	// 1MiB: a longer answer is refused.
+	MaxAnswers config.Size `yaml:"max_answers"`
 	// MaxFile bounds a file's bytes in one request. Default 16GiB.
 	MaxFile config.Size `yaml:"max_file"`
 	// MaxStreams bounds logs, stats and watches under way, all clients together; one address may
@@ -67,10 +71,10 @@ var _ config.Validator = Config{}
 
 // Bounds of what a configuration may allow.
 const (
-	maxMaxBody    = 4 * config.MiB // a message of kit/rpc
-	maxMaxBodies  = 64 * config.GiB
-	maxHeaders    = 32 << 10 // bytes of headers per request
-	maxPerClient  = 128      // concurrent requests on one HTTP/2 connection
+	maxMaxBody    = 4 * config.MiB  // a message of kit/rpc
+	maxMaxBodies  = 64 * config.GiB // and of answers
+	maxHeaders    = 32 << 10        // bytes of headers per request
+	maxPerClient  = 128             // concurrent requests on one HTTP/2 connection
 	readinessTime = 2 * time.Second
 )
 
@@ -78,7 +82,7 @@ const (
 func Default() Config {
 	return Config{
 		Addr: "127.0.0.1:7680", MaxBody: config.MiB, MaxBodies: 256 * config.MiB,
-		MaxFile:    16 * config.GiB,
+		MaxAnswers: 256 * config.MiB, MaxFile: 16 * config.GiB,
 		MaxStreams: 1024, MaxTransfers: 256, MaxConnections: 4096, MaxPerAddress: 256,
 		MaxTime:    time.Minute,
 		HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute, StallTime: time.Minute,
@@ -99,6 +103,9 @@ func (c Config) Validate() error {
 		return config.Invalid("max_body", "%s is not between 1B and %s", c.MaxBody, maxMaxBody)
 	case c.MaxBodies < 2*c.MaxBody || c.MaxBodies > maxMaxBodies:
 		return config.Invalid("max_bodies", "%s is not between twice max_body and %s", c.MaxBodies,
+			maxMaxBodies)
+	case c.MaxAnswers < config.MiB || c.MaxAnswers > maxMaxBodies:
+		return config.Invalid("max_answers", "%s is not between 1MiB and %s", c.MaxAnswers,
 			maxMaxBodies)
 	case c.MaxFile < 1:
 		return config.Invalid("max_file", "%s is not positive", c.MaxFile)

@@ -1,12 +1,13 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/united-containers/ucn/services/gateway"
 )
 
 // headAfter is how long the headers of a stream of events wait for its first event, or for the
@@ -20,26 +21,38 @@ type event struct {
 	data any    // as JSON, on one line
 }
 
-// produce makes the events of a stream, in order, until it returns. tell fails when nobody hears.
+// produce makes the events of a stream, in order, until it returns. tell returns once the client
+// has taken an event, so that no other is made in the meantime, and fails when nobody hears.
 type produce func(ctx context.Context, tell func(event) error) error
 
 // events writes server-sent events (WHATWG HTML, section 9.2).
 type events struct {
-	w     *patientWriter
-	begun bool
+	w       *patientWriter
+	unread  *unread
+	request *http.Request
+	begun   bool
+}
+
+// told is an event on its way.
+type told struct {
+	event
+	written chan struct{}
 }
 
 // serveEvents runs a stream of events. Its error is one that came before the first event, so that
 // it can be told in the usual form; a later one is an event named "error".
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, source produce) error {
-	out := &events{w: newPatientWriter(w, s.cfg.StallTime)}
+	out := &events{w: newPatientWriter(w, s.cfg.StallTime), unread: s.unread, request: r}
 	ctx, cancel := context.WithCancel(r.Context())
 	queue, done := newQueue(ctx, source)
 	err, finished := out.pump(queue, done, s.cfg.KeepAlive)
 	cancel()
-	if !finished { // the client is gone
-		s.wrote(r, errors.Join(err, <-done))
-		return nil
+	if !finished {
+		ended := <-done
+		if !errors.Is(err, gateway.ReasonNotRead) { // the client is gone
+			s.wrote(r, errors.Join(err, ended))
+			return nil
+		}
 	}
 	if err == nil {
 		out.begin() // a stream that had nothing to say is a stream all the same
@@ -54,12 +67,18 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, source prod
 }
 
 // newQueue starts source. done has its error once it has returned.
-func newQueue(ctx context.Context, source produce) (<-chan event, <-chan error) {
-	queue, done := make(chan event), make(chan error, 1)
+func newQueue(ctx context.Context, source produce) (<-chan told, <-chan error) {
+	queue, done := make(chan told), make(chan error, 1)
 	go func() {
 		done <- source(ctx, func(e event) error {
+			next := told{e, make(chan struct{})}
 			select {
-			case queue <- e:
+			case queue <- next:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			select {
+			case <-next.written:
 				return nil
 			case <-ctx.Done():
 				return context.Cause(ctx)
@@ -71,7 +90,7 @@ func newQueue(ctx context.Context, source produce) (<-chan event, <-chan error) 
 
 // pump writes what comes until the producer has returned with err, or the client takes no more.
 func (e *events) pump(
-	queue <-chan event, done <-chan error, keepAlive time.Duration,
+	queue <-chan told, done <-chan error, keepAlive time.Duration,
 ) (err error, finished bool) {
 	head := time.NewTimer(headAfter)
 	defer head.Stop()
@@ -82,7 +101,9 @@ func (e *events) pump(
 		case err := <-done:
 			return err, true
 		case next := <-queue:
-			err = e.write(next)
+			if err = e.write(next.event); err == nil {
+				close(next.written)
+			}
 		case <-head.C:
 			err = e.comment()
 		case <-keep.C:
@@ -107,26 +128,34 @@ func (e *events) begin() {
 // comment says that the stream lives.
 func (e *events) comment() error { return e.send([]byte(":\n\n")) }
 
+// write writes an event in pieces, so that its data lies in memory once. Without room for it,
+// nothing is written.
 func (e *events) write(one event) error {
-	data, err := json.Marshal(one.data)
+	data, raw := one.data.(json.RawMessage) // on one line already
+	if !raw {
+		var err error
+		if data, err = json.Marshal(one.data); err != nil {
+			return err
+		}
+	}
+	give, err := e.unread.take(e.w.ResponseWriter, e.request, len(data))
 	if err != nil {
 		return err
 	}
-	var text bytes.Buffer
-	text.WriteString("event: " + one.name + "\n")
+	defer give()
+	head := "event: " + one.name + "\n"
 	if one.id != "" {
-		text.WriteString("id: " + one.id + "\n")
+		head += "id: " + one.id + "\n"
 	}
-	text.WriteString("data: ")
-	text.Write(data)
-	text.WriteString("\n\n")
-	return e.send(text.Bytes())
+	return e.send([]byte(head+"data: "), data, []byte("\n\n"))
 }
 
-func (e *events) send(text []byte) error {
+func (e *events) send(text ...[]byte) error {
 	e.begin()
-	if _, err := e.w.Write(text); err != nil {
-		return err
+	for _, piece := range text {
+		if _, err := e.w.Write(piece); err != nil {
+			return err
+		}
 	}
 	return e.w.FlushError()
 }

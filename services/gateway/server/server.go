@@ -98,6 +98,7 @@ type Server struct {
 	transfers *shares
 	walks     chan struct{}
 	bodies    *shares // bytes
+	unread    *unread
 	http      *http.Server
 
 	draining context.Context // ends when streams must end
@@ -125,6 +126,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		transfers: newShares(cfg.MaxTransfers),
 		bodies:    newShares(int(cfg.MaxBodies)),
 		walks:     make(chan struct{}, maxWalks),
+		unread:    newUnread(int(cfg.MaxAnswers), deps.Now),
 	}
 	s.blobs = blob.New(s.storage)
 	if s.limit == nil && cfg.RatePerSecond > 0 {

@@ -63,6 +63,16 @@ func (f *fakeLedger) GetHistoryProof(
 	return &ledgerv1.GetHistoryProofResponse{}, f.calls.note(ctx, "GetHistoryProof", m)
 }
 
+func (f *fakeLedger) GetBlock(
+	ctx context.Context, m *ledgerv1.GetBlockRequest,
+) (*ledgerv1.GetBlockResponse, error) {
+	out := &ledgerv1.GetBlockResponse{}
+	if m.GetHeight() == largeBlock {
+		out.Block = large(largeBlock)
+	}
+	return out, f.calls.note(ctx, "GetBlock", m)
+}
+
 // noBlocks is from where there are none.
 const noBlocks = 404
 
@@ -87,8 +97,11 @@ func (f *fakeLedger) WatchBlocks(
 		return nil
 	}
 	for i := range uint64(2) {
-		header := &chainv1.Header{Height: m.GetFrom() + i}
-		err := s.Send(&ledgerv1.WatchBlocksResponse{Block: &chainv1.Block{Header: header}})
+		block := &chainv1.Block{Header: &chainv1.Header{Height: m.GetFrom() + i}}
+		if m.GetFrom()+i == largeBlock {
+			block = large(largeBlock)
+		}
+		err := s.Send(&ledgerv1.WatchBlocksResponse{Block: block})
 		if err != nil {
 			return err
 		}

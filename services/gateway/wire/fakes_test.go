@@ -133,12 +133,6 @@ func (f *fakeLedger) GetTransaction(
 	return &ledgerv1.GetTransactionResponse{}, f.calls.note(ctx, "GetTransaction", m)
 }
 
-func (f *fakeLedger) GetBlock(
-	ctx context.Context, m *ledgerv1.GetBlockRequest,
-) (*ledgerv1.GetBlockResponse, error) {
-	return &ledgerv1.GetBlockResponse{}, f.calls.note(ctx, "GetBlock", m)
-}
-
 func (f *fakeLedger) RequestFaucet(
 	ctx context.Context, m *ledgerv1.RequestFaucetRequest,
 ) (*ledgerv1.RequestFaucetResponse, error) {

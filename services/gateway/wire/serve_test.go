@@ -339,6 +339,7 @@ func TestConfigIsRefused(t *testing.T) {
 		"http.addr":            func(c *wire.Config) { c.HTTP.Addr = "0.0.0.0:7680" },
 		"http.tls_cert":        func(c *wire.Config) { c.HTTP.TLSCert = "x" },
 		"http.max_body":        func(c *wire.Config) { c.HTTP.MaxBody = 1 << 40 },
+		"http.max_answers":     func(c *wire.Config) { c.HTTP.MaxAnswers = 1 },
 		"http.max_file":        func(c *wire.Config) { c.HTTP.MaxFile = 0 },
 		"http.max_streams":     func(c *wire.Config) { c.HTTP.MaxStreams = 0 },
 		"http.max_time":        func(c *wire.Config) { c.HTTP.MaxTime = 0 },
