@@ -89,11 +89,13 @@ Begin with a network on this machine:
 Exit codes: 0 done, 1 failed, 2 a wrong call, 3 a job that ended other than completed, 4 nobody
 reached. Standard output is the answer, standard error is about it.`,
 		Version: d.Version, SilenceErrors: true, SilenceUsage: true,
+		// Its own check, so that flags are read before it: the error is JSON for who wants that.
+		Args: args(noCommand), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) { began(cmd.Context()) },
 	}
 	root.SetIn(d.In)
 	root.SetOut(d.Out)
-	root.SetErr(d.Err)
+	root.SetErr(&terminal{d.Err, func() int { return d.Columns(d.Err) }})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	a.persistent(root)
 	wrapUsage(root, d.Columns(d.Out))

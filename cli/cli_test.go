@@ -270,7 +270,7 @@ func TestExitCodes(t *testing.T) {
 		code int
 		says string
 	}{
-		{u, []string{"frobnicate"}, cli.ExitUsage, "unknown command"},
+		{u, []string{"frobnicate"}, cli.ExitUsage, "there is no command"},
 		{u, []string{"job", "runn"}, cli.ExitUsage, "no command"},
 		{u, []string{"job", "run"}, cli.ExitUsage, "names no image"},
 		{u, []string{"job", "run", "a", "b"}, cli.ExitUsage, "after --"},

@@ -273,6 +273,10 @@ func (a *app) delegateList() *cobra.Command {
 }
 
 func printDelegates(w io.Writer, results []delegateResult) {
+	if len(results) == 0 {
+		printf(w, "nobody else may act for the account (ucn wallet delegate add)\n")
+		return
+	}
 	printf(w, "NUMBER\tLIMIT\tPER\tSPENT\tUNTIL\tMAY\tKEY\n")
 	for _, r := range results {
 		printf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Number, amount.Text(r.Limit),

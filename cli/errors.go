@@ -88,11 +88,26 @@ func complain(w io.Writer, cmd *cobra.Command, err error, asJSON bool) int {
 		_ = json.NewEncoder(w).Encode(told) // there is nobody else to tell
 		return code
 	}
-	_, _ = fmt.Fprintf(w, "ucn: %s\n", strings.ReplaceAll(message(err), "\n", "\n     "))
-	if hint != "" {
-		_, _ = fmt.Fprintf(w, "     %s\n", hint)
+	columns := 0
+	if t, ok := w.(*terminal); ok {
+		columns = t.columns()
+	}
+	const hang = "     " // under the text after "ucn: "
+	lead := "ucn: "
+	for line := range strings.Lines(message(err) + "\n" + hint) {
+		line = strings.TrimSpace(line)
+		if line != "" {
+			_, _ = fmt.Fprintln(w, screen.Wrap(lead+line, len(hang), columns))
+			lead = hang
+		}
 	}
 	return code
+}
+
+// terminal is where errors are printed, with its width; 0: it is no terminal.
+type terminal struct {
+	io.Writer
+	columns func() int
 }
 
 // message words an error for a person, in lines that are fit to be shown: a service may have
@@ -109,6 +124,11 @@ func message(err error) string {
 
 // wording is of a fault its own text, with what was being done.
 func wording(err error) string {
+	var failed *submit.FailedError
+	if errors.As(err, &failed) {
+		return fmt.Sprintf("the transaction is in a block and failed, which cost its fee: %s",
+			reasonText(failed.Receipt.GetReason().String(), "REASON_"))
+	}
 	f := fault.From(err)
 	if f == nil {
 		return err.Error()

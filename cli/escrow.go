@@ -67,11 +67,28 @@ func readEscrow(ctx context.Context, l *link, text string) (
 		Chain: l.Chain, Escrow: escrow[:],
 	})
 	if err != nil {
-		return escrow, nil, fmt.Errorf("look the escrow up (one that was closed is gone, "+
-			"its life is not: ucn escrow story): %w", err)
+		return escrow, nil, gone(err, "no escrow "+text+" is open: it was closed, or there never "+
+			"was one", "what became of it: `ucn escrow story`; proof: `ucn escrow get --proof`")
 	}
 	return escrow, answer, nil
 }
+
+// gone says that something is not on the chain, in the words of who asked for it.
+func gone(err error, text, hint string) error {
+	if !errors.Is(err, fault.NotFound) {
+		return fmt.Errorf("look it up: %w", err)
+	}
+	return &hinted{said{text, err}, hint}
+}
+
+// said is an error in other words.
+type said struct {
+	text  string
+	cause error
+}
+
+func (e said) Error() string { return e.text }
+func (e said) Unwrap() error { return e.cause }
 
 func (a *app) escrowGet() *cobra.Command {
 	f := proofFlags{}

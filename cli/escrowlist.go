@@ -30,8 +30,12 @@ type escrowLine struct {
 	Balance    amount.Amount `json:"balance"`
 	Unreserved amount.Amount `json:"unreserved"`
 	Paid       amount.Amount `json:"paid"`
+	Lock       amount.Amount `json:"lock"` // the deposit, beside the balance
 	Leases     uint32        `json:"leases"`
 }
+
+// holds is all that comes back when nothing more is paid.
+func (e *escrowLine) holds() amount.Amount { return e.Balance + e.Lock }
 
 // escrowOptions are the flags of escrow ls.
 type escrowOptions struct {
@@ -123,7 +127,7 @@ func escrowLineOf(e *ledgerv1.EscrowEntry) escrowLine {
 		Height: e.GetOpenedHeight(), Amount: amount.Amount(e.GetAmount()),
 		Open: e.GetEscrow() != nil, Balance: amount.Amount(e.GetEscrow().GetBalance()),
 		Unreserved: amount.Amount(e.GetUnreserved()), Paid: amount.Amount(e.GetEscrow().GetPaid()),
-		Leases: e.GetEscrow().GetLive(),
+		Lock: amount.Amount(e.GetEscrow().GetLock()), Leases: e.GetEscrow().GetLive(),
 	}
 }
 
@@ -139,7 +143,7 @@ func printEscrows(w io.Writer, lines []escrowLine) {
 			state = "open, " + many(e.Leases, "lease")
 		}
 		printf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", stamp(e.Opened), e.Purpose, state,
-			amount.Text(e.Balance), amount.Text(e.Unreserved), amount.Text(e.Paid), e.Escrow)
+			amount.Text(e.holds()), amount.Text(e.Unreserved), amount.Text(e.Paid), e.Escrow)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -64,8 +64,8 @@ func (a *app) chainLease() *cobra.Command {
 				Chain: l.Chain, Lease: lease[:], Prove: f.asked(),
 			})
 			if err != nil {
-				return fmt.Errorf("look the lease up (one that was settled is gone; its charges are "+
-					"not: ucn chain charges): %w", err)
+				return gone(err, "no lease "+list[0]+" stands: it was settled, or there never was one",
+					"what was paid on it: `ucn chain charges`")
 			}
 			text := id.Bech32(id.Lease, lease)
 			result, err := leaseOf(text, answer.GetLease(), answer.GetHeight())
@@ -306,6 +306,9 @@ ucnj1..., 64 hexadecimal digits), or the first 6 or more digits of a transaction
 			answer, err := l.Ledger.Search(ctx, &ledgerv1.SearchRequest{
 				Chain: l.Chain, Query: list[0],
 			})
+			if fault.KindOf(err) == fault.InvalidArgument {
+				return usage(err)
+			}
 			if err != nil {
 				return err
 			}
@@ -318,7 +321,7 @@ ucnj1..., 64 hexadecimal digits), or the first 6 or more digits of a transaction
 					printf(w, "nothing on this chain is %s\n", list[0])
 				}
 				for _, h := range hits {
-					printf(w, "%s\t%s\t%s\n", h.Kind, h.ID, h.Look)
+					printf(w, "%s\t%s\n%s\n", h.Kind, h.ID, h.Look)
 				}
 			})
 		}),

@@ -84,10 +84,10 @@ func printFiles(w io.Writer, files []fileResult) {
 		printf(w, "the account holds no files\n")
 		return
 	}
-	printf(w, "CID\tSIZE\tKIND\tCREATED\tNAME\n")
+	printf(w, "CREATED\tSIZE\tKIND\tNAME\tCID\n")
 	for _, f := range files {
-		printf(w, "%s\t%s\t%s\t%s\t%s\n", screen.Clean(f.CID), screen.Bytes(f.Size), f.Kind,
-			stamp(f.Created), screen.Clean(f.Name))
+		printf(w, "%s\t%s\t%s\t%s\t%s\n", stamp(f.Created), screen.Bytes(f.Size), f.Kind,
+			screen.Clean(f.Name), screen.Clean(f.CID))
 	}
 }
 

@@ -287,7 +287,7 @@ func TestDetachQuietly(t *testing.T) {
 	u.net.Market.Lie = func(j *schedulerv1.Job) {
 		j.State, j.EndReason = jobv1.State_STATE_ENDED, jobv1.EndReason_END_REASON_CANCELLED
 	}
-	if out := u.must("job", "get", job); !strings.Contains(out, "take it back: ucn escrow close") {
+	if out := u.must("job", "get", job); !strings.Contains(out, "`ucn escrow close` takes that back") {
 		t.Errorf("it ended: %s", out)
 	}
 }

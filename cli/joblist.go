@@ -113,17 +113,17 @@ func (o *listOptions) request(l *link) (*schedulerv1.ListJobsRequest, error) {
 
 func printJobs(w io.Writer, jobs []jobResult, full bool) {
 	if len(jobs) == 0 {
-		printf(w, "no such job\n")
+		printf(w, "no job of this wallet is like that\n")
 		return
 	}
-	printf(w, "JOB\tNAME\tSTATE\tSUBMITTED\tWHY\n")
+	printf(w, "SUBMITTED\tSTATE\tNAME\tJOB\tWHY\n")
 	for _, j := range jobs {
 		why := screen.Clean(j.Reason)
 		if !full {
 			why = screen.Fit(why, 60)
 		}
-		printf(w, "%s\t%s\t%s\t%s\t%s\n", j.Job, j.Name, first(j.Result, j.State)+j.progress(),
-			stamp(j.Submitted), why)
+		printf(w, "%s\t%s\t%s\t%s\t%s\n", stamp(j.Submitted),
+			first(j.Result, j.State)+j.progress(), j.Name, j.Job, why)
 	}
 }
 
@@ -213,7 +213,7 @@ func printRuns(w io.Writer, runs []runResult) {
 		if n := len(r.Attempts); n > 0 {
 			host = first(r.Attempts[n-1].Host, "-")
 			if last := &r.Attempts[n-1]; last.told() {
-				cost = last.Amount
+				cost = last.Amount + " UCN"
 			}
 		}
 		printf(w, "%d\t%d\t%s\t%d\t%s\t%s\t%s\n", r.Slot, r.Task, first(r.Result, r.State), r.Tries,
@@ -300,7 +300,8 @@ func (a *app) jobCancel() *cobra.Command {
 			return errors.Join(failed, a.emit(out, func(w io.Writer) {
 				for _, r := range results {
 					printf(w, "%s\t%s\t%s\n", r.Job, first(r.Result, r.State), screen.Clean(r.Reason))
-					printf(w, "  after its hosts' last charges: ucn escrow close %s\n", r.Escrow)
+					printf(w, "  what is left comes back after its hosts' last charges:\n"+
+						"ucn escrow close %s\n", r.Escrow)
 				}
 			}))
 		}),

@@ -119,8 +119,7 @@ func (r *jobResult) rest() string {
 	if r.Left == nil {
 		return ""
 	}
-	return fmt.Sprintf("escrow holds %s; take it back: ucn escrow close %s", amount.Text(*r.Left),
-		r.Escrow)
+	return fmt.Sprintf("it holds %s; `ucn escrow close` takes that back", amount.Text(*r.Left))
 }
 
 // look finds what is left in the escrow of a job that has ended. A ledger that is away is no reason
@@ -172,13 +171,13 @@ func printDetached(w io.Writer, r *jobrun.Report) {
 		printf(w, "trace\t%s\n", r.TraceID)
 	}
 	printf(w, "\nNobody countersigns while you are away: the host is trusted with the whole budget.\n")
-	printf(w, "Watch it with: ucn job attach %s\n", r.Job)
+	printf(w, "Watch it with:\nucn job attach %s\n", r.Job)
 	if r.ClosesLater {
-		printf(w, "After its end your next command that signs takes the rest of its escrow back; "+
-			"or at once:\n  ucn escrow close %s\n", r.Escrow)
+		printf(w, "After its end your next command that signs takes the rest of its escrow back, or:\n")
 	} else {
-		printf(w, "After its end take the rest of its escrow back: ucn escrow close %s\n", r.Escrow)
+		printf(w, "After its end take the rest of its escrow back:\n")
 	}
+	printf(w, "ucn escrow close %s\n", r.Escrow)
 	printWarnings(w, r)
 }
 
@@ -194,14 +193,14 @@ func usageText(u *jobrun.Usage) string {
 	if u.MemoryKiBMS > 0 {
 		parts = append(parts, fmt.Sprintf("%.3f GiB·s memory", float64(u.MemoryKiBMS)/(1<<20)/1e3))
 	}
-	if u.DiskKiBMS > 0 {
-		parts = append(parts, fmt.Sprintf("%.3f GiB·s disk", float64(u.DiskKiBMS)/(1<<20)/1e3))
+	if disk := float64(u.DiskKiBMS) / (1 << 20) / 1e3; disk >= 0.0005 {
+		parts = append(parts, fmt.Sprintf("%.3f GiB·s disk", disk))
 	}
 	if u.BytesIn+u.BytesOut > 0 {
 		parts = append(parts, screen.Bytes(u.BytesIn)+" in", screen.Bytes(u.BytesOut)+" out")
 	}
 	if u.Runs > 0 {
-		parts = append(parts, fmt.Sprintf("%d run", u.Runs))
+		parts = append(parts, many(u.Runs, "run"))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -309,10 +308,10 @@ func printEscrowRest(w io.Writer, r *jobrun.Report) {
 		printf(w, "\tucn job accept %s\n\tucn job reject %s --evidence FILE\n", r.Job, r.Job)
 	}
 	if r.ClosesLater {
-		printf(w, "escrow\tholds %s; your next command that signs%s takes it back, or:\n"+
-			"\tucn escrow close %s\n", amount.Text(b.Locked), after, b.Escrow)
+		printf(w, "escrow\tholds %s; your next command that signs%s takes it back, "+
+			"or `ucn escrow close`\n", amount.Text(b.Locked), after)
 		return
 	}
-	printf(w, "escrow\tholds %s; take it back %s: ucn escrow close %s\n",
-		amount.Text(b.Locked), first(strings.TrimSpace(after), "later"), b.Escrow)
+	printf(w, "escrow\tholds %s; `ucn escrow close` takes it back%s\n", amount.Text(b.Locked),
+		first(after, " later"))
 }

@@ -76,7 +76,7 @@ func TestJobResumeRefuses(t *testing.T) {
 		want string
 	}{
 		"one of two":   {nil, 2, "name one"},
-		"no job":       {[]string{"x"}, 2, "job:"},
+		"no job":       {[]string{"x"}, 2, "not the id of a job"},
 		"unknown":      {[]string{other}, 2, "job:"},
 		"both flags":   {[]string{"--list", "--forget"}, 2, "list"},
 		"forget none":  {[]string{"--forget"}, 2, "needs a job"},

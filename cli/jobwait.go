@@ -162,8 +162,9 @@ func (a *app) waited(ended []jobResult) error {
 	err := a.emit(ended, func(w io.Writer) {
 		for _, r := range ended {
 			printf(w, "%s\t%s\t%s\n", r.Job, r.Result+r.progress(), screen.Clean(r.Reason))
-			if rest := r.rest(); rest != "" {
-				printf(w, "  %s\n", rest)
+			if r.Left != nil { // 80 columns, so that it can be copied from a narrow terminal
+				printf(w, "  its escrow holds %s; take it back:\nucn escrow close %s\n",
+					amount.Text(*r.Left), r.Escrow)
 			}
 		}
 	})
@@ -386,7 +387,7 @@ func (b *billResult) print(w io.Writer) {
 	for _, e := range b.Escrows {
 		state := "closed"
 		if e.Open {
-			state = "open, holds " + amount.Text(e.Balance)
+			state = "open, holds " + amount.Text(e.holds())
 		}
 		printf(w, "escrow\t%s\topened %s with %s, %s\n", e.Escrow, stamp(e.Opened),
 			amount.Text(e.Amount), state)

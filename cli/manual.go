@@ -146,7 +146,7 @@ func (a *app) escrowsAre(ctx context.Context, l *link) ([]cobra.Completion, erro
 	for _, e := range page.GetEscrows() {
 		line := escrowLineOf(e)
 		list = append(list, cobra.CompletionWithDesc(bytesText(id.Escrow, e.GetId()),
-			screen.Clean("holds "+line.Balance.String()+", opened "+stamp(line.Opened))))
+			screen.Clean("holds "+line.holds().String()+", opened "+stamp(line.Opened))))
 	}
 	return list, err
 }

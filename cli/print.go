@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -44,7 +45,13 @@ func printf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, for
 // args wraps a check of arguments so that what it refuses is a wrong call.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, list []string) error {
-		if err := check(cmd, list); err != nil {
+		err := check(cmd, list)
+		if err != nil && strings.Contains(err.Error(), "arg(s)") { // cobra's own
+			_, what, _ := strings.Cut(cmd.Use, " ")
+			return usagef("%s given; the call is: %s %s", many(len(list), "argument"),
+				cmd.CommandPath(), what)
+		}
+		if err != nil {
 			return usage(err)
 		}
 		return nil
@@ -83,7 +90,7 @@ func bytesText(kind string, raw []byte) string {
 func parseAccount(text string) (sig.AccountID, error) {
 	account, err := id.ParseBech32(id.Account, text)
 	if err != nil {
-		return sig.AccountID{}, usagef("account: %w", err)
+		return sig.AccountID{}, notID("an account", text, err)
 	}
 	return account, nil
 }
@@ -91,15 +98,25 @@ func parseAccount(text string) (sig.AccountID, error) {
 func parseEscrow(text string) (tx.EscrowID, error) {
 	escrow, err := id.ParseBech32(id.Escrow, text)
 	if err != nil {
-		return tx.EscrowID{}, usagef("escrow: %w", err)
+		return tx.EscrowID{}, notID("an escrow", text, err)
 	}
 	return escrow, nil
+}
+
+// notID refuses a text that is not the id of such a thing.
+func notID(thing, text string, err error) error {
+	for _, why := range []error{id.ErrPrefix, id.ErrChecksum} {
+		if errors.Is(err, why) {
+			return usagef("%s: %w", thing[strings.IndexByte(thing, ' ')+1:], err)
+		}
+	}
+	return usagef("%q is not the id of %s", screen.Fit(text, 100), thing)
 }
 
 func parseJob(text string) ([32]byte, error) {
 	job, err := id.ParseBech32(id.Job, text)
 	if err != nil {
-		return job, usagef("job: %w", err)
+		return job, notID("a job", text, err)
 	}
 	return job, nil
 }
@@ -124,16 +141,27 @@ func reasonText(name, prefix string) string {
 	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, prefix), "_", "-"))
 }
 
+// noCommand refuses what is no command below a group.
+func noCommand(cmd *cobra.Command, list []string) error {
+	if len(list) == 0 {
+		return nil
+	}
+	if cmd.SuggestionsMinimumDistance <= 0 {
+		cmd.SuggestionsMinimumDistance = 2 // letters to change, which cobra sets for the root alone
+	}
+	like := cmd.SuggestionsFor(list[0])
+	if len(like) == 0 {
+		return fmt.Errorf("there is no command %q below %q", list[0], cmd.CommandPath())
+	}
+	return fmt.Errorf("there is no command %q below %q; did you mean %s?", list[0],
+		cmd.CommandPath(), strings.Join(like, " or "))
+}
+
 // group is a command that only has commands below it.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short,
-		Args: args(func(cmd *cobra.Command, list []string) error {
-			if len(list) > 0 {
-				return fmt.Errorf("there is no command %q below %q", list[0], cmd.CommandPath())
-			}
-			return nil
-		}),
+		Args: args(noCommand),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(commands...)

@@ -121,8 +121,14 @@ ucn tx get ID --proof -o proof.json; ucn verify proof.json`,
 			if err != nil {
 				return err
 			}
+			if sum == 0 {
+				return usagef("there is nothing to send: the amount is 0")
+			}
 			if len(memo) > tx.MaxMemo {
 				return usagef("the memo has %d bytes, at most %d", len(memo), tx.MaxMemo)
+			}
+			if err := l.affords(ctx, tx.Grains(sum)); err != nil {
+				return err
 			}
 			r, err := l.Sender.SendMemo(ctx, []byte(memo), &tx.Transfer{
 				To: to, Amount: tx.Grains(sum),
@@ -132,6 +138,17 @@ ucn tx get ID --proof -o proof.json; ucn verify proof.json`,
 	}
 	cmd.Flags().StringVar(&memo, "memo", "", "text that goes into the transaction, for all to read")
 	return a.byDelegate(cmd)
+}
+
+// affords refuses what the chain would refuse for a fee: more than the account has. A ledger that
+// does not answer now leaves the question to the chain.
+func (l *link) affords(ctx context.Context, sum tx.Grains) error {
+	has, err := l.Balance(ctx, l.Sender.Account())
+	if err == nil && has < sum {
+		return fmt.Errorf("the account holds %s, which is less than %s", amount.Text(has),
+			amount.Text(sum))
+	}
+	return nil
 }
 
 // hexID reads a transaction id or hash.

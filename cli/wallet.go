@@ -106,9 +106,13 @@ func (a *app) walletList() *cobra.Command {
 				results = append(results, a.resultOf(w))
 			}
 			err := a.emit(results, func(w io.Writer) {
-				printf(w, "NAME\tACCOUNT\tENCRYPTED\n")
+				printf(w, "NAME\tKEY FILE\tACCOUNT\n")
 				for _, r := range results {
-					printf(w, "%s\t%s\t%v\n", r.Name, r.Account, r.Encrypted)
+					file := "plain"
+					if r.Encrypted {
+						file = "encrypted"
+					}
+					printf(w, "%s\t%s\t%s\n", r.Name, file, r.Account)
 				}
 			})
 			return errors.Join(err, broken)

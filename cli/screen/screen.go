@@ -120,7 +120,12 @@ func describe(e *jobrun.Event) string {
 	if e.Attempt > 1 {
 		text += fmt.Sprintf(", attempt %d", e.Attempt)
 	}
-	if reason := Clean(e.Reason); reason != "" && reason != e.State {
+	// A scheduler's reason says again that it waits.
+	reason := Clean(e.Reason)
+	if e.State == "pending" {
+		reason = strings.TrimPrefix(reason, "waiting: ")
+	}
+	if reason != "" && reason != e.State {
 		text += ": " + reason
 	}
 	return text
@@ -145,6 +150,7 @@ type Live struct {
 	partial bool // the last line of the tail goes on
 	drawn   int  // lines of the frame on the terminal
 	notes   []string
+	told    bool // something happened
 	closed  bool
 }
 
@@ -179,6 +185,7 @@ func (l *Live) tick() {
 func (l *Live) Event(e jobrun.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.told = true
 	switch e.Kind {
 	case jobrun.KindSubmitted:
 		l.name = e.Name
@@ -255,10 +262,15 @@ func (l *Live) headline() string {
 	return fmt.Sprintf("%s · %s · %s", clock, amount.Text(l.amount), strings.Join(parts, " · "))
 }
 
-// Close draws the last frame and leaves it on the terminal.
+// Close draws the last frame and leaves it on the terminal; if nothing happened at all, nothing is
+// left.
 func (l *Live) Close() {
 	l.mu.Lock()
-	l.draw()
+	if l.told {
+		l.draw()
+	} else if l.drawn > 0 {
+		_, _ = fmt.Fprintf(l.out, "\x1b[%dA\r\x1b[J", l.drawn)
+	}
 	l.closed = true
 	l.mu.Unlock()
 	close(l.stop)

@@ -202,3 +202,16 @@ func TestLivePlain(t *testing.T) {
 		t.Errorf("styles in %q", text)
 	}
 }
+
+// TestLiveOfNothing: a job that was refused before anything happened leaves no line.
+func TestLiveOfNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		terminal := &terminal{}
+		l := screen.NewLive(terminal, func() int { return 60 }, time.Now, false)
+		time.Sleep(time.Second) // of the bubble's clock: frames are drawn
+		l.Close()
+		if terminal.widest == 0 || len(terminal.text()) != 0 {
+			t.Errorf("drawn were %d columns, left is %q", terminal.widest, terminal.text())
+		}
+	})
+}

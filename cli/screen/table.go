@@ -112,6 +112,9 @@ func (t *Table) lines(r *row) string {
 			break
 		}
 		if t.columns > 0 && x > indent && x+room > t.columns {
+			if strings.Trim(strings.Join(r.cells[column:], ""), "-") == "" {
+				break // a line that says nothing
+			}
 			text.WriteString("\n" + strings.Repeat(" ", indent))
 			x = indent
 		}
@@ -134,8 +137,13 @@ func (t *Table) wrap(cell string, x int) string {
 	lead := len(cell) - len(body)
 	var text strings.Builder
 	text.WriteString(cell[:lead])
-	hang := x + lead
-	at := hang
+	text.WriteString(t.fill(body, x+lead, x+lead))
+	return text.String()
+}
+
+// fill writes words from column at on, in lines that begin at the column hang.
+func (t *Table) fill(body string, at, hang int) string {
+	var text strings.Builder
 	for i, word := range strings.Fields(body) {
 		switch {
 		case i == 0:
@@ -150,6 +158,16 @@ func (t *Table) wrap(cell string, x int) string {
 		at += Width(word)
 	}
 	return text.String()
+}
+
+// Wrap breaks a line that is wider than a terminal of so many columns between its words, and begins
+// the others at the column hang. 0 columns: there is no terminal.
+func Wrap(line string, hang, columns int) string {
+	one := Table{columns: columns}
+	if columns <= hang || Width(line) <= columns || Width(line) <= hang {
+		return line
+	}
+	return one.fill(line, 0, hang)
 }
 
 // Reflow fills the paragraphs of a text to the columns of a terminal. One with an indented line is

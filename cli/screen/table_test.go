@@ -68,6 +68,8 @@ func TestTableFolds(t *testing.T) {
 			"JOB         NAME\n    WHY\naaaaaaaaaa  sky\nb           x\n    ended\n"},
 		{"a long id at the end", "TIME\tID\n1\taaaaaaaaaaaaaaaaaa\n", 18,
 			"TIME\n    ID\n1\n    aaaaaaaaaaaaaaaaaa\n"},
+		{"nothing on the other line", "TIME\tID\n1\taaaaaaaaaaaaaaaaaa\n2\t-\n", 18,
+			"TIME\n    ID\n1\n    aaaaaaaaaaaaaaaaaa\n2\n"},
 		{"words", "trust\tone two three four five six seven eight nine ten\n", 34,
 			"trust  one two three four five six\n       seven eight nine ten\n"},
 		{"a sentence", "one two three four\n", 9, "one two\nthree\nfour\n"},
@@ -106,5 +108,24 @@ func TestReflow(t *testing.T) {
 	}
 	if got := screen.Reflow(text, 80); got != strings.Replace(text, "\nfour", " four", 1) {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestWrap(t *testing.T) {
+	for _, test := range []struct {
+		line    string
+		columns int
+		want    string
+	}{
+		{"ucn: one two three", 0, "ucn: one two three"},
+		{"ucn: one two three", 18, "ucn: one two three"},
+		{"ucn: one two three", 13, "ucn: one two\n     three"},
+		{"ucn: 甲乙 丙丁", 11, "ucn: 甲乙\n     丙丁"},
+		{"ucn: aaaaaaaaaaaaaaaaaaaa b", 10, "ucn:\n     aaaaaaaaaaaaaaaaaaaa\n     b"},
+		{"ucn: one two", 4, "ucn: one two"},
+	} {
+		if got := screen.Wrap(test.line, 5, test.columns); got != test.want {
+			t.Errorf("%q in %d columns: %q, want %q", test.line, test.columns, got, test.want)
+		}
 	}
 }

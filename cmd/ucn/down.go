@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,41 +33,60 @@ func downCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("data folder: %w", err)
 			}
-			if err := stop(cmd.OutOrStdout(), data); err != nil || !wipe {
+			pid, err := stop(data)
+			if err != nil {
 				return err
 			}
-			if err := wiring.Wipe(cmd.Context(), data); err != nil {
-				return err
+			if wipe {
+				if err := wiring.Wipe(cmd.Context(), data); err != nil {
+					return err
+				}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is deleted\n", data)
-			return nil
+			return tellDown(cmd, data, pid, wipe)
 		},
 	}
 	cmd.Flags().BoolVar(&wipe, "wipe", false, "then delete everything, keys and wallets too")
 	return cmd
 }
 
-// stop ends the process that runs on the data folder, if there is one, and waits for its end.
-func stop(out io.Writer, data string) error {
-	pid, err := holder(data)
-	if err != nil {
-		return err
+// tellDown says what was stopped (a process, 0 if none ran) and deleted.
+func tellDown(cmd *cobra.Command, data string, pid int, wiped bool) error {
+	out := cmd.OutOrStdout()
+	if asJSON(cmd) {
+		return json.NewEncoder(out).Encode(struct {
+			Data    string `json:"data"`
+			Stopped int    `json:"stopped_pid"`
+			Deleted bool   `json:"deleted"`
+		}{data, pid, wiped})
 	}
+	text := "the network is down\n"
 	if pid == 0 {
-		fmt.Fprintf(out, "no network runs on %s\n", data)
-		return nil
+		text = fmt.Sprintf("no network runs on %s\n", data)
+	}
+	if wiped {
+		text += fmt.Sprintf("%s is deleted\n", data)
+	}
+	_, err := io.WriteString(out, text)
+	return err
+}
+
+// stop ends the process that runs on the data folder and waits for its end. It returns the
+// process's id; 0: there was none.
+func stop(data string) (int, error) {
+	pid, err := holder(data)
+	if err != nil || pid == 0 {
+		return 0, err
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("stop process %d: %w", pid, err)
+		return pid, fmt.Errorf("stop process %d: %w", pid, err)
 	}
 	for deadline := time.Now().Add(downWithin); time.Now().Before(deadline); {
 		if now, err := holder(data); err == nil && now == 0 {
-			fmt.Fprintln(out, "the network is down")
-			return nil
+			return pid, nil
 		}
 		time.Sleep(pollEvery)
 	}
-	return fmt.Errorf("process %d has not stopped within %s", pid, downWithin)
+	return pid, fmt.Errorf("process %d has not stopped within %s", pid, downWithin)
 }
 
 // holder returns the process that runs on the data folder, 0 for none.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -167,7 +168,14 @@ func detach(cmd *cobra.Command, cfg wiring.Config) error {
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }() // ends with the child, or with this process
 	if err := awaitReady(cmd.Context(), cfg.Data, child.Process.Pid, ended); err != nil {
-		return fmt.Errorf("%w\n%s", err, tail(path, from))
+		return fmt.Errorf("%w\n%s", err, strings.TrimSpace(tail(path, from)))
+	}
+	if asJSON(cmd) {
+		file, err := network.Load(network.Path(cfg.Data))
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(file)
 	}
 	_, err = io.WriteString(cmd.OutOrStdout(), tail(path, from))
 	return err
@@ -214,6 +222,9 @@ func awaitReady(ctx context.Context, data string, pid int, ended <-chan error) e
 		}
 	}
 }
+
+// asJSON reports whether the answer is for a program.
+func asJSON(cmd *cobra.Command) bool { return cmd.Flag("json").Value.String() == "true" }
 
 // tail returns the last that was written to a log since a place in it.
 func tail(path string, from int64) string {
