@@ -19,6 +19,7 @@ import (
 
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/rpc"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	"github.com/united-containers/ucn/services/gateway"
 )
 
@@ -32,6 +33,7 @@ func newCalls(s *Server) *runtime.ServeMux {
 		}}),
 		runtime.WithIncomingHeaderMatcher(none), runtime.WithOutgoingHeaderMatcher(none),
 		runtime.WithForwardResponseOption(linkNext),
+		runtime.WithForwardResponseOption(submitted),
 		runtime.WithOutgoingTrailerMatcher(none), runtime.WithDisableChunkedEncoding(),
 		// Or a POST of a form could become a GET, such as a watch, behind the back of the routes.
 		runtime.WithDisablePathLengthFallback(),
@@ -119,6 +121,28 @@ func linkNext(ctx context.Context, w http.ResponseWriter, m proto.Message) error
 		query := a.url.Query()
 		query.Set("page_token", token)
 		w.Header().Set("Link", "<"+a.url.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
+	}
+	return nil
+}
+
+// submitted fails the call whose transaction was refused before any block: in gRPC that is one
+// result of perhaps many, in REST the call did not do what it was asked. A transaction that stands
+// in a block, if only for its fee, was taken. One that waits for its block is not over.
+func submitted(_ context.Context, w http.ResponseWriter, m proto.Message) error {
+	answer, ok := m.(interface{ GetResult() *ledgerv1.SubmitResult })
+	if !ok {
+		return nil
+	}
+	result := answer.GetResult()
+	if reason := fault.Reason(result.GetErrorReason()); reason.Valid() {
+		kind := fault.FailedPrecondition
+		if result.GetErrorCode() != 0 {
+			kind = fault.Kind(result.GetErrorCode())
+		}
+		return fault.New(kind, reason, "%s", result.GetErrorMessage())
+	}
+	if got, ok := w.(*recorded); ok {
+		got.passing = result.GetFinality() == ledgerv1.Finality_FINALITY_ACCEPTED
 	}
 	return nil
 }

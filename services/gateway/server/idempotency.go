@@ -175,11 +175,12 @@ func (a *answers) holder(c client) *holder {
 }
 
 // end keeps an answer. A refusal is forgotten: nothing was done, and whoever may do it later, or
-// has the money by then, asks again under the same key. So is what is too large.
+// has the money by then, asks again under the same key. So is what is too large, and what tells of
+// something that is not over.
 func (a *answers) end(one *answer, got *recorded) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !got.whole || got.large || got.code < 200 || got.code >= 300 {
+	if !got.whole || got.large || got.passing || got.code < 200 || got.code >= 300 {
 		a.drop(one)
 		return
 	}
@@ -253,7 +254,9 @@ type recorded struct {
 	code  int
 	body  bytes.Buffer
 	large bool
-	whole bool // the call came to its own end
+	// passing is that a repetition may be answered better.
+	passing bool
+	whole   bool // the call came to its own end
 }
 
 // WriteHeader implements http.ResponseWriter.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,7 +88,8 @@ func (c *calls) take() []called {
 // fakeLedger notes and answers with something to recognise.
 type fakeLedger struct {
 	ledgerv1.UnimplementedLedgerServiceServer
-	calls *calls
+	calls  *calls
+	result atomic.Pointer[ledgerv1.SubmitResult] // of each transaction
 }
 
 func (f *fakeLedger) GetChain(
@@ -99,7 +101,7 @@ func (f *fakeLedger) GetChain(
 func (f *fakeLedger) Submit(
 	ctx context.Context, m *ledgerv1.SubmitRequest,
 ) (*ledgerv1.SubmitResponse, error) {
-	return &ledgerv1.SubmitResponse{}, f.calls.note(ctx, "Submit", m)
+	return &ledgerv1.SubmitResponse{Result: f.result.Load()}, f.calls.note(ctx, "Submit", m)
 }
 
 func (f *fakeLedger) GetAccount(

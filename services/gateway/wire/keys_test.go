@@ -12,6 +12,8 @@ import (
 
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/token"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	"github.com/united-containers/ucn/services/gateway/server"
 	"github.com/united-containers/ucn/services/gateway/wire"
 )
@@ -44,6 +46,54 @@ func TestRefusalsAreNotKept(t *testing.T) {
 			again.StatusCode != 200 || third.Header.Get("Idempotency-Replayed") != "true" {
 			t.Errorf("%s: %d, then %d %s, then %v", name, first.StatusCode, again.StatusCode, body,
 				third.Header)
+		}
+	}
+}
+
+// TestRefusedTransactions: one that is refused before any block fails the call, with the refusal's
+// own kind, and is asked for again under the same key; so is one that waits for its block. One that
+// stands in a block is answered, and kept.
+func TestRefusedTransactions(t *testing.T) {
+	w := newWorld(t, nil)
+	refused := func(kind fault.Kind, reason string) *ledgerv1.SubmitResult {
+		return &ledgerv1.SubmitResult{ErrorReason: reason, ErrorMessage: "no", ErrorCode: uint32(kind)}
+	}
+	waits := &ledgerv1.SubmitResult{Finality: ledgerv1.Finality_FINALITY_ACCEPTED}
+	failed := &ledgerv1.SubmitResult{Finality: ledgerv1.Finality_FINALITY_COMMITTED, Height: 7,
+		Receipt: &chainv1.Receipt{Status: chainv1.Status_STATUS_FAILED}}
+	for name, c := range map[string]struct {
+		first  *ledgerv1.SubmitResult
+		status int
+		kept   bool
+	}{
+		"no money":   {refused(fault.FailedPrecondition, "CANNOT_PAY"), 400, false},
+		"malformed":  {refused(fault.InvalidArgument, "MALFORMED"), 400, false},
+		"raced":      {refused(fault.Aborted, "NONCE_TAKEN"), 409, false},
+		"full":       {refused(fault.ResourceExhausted, "POOL_FULL"), 429, false},
+		"disk":       {refused(fault.Unavailable, "DISK_FULL"), 503, false},
+		"of old":     {refused(0, "NONCE_OLD"), 400, false},
+		"waits":      {waits, 200, false},
+		"in a block": {failed, 200, true},
+	} {
+		send := func() (*http.Response, []byte) {
+			return w.do(t, request{method: "POST", path: "/v1/transactions",
+				body:   strings.NewReader(`{"transaction":"AQID"}`),
+				header: map[string]string{"Idempotency-Key": name}})
+		}
+		w.ledger.result.Store(c.first)
+		got, body := send()
+		if got.StatusCode != c.status ||
+			!strings.Contains(string(body), `"reason":"`+c.first.GetErrorReason()+`"`) &&
+				c.status != 200 {
+			t.Errorf("%s: %d %s", name, got.StatusCode, body)
+		}
+		w.ledger.result.Store(&ledgerv1.SubmitResult{
+			Finality: ledgerv1.Finality_FINALITY_COMMITTED, Height: 99,
+		})
+		again, body := send()
+		if kept := again.Header.Get("Idempotency-Replayed") == "true"; kept != c.kept ||
+			again.StatusCode != 200 || strings.Contains(string(body), `"99"`) == kept {
+			t.Errorf("%s: again %d %s, kept: %v", name, again.StatusCode, body, kept)
 		}
 	}
 }

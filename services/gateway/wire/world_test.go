@@ -35,6 +35,7 @@ type world struct {
 	url      string
 	stop     func() error
 	calls    *calls
+	ledger   *fakeLedger
 	jobs     *fakeScheduler
 	files    *fakeStorage
 	host     *fakeHost
@@ -53,6 +54,7 @@ func newWorld(t *testing.T, change func(*wire.Config)) *world {
 		calls: &calls{}, operator: eventtest.NewOperator(1),
 		user: keys.SingleSigner(sig.FromSeed([32]byte{99})),
 	}
+	w.ledger = &fakeLedger{calls: w.calls}
 	w.told = kittest.NewTelemetry(t, kittest.NewLog(t))
 	b := startBroker(t)
 	w.broker = b
@@ -110,7 +112,7 @@ func (w *world) serve(t *testing.T, pipe *rpc.Pipe) {
 	w.files = &fakeStorage{calls: w.calls, held: map[string][]byte{}}
 	for name, register := range map[string]func(grpc.ServiceRegistrar){
 		"ledger": func(r grpc.ServiceRegistrar) {
-			ledgerv1.RegisterLedgerServiceServer(r, &fakeLedger{calls: w.calls})
+			ledgerv1.RegisterLedgerServiceServer(r, w.ledger)
 		},
 		"scheduler": func(r grpc.ServiceRegistrar) {
 			schedulerv1.RegisterSchedulerServiceServer(r, w.jobs)

@@ -45,6 +45,7 @@ func fill(into *ledgerv1.SubmitResult, r *ledger.Result, omit bool) error {
 	into.Finality = finality(r.Finality)
 	if r.Err != nil {
 		into.ErrorReason, into.ErrorMessage = string(r.Err.Reason()), r.Err.Message()
+		into.ErrorCode = uint32(r.Err.Kind())
 		return nil
 	}
 	into.Height, into.Index = r.At.Height, uint64(r.At.Index)

@@ -632,8 +632,10 @@ type SubmitResult struct {
 	Index   uint64      `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
 	Receipt *v1.Receipt `protobuf:"bytes,5,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	// Set when refused before any block: stable reason and a sentence.
-	ErrorReason   string `protobuf:"bytes,6,opt,name=error_reason,json=errorReason,proto3" json:"error_reason,omitempty"`
-	ErrorMessage  string `protobuf:"bytes,7,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	ErrorReason  string `protobuf:"bytes,6,opt,name=error_reason,json=errorReason,proto3" json:"error_reason,omitempty"`
+	ErrorMessage string `protobuf:"bytes,7,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	// google.rpc.Code of the refusal: what to do about it in general. Over REST the call fails with it.
+	ErrorCode     uint32 `protobuf:"varint,8,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -715,6 +717,13 @@ func (x *SubmitResult) GetErrorMessage() string {
 		return x.ErrorMessage
 	}
 	return ""
+}
+
+func (x *SubmitResult) GetErrorCode() uint32 {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return 0
 }
 
 type SubmitStreamRequest struct {
@@ -4080,7 +4089,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\vtransaction\x18\x02 \x01(\fR\vtransaction\x12+\n" +
 	"\x04wait\x18\x03 \x01(\x0e2\x17.ucn.ledger.v1.FinalityR\x04wait\"E\n" +
 	"\x0eSubmitResponse\x123\n" +
-	"\x06result\x18\x01 \x01(\v2\x1b.ucn.ledger.v1.SubmitResultR\x06result\"\xfa\x01\n" +
+	"\x06result\x18\x01 \x01(\v2\x1b.ucn.ledger.v1.SubmitResultR\x06result\"\x99\x02\n" +
 	"\fSubmitResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x123\n" +
 	"\bfinality\x18\x02 \x01(\x0e2\x17.ucn.ledger.v1.FinalityR\bfinality\x12\x16\n" +
@@ -4088,7 +4097,9 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x05index\x18\x04 \x01(\x04R\x05index\x12/\n" +
 	"\areceipt\x18\x05 \x01(\v2\x15.ucn.chain.v1.ReceiptR\areceipt\x12!\n" +
 	"\ferror_reason\x18\x06 \x01(\tR\verrorReason\x12#\n" +
-	"\rerror_message\x18\a \x01(\tR\ferrorMessage\"\xa1\x01\n" +
+	"\rerror_message\x18\a \x01(\tR\ferrorMessage\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\b \x01(\rR\terrorCode\"\xa1\x01\n" +
 	"\x13SubmitStreamRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\"\n" +
 	"\ftransactions\x18\x02 \x03(\fR\ftransactions\x12+\n" +

@@ -167,7 +167,8 @@ func TestBadTransactionsAreNamedAndNothingIsLost(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			r := f.submit(t, c.raw)
-			if r.GetErrorReason() != string(c.want) || r.GetErrorMessage() == "" {
+			if r.GetErrorReason() != string(c.want) || r.GetErrorMessage() == "" ||
+				r.GetErrorCode() == 0 {
 				t.Errorf("refused for %q (%s), want %s", r.GetErrorReason(), r.GetErrorMessage(),
 					c.want)
 			}
