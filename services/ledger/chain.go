@@ -46,6 +46,8 @@ type Deps struct {
 
 	// inForce is called, in tests alone, when a block's state is in force and it is not the head yet.
 	inForce func()
+	// verifying is called, in tests alone, with how many signatures a submission has verified.
+	verifying func(signatures int)
 }
 
 // BlockStats says what a block held and how long it took.

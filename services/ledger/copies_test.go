@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -93,5 +94,43 @@ func TestBadCopyStandsForNone(t *testing.T) {
 				t.Errorf("%v: %d was not judged by its own signature: %v", sent, i, r)
 			}
 		}
+	}
+}
+
+// TestCommittedCopiesAreNotVerified: who sends again what is in a block is told so, whatever the
+// signatures of the copy, and none of them is looked at. Another transaction with the same nonce is
+// judged as ever.
+func TestCommittedCopiesAreNotVerified(t *testing.T) {
+	n := network(t, 1, 3)
+	d := deps(n, (&ledgertest.Disk{}).Open())
+	verified := 0
+	d.SetVerifying(func(signatures int) { verified += signatures })
+	c, _ := ledgertest.Start(t, config(), d)
+	flipped := func(raw []byte) []byte {
+		raw = slices.Clone(raw)
+		raw[len(raw)-1] ^= 1
+		return raw
+	}
+	all := [][]byte{n.Transfer(0, 1, 0, 5), n.Transfer(0, 1, 1, 5), n.Transfer(2, 1, 0, 5)}
+	first := submit(t, c, all...)
+	if verified != len(all) {
+		t.Errorf("%d signatures of %d are verified", verified, len(all))
+	}
+	verified = 0
+	again := submit(t, c, append(all, all[1], flipped(all[1]), flipped(all[2]))...)
+	for i, of := range []int{0, 1, 2, 1, 1, 2} {
+		if r := again[i]; r.ID != first[of].ID || r.At != first[of].At ||
+			!slices.Equal(r.Receipt, first[of].Receipt) || r.Finality != ledger.Committed {
+			t.Errorf("copy %d is answered %+v, the first was %+v", i, r, first[of])
+		}
+	}
+	if verified != 0 {
+		t.Errorf("%d signatures of copies are verified", verified)
+	}
+	other := n.Transfer(0, 2, 1, 7)
+	results, _, err := c.Submit(t.Context(), [][]byte{other, flipped(other)}, ledger.Committed)
+	if err != nil || !errors.Is(results[0].Err, ledger.ReasonNonceOld) ||
+		!errors.Is(results[1].Err, ledger.ReasonBadSignature) || verified != 2 {
+		t.Errorf("others of the nonce: %v, %v, %d verified", results, err, verified)
 	}
 }

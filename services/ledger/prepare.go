@@ -89,6 +89,11 @@ func (p *preparation) prepare(i int, raw []byte) {
 	p.seen[key] = o
 	// The nonce is judged by the pool, which knows what waits.
 	checked := p.chain.state.Check(t, p.time)
+	if errors.Is(checked, state.ErrNonceOld) && p.chain.committed(o.entry.id) {
+		// It is told what became of it, whatever its signatures are, which costs no look at them.
+		o.refusal = p.chain.refusal(checked, t)
+		return
+	}
 	if !errors.Is(checked, state.ErrNonceOld) && !errors.Is(checked, state.ErrNonceFuture) {
 		if o.refusal = p.chain.refusal(checked, t); o.refusal != nil {
 			return

@@ -168,6 +168,12 @@ func (c *Chain) transaction(ctx context.Context, id Hash, last *lastBlock) (*Kno
 	}, nil
 }
 
+// committed tells whether a transaction is known to be in a block.
+func (c *Chain) committed(id Hash) bool {
+	_, err := c.locate(id)
+	return err == nil
+}
+
 // locate finds a transaction in memory or in the index.
 func (c *Chain) locate(id Hash) (Location, error) {
 	c.recent.mu.RLock()

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -134,6 +135,9 @@ func (p *preparation) verified(ctx context.Context, raw [][]byte) error {
 	for i, bytes := range raw {
 		p.prepare(i, bytes)
 	}
+	if hook := p.chain.deps.verifying; hook != nil {
+		hook(len(p.claims))
+	}
 	err := p.chain.ingress.verify(ctx, p.claims, p.peer)
 	if errors.Is(err, errEnded) {
 		return stopped(err)
@@ -164,7 +168,9 @@ func (c *Chain) refused(ctx context.Context, o *offer[*candidate], last *lastBlo
 	known, err := c.transaction(context.WithoutCancel(ctx), r.ID, last)
 	switch {
 	case err == nil:
-		return known.Result
+		r = known.Result
+		r.Receipt = bytes.Clone(r.Receipt) // or each would keep its whole block in memory
+		return r
 	case !errors.Is(err, ReasonNotFound):
 		// The refusal would say that it is in no block, which nobody can know now.
 		r.Err = untold(err)
