@@ -34,7 +34,9 @@ func TestJobResume(t *testing.T) {
 	}
 	u.net.Market.Refuse = nil
 	report := result(t, u.must("job", "resume", "--no-outputs", "--json"))
-	if report["job"] != list[0].Job || report["result"] != "completed" {
+	bill := report["bill"].(map[string]any)
+	if report["job"] != list[0].Job || report["result"] != "completed" ||
+		bill["balance_before"] != "9999.999" {
 		t.Errorf("the report: %v", report)
 	}
 	if open := u.net.Ledger.Escrows(); open != 0 {

@@ -251,7 +251,9 @@ func (f *following) take(rep *report) {
 		v.status = rep.status
 		// The job's end is the scheduler's word, and which attempt is gone by.
 		over := f.over || v.attempt.GetState() == jobv1.State_STATE_ENDED
-		if rep.status.GetState() != jobv1.State_STATE_ENDED && !over && !many(f.e.spec) {
+		// On the way to running the scheduler may have told of a later state before.
+		late := rep.status.GetState() < min(v.attempt.GetState(), jobv1.State_STATE_RUNNING)
+		if rep.status.GetState() != jobv1.State_STATE_ENDED && !over && !late && !many(f.e.spec) {
 			e := f.shown
 			e.State, e.Reason = stateText(rep.status.GetState()), rep.status.GetReason()
 			e.Host = v.host

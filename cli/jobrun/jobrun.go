@@ -105,7 +105,7 @@ type errand struct {
 	// resumed says that another command was killed over the job, at some time after started; anew
 	// that its escrow was opened again, unsure that something of it may be left.
 	resumed, anew, unsure bool
-	// joined says that another command opened the escrow.
+	// joined says that another command opened the escrow, and that before is not known from it.
 	joined  bool
 	started time.Time
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/united-containers/ucn/chain/job"
+	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/jobfile"
 	"github.com/united-containers/ucn/kit/durable"
 	"github.com/united-containers/ucn/kit/id"
@@ -41,6 +42,8 @@ type Kept struct {
 	Dir      string           `json:"dir"`
 	Detach   bool             `json:"detach"`
 	Started  time.Time        `json:"started"`
+	// Before is what the wallet held before the escrow was opened; nil: not written down.
+	Before *amount.Amount `json:"balance_before,omitempty"`
 	// Busy: another command works on it now.
 	Busy bool `json:"-"`
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/united-containers/ucn/chain/proof"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/jobfile"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
@@ -69,6 +70,7 @@ func (r *Runner) goOnQueued(
 		return nil, err
 	}
 	found.resumed, found.release = true, e.release
+	found.before, found.joined = e.before, e.joined
 	return r.follow(ctx, found, q.Detach)
 }
 
@@ -106,6 +108,10 @@ func (r *Runner) recall(ctx context.Context, k Kept, q Request) (*errand, error)
 		e.release()
 		return nil, err
 	}
+	if e.joined = k.Before == nil; !e.joined {
+		e.before = tx.Grains(*k.Before)
+		return e, nil
+	}
 	if e.before, err = s.Balance(ctx, s.Account); err != nil {
 		e.release()
 		return nil, err
@@ -121,7 +127,7 @@ func (r *Runner) goOn(ctx context.Context, e *errand, q Request) error {
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*callTimeout)
 	defer cancel()
-	e.joined = len(known) > 0
+	e.joined = e.joined && len(known) > 0
 	if len(known) == 0 {
 		terms, err := r.terms(ctx, e, q.Detach)
 		if err != nil {
@@ -235,10 +241,12 @@ func (r *Runner) keep(e *errand, q Request) error {
 	if err != nil {
 		return fmt.Errorf("write the job down: %w", err)
 	}
+	before := amount.Amount(e.before)
 	if err := r.Errands.Keep(Kept{
 		Job: jobText(e.id), Name: e.spec.GetName(), Chain: r.Session.Chain,
 		Account: id.Bech32(id.Account, r.Session.Account), Revision: raw,
 		Outputs: absolute(e.file.Outputs), Dir: dir, Detach: q.Detach, Started: r.Session.Now(),
+		Before: &before,
 	}); err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func TestResumeKilledAnywhere(t *testing.T) {
 		}
 		for _, k := range list { // the first may come late, the second knows all
 			r, err := runner(t, was.Network, was.folder, &life{}).Resume(t.Context(), k, jobrun.Request{})
-			if err != nil || !r.Completed() {
+			if err != nil || !r.Completed() || r.Bill.Before == nil {
 				t.Errorf("killed at an effect: %+v, %v", r, err)
 			}
 		}
