@@ -61,6 +61,9 @@ func (d *Disk) update(a storage.Account, old storage.Ref, what storage.Change) (
 			ref.Expires = timeOf(ref.Expires.UnixMilli())
 		}
 	}
+	if ref == old {
+		return ref, nil // nothing is to be written
+	}
 	by, err := d.linkedBy(a, old.CID, nil)
 	if err != nil {
 		return storage.Ref{}, err
@@ -76,9 +79,7 @@ func (d *Disk) update(a storage.Account, old storage.Ref, what storage.Change) (
 		return storage.Ref{}, err
 	}
 	b.replace(old, ref, !by.IsZero())
-	if ref != old {
-		b.tell(storage.RefChanged, ref)
-	}
+	b.tell(storage.RefChanged, ref)
 	return ref, b.commit()
 }
 

@@ -32,7 +32,7 @@ func (d *Disk) Put(ctx context.Context, p storage.Put, body io.Reader) (storage.
 	if err != nil {
 		return storage.Stored{}, err
 	}
-	if held && p.SkipHeld {
+	if held.good && p.SkipHeld {
 		if stored, done, err := d.skip(p); done || err != nil {
 			return stored, err
 		}
@@ -66,16 +66,23 @@ func (d *Disk) atWork(ctx context.Context, do func() error) error {
 	return do()
 }
 
-// holds reports whether the account holds p.Expect, and its bytes are not known to be damaged.
-func (d *Disk) holds(p storage.Put) (bool, error) {
+// holding is what an account has of the blob that a Put expects.
+type holding struct {
+	ref  *storage.Ref // nil: none
+	good bool         // and its bytes are in place and not known to be damaged
+}
+
+func (d *Disk) holds(p storage.Put) (h holding, err error) {
 	if p.Expect.IsZero() {
-		return false, nil
+		return h, nil
 	}
-	_, held, err := d.ref(p.Account, p.Expect)
+	ref, held, err := d.ref(p.Account, p.Expect)
 	if err != nil || !held {
-		return false, err
+		return h, err
 	}
-	return d.sound(p.Expect)
+	h.ref = &ref
+	h.good, err = d.sound(p.Expect)
+	return h, err
 }
 
 // sound reports whether the files of c are in place and not known to be damaged.
@@ -111,23 +118,24 @@ func (d *Disk) skip(p storage.Put) (stored storage.Stored, done bool, err error)
 type upload struct {
 	d        *Disk
 	p        storage.Put
-	free     bool  // the account holds the blob already: no quota is needed
-	reserved int64 // bytes of d.pending that are ours
-	lent     int64 // bytes of d.pending that a resumable upload holds for us
+	again    *storage.Ref // what the account holds already, in whose place this counts; or nil
+	reserved int64        // bytes of d.pending that are ours
+	lent     int64        // bytes of d.pending that a resumable upload holds for us
 	paid     *prepaid
 
 	tmp  *os.File
 	tree cid.Hasher
 	sha  hash.Hash // for OCI blobs
 
-	cid  cid.CID
-	blob blob
+	cid    cid.CID
+	blob   blob
+	placed bool // its files, which were not in place or damaged
 }
 
-func (d *Disk) begin(p storage.Put, held bool) (*upload, error) {
-	up := &upload{d: d, p: p, free: held}
+func (d *Disk) begin(p storage.Put, held holding) (*upload, error) {
+	up := &upload{d: d, p: p, again: held.ref}
 	err := up.reserve(p.Size)
-	if err == nil && !held {
+	if err == nil && !held.good {
 		up.paid, err = d.prepay(p.Account, p.ByHost())
 	}
 	if err != nil {
@@ -191,17 +199,18 @@ func (u *upload) unreserve() {
 	u.reserved = 0
 }
 
-// reserve takes total bytes of the account's quota for this upload.
+// reserve takes total bytes of the account's quota for this upload. What is held already is needed
+// once: these bytes may turn out to be others, and are on the disk until then.
 func (u *upload) reserve(total int64) error {
-	if u.free {
-		return nil
-	}
 	lock := u.d.lockAccount(u.p.Account)
 	lock.Lock()
 	defer lock.Unlock()
 	usage, err := u.d.usage(u.p.Account)
 	if err != nil {
 		return err
+	}
+	if u.again != nil {
+		usage.Bytes, usage.Blobs = usage.Bytes-u.again.Size, usage.Blobs-1
 	}
 	u.d.mu.Lock()
 	defer u.d.mu.Unlock()
@@ -355,6 +364,7 @@ func (u *upload) place() (storage.Stored, error) {
 	if err != nil {
 		return storage.Stored{}, err
 	}
+	u.placed = true
 	return u.claim()
 }
 
@@ -405,6 +415,12 @@ func (u *upload) claim() (storage.Stored, error) {
 		return storage.Stored{}, err
 	}
 	ref, before := u.renewed(old), &old
+	if held && ref == old && !u.placed {
+		damaged, err := u.d.damaged(u.cid)
+		if err != nil || !damaged {
+			return storage.Stored{Ref: ref, Held: true}, err // nothing is to be written
+		}
+	}
 	if !held {
 		if err := u.admit(); err != nil {
 			return storage.Stored{}, err

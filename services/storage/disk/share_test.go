@@ -129,3 +129,76 @@ func TestJobsHaveAShareOfTheirOwn(t *testing.T) {
 		t.Errorf("the account's own, later: %v", err)
 	}
 }
+
+// TestWhatChangesNothingIsNotWritten: saying again what is so costs no write, which nothing counts.
+func TestWhatChangesNothingIsNotWritten(t *testing.T) {
+	dir, steps := t.TempDir(), map[string]int{}
+	d, err := disk.OpenWithHook(config(dir, storage.DefaultLimits()), func(step string) error {
+		steps[step]++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closed(t, d) })
+	p := storage.Put{Account: storagetest.Alice(), Kind: cid.File, Name: "n"}
+	data := storagetest.Bytes(100, 1)
+	p.Expect = storagetest.MustPut(t, d, p, data).Ref.CID
+	written := func() int { return steps["commit reference"] + steps["commit change"] }
+	before := written()
+	yes, no := true, false
+	for range 3 {
+		if _, err := d.Update(t.Context(), p.Account, p.Expect, storage.Change{Pinned: &no}); err != nil {
+			t.Fatal(err)
+		}
+		for _, p.SkipHeld = range []bool{true, false} {
+			if !storagetest.MustPut(t, d, p, data).Held {
+				t.Error("not held")
+			}
+		}
+	}
+	if before == 0 || written() != before {
+		t.Errorf("%d writes before, %d after", before, written())
+	}
+	if _, err := d.Update(t.Context(), p.Account, p.Expect, storage.Change{Pinned: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	if p.Name = "m"; storagetest.MustPut(t, d, p, data).Ref.Name != "m" || written() != before+2 {
+		t.Errorf("changes made %d writes", written()-before)
+	}
+	flip(t, onDisk(t, dir, p.Expect, ""), 0)
+	_, err = storagetest.ReadAll(t.Context(), d, p.Account, p.Expect, storage.Range{})
+	if !errors.Is(err, storage.ReasonDataLoss) {
+		t.Error(err)
+	}
+	storagetest.MustPut(t, d, p, data)
+	checkHeld(t, d, p.Account, p.Expect, true)
+}
+
+// TestAHeldBlobIsNoWayAroundTheQuota: bytes that are said to be a blob which is held count against
+// the quota in its place until they are known to be that; to send it again there is always room.
+func TestAHeldBlobIsNoWayAroundTheQuota(t *testing.T) {
+	limits := storage.Limits{Blob: 1 << 20, Bytes: 300_000, Blobs: 3}
+	d := open(t, config(t.TempDir(), limits))
+	p := storage.Put{Account: storagetest.Alice(), Kind: cid.File}
+	data := storagetest.Bytes(200_000, 1)
+	p.Expect = storagetest.MustPut(t, d, p, data).Ref.CID
+	for _, p.Size = range []int64{0, 400_000} {
+		_, err := d.Put(t.Context(), p, bytes.NewReader(storagetest.Bytes(400_000, 2)))
+		if !errors.Is(err, storage.ReasonQuota) {
+			t.Errorf("%d bytes announced: %v", p.Size, err)
+		}
+	}
+	p.Size = 0
+	inside := readerFunc(func([]byte) (int, error) {
+		_, err := d.Put(t.Context(), p, bytes.NewReader(storagetest.Bytes(300_000, 2)))
+		if !errors.Is(err, storage.ReasonQuota) {
+			t.Errorf("beside another: %v", err)
+		}
+		return 0, io.EOF
+	})
+	_, err := d.Put(t.Context(), p, io.MultiReader(bytes.NewReader(data), inside))
+	if err != nil {
+		t.Errorf("the held blob again: %v", err)
+	}
+}

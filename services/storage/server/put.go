@@ -47,9 +47,6 @@ func (s *Server) put(stream putStream, body *putBody) (storage.Stored, error) {
 	defer end()
 	body.from = newPatient(stream.Recv, ctx, s.cfg.Stall)
 	p, err := s.receiveHeader(body.from)
-	if err == nil {
-		err = s.known(ctx, session.Account())
-	}
 	if err != nil {
 		return storage.Stored{}, causeOf(ctx, err)
 	}

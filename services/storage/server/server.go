@@ -97,10 +97,14 @@ func (s *Server) session(ctx context.Context) (*storage.Session, error) {
 }
 
 // beginUpload takes one of the account's places; call end to give it back. The context ends when
-// the upload must give way to an account that has fewer.
+// the upload must give way to an account that has fewer. Only accounts on the chain have places:
+// keys cost nothing, and with one place each they would keep everybody out.
 func (s *Server) beginUpload(ctx context.Context, a storage.Account) (
 	_ context.Context, end func(), err error,
 ) {
+	if err := s.known(ctx, a); err != nil {
+		return nil, nil, err
+	}
 	ctx, leave := context.WithCancelCause(ctx)
 	place, err := s.places.Take(string(a[:]), func() { leave(storage.GaveWay()) })
 	switch {
