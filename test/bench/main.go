@@ -36,6 +36,7 @@ func benchmarks() []benchmark {
 		{"scheduler.pending1m", longQueue},
 		{"job.noop", noopJobs},
 		{"event.verify", verifyEvents},
+		{"storage.", smallFiles},
 		{"up.", upAndIdle},
 	}
 }
