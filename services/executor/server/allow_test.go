@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/sig"
@@ -117,5 +118,22 @@ func TestActions(t *testing.T) {
 				t.Errorf("%s with a token to %s: %v", name, granted, err)
 			}
 		}
+	}
+}
+
+// TestPagesOfAnotherHost: a list of attempts is not gone on with at another host, whose attempts
+// before that time would be left out.
+func TestPagesOfAnotherHost(t *testing.T) {
+	operator, here, there := sig.AccountID{1}, sig.PublicKey{7}, sig.PublicKey{8}
+	s, other := New(Deps{Operator: operator, Instance: here}), New(Deps{Instance: there})
+	ctx := rpc.WithCaller(t.Context(), rpc.Caller{Account: operator, Scopes: []string{"admin"}})
+	for _, token := range []string{other.pageToken(time.Unix(9, 0)), "0011223344556677", "no"} {
+		m := &executorv1.ListAttemptsRequest{PageToken: token}
+		if _, err := s.ListAttempts(ctx, m); !errors.Is(err, executor.ReasonBadArgument) {
+			t.Errorf("page token %q: %v", token, err)
+		}
+	}
+	if at, err := s.readPage(s.pageToken(time.Unix(9, 0))); err != nil || !at.Equal(time.Unix(9, 0)) {
+		t.Errorf("its own page begins at %v, %v", at, err)
 	}
 }

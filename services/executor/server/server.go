@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -160,7 +161,7 @@ func (s *Server) ListAttempts(
 	if err := s.allow(ctx, actionRead, m); err != nil {
 		return nil, err
 	}
-	before, err := readPage(m.GetPageToken())
+	before, err := s.readPage(m.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func (s *Server) ListAttempts(
 			before, bytes = records[i].Asked, bytes+proto.Size(m)
 			out.Attempts = append(out.Attempts, m)
 			if len(out.Attempts) == size || bytes > maxPageByte {
-				out.NextPageToken = pageToken(before)
+				out.NextPageToken = s.pageToken(before)
 				return out, nil
 			}
 		}
@@ -205,17 +206,22 @@ func listed(r *executor.Record) (*jobv1.AttemptStatus, error) {
 	return m, nil
 }
 
-func pageToken(t time.Time) string {
-	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, uint64(t.UnixNano())))
+// pageToken names this host, so that no other's list is gone on with from here.
+func (s *Server) pageToken(t time.Time) string {
+	own := slices.Clone(s.deps.Instance[:8])
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(own, uint64(t.UnixNano())))
 }
 
-func readPage(token string) (time.Time, error) {
+func (s *Server) readPage(token string) (time.Time, error) {
 	if token == "" {
 		return time.Time{}, nil
 	}
 	raw, err := hex.DecodeString(token)
-	if err != nil || len(raw) != 8 {
+	if err != nil || len(raw) != 16 {
 		return time.Time{}, malformed("page_token is not one of this service")
 	}
-	return time.Unix(0, int64(binary.BigEndian.Uint64(raw))), nil
+	if string(raw[:8]) != string(s.deps.Instance[:8]) {
+		return time.Time{}, malformed("page_token is of another host's list")
+	}
+	return time.Unix(0, int64(binary.BigEndian.Uint64(raw[8:]))), nil
 }

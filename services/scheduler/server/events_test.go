@@ -245,11 +245,21 @@ func TestListOffers(t *testing.T) {
 			t.Errorf("pages of %d: %d offers, want %d", size, len(got), len(prices))
 		}
 	}
-	for _, text := range []string{"garbage", "00", strings.Repeat("0", 81), strings.Repeat("0", 82)} {
+	for _, text := range []string{"garbage!", "00", "AAAA"} {
 		_, err := anybody.ListOffers(t.Context(), &schedulerv1.ListOffersRequest{PageToken: text})
 		if !errors.Is(err, server.ReasonBadRequest) {
 			t.Errorf("page token %q: %v", text, err)
 		}
+	}
+	page, err := anybody.ListOffers(t.Context(), &schedulerv1.ListOffersRequest{PageSize: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = anybody.ListOffers(t.Context(), &schedulerv1.ListOffersRequest{
+		Operator: page.GetOffers()[0].GetOffer().GetOperator(), PageToken: page.GetNextPageToken(),
+	})
+	if !errors.Is(err, server.ReasonOtherQuery) {
+		t.Errorf("the page of all offers at those of one operator: %v", err)
 	}
 }
 

@@ -2,14 +2,11 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/united-containers/ucn/chain/canon"
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/fault"
@@ -45,8 +42,12 @@ func (s *Server) ListJobs(
 	if err != nil {
 		return nil, err
 	}
-	print := fingerprint(r, caller)
-	if query.After, err = parseCursor(r.GetPageToken(), print); err != nil {
+	listing := listingOf(&schedulerv1.ListJobsRequest{
+		State: r.GetState(), States: r.GetStates(), EndReasons: r.GetEndReasons(),
+		NamePrefix: r.GetNamePrefix(), Trigger: r.GetTrigger(), Since: r.GetSince(),
+		Until: r.GetUntil(), Text: r.GetText(), Order: r.GetOrder(),
+	}, caller)
+	if query.After, err = readCursor(listing, r.GetPageToken()); err != nil {
 		return nil, err
 	}
 	response := &schedulerv1.ListJobsResponse{}
@@ -62,7 +63,7 @@ func (s *Server) ListJobs(
 				response.Jobs = append(response.Jobs, summaryPB(j))
 			}
 			if len(response.Jobs) == size {
-				response.NextPageToken = formatCursor(query.After, print)
+				response.NextPageToken = listing.token(cursorBytes(query.After))
 				return response, nil
 			}
 		}
@@ -70,7 +71,7 @@ func (s *Server) ListJobs(
 			return response, nil
 		}
 	}
-	response.NextPageToken = formatCursor(query.After, print)
+	response.NextPageToken = listing.token(cursorBytes(query.After))
 	return response, nil
 }
 
@@ -178,41 +179,18 @@ func triggerOf(j *scheduler.Job) schedulerv1.TriggerKind {
 	return schedulerv1.TriggerKind_TRIGGER_KIND_ONCE
 }
 
-// fingerprint stands for all of a listing but its page, and for whom it is.
-func fingerprint(r *schedulerv1.ListJobsRequest, caller sig.AccountID) (print [8]byte) {
-	query := &schedulerv1.ListJobsRequest{
-		State: r.GetState(), States: r.GetStates(), EndReasons: r.GetEndReasons(),
-		NamePrefix: r.GetNamePrefix(), Trigger: r.GetTrigger(), Since: r.GetSince(),
-		Until: r.GetUntil(), Text: r.GetText(), Order: r.GetOrder(),
-	}
-	raw, err := canon.Marshal(query)
-	if err != nil { // text that is not UTF-8 does not come through the wire
-		return print
-	}
-	sum := sha256.Sum256(append(caller[:], raw...))
-	return [8]byte(sum[:])
+// The place of a job in a listing is its time and id.
+const cursorSize = 8 + 32
+
+func cursorBytes(c scheduler.Cursor) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(c.Time.UnixNano())), c.Job[:]...)
 }
 
-// A cursor is the listing's fingerprint and the last job's time and id.
-const cursorSize = 8 + 8 + 32
-
-func formatCursor(c scheduler.Cursor, print [8]byte) string {
-	raw := binary.BigEndian.AppendUint64(print[:], uint64(c.Time.UnixNano()))
-	return base64.RawURLEncoding.EncodeToString(append(raw, c.Job[:]...))
-}
-
-func parseCursor(text string, print [8]byte) (scheduler.Cursor, error) {
-	if text == "" {
-		return scheduler.Cursor{}, nil
+func readCursor(l listing, token string) (scheduler.Cursor, error) {
+	raw, err := l.place(token, cursorSize)
+	if raw == nil {
+		return scheduler.Cursor{}, err
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(raw) != cursorSize {
-		return scheduler.Cursor{}, badCursor()
-	}
-	if [8]byte(raw) != print {
-		return scheduler.Cursor{}, fault.New(fault.InvalidArgument, ReasonOtherQuery,
-			"page_token is of another query: keep filters and order from page to page")
-	}
-	nanos := binary.BigEndian.Uint64(raw[8:])
-	return scheduler.Cursor{Time: time.Unix(0, int64(nanos)), Job: job.ID(raw[16:])}, nil
+	nanos := binary.BigEndian.Uint64(raw)
+	return scheduler.Cursor{Time: time.Unix(0, int64(nanos)), Job: job.ID(raw[8:])}, nil
 }

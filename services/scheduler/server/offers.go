@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"slices"
 
@@ -30,7 +29,10 @@ func (s *Server) ListOffers(
 	if err != nil {
 		return nil, err
 	}
-	start, err := parseOfferCursor(r.GetPageToken())
+	listing := listingOf(&schedulerv1.ListOffersRequest{
+		Operator: r.GetOperator(), Executor: r.GetExecutor(),
+	}, sig.AccountID{})
+	start, err := readOfferCursor(listing, r.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +45,7 @@ func (s *Server) ListOffers(
 	response, weight := &schedulerv1.ListOffersResponse{}, 0
 	for _, o := range offers[at:] {
 		if len(response.Offers) == size || weight > maxOfferBytes {
-			response.NextPageToken = cursorOf(o).String()
+			response.NextPageToken = listing.token(cursorOf(o).bytes())
 			break
 		}
 		posted, err := postedPB(o)
@@ -97,16 +99,15 @@ func cursorOf(o *scheduler.Offer) offerCursor {
 	return offerCursor{price: o.Prices.CoreHour, host: o.Host.Executor}
 }
 
-// String returns the page token that begins with this offer.
-func (o offerCursor) String() string { return fmt.Sprintf("%016x%x", o.price, o.host[:]) }
+// bytes is the place with which the page begins.
+func (o offerCursor) bytes() []byte {
+	return append(binary.BigEndian.AppendUint64(nil, o.price), o.host[:]...)
+}
 
-func parseOfferCursor(text string) (o offerCursor, err error) {
-	if text == "" {
-		return o, nil
-	}
-	raw, err := hex.DecodeString(text)
-	if err != nil || len(raw) != 8+len(o.host) {
-		return o, badCursor()
+func readOfferCursor(l listing, token string) (o offerCursor, err error) {
+	raw, err := l.place(token, 8+len(o.host))
+	if raw == nil {
+		return o, err
 	}
 	return offerCursor{binary.BigEndian.Uint64(raw), sig.PublicKey(raw[8:])}, nil
 }

@@ -253,11 +253,6 @@ func pageSize(asked uint32, otherwise int) (int, error) {
 	return int(asked), nil
 }
 
-func badCursor() error {
-	return fault.New(fault.InvalidArgument, ReasonBadRequest,
-		"page_token is not one that an earlier answer gave")
-}
-
 // translate makes faults of the errors a peer must act on.
 func translate(err error) error {
 	var field *job.FieldError

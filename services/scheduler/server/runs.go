@@ -2,9 +2,9 @@ package server
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/binary"
 
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/kit/fault"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
@@ -27,7 +27,12 @@ func (s *Server) ListRuns(
 	if err != nil {
 		return nil, err
 	}
-	size, from, err := page(r.GetPageSize(), r.GetPageToken(), defaultRuns, maxRuns)
+	listing := listingOf(&schedulerv1.ListRunsRequest{Job: r.GetJob()}, sig.AccountID{})
+	size, err := pageOf(r.GetPageSize(), defaultRuns, maxRuns)
+	if err != nil {
+		return nil, err
+	}
+	from, err := readIndex(listing, r.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +42,7 @@ func (s *Server) ListRuns(
 		switch {
 		case j.Runs[i].Slot < from:
 		case len(runs) == size:
-			response.NextPageToken = indexToken(j.Runs[i].Slot)
+			response.NextPageToken = listing.token(indexBytes(j.Runs[i].Slot))
 			return response, tellAttempts(response.Runs, runs)
 		default:
 			runs = append(runs, &j.Runs[i])
@@ -55,7 +60,12 @@ func (s *Server) ListTasks(
 	if err != nil {
 		return nil, err
 	}
-	size, from, err := page(r.GetPageSize(), r.GetPageToken(), defaultTasks, maxTasks)
+	listing := listingOf(&schedulerv1.ListTasksRequest{Job: r.GetJob()}, sig.AccountID{})
+	size, err := pageOf(r.GetPageSize(), defaultTasks, maxTasks)
+	if err != nil {
+		return nil, err
+	}
+	from, err := readIndex(listing, r.GetPageToken())
 	switch {
 	case err != nil:
 		return nil, err
@@ -73,30 +83,30 @@ func (s *Server) ListTasks(
 		})
 	}
 	if next < j.Spec.Tasks {
-		response.NextPageToken = indexToken(next)
+		response.NextPageToken = listing.token(indexBytes(next))
 	}
 	return response, nil
 }
 
-// page reads the size of a page and the slot or index it begins at.
-func page(size uint32, token string, otherwise, most int) (int, uint32, error) {
+// pageOf reads the size of a page of runs or tasks.
+func pageOf(size uint32, otherwise, most int) (int, error) {
 	if size > uint32(most) {
-		return 0, 0, fault.New(fault.InvalidArgument, ReasonBadRequest,
+		return 0, fault.New(fault.InvalidArgument, ReasonBadRequest,
 			"page_size is %d, at most %d", size, most)
 	}
 	if size == 0 {
-		size = uint32(otherwise)
+		return otherwise, nil
 	}
-	if token == "" {
-		return int(size), 0, nil
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || len(raw) != 4 {
-		return 0, 0, badCursor()
-	}
-	return int(size), binary.BigEndian.Uint32(raw), nil
+	return int(size), nil
 }
 
-func indexToken(from uint32) string {
-	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, from))
+// indexBytes is the place of a slot or a task: the page begins with it.
+func indexBytes(from uint32) []byte { return binary.BigEndian.AppendUint32(nil, from) }
+
+func readIndex(l listing, token string) (uint32, error) {
+	raw, err := l.place(token, 4)
+	if raw == nil {
+		return 0, err
+	}
+	return binary.BigEndian.Uint32(raw), nil
 }

@@ -170,10 +170,41 @@ func TestListsRefuse(t *testing.T) {
 	if !errors.Is(err, fault.FailedPrecondition) {
 		t.Errorf("tasks of a job that is no array: %v", err)
 	}
-	page, err := alice.ListRuns(t.Context(), &schedulerv1.ListRunsRequest{
-		Job: array.GetJob(), PageToken: "_____w", // a slot far behind the last
+}
+
+// TestRunsOfAnotherJob: the page of one job's runs is not gone on with at another's, nor at tasks:
+// that would leave out what comes before.
+func TestRunsOfAnotherJob(t *testing.T) {
+	m := newMarket(t)
+	alice := m.user(1, "job")
+	var jobs [][]byte
+	for n := range 2 {
+		s := alice.spec(n + 2)
+		s.Array = &jobv1.Array{Count: 10, Parallel: 2}
+		answer, err := alice.SubmitJob(t.Context(), m.request(alice, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		jobs = append(jobs, answer.GetJob())
+	}
+	page, err := alice.ListRuns(t.Context(), &schedulerv1.ListRunsRequest{Job: jobs[0], PageSize: 1})
+	if err != nil || page.GetNextPageToken() == "" {
+		t.Fatal(page, err)
+	}
+	token := page.GetNextPageToken()
+	_, other := alice.ListRuns(t.Context(), &schedulerv1.ListRunsRequest{
+		Job: jobs[1], PageToken: token,
 	})
-	if err != nil || len(page.GetRuns()) != 0 || page.GetNextPageToken() != "" {
-		t.Errorf("behind the last slot: %v, %v, want an empty page", page, err)
+	_, tasks := alice.ListTasks(t.Context(), &schedulerv1.ListTasksRequest{
+		Job: jobs[0], PageToken: token,
+	})
+	if !errors.Is(other, server.ReasonOtherQuery) || !errors.Is(tasks, server.ReasonOtherQuery) {
+		t.Errorf("another job %v, tasks %v", other, tasks)
+	}
+	rest, err := alice.ListRuns(t.Context(), &schedulerv1.ListRunsRequest{
+		Job: jobs[0], PageToken: token,
+	})
+	if err != nil || rest.GetRuns()[0].GetSlot() != 1 {
+		t.Errorf("the next page: %v, %v", rest, err)
 	}
 }
