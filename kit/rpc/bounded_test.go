@@ -11,11 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/kittest"
 	"github.com/united-containers/ucn/kit/rpc"
 )
@@ -158,27 +153,4 @@ func TestRefusalsDoNotFloodTheLog(t *testing.T) {
 			t.Errorf("logged %d lines: %s", lines, told.String())
 		}
 	})
-}
-
-// TestNoTokenNoMessage: a call without a token is refused before its message is read.
-func TestNoTokenNoMessage(t *testing.T) {
-	server := build(t, &echo{call: shout}, rpc.DefaultServer(), rpc.ServerDeps{Auth: anyone{}})
-	kittest.Run(t, server)
-	plain := grpc.WithTransportCredentials(insecure.NewCredentials())
-	conn, err := grpc.NewClient(server.Addr().String(), plain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{
-		ClientStreams: true, ServerStreams: true,
-	}, echoCall)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Nothing is sent: only a server that looks at the headers first can answer.
-	err = rpc.Error("echo", stream.RecvMsg(new(wrapperspb.StringValue)))
-	if !errors.Is(err, rpc.ReasonTokenMissing) || !errors.Is(err, fault.Unauthenticated) {
-		t.Errorf("answered %v", err)
-	}
 }

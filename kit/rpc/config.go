@@ -24,6 +24,11 @@ type ServerConfig struct {
 	MaxMessage config.Size `yaml:"max_message"`
 	// MaxStreams bounds concurrent calls per connection. Default 1024.
 	MaxStreams uint32 `yaml:"max_streams"`
+	// MaxCalls bounds open calls of all connections, and MaxCallsOfOne those of one address (that of
+	// a gateway's caller, where the gateway is believed). When all are taken, the newest of the
+	// address with most ends for one of an address that has fewer. Default 8192 and 1024.
+	MaxCalls      int `yaml:"max_calls"`
+	MaxCallsOfOne int `yaml:"max_calls_of_one"`
 	// MaxAnswers bounds the bytes of answers that wait to be read, all clients together; one address
 	// gets half of what others leave. Default 256MiB, at least max_message.
 	MaxAnswers config.Size `yaml:"max_answers"`
@@ -51,6 +56,7 @@ var _ config.Validator = ServerConfig{}
 func DefaultServer() ServerConfig {
 	return ServerConfig{
 		Addr: "127.0.0.1:0", MaxMessage: DefaultMessage, MaxStreams: 1024,
+		MaxCalls: 8192, MaxCallsOfOne: 1024,
 		MaxAnswers: 256 * config.MiB, AnswerTime: 20 * time.Second,
 		MaxConnections: 4096, MaxPerAddress: 256,
 		MaxTime: time.Minute, Drain: 15 * time.Second, RateBurst: 100,
@@ -67,6 +73,10 @@ func (c ServerConfig) Validate() error {
 			MaxMessage)
 	case c.MaxStreams < 1:
 		return config.Invalid("max_streams", "must be at least 1")
+	case c.MaxCalls < 1:
+		return config.Invalid("max_calls", "must be at least 1")
+	case c.MaxCallsOfOne < 1:
+		return config.Invalid("max_calls_of_one", "must be at least 1")
 	case c.MaxAnswers < c.MaxMessage:
 		return config.Invalid("max_answers", "%s is less than max_message, %s", c.MaxAnswers,
 			c.MaxMessage)

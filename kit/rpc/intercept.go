@@ -81,14 +81,15 @@ func (s *Server) unary(ctx context.Context, method string,
 	if err := uncompressed(ctx); err != nil {
 		return nil, err
 	}
-	ctx, err = s.admit(ctx, method)
+	ctx, done, err := s.admit(ctx, method)
 	if err != nil {
 		return nil, err
 	}
+	defer done()
 	ctx, giveBack := s.answers.withReserve(ctx, false)
 	defer giveBack()
 	if response, err = next(ctx); err != nil {
-		return nil, err
+		return nil, told(ctx, err)
 	}
 	return s.answers.count(ctx, response, false)
 }
@@ -105,22 +106,18 @@ func (s *Server) stream(impl any, stream grpc.ServerStream, info *grpc.StreamSer
 	if err := uncompressed(ctx); err != nil {
 		return err
 	}
-	ctx, err = s.admit(ctx, info.FullMethod)
+	ctx, done, err := s.admit(ctx, info.FullMethod)
 	if err != nil {
 		return err
 	}
+	defer done()
 	ctx, cancel := s.streamContext(ctx)
 	defer cancel()
 	ctx, giveBack := s.answers.withReserve(ctx, true)
 	defer giveBack()
-	err = next(impl, &streamWithContext{stream, ctx, s.answers})
-	// The handler ended because we told it to: say why, not just "cancelled".
-	if err != nil && ctx.Err() != nil && fault.From(err) == nil {
-		if cause := fault.From(context.Cause(ctx)); cause != nil {
-			return cause
-		}
-	}
-	return err
+	return told(ctx, next(impl, &streamWithContext{
+		ServerStream: stream, ctx: ctx, answers: s.answers,
+	}))
 }
 
 // uncompressed answers in the clear whoever asked compressed: gRPC would answer compressed too, and
@@ -148,9 +145,23 @@ func (s *Server) streamContext(ctx context.Context) (context.Context, context.Ca
 	}
 }
 
-// admit proves the caller of a method that is not public and asks the limiter.
-func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {
+// admit takes a place for a call, until it leaves, and proves its caller.
+func (s *Server) admit(ctx context.Context, method string) (_ context.Context, leave func(),
+	err error,
+) {
 	ctx = s.from(ctx, method)
+	if leave, err = s.enter(ctx); err != nil {
+		return ctx, nil, err
+	}
+	if ctx, err = s.prove(ctx, method); err != nil {
+		leave()
+		return ctx, nil, err
+	}
+	return ctx, leave, nil
+}
+
+// prove proves the caller of a method that is not public and asks the limiter.
+func (s *Server) prove(ctx context.Context, method string) (context.Context, error) {
 	if !s.public.has(method) {
 		token, err := bearerToken(ctx)
 		if err != nil {
@@ -222,6 +233,7 @@ type streamWithContext struct {
 	grpc.ServerStream
 	ctx     context.Context
 	answers *answers
+	heard   bool // its first message came, or is awaited
 }
 
 func (s *streamWithContext) Context() context.Context { return s.ctx }

@@ -26,8 +26,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/stats"
-	"google.golang.org/grpc/tap"
 
+	"github.com/united-containers/ucn/kit/share"
 	"github.com/united-containers/ucn/kit/telemetry"
 )
 
@@ -62,6 +62,7 @@ type Server struct {
 	grpc    *grpc.Server
 	health  *health.Server
 	answers *answers
+	calls   *share.Places   // of other processes
 	unaries map[string]bool // full names of methods; written before serving
 
 	draining context.Context // ends when streams must end
@@ -84,7 +85,7 @@ func NewServer(cfg ServerConfig, deps ServerDeps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, log: deps.Log, public: newPublicMethods(deps.Public),
 		limit: deps.Limiter, health: health.NewServer(), answers: newAnswers(cfg),
-		unaries: map[string]bool{},
+		calls: newCalls(cfg), unaries: map[string]bool{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -217,17 +218,6 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.ForceServerCodecV2(answerCodec{encoding.GetCodecV2(proto.Name)}),
 		grpc.InTapHandle(s.tap), grpc.ChainStreamInterceptor(s.stream),
 	}
-}
-
-// tap bounds the time of a unary call, its request included, which a client may announce and never
-// send. It refuses nothing: gRPC would keep the timer of a refused call until its grpc-timeout.
-func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if !s.unaries[info.FullMethodName] {
-		return ctx, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.MaxTime)
-	_ = cancel // the end of the stream, whose context is the parent, does the same
-	return ctx, nil
 }
 
 func (s *Server) traceOptions() []otelgrpc.Option {

@@ -27,6 +27,8 @@ const (
 	ReasonDraining       fault.Reason = "SERVER_DRAINING"
 	ReasonRateLimited    fault.Reason = "RATE_LIMITED"
 	ReasonAnswers        fault.Reason = "ANSWERS_NOT_READ"
+	ReasonTooManyCalls   fault.Reason = "TOO_MANY_CALLS"
+	ReasonCallGaveWay    fault.Reason = "CALL_GAVE_WAY"
 	ReasonUnassigned     fault.Reason = "PEER_UNASSIGNED"
 	ReasonPlaintext      fault.Reason = "PLAINTEXT_REFUSED"
 	ReasonTokenMissing   fault.Reason = "TOKEN_MISSING"
