@@ -87,7 +87,12 @@ Begin with a network on this machine:
   ucn job run CID          run it, see it live, get the bill
 
 Exit codes: 0 done, 1 failed, 2 a wrong call, 3 a job that ended other than completed, 4 nobody
-reached. Standard output is the answer, standard error is about it.`,
+reached. Standard output is the answer, standard error is about it.
+
+With --json the answer is one document, or one in each line where a command goes on. Amounts are
+text in UCN, exact; times are milliseconds since 1970 (names that end in _ms) or RFC 3339; ids are
+as people see them, hashes hexadecimal. What fails is a document on standard error:
+{"error": TEXT, "reason": STABLE_NAME, "hint": TEXT, "exit_code": NUMBER}, reason and hint if any.`,
 		Version: d.Version, SilenceErrors: true, SilenceUsage: true,
 		// Its own check, so that flags are read before it: the error is JSON for who wants that.
 		Args: args(noCommand), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },

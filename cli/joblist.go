@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -116,14 +117,23 @@ func printJobs(w io.Writer, jobs []jobResult, full bool) {
 		printf(w, "no job of this wallet is like that\n")
 		return
 	}
-	printf(w, "SUBMITTED\tSTATE\tNAME\tJOB\tWHY\n")
+	header := "SUBMITTED\tSTATE\tNAME\tJOB"
+	reasons := slices.ContainsFunc(jobs, func(j jobResult) bool { return j.Reason != "" })
+	if reasons {
+		header += "\tWHY"
+	}
+	printf(w, "%s\n", header)
 	for _, j := range jobs {
 		why := screen.Clean(j.Reason)
 		if !full {
 			why = screen.Fit(why, 60)
 		}
-		printf(w, "%s\t%s\t%s\t%s\t%s\n", stamp(j.Submitted),
-			first(j.Result, j.State)+j.progress(), j.Name, j.Job, why)
+		line := fmt.Sprintf("%s\t%s\t%s\t%s", stamp(j.Submitted),
+			first(j.Result, j.State)+j.progress(), j.Name, j.Job)
+		if reasons {
+			line += "\t" + why
+		}
+		printf(w, "%s\n", line)
 	}
 }
 

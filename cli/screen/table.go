@@ -54,8 +54,11 @@ func (t *Table) Flush() error {
 	}
 	var text strings.Builder
 	for i := range rows {
-		for line := range strings.SplitSeq(t.lines(&rows[i]), "\n") {
-			text.WriteString(strings.TrimRight(line, " ") + "\n")
+		for n, line := range strings.Split(t.lines(&rows[i]), "\n") {
+			// Of what went on in another line, one may have nothing to say.
+			if line = strings.TrimRight(line, " "); n == 0 || line != "" {
+				text.WriteString(line + "\n")
+			}
 		}
 	}
 	_, err := io.WriteString(t.out, text.String())

@@ -70,6 +70,8 @@ func TestTableFolds(t *testing.T) {
 			"TIME\n    ID\n1\n    aaaaaaaaaaaaaaaaaa\n"},
 		{"nothing on the other line", "TIME\tID\n1\taaaaaaaaaaaaaaaaaa\n2\t-\n", 18,
 			"TIME\n    ID\n1\n    aaaaaaaaaaaaaaaaaa\n2\n"},
+		{"an empty line between", "A\tNAME\tID\naaaa\t\tbbbbbbbb\n\ncc\td\te\n", 12,
+			"A     NAME\n    ID\naaaa\n    bbbbbbbb\n\ncc  d  e\n"},
 		{"words", "trust\tone two three four five six seven eight nine ten\n", 34,
 			"trust  one two three four five six\n       seven eight nine ten\n"},
 		{"a sentence", "one two three four\n", 9, "one two\nthree\nfour\n"},
