@@ -40,18 +40,21 @@ func (s *Server) put(stream putStream, body *putBody) (storage.Stored, error) {
 	if err != nil {
 		return storage.Stored{}, err
 	}
-	ctx, end, err := s.beginUpload(stream.Context(), session.Account())
+	turn, err := s.beginUpload(stream.Context(), session.Account())
 	if err != nil {
 		return storage.Stored{}, err
 	}
-	defer end()
-	body.from = newPatient(stream.Recv, ctx, s.cfg.Stall)
+	defer turn.end()
+	body.from = newPatient(stream.Recv, turn.ctx, s.cfg.Stall)
 	p, err := s.receiveHeader(body.from)
-	if err != nil {
-		return storage.Stored{}, causeOf(ctx, err)
+	if err == nil && p.Kind == cid.Directory {
+		err = turn.directory()
 	}
-	stored, err := session.Put(ctx, p, body)
-	return stored, causeOf(ctx, err)
+	if err != nil {
+		return storage.Stored{}, causeOf(turn.ctx, err)
+	}
+	stored, err := session.Put(turn.ctx, p, body)
+	return stored, causeOf(turn.ctx, err)
 }
 
 func (s *Server) receiveHeader(from *patient[*storagev1.PutRequest]) (storage.Put, error) {

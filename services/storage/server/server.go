@@ -26,8 +26,16 @@ type Server struct {
 
 	admission admission
 
-	places *share.Places // of uploads under way; a client is an account
+	// places are of uploads under way, directories of those among them that are directories; a client
+	// is an account.
+	places, directories *share.Places
 }
+
+// Directories that are put at once, each up to 4 MiB in memory and as much again decoded.
+const (
+	MaxDirectories  = 128
+	directoriesEach = 8
+)
 
 var _ storagev1.StorageServiceServer = (*Server)(nil)
 
@@ -59,7 +67,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	return &Server{cfg: cfg, deps: deps, access: storage.NewAccess(deps.Store), metrics: m,
 		admission: admission{accounts: deps.Accounts},
 		places: share.New(share.Bounds{Most: cfg.AllUploads, Each: cfg.Uploads,
-			Keep: 1})}, nil
+			Keep: 1}),
+		directories: share.New(share.Bounds{Most: MaxDirectories, Each: directoriesEach, Keep: 1}),
+	}, nil
 }
 
 // Register adds the service to a gRPC server made by kit/rpc, which authenticates callers.
@@ -96,17 +106,24 @@ func (s *Server) session(ctx context.Context) (*storage.Session, error) {
 	return s.access.For(storage.Grant{Account: caller.Account, Scopes: caller.Scopes})
 }
 
-// beginUpload takes one of the account's places; call end to give it back. The context ends when
-// the upload must give way to an account that has fewer. Only accounts on the chain have places:
-// keys cost nothing, and with one place each they would keep everybody out.
-func (s *Server) beginUpload(ctx context.Context, a storage.Account) (
-	_ context.Context, end func(), err error,
-) {
+// turn is an upload under way. Its context ends when it must give way to an account that has fewer.
+type turn struct {
+	s       *Server
+	ctx     context.Context
+	leave   context.CancelCauseFunc
+	account storage.Account
+	places  []*share.Place
+}
+
+// beginUpload takes one of the account's places; end gives it back. Only accounts on the chain have
+// places: keys cost nothing, and with one place each they would keep everybody out.
+func (s *Server) beginUpload(ctx context.Context, a storage.Account) (*turn, error) {
 	if err := s.known(ctx, a); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	ctx, leave := context.WithCancelCause(ctx)
-	place, err := s.places.Take(string(a[:]), func() { leave(storage.GaveWay()) })
+	t := &turn{s: s, account: a}
+	t.ctx, t.leave = context.WithCancelCause(ctx)
+	err := t.take(s.places)
 	switch {
 	case errors.Is(err, share.ErrEach):
 		err = fault.New(fault.ResourceExhausted, storage.ReasonBusy,
@@ -117,13 +134,35 @@ func (s *Server) beginUpload(ctx context.Context, a storage.Account) (
 			s.cfg.AllUploads).WithRetry(time.Second)
 	}
 	if err != nil {
-		leave(nil)
-		return nil, nil, err
+		t.end()
+		return nil, err
 	}
-	return ctx, func() {
+	return t, nil
+}
+
+// directory takes a second place, for a directory, which is in memory while it is received.
+func (t *turn) directory() error {
+	if err := t.take(t.s.directories); err != nil {
+		return fault.New(fault.ResourceExhausted, storage.ReasonBusy,
+			"too many directories are being put: at most %d at once, %d of one account",
+			MaxDirectories, directoriesEach).WithRetry(time.Second)
+	}
+	return nil
+}
+
+func (t *turn) take(from *share.Places) error {
+	place, err := from.Take(string(t.account[:]), func() { t.leave(storage.GaveWay()) })
+	if err == nil {
+		t.places = append(t.places, place)
+	}
+	return err
+}
+
+func (t *turn) end() {
+	for _, place := range t.places {
 		place.Give()
-		leave(nil)
-	}, nil
+	}
+	t.leave(nil)
 }
 
 // causeOf says why an upload ended that had to give way.

@@ -34,6 +34,7 @@ func (tokens) Authenticate(_ context.Context, bearer string) (rpc.Caller, error)
 }
 
 type rig struct {
+	server    *server.Server
 	store     *storagetest.Memory
 	client    storagev1.StorageServiceClient
 	blobs     *blob.Client
@@ -92,7 +93,7 @@ func newRigWith(t *testing.T, cfg server.Config, change func(*server.Deps)) rig 
 		}
 	})
 	client := storagev1.NewStorageServiceClient(conn)
-	return rig{store: store, client: client, blobs: blob.New(client), telemetry: tel}
+	return rig{server: s, store: store, client: client, blobs: blob.New(client), telemetry: tel}
 }
 
 func as(t *testing.T, who string, scopes ...string) context.Context {

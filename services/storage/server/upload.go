@@ -59,14 +59,14 @@ func (s *Server) appendUpload(stream appendStream, body *appendBody) (storage.Up
 	if err != nil {
 		return storage.Upload{}, err
 	}
-	ctx, end, err := s.beginUpload(stream.Context(), session.Account())
+	turn, err := s.beginUpload(stream.Context(), session.Account())
 	if err != nil {
 		return storage.Upload{}, err
 	}
-	defer end()
-	body.from = newPatient(stream.Recv, ctx, s.cfg.Stall)
-	u, err := s.append(ctx, session, body)
-	return u, causeOf(ctx, err)
+	defer turn.end()
+	body.from = newPatient(stream.Recv, turn.ctx, s.cfg.Stall)
+	u, err := s.append(turn.ctx, session, body)
+	return u, causeOf(turn.ctx, err)
 }
 
 func (s *Server) append(ctx context.Context, session *storage.Session, body *appendBody) (
