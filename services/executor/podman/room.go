@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -30,8 +31,11 @@ const (
 	ebbAfter     = 5 * time.Second // for the disk to show what an image that left took
 	ebbAborted   = time.Minute     // the same, of all that an engine was killed over
 	bigFor       = 10 * time.Minute
-	maxBig       = 256     // images that are remembered as too big
-	bigFiles     = 100_000 // an image of more is too big for a disk that is short of files
+	maxBig       = 256 // images that are remembered as too big, and as many that gave way
+	// firstAfter is how long an image that fits waits, tries that gave way included, before it goes
+	// first: others that come or came later get no room that it wants, and give way to it.
+	firstAfter = 10 * time.Second
+	bigFiles   = 100_000 // an image of more is too big for a disk that is short of files
 )
 
 // room shares what is free of the disk among the images that are on their way into the engine.
@@ -49,6 +53,7 @@ type room struct {
 	mu       sync.Mutex // guards what follows, and arrivals
 	here     map[*arrival]struct{}
 	big      map[executor.ImageID]bigImage // that did not fit; at most maxBig
+	gave     map[executor.ImageID]gaveWay  // to others; at most maxBig
 	ebb      time.Time                     // until then the disk may show more room by itself
 	aborting bool
 }
@@ -73,9 +78,14 @@ type bigImage struct {
 	until time.Time
 }
 
+// gaveWay is an image that ended for others to find room, and keeps its place.
+type gaveWay struct{ since, until time.Time }
+
 // arrival is one image on its way.
 type arrival struct {
 	r       *room
+	since   time.Time // when it first waited; zero: never
+	waits   space     // what it waits for now; zero: nothing
 	id      executor.ImageID
 	give    context.CancelCauseFunc // ends it
 	arrived uint64                  // bytes let in
@@ -102,6 +112,7 @@ func (a *arrival) weight() uint64 {
 func newRoom(dir string) *room {
 	return &room{
 		reserve: diskReserve, here: map[*arrival]struct{}{}, big: map[executor.ImageID]bigImage{},
+		gave: map[executor.ImageID]gaveWay{},
 		look: func() (disk, error) {
 			var st unix.Statfs_t
 			err := unix.Statfs(dir, &st)
@@ -148,6 +159,9 @@ func (r *room) enter(id executor.ImageID, give context.CancelCauseFunc) *arrival
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := &arrival{r: r, id: id, give: give}
+	if g, ok := r.gave[id]; ok && time.Now().Before(g.until) {
+		a.since = g.since
+	}
 	r.here[a] = struct{}{}
 	return a
 }
@@ -192,7 +206,10 @@ func (a *arrival) unpack(ctx context.Context, disk, files uint64) error {
 	return a.await(ctx, func() (want, least space) {
 		needs := space{disk + packedCopies*a.arrived, files}
 		return needs, needs
-	}, func(got space) { a.needs = got })
+	}, func(got space) {
+		a.needs = got
+		delete(a.r.gave, a.id)
+	})
 }
 
 // await asks until there is room for what is wanted, and takes it. Least is what the image is known
@@ -202,12 +219,15 @@ func (a *arrival) await(
 ) error {
 	tick, began := time.NewTicker(diskLook), time.Now()
 	defer tick.Stop()
+	defer a.waitNoMore()
 	for {
 		a.r.mu.Lock()
 		want, least := wants()
 		granted, err := a.r.ask(a, want, least, time.Since(began) < ebbAborted)
 		if granted {
 			take(want)
+		} else {
+			a.waitFor(want)
 		}
 		a.r.mu.Unlock()
 		if granted || err != nil {
@@ -221,6 +241,34 @@ func (a *arrival) await(
 	}
 }
 
+// waitFor notes what it waits for, and since when. The caller holds mu.
+func (a *arrival) waitFor(s space) {
+	a.waits = s
+	if a.since.IsZero() {
+		a.since = time.Now()
+	}
+}
+
+func (a *arrival) waitNoMore() {
+	a.r.mu.Lock()
+	defer a.r.mu.Unlock()
+	a.waits = space{}
+}
+
+// first is the image that has waited longest, if that is too long; nil: none has. The caller holds
+// mu.
+func (r *room) first() (first *arrival) {
+	for a := range r.here {
+		if a.waits != (space{}) && !a.going && (first == nil || a.since.Before(first.since)) {
+			first = a
+		}
+	}
+	if first == nil || time.Since(first.since) < firstAfter {
+		return nil
+	}
+	return first
+}
+
 // ask tells whether there is room now, neither when it is worth waiting for, and an
 // executor.NoRoomError when there is none. Who is patient waits for what others have left. The
 // caller holds mu.
@@ -229,6 +277,14 @@ func (r *room) ask(a *arrival, want, least space, patient bool) (granted bool, e
 	ebbing := patient && time.Now().Before(r.ebb)
 	largest, wait := a, ebbing || r.aborting
 	weight := least.bytes + a.arrived
+	first, kept := r.first(), space{}
+	switch first {
+	case nil:
+	case a: // the others give way
+		largest, weight = nil, 0
+	default: // what is unpacked counts twice until it is done: it is promised, and on the disk
+		kept, wait = first.waits.plus(want), true
+	}
 	for o := range r.here {
 		if o == a {
 			continue
@@ -242,11 +298,14 @@ func (r *room) ask(a *arrival, want, least space, patient bool) (granted bool, e
 			largest, weight = o, o.weight()
 		}
 	}
+	if largest == nil {
+		largest = a
+	}
 	spare := r.spare()
 	switch {
 	case a.going:
 		return false, nil // ctx ends
-	case want.within(spare.minus(promised)) && least.within(spare.plus(others)):
+	case want.within(spare.minus(promised).minus(kept)) && least.within(spare.plus(others)):
 		return true, nil
 	case !least.within(spare.plus(others)) && !ebbing && !r.aborting:
 		return false, r.refuse(a.id, least.plus(space{bytes: a.arrived}),
@@ -254,9 +313,11 @@ func (r *room) ask(a *arrival, want, least space, patient bool) (granted bool, e
 	case wait:
 		return false, nil
 	case largest == a:
+		r.keepPlace(a)
 		return false, &executor.NoRoomError{Need: least.bytes, Room: spare.bytes}
 	}
 	// It fits, but for the largest of those that still arrive.
+	r.keepPlace(largest)
 	largest.end(&executor.NoRoomError{Need: largest.arrived + least.bytes, Room: spare.bytes})
 	return false, nil
 }
@@ -265,6 +326,19 @@ func (r *room) ask(a *arrival, want, least space, patient bool) (granted bool, e
 func (a *arrival) end(cause error) {
 	a.going = true
 	a.give(cause)
+}
+
+// keepPlace remembers since when an image waits that ends for others. The caller holds mu.
+func (r *room) keepPlace(a *arrival) {
+	now := time.Now()
+	maps.DeleteFunc(r.gave, func(_ executor.ImageID, g gaveWay) bool { return !now.Before(g.until) })
+	since := a.since
+	if since.IsZero() {
+		since = now
+	}
+	if len(r.gave) < maxBig {
+		r.gave[a.id] = gaveWay{since: since, until: now.Add(bigFor)}
+	}
 }
 
 // refuse makes the error of an image that would find no room if it were alone. One that takes more
