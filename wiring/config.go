@@ -21,6 +21,9 @@ type Config struct {
 	REST string `yaml:"rest"`
 	// Bus is the NATS address for clients. Default 127.0.0.1:7622.
 	Bus string `yaml:"bus"`
+	// CORSOrigins are the web origins whose pages may read what REST answers, such as
+	// "http://localhost:*". Default: none.
+	CORSOrigins []string `yaml:"cors_origins"`
 	// Executors are the hosts of this network.
 	Executors []Executor `yaml:"executors"`
 	// StorageQuota is how many bytes an account may hold. Default 10GiB.

@@ -26,7 +26,7 @@ func (n *Network) addExecutors(ctx context.Context) error {
 		return fmt.Errorf("make the executors' folder: %w", err)
 	}
 	engine, err := executor.OpenEngine(executor.EngineConfig{
-		Dir: n.home.path("engine"), MaxUnpacked: n.cfg.Registries.MaxUnpacked,
+		Dir: n.home.path("engine"), MaxUnpacked: int64(n.cfg.Registries.MaxUnpacked),
 	}, told.Log)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ func (n *Network) addGateway(ctx context.Context) error {
 	}
 	cfg := gateway.Default()
 	cfg.HTTP.Addr, cfg.Metrics = n.cfg.REST, n.process.Handler()
+	cfg.HTTP.CORSOrigins = n.cfg.CORSOrigins
 	g, err := gateway.New(ctx, cfg, i)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +52,9 @@ func up(t *testing.T, cfg wiring.Config) (*wiring.Network, func() error) {
 
 func TestUpTwice(t *testing.T) {
 	cfg := local(t)
+	cfg.CORSOrigins = []string{"http://localhost:*"}
 	n, down := up(t, cfg)
+	preflight(t, n.Where().REST)
 	first, err := network.Load(network.Path(cfg.Data))
 	if err != nil {
 		t.Fatal(err)
@@ -76,6 +79,25 @@ func TestUpTwice(t *testing.T) {
 	}
 	if err := down(); err != nil {
 		t.Fatalf("down again: %v", err)
+	}
+}
+
+// preflight asks as a browser does for a page of an origin that is allowed.
+func preflight(t *testing.T, rest string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, rest+"/v1/jobs", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Origin", "http://localhost:5173")
+	r.Header.Set("Access-Control-Request-Method", "POST")
+	got, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Body.Close()
+	if allowed := got.Header.Get("Access-Control-Allow-Origin"); allowed != r.Header.Get("Origin") {
+		t.Errorf("a page of %s may read %q: %s", r.Header.Get("Origin"), allowed, got.Status)
 	}
 }
 

@@ -35,7 +35,9 @@ type upFlags struct {
 	detach         bool
 	api, rest, bus string
 	otlp           string
+	cors           []string
 	verbose        bool
+	defaults       bool
 }
 
 func upCommand() *cobra.Command {
@@ -46,13 +48,20 @@ func upCommand() *cobra.Command {
 		Long: "Run a whole local network in this process: one chain, a market, storage, a gateway,\n" +
 			"and three hosts of two operators with different prices. Everything it keeps is in\n" +
 			"the data folder (--data). Ctrl-C stops it; containers that run go on and are taken\n" +
-			"up again by the next `ucn up`.",
-		Example: "  ucn up\n  ucn up --detach && ucn wallet balance\n  ucn down",
-		Args:    cobra.NoArgs,
+			"up again by the next `ucn up`.\n\n" +
+			"Hosts, prices, quotas, registries and more are fields of a configuration file:\n" +
+			"--defaults prints all of them.",
+		Example: "  ucn up\n  ucn up --detach && ucn wallet balance\n  ucn down\n" +
+			"  ucn up --cors 'http://localhost:*'\n" +
+			"  ucn up --defaults > net.yaml && ucn up --config net.yaml",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := f.config(cmd)
 			if err != nil {
 				return err
+			}
+			if f.defaults {
+				return config.Write(cmd.OutOrStdout(), cfg)
 			}
 			if f.detach {
 				return detach(cmd, cfg)
@@ -66,6 +75,10 @@ func upCommand() *cobra.Command {
 	flags.StringVar(&f.api, "listen-api", "", "gRPC address (default 127.0.0.1:7600)")
 	flags.StringVar(&f.rest, "listen-rest", "", "REST address (default 127.0.0.1:7680)")
 	flags.StringVar(&f.bus, "listen-bus", "", "NATS address (default 127.0.0.1:7622)")
+	flags.StringArrayVar(&f.cors, "cors", nil,
+		"web origin whose pages may use REST, like http://localhost:* (can be repeated)")
+	flags.BoolVar(&f.defaults, "defaults", false,
+		"print the configuration that counts, with every field, and start nothing")
 	flags.StringVar(&f.otlp, "otlp", os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"),
 		"host:port of an OpenTelemetry collector, such as Jaeger's 127.0.0.1:4317")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log what the services do")
@@ -96,6 +109,9 @@ func (f *upFlags) config(cmd *cobra.Command) (wiring.Config, error) {
 		if from != "" {
 			*to = from
 		}
+	}
+	if len(f.cors) > 0 {
+		cfg.CORSOrigins = f.cors
 	}
 	if f.otlp != "" {
 		cfg.Telemetry.Endpoint = strings.TrimPrefix(f.otlp, "http://")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -44,10 +45,35 @@ func TestDataFolder(t *testing.T) {
 			t.Errorf("registries %+v", cfg.Registries)
 		}
 	}
-	bad := file("registries: {max_unpacked: -1}\n")
+	sized := file("registries: {max_unpacked: 200MiB}\ncors_origins: [\"http://a\"]\n")
 	cmd := &cobra.Command{}
+	cfg, err := (&upFlags{file: sized, cors: []string{"http://localhost:*"}}).config(cmd)
+	if err != nil || cfg.Registries.MaxUnpacked != 200<<20 || len(cfg.CORSOrigins) != 1 ||
+		cfg.CORSOrigins[0] != "http://localhost:*" {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+	bad := file("registries: {max_unpacked: -1}\n")
 	cmd.Flags().String("data", "/of/env", "")
 	if _, err := (&upFlags{file: bad}).config(cmd); err == nil {
 		t.Error("a negative bound is taken")
+	}
+}
+
+// TestDefaults: what --defaults prints is a configuration that says the same.
+func TestDefaults(t *testing.T) {
+	cmd := upCommand()
+	out := &bytes.Buffer{}
+	cmd.SetOut(out)
+	cmd.SetArgs([]string{"--defaults", "--cors", "http://localhost:*"})
+	if err := cmd.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "net.yaml")
+	if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := (&upFlags{file: path}).config(&cobra.Command{})
+	if err != nil || len(got.Executors) != 3 || len(got.CORSOrigins) != 1 {
+		t.Errorf("%+v, %v of\n%s", got, err, out)
 	}
 }

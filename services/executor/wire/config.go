@@ -47,11 +47,11 @@ type RegistryConfig struct {
 	Private bool `yaml:"private"`
 	// Insecure names hosts, with port, that are spoken to without TLS. At most 64.
 	Insecure []string `yaml:"insecure"`
-	// MaxImage bounds an image as it travels, in bytes. 0 is 16 GiB.
-	MaxImage int64 `yaml:"max_image"`
-	// MaxUnpacked bounds what the layers of an image unpack to, in bytes, of registries and of the
+	// MaxImage bounds an image as it travels. 0 is 16 GiB.
+	MaxImage config.Size `yaml:"max_image"`
+	// MaxUnpacked bounds what the layers of an image unpack to, of registries and of the
 	// network's storage alike. 0 is 64 GiB.
-	MaxUnpacked int64 `yaml:"max_unpacked"`
+	MaxUnpacked config.Size `yaml:"max_unpacked"`
 }
 
 // Validate names the field that is wrong.

@@ -211,7 +211,7 @@ func (e *Executor) openDriver(c Config, i *instance.Instance) (executor.Driver, 
 		if c.Engine.Dir == "" {
 			c.Engine.Dir = filepath.Join(c.Dir, engineDir)
 		}
-		c.Engine.MaxUnpacked = c.Registries.MaxUnpacked
+		c.Engine.MaxUnpacked = int64(c.Registries.MaxUnpacked)
 		engine, err := OpenEngine(c.Engine, i.Telemetry.Log)
 		if err != nil {
 			return nil, err
@@ -242,7 +242,7 @@ func (e *Executor) dial(ctx context.Context, c Config, i *instance.Instance) (
 	e.closers = append(e.closers, storage.Close)
 	registries := registry.New(registry.Options{
 		Private: c.Registries.Private, Insecure: c.Registries.Insecure,
-		MaxPacked: c.Registries.MaxImage,
+		MaxPacked: int64(c.Registries.MaxImage),
 	})
 	e.closers = append(e.closers, registries.Close)
 	files, err := fetch.New(storagev1.NewStorageServiceClient(storage), registries,
