@@ -57,6 +57,13 @@ func (e *Engine) once(attempt AttemptID, what string, fn func(ctx context.Contex
 	})
 }
 
+// doing tells whether something is being done about the attempt.
+func (e *Engine) doing(attempt AttemptID, what string) bool {
+	e.choresMu.Lock()
+	defer e.choresMu.Unlock()
+	return e.chores[chore{attempt, what}]
+}
+
 // pause waits and reports whether ctx still stands.
 func (e *Engine) pause(ctx context.Context, wait time.Duration) bool {
 	if wait <= 0 {

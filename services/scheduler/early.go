@@ -18,26 +18,25 @@ const (
 	lookAgain = 5 * time.Second
 )
 
-// onChain looks whether a lease is on the chain of which its host spoke before that was known here.
-// While the ledger does not answer it is not known to be: the sweep finds out, and then the host is
-// asked. The error is the caller's own end.
-func (e *Engine) onChain(ctx context.Context, id tx.LeaseID) (bool, error) {
+// onChain looks a lease up on the chain of which its host spoke; nil: it is not there, or the ledger
+// does not answer. The error is the caller's own end.
+func (e *Engine) onChain(ctx context.Context, id tx.LeaseID) (*LeaseState, error) {
 	since := e.deps.Now().Sub(time.Unix(0, e.away.Load()))
 	if since >= 0 && since < lookAgain {
-		return false, nil
+		return nil, nil
 	}
 	within, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
-	_, err := e.deps.Ledger.Lease(within, id)
+	state, err := e.deps.Ledger.Lease(within, id)
 	switch {
 	case err == nil:
-		return true, nil
+		return &state, nil
 	case errors.Is(err, ErrNotFound):
-		return false, nil
+		return nil, nil
 	case ctx.Err() != nil:
-		return false, fmt.Errorf("look whether a lease is on the chain: %w", err)
+		return nil, fmt.Errorf("look whether a lease is on the chain: %w", err)
 	}
 	e.away.Store(e.deps.Now().UnixNano())
 	e.deps.Log.WarnContext(ctx, "cannot look whether a lease is on the chain", "error", err)
-	return false, nil
+	return nil, nil
 }

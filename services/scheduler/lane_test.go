@@ -396,22 +396,30 @@ func TestHostsCloseNoArrays(t *testing.T) {
 				m := newMarket(t)
 				defer m.stop()
 				m.ledger.MaxTotal = 1_000_000
+				m.signDearly()
+				offers := func(d time.Duration) {
+					for began := time.Now(); time.Since(began) < d; time.Sleep(20 * time.Second) {
+						m.offer(1, dear)
+					}
+				}
 				j := m.submitSpec(array(4, 1))
-				for m.read(j.ID).Array.Failed == 0 { // expired before it began is tried again
-					m.offers(time.Minute, 1)
+				for m.read(j.ID).Array.Failed == 0 { // it is tried again, as that cannot be so yet
+					offers(time.Minute)
 					m.tell(j.ID, 0, scheduler.Ended, end)
 				}
-				m.offers(20*time.Second, 1)
+				offers(20 * time.Second)
 				m.wantLane(j.ID, 0, scheduler.Leased, "host-1")
 				m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
-				m.offers(20*time.Second, 1)
+				offers(20 * time.Second)
+				m.tell(j.ID, 0, scheduler.Running, 0)
+				offers(10 * time.Minute)
 				m.spend(j, 0, 0)
-				m.offers(time.Hour, 1)
+				offers(time.Hour)
 				m.want(j.ID, scheduler.Pending, 0, "nothing in it is free to promise")
 				m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) {
 					s.Unreserved, s.MaxTotal = s.Unreserved+500_000, s.MaxTotal+500_000
 				})
-				m.offers(80*time.Second, 1)
+				offers(80 * time.Second)
 				m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
 				m.want(j.ID, scheduler.Ended, scheduler.Failed, "2 of 4 tasks failed")
 			})

@@ -68,6 +68,18 @@ func (b *Book) Best(s *Spec, now time.Time, skip func(*Offer) bool, limit int) (
 	return nil, b.explain(r, s, now)
 }
 
+// Serves tells whether a host that is not skipped serves a specification, be it full at the moment.
+func (b *Book) Serves(s *Spec, now time.Time, skip func(*Offer) bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, h := range b.rank(s, s.Shape()).hosts {
+		if o := h.stand.offer; o.Expires.After(now) && !skip(o) {
+			return true
+		}
+	}
+	return false
+}
+
 // Explaining looks at every offer, so in a large book it is not done anew each time.
 const (
 	largeBook   = 1000

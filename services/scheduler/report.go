@@ -23,11 +23,15 @@ import (
 func (e *Engine) Report(ctx context.Context, rep Report) error {
 	e.hear()
 	oursOf(&rep, e.deps.Now())
+	var err error
+	if rep.endedOnChain, err = e.endedByOwner(ctx, &rep); err != nil {
+		return err
+	}
 	lease, err := e.report(ctx, rep)
 	if err != nil || lease == nil {
 		return err
 	}
-	if there, err := e.onChain(ctx, *lease); err != nil || !there {
+	if there, err := e.onChain(ctx, *lease); err != nil || there == nil {
 		return err
 	}
 	if err = e.leased(ctx, rep.Job, rep.Attempt); err == nil {
@@ -127,6 +131,9 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 	a.Delivered, a.Heard = true, e.deps.Now()
 	a.Began = a.Began || rep.Ran || rep.State == Running || rep.State == Asleep
 	r.Ran = r.Ran || a.Began
+	if rep.State == Ended {
+		rep.End, rep.Reason = e.verdict(j, r, a, &rep)
+	}
 	a.State, a.Reason, a.Status, a.Reported = rep.State, shorten(rep.Reason), rep.Raw, rep.Time
 	a.Hold.Until = rep.HeldUntil
 	if rep.State != Ended {
@@ -144,9 +151,6 @@ func (e *Engine) fold(j *Job, r *Run, a *Attempt, rep Report) {
 		return
 	}
 	a.Told = true
-	if rep.End == Fraud {
-		rep.End = Evicted // it is no host's to judge
-	}
 	a.finish(rep.End, a.Reason, e.deps.Now())
 	e.settleRun(j, r, a)
 }

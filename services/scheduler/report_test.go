@@ -321,9 +321,11 @@ func TestExpiredBeforeItBegan(t *testing.T) {
 			defer m.stop()
 			m.offer(1, 1000)
 			m.offer(2, 2000)
-			j := m.submit(1, 1)
+			j := m.submitSpec(func(s *scheduler.Spec) { s.RunTime = time.Minute })
 			if ran {
 				m.report(j.ID, scheduler.Running, 0, "running")
+				until := m.read(j.ID).Current().Current().Lease.Lease.Until
+				time.Sleep(time.Until(time.UnixMilli(int64(until))) - time.Second)
 			}
 			m.report(j.ID, scheduler.Ended, scheduler.Expired, "no task arrived in time")
 			time.Sleep(time.Second)

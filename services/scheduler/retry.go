@@ -14,12 +14,11 @@ import (
 //   - failed: tried again up to limits.retries times, then failed.
 //   - refused, evicted, host-lost, and expired before the program ran: the host's or the
 //     network's affair; tried again elsewhere up to HostRetries times, then ended so.
-//   - refused maxSameRefusals times running in the same words: the job's own fault, such as an
+//   - refused by all whom it could be given to, in the same words: the job's own fault, such as an
 //     image that is nowhere; ended so.
 //   - of an always job: completed and failed by its restart policy, without end; a lease that is
 //     over is followed by another at once; what hosts do never ends it, else a few cheap ones that
-//     begin nothing could, but one that never ran ends if three hosts refuse it in the same words;
-//     cancelled though nobody asked for it is the host's affair.
+//     begin nothing could, but one that never ran ends if all refuse it, three operators at least.
 //
 // Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
 // maxBackoff.
@@ -69,7 +68,7 @@ func (e *Engine) again(j *Job, r *Run, a *Attempt) bool {
 		return j.Spec.Always
 	case a.End == Cancelled && !j.Spec.Always:
 		return false
-	case a.End == Cancelled && !j.Updated.IsZero() && !a.Created.After(j.Updated):
+	case a.End == Cancelled && j.stoppedBefore(a):
 		return true // it was told to stop by an update that a later one took back
 	case a.End == Refused, a.End == Evicted, a.End == HostLost, a.End == Expired,
 		a.End == Cancelled: // of an always job that nobody cancelled
@@ -78,9 +77,9 @@ func (e *Engine) again(j *Job, r *Run, a *Attempt) bool {
 		}
 		r.HostFailures++
 		if j.Spec.Always {
-			return r.Ran || r.sameRefusals(true) < maxSameRefusals
+			return r.Ran || !e.refusedByAll(j, r)
 		}
-		return r.HostFailures <= e.policy.HostRetries && r.sameRefusals(false) < maxSameRefusals
+		return r.HostFailures <= e.policy.HostRetries && !e.refusedByAll(j, r)
 	}
 	return false
 }
@@ -110,25 +109,36 @@ func (r *Run) pause(a *Attempt) time.Duration {
 	return r.backoff()
 }
 
-// maxSameRefusals is how often a run is refused for one and the same reason before it ends: what
-// several hosts say is not a matter of the host.
+// maxSameRefusals is how often a run is refused for one and the same reason before it can end for
+// that; of one that is to run for good each operator counts once.
 const maxSameRefusals = 3
 
-// sameRefusals counts the newest attempts that were refused with the reason of the last one; apart,
-// those of one host count once, so that it cannot end by itself what is to run for good.
-func (r *Run) sameRefusals(apart bool) (n int) {
-	by := map[sig.PublicKey]bool{}
+// refusedByAll tells whether the newest refusals of the run are a matter of the job and not of
+// hosts: they are in the same words, and nobody else is left to give it to. Hosts are cheap to
+// certify, and so are operators: a few that ask little must not speak for all others.
+func (e *Engine) refusedByAll(j *Job, r *Run) bool {
+	n, by := r.sameRefusals()
+	if j.Spec.Always {
+		n = len(by)
+	}
+	return n >= maxSameRefusals && !e.book.Serves(&j.Spec, e.deps.Now(), func(o *Offer) bool {
+		return by[o.Host.Operator]
+	})
+}
+
+// sameRefusals counts the newest attempts that were refused with the reason of the last one, and
+// names the operators whose hosts did.
+func (r *Run) sameRefusals() (n int, by map[sig.AccountID]bool) {
+	by = map[sig.AccountID]bool{}
 	for i := len(r.Attempts) - 1; i >= 0; i-- {
 		a, last := &r.Attempts[i], &r.Attempts[len(r.Attempts)-1]
 		if a.End != Refused || a.Reason != last.Reason {
 			break
 		}
-		if !apart || !by[a.Host.Executor] {
-			n++
-		}
-		by[a.Host.Executor] = true
+		n++
+		by[a.Host.Operator] = true
 	}
-	return n
+	return n, by
 }
 
 const (

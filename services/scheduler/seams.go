@@ -148,4 +148,7 @@ type Report struct {
 	// Amount (grains), WallMS and CPUNS are what the host says of the whole when it ended.
 	Amount, WallMS, CPUNS uint64
 	Raw                   []byte // canonical AttemptStatus
+
+	// endedOnChain: the host says that nobody wants it any more, and the chain that its lease was ended.
+	endedOnChain bool
 }
