@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/united-containers/ucn/chain/tx"
@@ -144,6 +145,7 @@ func (e *Engine) sortClaims(ctx context.Context, page []Claim) (
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("read the chain's clock: %w", err)
 	}
+	var ends []overdue
 	for _, c := range page {
 		switch state, there := states[c.Lease]; {
 		case !there, state.Settled && state.Leaf.Withheld > 0: // its owner and host see to that
@@ -152,10 +154,7 @@ func (e *Engine) sortClaims(ctx context.Context, page []Claim) (
 			open = append(open, c)
 		case state.Ended.IsZero() && now.Before(state.Until):
 			// By its own claim it is over. Its window is known once the end is on the chain.
-			if e.endOver(ctx, c.Lease) {
-				done = append(done, c)
-				again = append(again, Claim{Lease: c.Lease, Due: e.deps.Now().Add(claimAgain)})
-			}
+			ends = append(ends, overdue{c, state})
 		case now.Before(state.Claimable):
 			done = append(done, c)
 			again = append(again, Claim{Lease: c.Lease, Due: state.Claimable.Add(claimSlack)})
@@ -163,18 +162,75 @@ func (e *Engine) sortClaims(ctx context.Context, page []Claim) (
 			open = append(open, c)
 		}
 	}
-	return done, again, open, nil
+	ended, later := e.endOver(ctx, ends)
+	return append(done, ended...), append(again, later...), open, nil
 }
 
-// endOver ends a lease whose attempt is over; false when that must be tried again. What is not this
-// scheduler's to end any more is looked at until it is settled.
-func (e *Engine) endOver(ctx context.Context, lease tx.LeaseID) bool {
-	err := e.deps.Ledger.EndLease(ctx, lease)
-	if err != nil {
-		e.deps.Log.ErrorContext(ctx, "cannot end a lease whose attempt is over", "lease", lease,
-			"error", err)
+// overdue is a claim whose lease is to be ended.
+type overdue struct {
+	Claim
+	state LeaseState
+}
+
+// endsAtOnce bounds the ends of leases that are on their way to the chain together.
+const endsAtOnce = 32
+
+// endOver ends leases whose attempts are over. It returns the claims of which that is done, and
+// when to look at them again. Each end has a transaction of its own: in a common one a host that
+// charges for the last time just then would have all others fail, and their fees be paid for
+// nothing.
+//
+// What is not this scheduler's to end is left until it may be settled, and nothing is sent for it:
+// a refused end costs its fee as well.
+func (e *Engine) endOver(ctx context.Context, ends []overdue) (done, again []Claim) {
+	ours := map[tx.EscrowID]error{}
+	errs := make([]error, len(ends))
+	slots := make(chan struct{}, endsAtOnce)
+	var wait sync.WaitGroup
+	for i := range ends {
+		escrow := ends[i].state.Leaf.Lease.Escrow
+		err, known := ours[escrow]
+		if !known {
+			err = e.assigns(ctx, escrow)
+			ours[escrow] = err
+		}
+		if errs[i] = err; err != nil {
+			continue
+		}
+		slots <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = e.deps.Ledger.EndLease(ctx, ends[i].Lease)
+		})
 	}
-	return err == nil || errors.Is(err, ErrEndRefused)
+	wait.Wait()
+	for i, c := range ends {
+		due := e.deps.Now().Add(claimAgain)
+		switch err := errs[i]; {
+		case errors.Is(err, ErrEndRefused):
+			due = c.state.Claimable.Add(claimSlack)
+		case err != nil:
+			e.deps.Log.ErrorContext(ctx, "cannot end a lease whose attempt is over",
+				"lease", c.Lease, "error", err)
+			continue
+		}
+		done, again = append(done, c.Claim), append(again, Claim{Lease: c.Lease, Due: due})
+	}
+	return done, again
+}
+
+// assigns returns ErrEndRefused if this scheduler is not the escrow's assigner any more.
+func (e *Engine) assigns(ctx context.Context, id tx.EscrowID) error {
+	escrow, err := e.deps.Ledger.Escrow(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return ErrEndRefused
+	case err != nil:
+		return fmt.Errorf("look at its escrow: %w", err)
+	case escrow.Assigner != e.deps.Assigner:
+		return ErrEndRefused
+	}
+	return nil
 }
 
 func (e *Engine) settleOpen(ctx context.Context, open []Claim) error {

@@ -227,3 +227,95 @@ func TestToldEndIsEnded(t *testing.T) {
 		}
 	})
 }
+
+// TestEndsForNothing: a lease that is not the scheduler's to end any more costs it no end, or one
+// that came too late, and is settled once it may be.
+func TestEndsForNothing(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before bool // the owner names another assigner before the lease is looked at
+		ends   int32
+	}{"before": {true, 0}, "just then": {false, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMarket(t)
+				defer m.stop()
+				var ends atomic.Int32
+				m.ledger.Hook(func() {
+					m.ledger.Fail = func(method string) error {
+						if method == "EndLease" {
+							ends.Add(1)
+							return fmt.Errorf("%w: REASON_NOT_PARTY", scheduler.ErrEndRefused)
+						}
+						return nil
+					}
+				})
+				m.offer(1, 1000)
+				j := m.submitSpec(func(s *scheduler.Spec) { s.RunTime = time.Hour })
+				m.tell(j.ID, 0, scheduler.Running, 0)
+				if tt.before {
+					m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) { s.Assigner = sig.AccountID{9} })
+				}
+				m.tell(j.ID, 0, scheduler.Ended, scheduler.Completed)
+				time.Sleep(20 * time.Hour)
+				if n := ends.Load(); n != tt.ends {
+					t.Errorf("%d ends were sent, want %d", n, tt.ends)
+				}
+				time.Sleep(8 * time.Hour)
+				synctest.Wait()
+				if n := m.ledger.Unsettled(); n != 0 || ends.Load() != tt.ends {
+					t.Errorf("%d leases are unsettled, %d ends were sent", n, ends.Load())
+				}
+			})
+		})
+	}
+}
+
+// TestManyEnds: leases whose hosts told the end and charge nothing are ended many at a time, and
+// one whose end fails holds up no other.
+func TestManyEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMarket(t)
+		defer func() { m.stop() }()
+		m.offer(1, 1000)
+		j := m.submit(1, 1)
+		first := m.read(j.ID).Current().Current().Lease
+		m.stop()
+		const many = 100
+		claims := []scheduler.Claim{}
+		for i := range many {
+			l := first.Lease
+			l.Slot, l.Budget, l.Trust = uint32(i+1), 1, 0
+			s := scheduler.SignedLease{ID: l.ID(sig.Anchor{}), Lease: l}
+			if err := m.ledger.PlaceLease(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			claims = append(claims, scheduler.Claim{Lease: s.ID, Due: time.Now()})
+		}
+		if err := m.store.Claimed(t.Context(), nil, claims); err != nil {
+			t.Fatal(err)
+		}
+		var now, most atomic.Int32
+		failed := once("EndLease", errors.New("away"))
+		m.ledger.Hook(func() {
+			m.ledger.Fail = func(method string) error {
+				if method != "EndLease" {
+					return nil
+				}
+				n := now.Add(1)
+				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+				}
+				time.Sleep(time.Second)
+				now.Add(-1)
+				return failed(method)
+			}
+		})
+		m.start()
+		time.Sleep(15 * time.Second)
+		if open := m.ledger.Open(); open != 1 {
+			t.Errorf("%d leases are open, want the one that runs", open)
+		}
+		if n := most.Load(); n < 8 || n > 32 {
+			t.Errorf("%d ends were on their way together", n)
+		}
+	})
+}

@@ -18,8 +18,8 @@ const (
 	lookAgain = 5 * time.Second
 )
 
-// onChain looks a lease up on the chain of which its host spoke; nil: it is not there, or the ledger
-// does not answer. The error is the caller's own end.
+// onChain looks a lease up on the chain of which its host spoke; nil: it is not there, or the
+// ledger does not answer. The error is the caller's own end.
 func (e *Engine) onChain(ctx context.Context, id tx.LeaseID) (*LeaseState, error) {
 	since := e.deps.Now().Sub(time.Unix(0, e.away.Load()))
 	if since >= 0 && since < lookAgain {

@@ -247,10 +247,8 @@ func (e *Engine) checkLease(signed *SignedLease, o *Offer, a Ask) error {
 		wrong = "it pays somebody else than the offer names"
 	case l.OfferHash != o.Hash || l.PriceHash != o.Prices.Hash():
 		wrong = "it follows another offer"
-	case uint64(l.Budget) > t.Budget || uint64(l.Upfront) > uint64(l.Budget):
-		wrong = "it wants more money than it was offered"
-	case uint64(l.Budget) < t.Budget: // it would be used up before its time
-		wrong = "it is for less money than it was offered"
+	case uint64(l.Budget) != t.Budget || l.Upfront > l.Budget: // less would be used up at once
+		wrong = "it wants another budget than it was offered, or more at once"
 	case t.Trust != 0 && uint64(l.Trust) != t.Trust:
 		wrong = "it wants another trust than the owner gives"
 	case t.Trust == 0 && uint64(l.Trust) > usualTrust(t.Budget, rate, upfront):

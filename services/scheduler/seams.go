@@ -149,6 +149,6 @@ type Report struct {
 	Amount, WallMS, CPUNS uint64
 	Raw                   []byte // canonical AttemptStatus
 
-	// endedOnChain: the host says that nobody wants it any more, and the chain that its lease was ended.
+	// endedOnChain: the host says that it was cancelled, and the chain that its lease was ended.
 	endedOnChain bool
 }

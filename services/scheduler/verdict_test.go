@@ -131,8 +131,8 @@ func TestLateWordOfAHost(t *testing.T) {
 	})
 }
 
-// TestRefusers: hosts that are a grain cheaper and refuse in the same words do not speak for others:
-// the honest ones are asked, soon.
+// TestRefusers: hosts that are a grain cheaper and refuse in the same words do not speak for
+// others: the honest ones are asked, soon.
 func TestRefusers(t *testing.T) {
 	for name, change := range map[string]func(*scheduler.Spec){
 		"once": func(*scheduler.Spec) {}, "array": array(20, 4),
@@ -188,8 +188,8 @@ func refusers(t *testing.T, change func(*scheduler.Spec), operators byte) {
 	t.Error("no honest host was asked within ten minutes")
 }
 
-// TestImageThatIsNowhere: what everybody refuses in the same words ends soon, with those words; what
-// is to run for good if that are three operators.
+// TestImageThatIsNowhere: what everybody refuses in the same words ends soon, with those words;
+// what is to run for good if that are three operators.
 func TestImageThatIsNowhere(t *testing.T) {
 	for name, tt := range map[string]struct {
 		hosts, operators byte
@@ -230,7 +230,7 @@ func TestImageThatIsNowhere(t *testing.T) {
 	}
 }
 
-// TestSmallLease: a host that signs for less money than it was offered would have it used up at once.
+// TestSmallLease: a host that signs for less money than it was offered would have it used up soon.
 func TestSmallLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarket(t)
