@@ -113,6 +113,9 @@ type Engine struct {
 	// awaited are the hosts of kept programs.
 	awaited awaited
 
+	// dismissals are what hosts keep for nothing and are to be told.
+	dismissals dismissals
+
 	// notes are what is known of runs that wait; lost at a restart, found again soon.
 	notes notes
 

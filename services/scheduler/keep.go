@@ -466,14 +466,7 @@ func (e *Engine) asBefore(j *Job, r *Run, since time.Time) {
 // is told again when it speaks of it, and ends it by itself when its time is over.
 func (e *Engine) sendAway(id job.ID, host Host, attempt AttemptID, why string) {
 	s := Stop{Job: id, Attempt: attempt, Reason: why, Grace: stopGrace}
-	e.once(attempt, dismissing, func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, e.policy.AskTimeout)
-		defer cancel()
-		if err := e.deps.Hosts.Stop(ctx, host, s); err != nil {
-			e.deps.Log.InfoContext(ctx, "a host that was replaced is not reached",
-				"job", s.Job, "host", host.Name, "error", err)
-		}
-	})
+	e.once(attempt, dismissing, func(ctx context.Context) { e.tellToStop(ctx, host, s) })
 }
 
 // unwanted tells whether a host keeps a program, of an attempt that is over, for nothing: its job
@@ -487,11 +480,4 @@ func (rep *Report) unwanted(r *Run, a *Attempt) bool {
 	}
 	return a.State == Ended && !a.Told && !a.Kept && !r.continued(a) &&
 		r.ID == rep.Run && a.Host.Executor == rep.Executor
-}
-
-// sendAwayWho tells whoever keeps a program for nothing to stop it.
-func (e *Engine) sendAwayWho(j *Job, rep Report) {
-	if o, ok := e.book.Get(rep.Executor); ok {
-		e.sendAway(j.ID, o.Host, rep.Attempt, "it is not waited for")
-	}
 }
