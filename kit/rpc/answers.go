@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -32,6 +33,17 @@ type answers struct {
 	open     map[*net.TCPAddr]*tracked // by the very address that gRPC shows
 	swept    time.Time
 }
+
+// Bounds of who holds answers while others need the room.
+const (
+	// giveWayTime is how long answers are left alone of who has most of them.
+	giveWayTime = 2 * time.Second
+	// smallAnswer may take what is kept (1 in keptAnswers of all) for those who hold nothing yet.
+	smallAnswer = 64 << 10
+	keptAnswers = 16
+	// maxEnded is how often connections end for one answer.
+	maxEnded = 4
+)
 
 // held is one answer that is counted. It is the pool of its buffer, which it returns once nobody
 // needs it.
@@ -110,25 +122,94 @@ func (a *answers) newHeld(ctx context.Context, who string, n int) *held {
 	return h
 }
 
-// take counts an answer if there is room. If not, it ends connections that hold theirs too long.
+// take counts an answer if there is room. If not, it makes some: connections end that hold theirs
+// too long, or that of who has most.
 func (a *answers) take(h *held) bool {
+	for range maxEnded {
+		ok, ended := a.tryTake(h)
+		if ok || len(ended) == 0 {
+			return ok
+		}
+		for _, conn := range ended {
+			_ = conn.Close() // its calls end; nobody else can be told
+		}
+	}
+	ok, _ := a.tryTake(h)
+	return ok
+}
+
+// tryTake returns the connections that must end if there is no room.
+func (a *answers) tryTake(h *held) (ok bool, end []*tracked) {
 	now := time.Now()
 	a.mu.Lock()
-	ok := (h.conn == nil || !h.conn.closed) && a.under.Take(h.who, h.n)
-	var stalled []*tracked
-	if ok {
+	defer a.mu.Unlock()
+	if h.conn != nil && h.conn.closed {
+		return false, nil
+	}
+	if a.hasRoom(h) && a.under.Take(h.who, h.n) {
 		h.began = now
 		if h.conn != nil {
 			h.conn.holds[h] = struct{}{}
+			h.changed(h.n)
 		}
-	} else if now.Sub(a.swept) >= min(a.stall, time.Second) {
-		a.swept, stalled = now, a.stalled(now)
+		return true, nil
 	}
-	a.mu.Unlock()
-	for _, conn := range stalled {
-		_ = conn.Close() // its calls end; nobody else can be told
+	if now.Sub(a.swept) >= min(a.stall, time.Second) {
+		a.swept = now
+		if end = a.stalled(now); len(end) > 0 {
+			return false, end
+		}
 	}
-	return ok
+	if most := a.most(h, now); most != nil {
+		end = append(end, most)
+	}
+	return false, end
+}
+
+// hasRoom keeps some room for small answers of those who hold none. mu is held.
+func (a *answers) hasRoom(h *held) bool {
+	kept := 0
+	if h.n > smallAnswer || a.under.Has(h.who) > 0 {
+		kept = a.under.Most() / keptAnswers
+	}
+	return h.n <= a.under.Free()-kept
+}
+
+// most is the largest connection of the address with most, if that has at least twice what h's
+// would have, and for some time. mu is held.
+func (a *answers) most(h *held, now time.Time) (most *tracked) {
+	enough := 2 * (a.under.Has(h.who) + h.n)
+	for _, conn := range a.open {
+		has := a.under.Has(conn.who)
+		if conn.bytes == 0 || has < enough {
+			continue
+		}
+		if most != nil && cmp.Or(cmp.Compare(has, a.under.Has(most.who)),
+			cmp.Compare(conn.bytes, most.bytes)) <= 0 {
+			continue
+		}
+		if conn.since(now) > min(a.stall, giveWayTime) {
+			most = conn
+		}
+	}
+	return most
+}
+
+// since is for how long a client has left its oldest answer. mu is held.
+func (t *tracked) since(now time.Time) (longest time.Duration) {
+	for h := range t.holds {
+		if h.own {
+			longest = max(longest, now.Sub(h.began))
+		}
+	}
+	return longest
+}
+
+// changed notes that h, which its connection holds, has so many bytes more. mu is held.
+func (h *held) changed(n int) {
+	if h.own && h.conn != nil {
+		h.conn.bytes += n
+	}
 }
 
 // stalled are the connections with an answer that should have been taken by now. mu is held.
@@ -209,6 +290,7 @@ func (h *held) giveHeld() {
 	h.all.under.Give(h.who, h.n)
 	if h.conn != nil {
 		delete(h.conn.holds, h)
+		h.changed(-h.n)
 	}
 	if h.of != nil {
 		h.of.left(h.n)
@@ -264,7 +346,9 @@ type tracked struct {
 	net.Conn
 	answers *answers
 	addr    *net.TCPAddr
+	who     string // the Origin of addr
 	holds   map[*held]struct{}
+	bytes   int // of holds that are its own
 	closed  bool
 }
 
@@ -278,7 +362,8 @@ func (t track) Accept() (net.Conn, error) {
 	if !ok {
 		return conn, nil
 	}
-	out := &tracked{Conn: conn, answers: t.answers, addr: addr, holds: map[*held]struct{}{}}
+	out := &tracked{Conn: conn, answers: t.answers, addr: addr,
+		who: Origin(addr.IP.String()), holds: map[*held]struct{}{}}
 	t.answers.mu.Lock()
 	defer t.answers.mu.Unlock()
 	t.answers.open[addr] = out

@@ -23,10 +23,17 @@ func long(context.Context, string) (string, error) { return strings.Repeat("x", 
 // unread asks without reading the answer, and returns once the answer is on its way.
 func unread(t *testing.T, conn *grpc.ClientConn, o ...grpc.CallOption) grpc.ClientStream {
 	t.Helper()
+	return unreadOf(t, conn, "", o...)
+}
+
+// unreadOf is unread, of a text.
+func unreadOf(t *testing.T, conn *grpc.ClientConn, text string, o ...grpc.CallOption,
+) grpc.ClientStream {
+	t.Helper()
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer t")
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, echoCall, o...)
 	if err == nil {
-		err = stream.SendMsg(wrapperspb.String(""))
+		err = stream.SendMsg(wrapperspb.String(text))
 	}
 	if err == nil {
 		err = stream.CloseSend()

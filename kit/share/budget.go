@@ -14,9 +14,15 @@ func NewBudget(most int) *Budget { return &Budget{most: most, of: map[string]int
 // Most is what there is in all.
 func (b *Budget) Most() int { return b.most }
 
+// Free is what nobody has.
+func (b *Budget) Free() int { return b.most - b.taken }
+
+// Has is what a client has.
+func (b *Budget) Has(who string) int { return b.of[who] }
+
 // Take takes n bytes for a client, and tells whether there is room for them.
 func (b *Budget) Take(who string, n int) bool {
-	has, free := b.of[who], b.most-b.taken
+	has, free := b.Has(who), b.Free()
 	if n > free || has > 0 && has+n > (free+has)/2 {
 		return false
 	}
