@@ -28,7 +28,7 @@ const (
 	leafSigners = "signers" // who may act for an account beside its key set
 	leafEscrow  = "escrow"
 	leafLease   = "lease"
-	leafChain   = "chain" // its sums, by the chain's name
+	leafChain   = "chain" // its sums, by the chain's name, or by none for the one that is trusted
 )
 
 // maxLeaves is how many proofs one file holds.
@@ -181,7 +181,7 @@ var errOtherChain = errors.New("it is of another chain")
 func (r *stateResult) showSupply(raw []byte, chain string, trust proof.Trust) (
 	h block.Header, err error,
 ) {
-	if chain != r.Chain {
+	if chain != "" && chain != r.Chain {
 		return h, errOtherChain
 	}
 	leaf, err := proof.VerifyChain(raw, trust)

@@ -24,13 +24,15 @@ import (
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 )
 
-// saved is a proof as -o writes it, of a transaction or of leaves of the state: all that a verifier
+// saved is a proof as -o writes it, of a transaction, of leaves of the state, or of a block's place
+// in the history: all that a verifier
 // needs beside the anchor it trusts. The anchor is the genesis' hash, so the genesis need not be
 // trusted.
 type saved struct {
-	Proof   json.RawMessage `json:"proof,omitempty"`  // ucn.chain.v1.TransactionProof
-	Leaves  []leafProof     `json:"leaves,omitempty"` // of one block
-	Genesis []byte          `json:"genesis"`          // canonical bytes
+	Proof   json.RawMessage `json:"proof,omitempty"`   // ucn.chain.v1.TransactionProof
+	Leaves  []leafProof     `json:"leaves,omitempty"`  // of one block
+	History json.RawMessage `json:"history,omitempty"` // ucn.chain.v1.HistoryProof
+	Genesis []byte          `json:"genesis"`           // canonical bytes
 }
 
 // maxProof bounds a proof's file: a genesis may be 8 MiB, and JSON makes it longer.
@@ -191,12 +193,14 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify FILE|TRANSACTION", Short: "Verify a proof, offline if it is a file",
 		Long: `Verify that a transaction and its receipt stand in a block that the chain's validators
-certified, or what an account, an escrow, a lease or the supply was after such a block. A file that
-the option -o of "ucn chain tx|account|escrow|lease|supply" saved is verified without any network.
-What is trusted is the anchor alone: of --anchor, of --genesis, or of the network file. The genesis
-in the file must hash to it.`,
-		Example: "  ucn verify proof.json\n  ucn verify proof.json --anchor 3f...\n  ucn verify 5e...",
-		Args:    args(cobra.ExactArgs(1)),
+certified, what an account, an escrow, a lease or the supply was after such a block, or that a block
+is an ancestor of it. A file that the option -o of "ucn chain tx|account|escrow|lease|supply|block"
+saved is verified without any network, and so is an answer of REST to a question with prove=true,
+which comes without the genesis: give --genesis. What is trusted is the anchor alone: of --anchor,
+of --genesis, or of the network file. The genesis in the file must hash to it.`,
+		Example: "  ucn verify proof.json\n  ucn verify proof.json --anchor 3f...\n  ucn verify 5e...\n" +
+			"  curl -s $REST/v1/accounts/ucn1...?prove=true | ucn verify - --genesis genesis.bin",
+		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			if _, err := os.Stat(list[0]); err == nil || list[0] == "-" {
 				return a.verifyFile(list[0], &t)
@@ -235,10 +239,11 @@ func (a *app) verifyFile(path string, t *trusting) error {
 	if err != nil {
 		return err
 	}
-	m, leaves, genesis, err := parseProof(text)
+	p, err := parseProof(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	genesis := p.genesis
 	if t.genesis != "" {
 		if genesis, err = a.readGenesis(t.genesis); err != nil {
 			return err
@@ -255,39 +260,59 @@ func (a *app) verifyFile(path string, t *trusting) error {
 		return fmt.Errorf("the proof is of another network: its genesis has the anchor %x, trusted "+
 			"is %x", genesis.Anchor(), anchor)
 	}
-	if m == nil {
-		return a.verifiedLeaves(leaves, genesis)
+	switch {
+	case p.history != nil:
+		return a.verifiedHistory(p.history, genesis)
+	case p.transaction == nil:
+		return a.verifiedLeaves(p.leaves, genesis)
 	}
-	return a.verified(m, genesis, nil)
+	return a.verified(p.transaction, genesis, nil)
 }
 
-// parseProof reads a saved proof, or the bare JSON of a TransactionProof. Of transaction and leaves
-// it returns what the file holds.
-func parseProof(text []byte) (
-	m *chainv1.TransactionProof, leaves []leafProof, g *block.Genesis, err error,
-) {
+// parsed is what a file of a proof holds: one of the three, and the genesis if it came along.
+type parsed struct {
+	transaction *chainv1.TransactionProof
+	leaves      []leafProof
+	history     json.RawMessage
+	genesis     *block.Genesis
+}
+
+// parseProof reads a saved proof, the answer of REST to a question with prove=true, or the bare
+// JSON of a TransactionProof.
+func parseProof(text []byte) (p parsed, err error) {
 	var s saved
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
-	bare := d.Decode(&s) != nil || (s.Proof == nil) == (s.Leaves == nil)
-	raw := []byte(s.Proof)
-	if bare {
-		raw, s.Leaves = text, nil
-	}
-	if s.Leaves == nil {
-		m = &chainv1.TransactionProof{}
-		if err := protojson.Unmarshal(raw, m); err != nil {
-			return nil, nil, nil, fmt.Errorf("this is no proof: %w", err)
-		}
-		if len(m.GetTransaction()) == 0 {
-			return nil, nil, nil, errors.New("this is no proof: it names no transaction")
+	alone := func() bool { return s.Proof != nil && len(s.Genesis) == 0 } // as answers have it
+	if d.Decode(&s) != nil || s.kinds() != 1 || alone() {
+		if s, err = answered(text); err != nil {
+			return p, err
 		}
 	}
-	if bare || len(s.Genesis) == 0 {
-		return m, s.Leaves, nil, nil
+	p.leaves, p.history = s.Leaves, s.History
+	if s.Proof != nil {
+		p.transaction = &chainv1.TransactionProof{}
+		if err := protojson.Unmarshal(s.Proof, p.transaction); err != nil {
+			return p, fmt.Errorf("this is no proof: %w", err)
+		}
+		if len(p.transaction.GetTransaction()) == 0 {
+			return p, errors.New("this is no proof: it names no transaction")
+		}
 	}
-	g, err = block.DecodeGenesis(s.Genesis)
-	return m, s.Leaves, g, err
+	if len(s.Genesis) > 0 {
+		p.genesis, err = block.DecodeGenesis(s.Genesis)
+	}
+	return p, err
+}
+
+// kinds is how many proofs are saved; those of leaves are one.
+func (s *saved) kinds() (n int) {
+	for _, there := range []bool{s.Proof != nil, s.Leaves != nil, s.History != nil} {
+		if there {
+			n++
+		}
+	}
+	return n
 }
 
 func (a *app) readGenesis(path string) (*block.Genesis, error) {
@@ -316,6 +341,18 @@ func (a *app) trustedAnchor(t *trusting, g *block.Genesis) (sig.Anchor, error) {
 		return sig.Anchor{}, usagef("nothing says which anchor to trust: give --anchor or --genesis")
 	}
 	return f.AnchorID()
+}
+
+// verifiedHistory is verified for a block's place in the history.
+func (a *app) verifiedHistory(text []byte, g *block.Genesis) error {
+	if err := g.Validate(); err != nil {
+		return err
+	}
+	r, err := showHistory(text, g)
+	if err != nil {
+		return fmt.Errorf("NOT verified: %w", err)
+	}
+	return a.emit(r, r.print)
 }
 
 // verifiedLeaves is verified for leaves of the state.

@@ -33,6 +33,8 @@ type Ledger struct {
 	Lie func(*ledgerv1.ChargeEntry)
 	// LieOfAccount changes what is told of accounts; set it while nobody asks.
 	LieOfAccount func(*ledgerv1.GetAccountResponse)
+	// LieOfHistory is the same for proofs of history.
+	LieOfHistory func(*ledgerv1.GetHistoryProofResponse)
 	// LieOfSupply is the same for the supply.
 	LieOfSupply func(*ledgerv1.GetSupplyResponse)
 	// LieOfTransaction and LieOfBlock do the same for those.
@@ -117,7 +119,7 @@ func (l *Ledger) seal(t *tx.Transaction, receipt tx.Receipt, result state.Result
 		StateRoot: tx.Hash(result.StateRoot), SegmentsRoot: block.EmptyRoot(),
 		TransactionsRoot: block.Root([][]byte{entry[:]}),
 		ReceiptsRoot:     block.Root([][]byte{receipt.Append(nil)}),
-		ExitsRoot:        block.EmptyRoot(), HistoryRoot: block.EmptyRoot(),
+		ExitsRoot:        block.EmptyRoot(), HistoryRoot: block.Root(l.hashes()),
 		BodyHash: block.BodyHash(body.Append(nil)), BodyLength: uint64(len(body.Append(nil))),
 		OperationCount: result.Operations, RulesVersion: block.RulesVersion,
 		SignersHash:     l.Genesis.Validators.Hash(),
@@ -129,6 +131,16 @@ func (l *Ledger) seal(t *tx.Transaction, receipt tx.Receipt, result state.Result
 			Certificate: block.SignHeader(&h, anchor, l.proposer)},
 		id: t.ID(anchor), receipt: receipt,
 	})
+}
+
+// hashes are those of all headers.
+func (l *Ledger) hashes() [][]byte {
+	out := make([][]byte, len(l.blocks))
+	for i := range l.blocks {
+		hash := l.blocks[i].block.Header.Hash(l.Genesis.Anchor())
+		out[i] = hash[:]
+	}
+	return out
 }
 
 func (l *Ledger) result(at int) *ledgerv1.SubmitResult {
@@ -282,6 +294,32 @@ func (l *Ledger) GetSupply(_ context.Context, r *ledgerv1.GetSupplyRequest) (
 	}
 	if l.LieOfSupply != nil {
 		l.LieOfSupply(out)
+	}
+	return out, nil
+}
+
+// GetHistoryProof implements the service.
+func (l *Ledger) GetHistoryProof(_ context.Context, r *ledgerv1.GetHistoryProofRequest) (
+	*ledgerv1.GetHistoryProofResponse, error,
+) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	head := &l.blocks[len(l.blocks)-1].block
+	if r.GetHeight() >= head.Header.Height {
+		return nil, notFound("later block")
+	}
+	var hashes []tx.Hash
+	for _, hash := range l.hashes() {
+		hashes = append(hashes, tx.Hash(hash))
+	}
+	m, err := proof.NewHistory(&head.Header, head.Certificate,
+		&l.blocks[r.GetHeight()].block.Header, hashes)
+	if err != nil {
+		return nil, err
+	}
+	out := &ledgerv1.GetHistoryProofResponse{Proof: m}
+	if l.LieOfHistory != nil {
+		l.LieOfHistory(out)
 	}
 	return out, nil
 }
