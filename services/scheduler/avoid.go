@@ -3,6 +3,7 @@ package scheduler
 import (
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/united-containers/ucn/chain/sig"
@@ -76,11 +77,53 @@ func with(set map[sig.PublicKey]bool, key sig.PublicKey) map[sig.PublicKey]bool 
 	return set
 }
 
-// doubts names hosts that are asked only when no other fits, nil if there are none: those that
-// failed the run, and all of an operator of whom two did. Hosts are cheap to certify, so what
-// several of one operator do is what the operator does. Without this a few that ask little and
-// begin nothing would keep a run for themselves.
-func doubts(r *Run, now time.Time) func(*Offer) bool {
+// noticeFor is how long who takes a notice for what it has ended itself is asked only when no
+// other fits, maxTakers how many of them are remembered.
+const (
+	noticeFor = 24 * time.Hour
+	maxTakers = 4096
+)
+
+// takers are payees whose hosts told the end of an attempt, did not charge for the last time, and
+// so had the lease ended for them: that pays the notice, which is for what its owner ends. They are
+// forgotten at a restart.
+type takers struct {
+	mu sync.Mutex
+	of map[sig.AccountID]time.Time
+}
+
+func (t *takers) note(payee sig.AccountID, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of == nil {
+		t.of = map[sig.AccountID]time.Time{}
+	}
+	for other, at := range t.of {
+		if now.Sub(at).Abs() >= noticeFor || len(t.of) >= maxTakers {
+			delete(t.of, other)
+		}
+	}
+	t.of[payee] = now
+}
+
+func (t *takers) take(o *Offer, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, is := t.of[o.Payee]
+	return is && o.Notice > 0 && now.Sub(at).Abs() < noticeFor
+}
+
+func (t *takers) any() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.of) > 0
+}
+
+// doubts names hosts that are asked only when no other fits, nil if there are none: those that take
+// a notice for nothing, those that failed the run, and all of an operator of whom two did. Hosts
+// are cheap to certify, so what several of one operator do is what the operator does. Without this
+// a few that ask little and begin nothing would keep a run for themselves.
+func (e *Engine) doubts(r *Run, now time.Time) func(*Offer) bool {
 	hosts, operators := map[sig.PublicKey]bool{}, map[sig.AccountID]int{}
 	for i := range r.Attempts {
 		a := &r.Attempts[i]
@@ -91,8 +134,10 @@ func doubts(r *Run, now time.Time) func(*Offer) bool {
 			operators[a.Host.Operator]++
 		}
 	}
-	if !slices.Contains(slices.Collect(maps.Values(hosts)), true) {
+	if !slices.Contains(slices.Collect(maps.Values(hosts)), true) && !e.takers.any() {
 		return nil
 	}
-	return func(o *Offer) bool { return hosts[o.Host.Executor] || operators[o.Host.Operator] > 1 }
+	return func(o *Offer) bool {
+		return hosts[o.Host.Executor] || operators[o.Host.Operator] > 1 || e.takers.take(o, now)
+	}
 }

@@ -69,7 +69,7 @@ func (e *Engine) claims(j *Job, before []AttemptID) (claims []Claim) {
 		if a.Told {
 			due = ended.Add(endSlack)
 		}
-		if j.Spec.Tasks > 0 {
+		if j.Spec.Tasks > 0 && a.Lease.Lease.Notice == 0 { // an end costs the notice
 			placeBy := time.UnixMilli(int64(a.Lease.Lease.PlaceBy))
 			due = latest(ended, placeBy).Add(taskSlack)
 		}
@@ -213,6 +213,8 @@ func (e *Engine) endOver(ctx context.Context, ends []overdue) (done, again []Cla
 			e.deps.Log.ErrorContext(ctx, "cannot end a lease whose attempt is over",
 				"lease", c.Lease, "error", err)
 			continue
+		case c.state.Leaf.Lease.Notice > 0:
+			e.takers.note(c.state.Leaf.Lease.Payee, e.deps.Now())
 		}
 		done, again = append(done, c.Claim), append(again, Claim{Lease: c.Lease, Due: due})
 	}

@@ -116,6 +116,9 @@ type Engine struct {
 	// dismissals are what hosts keep for nothing and are to be told.
 	dismissals dismissals
 
+	// takers are who took a notice for what it had ended itself.
+	takers takers
+
 	// notes are what is known of runs that wait; lost at a restart, found again soon.
 	notes notes
 
