@@ -35,10 +35,14 @@ type escrowResult struct {
 	MaxRate    amount.Amount `json:"max_rate"`
 	Trust      amount.Amount `json:"trust"`
 	Floor      amount.Amount `json:"floor"`
-	Leases     uint32        `json:"leases"`
-	Assigner   string        `json:"assigner,omitempty"`
-	Payees     []string      `json:"payees,omitempty"`
-	Secured    amount.Amount `json:"secured,omitempty"`
+	// What the assigner may take for a lease that it places, in all, and what it took.
+	LeaseFee      amount.Amount `json:"lease_fee"`
+	LeaseFeeTotal amount.Amount `json:"lease_fee_total"`
+	LeaseFees     amount.Amount `json:"lease_fees"`
+	Leases        uint32        `json:"leases"`
+	Assigner      string        `json:"assigner,omitempty"`
+	Payees        []string      `json:"payees,omitempty"`
+	Secured       amount.Amount `json:"secured,omitempty"`
 	// By the chain's accrual clock, and when that comes at the earliest; 0 of bonds.
 	ExpiresAccrual uint64 `json:"expires_accrual_ms,omitempty"`
 	Expires        uint64 `json:"expires_ms"`
@@ -160,6 +164,8 @@ func newEscrowResult(
 	r.Lock, r.Leases = amount.Amount(e.Lock), e.Live
 	r.MaxTotal, r.MaxRate = amount.Amount(e.Terms.MaxTotal), amount.Amount(e.Terms.MaxRate)
 	r.Trust, r.Floor = amount.Amount(e.Terms.Trust), amount.Amount(e.Terms.Floor)
+	r.LeaseFee, r.LeaseFees = amount.Amount(e.Terms.LeaseFee), amount.Amount(e.LeaseFees)
+	r.LeaseFeeTotal = amount.Amount(e.Terms.LeaseFeeTotal)
 	if !e.Terms.Assigner.IsZero() {
 		r.Assigner = accountText(e.Terms.Assigner)
 	}
@@ -201,6 +207,10 @@ func (r *escrowResult) printHeld(w io.Writer) {
 		amount.Text(r.MaxRate))
 	printf(w, "trust\t%s beyond what is acknowledged\ndeposit\t%s\n", amount.Text(r.Trust),
 		amount.Text(r.Lock))
+	if r.LeaseFee > 0 || r.LeaseFees > 0 {
+		printf(w, "lease fees\t%s taken of at most %s, %s for each lease\n",
+			amount.Text(r.LeaseFees), amount.Text(r.LeaseFeeTotal), amount.Text(r.LeaseFee))
+	}
 	if r.Secured > 0 {
 		printf(w, "secures\t%s\n", amount.Text(r.Secured))
 	}
@@ -218,7 +228,8 @@ func (a *app) escrowTopUp() *cobra.Command {
 		Use: "topup ESCROW AMOUNT", Short: "Add money to an escrow; anyone may, to a bond its owner",
 		Long: `Add money to an escrow. Anyone may. An escrow pays no more in all than its terms say, so
 its owner gives --raise to let it pay the amount, too: an always job that waits because its money is
-used up then goes on within a minute or so.`,
+used up then goes on within a minute or so. So does one whose scheduler has taken all that was
+granted in lease fees: --raise grants those of a thousand leases more.`,
 		Example: "  ucn escrow topup ucne1... 5 --raise", Args: args(cobra.ExactArgs(2)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			escrow, err := parseEscrow(list[0])
@@ -241,11 +252,13 @@ used up then goes on within a minute or so.`,
 			return a.printSent(r, err, func(s *submitted) { s.Escrow, s.Amount = list[0], &sum })
 		}),
 	})
-	cmd.Flags().BoolVar(&raise, "raise", false, "let it pay as much more in all; its owner only")
+	cmd.Flags().BoolVar(&raise, "raise", false,
+		"let it pay as much more in all, and lease fees; its owner only")
 	return cmd
 }
 
-// raised are the escrow's terms with so much more that it may pay in all.
+// raised are the escrow's terms with so much more that it may pay in all, and with lease fees for
+// as many leases as are granted at once, within that.
 func (l *link) raised(ctx context.Context, id tx.EscrowID, by tx.Grains) (*tx.SetTerms, error) {
 	answer, err := l.Ledger.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{
 		Chain: l.Chain, Escrow: id[:],
@@ -261,6 +274,12 @@ func (l *link) raised(ctx context.Context, id tx.EscrowID, by tx.Grains) (*tx.Se
 	if out.Terms.MaxTotal += by; out.Terms.MaxTotal < by {
 		return nil, usagef("the escrow may pay nearly all that can be counted already")
 	}
+	more := held.Terms.LeaseFee * jobrun.LeasesOfService
+	if more/jobrun.LeasesOfService != held.Terms.LeaseFee || more > out.Terms.MaxTotal {
+		more = out.Terms.MaxTotal
+	}
+	fees := &out.Terms.LeaseFeeTotal
+	*fees = max(*fees, *fees+min(more, out.Terms.MaxTotal-min(out.Terms.MaxTotal, *fees)))
 	return out, nil
 }
 

@@ -362,8 +362,12 @@ func escrowEventText(e *ledgerv1.EscrowEvent) string {
 	case *chainv1.Operation_CloseEscrow:
 		return "closed, " + sum + " back to the owner"
 	case *chainv1.Operation_PlaceLease:
-		return "lease placed, budget " +
+		text := "lease placed, budget " +
 			amount.Text(amount.Amount(o.PlaceLease.GetLease().GetBudget()))
+		if fee := o.PlaceLease.GetFee(); fee > 0 {
+			text += ", for a fee of " + amount.Text(amount.Amount(fee))
+		}
+		return text
 	case *chainv1.Operation_Extend:
 		return "lease extended to " + amount.Text(amount.Amount(o.Extend.GetBudget()))
 	case *chainv1.Operation_Charge:

@@ -34,6 +34,33 @@ func TestBillOfALyingLedger(t *testing.T) {
 	}
 }
 
+// The bill tells what the scheduler took for each lease, and --proof finds a ledger out that tells
+// something else.
+func TestBillOfLeaseFees(t *testing.T) {
+	u := started(t, honest)
+	u.net.Market.LeaseFee = 50_000
+	job := result(t, u.must("job", "run", imageCID, "--no-outputs", "--json"))["job"].(string)
+	for name, lie := range map[string]func(*ledgerv1.LeaseEntry){
+		"less was taken":   func(e *ledgerv1.LeaseEntry) { e.Fee-- },
+		"more was taken":   func(e *ledgerv1.LeaseEntry) { e.Fee++ },
+		"in another's":     func(e *ledgerv1.LeaseEntry) { e.Transaction = make([]byte, 32) },
+		"in none that can": func(e *ledgerv1.LeaseEntry) { e.Transaction = nil },
+	} {
+		u.net.Ledger.LieOfLease = lie
+		if out, _, code := u.run("job", "bill", job, "--proof"); code == 0 {
+			t.Errorf("%s, and the proof holds: %s", name, out)
+		}
+	}
+	u.net.Ledger.LieOfLease = nil
+	out := u.must("job", "bill", job, "--proof")
+	if !strings.Contains(out, "verified: 2 receipts") || !strings.Contains(out, "0.00005 UCN") {
+		t.Errorf("an honest ledger: %s", out)
+	}
+	if out := u.must("market"); !strings.Contains(out, "0.00005 UCN to the scheduler") {
+		t.Errorf("the market says %s", out)
+	}
+}
+
 // Anyone can open an escrow that names a job. Only its owner's count.
 func TestBillLeavesForeignEscrowsOut(t *testing.T) {
 	u := started(t, honest)

@@ -321,11 +321,13 @@ func (a *app) jobCancel() *cobra.Command {
 }
 
 type marketResult struct {
-	Time      uint64           `json:"time_ms"`
-	Hosts     uint32           `json:"hosts"`
-	Operators uint32           `json:"operators"`
-	Pending   uint64           `json:"pending_runs"`
-	Waiting   uint32           `json:"pending_owners"`
+	Time      uint64 `json:"time_ms"`
+	Hosts     uint32 `json:"hosts"`
+	Operators uint32 `json:"operators"`
+	Pending   uint64 `json:"pending_runs"`
+	Waiting   uint32 `json:"pending_owners"`
+	// LeaseFee is what the scheduler takes for each lease that it places.
+	LeaseFee  amount.Amount    `json:"lease_fee"`
 	Platforms []platformResult `json:"platforms"`
 	Offers    []offerResult    `json:"offers"`
 }
@@ -349,6 +351,7 @@ func marketOf(m *schedulerv1.GetMarketResponse, offers []offerResult) marketResu
 	r := marketResult{
 		Time: m.GetTime(), Hosts: m.GetHosts(), Operators: m.GetOperators(),
 		Pending: m.GetPending(), Waiting: m.GetPendingOwners(), Offers: offers,
+		LeaseFee:  amount.Amount(m.GetLeaseFee()),
 		Platforms: []platformResult{},
 	}
 	for _, p := range m.GetPlatforms() {
@@ -379,7 +382,11 @@ func (r *marketResult) print(w io.Writer) {
 		printf(w, "%s\t%d\t%.2f of %.2f\t%s\t%s\t%s\n", p.Platform, p.Hosts, p.FreeCores,
 			p.TotalCores, p.BestCore, p.MedianCore, paid)
 	}
-	printf(w, "\n%s of %s; %s of %s waiting\n\n", many(r.Hosts, "host"),
+	printf(w, "\n%s of %s; %s of %s waiting", many(r.Hosts, "host"),
 		many(r.Operators, "operator"), many(r.Pending, "run"), many(r.Waiting, "owner"))
+	if r.LeaseFee > 0 {
+		printf(w, "; %s to the scheduler for each lease", amount.Text(r.LeaseFee))
+	}
+	printf(w, "\n\n")
 	printOffers(w, r.Offers)
 }

@@ -29,7 +29,7 @@ type jobOptions struct {
 	cpu                        jobfile.Cores
 	memory, disk               string
 	maxTotal, maxRate, trust   amount.Amount
-	holdback                   amount.Amount
+	holdback, leaseFee         amount.Amount
 	capCore, capMemory, capRun amount.Amount
 	capDisk, capWall           amount.Amount
 	capIn, capOut              amount.Amount
@@ -66,7 +66,10 @@ func (o *jobOptions) add(cmd *cobra.Command) {
 	f.StringSliceVar(&o.allow, "operator", nil, "only hosts of these operators (ucn1...)")
 	f.StringSliceVar(&o.deny, "deny-operator", nil, "no hosts of these operators")
 	f.StringArrayVar(&o.labels, "label", nil, "NAME=value that the host must carry")
-	f.Var(&o.maxTotal, "max-total", "most the job may cost; its escrow (default 1)")
+	f.Var(&o.maxTotal, "max-total", "most the job may cost, lease fees included; its escrow "+
+		"(default 1)")
+	f.Var(&o.leaseFee, "max-lease-fee", "most that the scheduler may take for each lease that it "+
+		"places (default 0.001)")
 	f.Var(&o.maxRate, "max-rate", "most per hour (default: twice what hosts ask today)")
 	f.Var(&o.trust, "trust", "what a host may take beyond what you countersigned (default: a "+
 		"minute's worth)")
@@ -311,7 +314,8 @@ func (o *jobOptions) joinMoney(cmd *cobra.Command, f *jobfile.File) error {
 	for flag, pair := range map[string][2]*amount.Amount{
 		"max-total": {&f.Payment.MaxTotal, &o.maxTotal},
 		"max-rate":  {&f.Payment.MaxRate, &o.maxRate}, "trust": {&f.Payment.Trust, &o.trust},
-		"holdback": {&f.Payment.Holdback, &o.holdback},
+		"holdback":      {&f.Payment.Holdback, &o.holdback},
+		"max-lease-fee": {&f.Payment.MaxLeaseFee, &o.leaseFee},
 	} {
 		if set(flag) {
 			*pair[0] = *pair[1]

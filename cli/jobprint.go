@@ -282,8 +282,12 @@ func printBill(w io.Writer, r *jobrun.Report) {
 			printf(w, "\tproof verified: %s\n", c.Transaction)
 		}
 	}
-	printf(w, "paid\t%s in %s\nrefunded\t%s\n", amount.Text(b.Paid),
-		many(len(b.Charges), "charge"), amount.Text(b.Refunded))
+	printf(w, "paid\t%s in %s\n", amount.Text(b.Paid), many(len(b.Charges), "charge"))
+	if b.LeaseFees > 0 {
+		printf(w, "lease fees\t%s to the scheduler, for placing and settling\n",
+			amount.Text(b.LeaseFees))
+	}
+	printf(w, "refunded\t%s\n", amount.Text(b.Refunded))
 	printEscrowRest(w, r)
 	printf(w, "fees\t%s\nbalance\t", amount.Text(b.Fees))
 	if b.Before != nil {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -175,16 +176,19 @@ func (a *app) waited(ended []jobResult) error {
 }
 
 type billedLease struct {
-	Lease  string        `json:"lease"`
-	Payee  string        `json:"payee"`
-	Slot   uint32        `json:"slot"`
-	Epoch  uint64        `json:"epoch"`
-	Placed uint64        `json:"placed_ms"`
+	Lease  string `json:"lease"`
+	Payee  string `json:"payee"`
+	Slot   uint32 `json:"slot"`
+	Epoch  uint64 `json:"epoch"`
+	Placed uint64 `json:"placed_ms"`
+	// Fee is what the scheduler took for it.
+	Fee    amount.Amount `json:"lease_fee"`
 	Paid   amount.Amount `json:"paid"`
 	Unpaid amount.Amount `json:"unpaid"`
 	Held   *heldLease    `json:"holdback,omitempty"` // while the chain knows the lease
 
 	heldBack bool           // it has a holdback
+	placedBy string         // transaction
 	Charges  []chargeResult `json:"charges"`
 }
 
@@ -194,6 +198,7 @@ type billResult struct {
 	Leases   []billedLease `json:"leases"`
 	Held     []heldPayment `json:"holdbacks_paid"`
 	Paid     amount.Amount `json:"paid"`
+	Fees     amount.Amount `json:"lease_fees"`
 	Charges  int           `json:"charges"`
 	Verified int           `json:"proofs_verified"`
 	More     bool          `json:"more_leases"`
@@ -298,6 +303,7 @@ func (b *billResult) leases(ctx context.Context, l *link, escrow tx.EscrowID, li
 				Lease: bytesText(id.Lease, e.GetId()), Slot: e.GetLease().GetSlot(),
 				Payee: bytesText(id.Account, e.GetLease().GetPayee()),
 				Epoch: e.GetLease().GetEpoch(), Placed: e.GetPlacedTime(),
+				Fee: amount.Amount(e.GetFee()), placedBy: hex.EncodeToString(e.GetTransaction()),
 			}
 			lease, err := parseLease(one.Lease)
 			if err != nil {
@@ -325,7 +331,7 @@ func (b *billResult) add(one billedLease) {
 		one.Paid += c.Paid
 		one.Unpaid = c.Unpaid // of the last: notes are cumulative
 	}
-	b.Paid += one.Paid
+	b.Paid, b.Fees = b.Paid+one.Paid, b.Fees+one.Fee
 	b.Charges += len(one.Charges)
 	b.Leases = append(b.Leases, one)
 }
@@ -336,8 +342,8 @@ type paidOn struct {
 	lease       string
 }
 
-// verify proves of each charge that its transaction stands in a certified block, charges this
-// lease, and paid what the ledger says.
+// verify proves of each charge, and of each placing that took a fee, that its transaction stands in
+// a certified block, is about this lease, and paid what the ledger says.
 func (b *billResult) verify(ctx context.Context, l *link) error {
 	genesis, err := l.Genesis(ctx)
 	if err != nil {
@@ -348,7 +354,7 @@ func (b *billResult) verify(ctx context.Context, l *link) error {
 	said, proven := map[paidOn]tx.Grains{}, map[paidOn]tx.Grains{}
 	seen := map[string]bool{}
 	for _, lease := range b.Leases {
-		for _, c := range lease.Charges {
+		for _, c := range lease.payments() {
 			said[paidOn{c.Transaction, lease.Lease}] += tx.Grains(c.Paid)
 			if seen[c.Transaction] {
 				continue
@@ -368,7 +374,15 @@ func (b *billResult) verify(ctx context.Context, l *link) error {
 	return b.verifyHeld(ctx, ledger, trust)
 }
 
-// provenCharges adds what each lease was charged in a transaction, by its proven receipt.
+// payments are the charges and what was taken for placing the lease.
+func (l *billedLease) payments() []chargeResult {
+	if l.Fee == 0 {
+		return l.Charges
+	}
+	return append(slices.Clone(l.Charges), chargeResult{Transaction: l.placedBy, Paid: l.Fee})
+}
+
+// provenCharges adds what each lease was charged, or cost, in a transaction, by its proven receipt.
 func provenCharges(ctx context.Context, l bill.Client, trust proof.Trust, text string,
 	into map[paidOn]tx.Grains) error {
 	t, receipt, err := provenTransaction(ctx, l, trust, text)
@@ -376,8 +390,15 @@ func provenCharges(ctx context.Context, l bill.Client, trust proof.Trust, text s
 		return err
 	}
 	for i, operation := range t.Operations {
-		if c, ok := operation.(*tx.Charge); ok && i < len(receipt.Outcomes) {
-			into[paidOn{text, id.Bech32(id.Lease, c.Note.Lease)}] += receipt.Outcomes[i].Amount
+		if i >= len(receipt.Outcomes) {
+			break
+		}
+		out := &receipt.Outcomes[i]
+		switch o := operation.(type) {
+		case *tx.Charge:
+			into[paidOn{text, id.Bech32(id.Lease, o.Note.Lease)}] += out.Amount
+		case *tx.PlaceLease:
+			into[paidOn{text, id.Bech32(id.Lease, out.Created)}] += out.Amount
 		}
 	}
 	return nil
@@ -415,6 +436,9 @@ func (b *billResult) print(w io.Writer) {
 	}
 	printf(w, "paid\t%s, %s of %s\n", amount.Text(b.Paid), many(b.Charges, "charge"),
 		many(len(b.Leases), "lease"))
+	if b.Fees > 0 {
+		printf(w, "lease fees\t%s to the scheduler\n", amount.Text(b.Fees))
+	}
 	if b.More {
 		printf(w, "\tthere are more leases: --limit 0\n")
 	}

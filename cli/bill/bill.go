@@ -1,6 +1,7 @@
-// Package bill finds out from a chain what an owner paid for a job, and proves it: every charge of
-// the job's leases with its transaction, block, and receipt, each verified against a certified
-// header and the genesis, without trust in the ledger that answers.
+// Package bill finds out from a chain what an owner paid for a job, and proves it: every charge
+// of the job's leases, and every fee for placing one, with its transaction, block, and receipt,
+// each verified against a certified header and the genesis, without trust in the ledger that
+// answers.
 //
 // Charges are found by the ledger's list of what happened to the escrow, or, where a ledger keeps
 // none, in the blocks. A ledger that leaves charges out is found out by the escrow's own sum.
@@ -61,6 +62,8 @@ type Search struct {
 type Found struct {
 	// Charges in their order. Every one was proven to stand in a certified block with its receipt.
 	Charges []Charge
+	// Placed are the leases under the escrow for which a fee was taken, proven likewise.
+	Placed []Placed
 	// Own are transactions that the ledger says the owner sent about the escrow: not proven, and
 	// empty where the ledger keeps no list.
 	Own []tx.ID
@@ -81,6 +84,14 @@ type Charge struct {
 	Paid   tx.Grains
 	Unpaid tx.Grains
 	Bound  chainv1.Bound
+}
+
+// Placed is a lease as it was placed.
+type Placed struct {
+	Transaction tx.ID
+	Lease       tx.LeaseID
+	// Fee is what the assigner took from the escrow for it.
+	Fee tx.Grains
 }
 
 // Charges returns every charge of the leases up to now. With an error comes what was found before
@@ -129,15 +140,14 @@ func (s *search) listed(ctx context.Context) (found Found, err error) {
 				!slices.Contains(found.Own, id) {
 				found.Own = append(found.Own, id)
 			}
-			if e.GetOperation().GetCharge() == nil || seen[id] {
+			o := e.GetOperation()
+			if o.GetCharge() == nil && o.GetPlaceLease().GetFee() == 0 || seen[id] {
 				continue
 			}
 			seen[id] = true
-			charges, err := proven(ctx, s, s.trust, s.wanted, id)
-			if err != nil {
+			if err := s.proven(ctx, id, &found); err != nil {
 				return found, err
 			}
-			found.Charges = append(found.Charges, charges...)
 		}
 		if page = next; page == "" {
 			return found, nil
@@ -157,67 +167,66 @@ func (s *search) inBlocks(ctx context.Context) (found Found, err error) {
 			return found, err
 		}
 		for _, raw := range b.GetBody().GetTransactions() {
-			list, err := inTransaction(ctx, s, s.trust, s.wanted, raw)
-			if err != nil {
+			if err := s.inTransaction(ctx, raw, &found); err != nil {
 				return found, fmt.Errorf("block %d: %w", height, err)
 			}
-			found.Charges = append(found.Charges, list...)
 		}
 	}
 	return found, nil
 }
 
-// inTransaction returns the charges of one transaction of a block, proven.
-func inTransaction(
-	ctx context.Context, l Ledger, trust proof.Trust, wanted map[tx.LeaseID]bool, raw []byte,
-) ([]Charge, error) {
+// inTransaction adds what one transaction of a block charged or took, proven.
+func (s *search) inTransaction(ctx context.Context, raw []byte, found *Found) error {
 	t, err := tx.Decode(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrLies, err)
+		return fmt.Errorf("%w: %w", ErrLies, err)
 	}
-	if !holds(t, wanted) {
-		return nil, nil
+	if !slices.ContainsFunc(t.Operations, s.wants) {
+		return nil
 	}
-	return proven(ctx, l, trust, wanted, t.ID(trust.Anchor))
+	return s.proven(ctx, t.ID(s.trust.Anchor), found)
 }
 
-// proven returns the charges of a transaction, proven.
-func proven(
-	ctx context.Context, l Ledger, trust proof.Trust, wanted map[tx.LeaseID]bool, id tx.ID,
-) ([]Charge, error) {
-	answer, err := l.Transaction(ctx, id)
+// proven adds what a transaction charged or took, proven.
+func (s *search) proven(ctx context.Context, id tx.ID, found *Found) error {
+	answer, err := s.Transaction(ctx, id)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p, err := Verify(answer.GetProof(), trust)
+	p, err := Verify(answer.GetProof(), s.trust)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if p.ID != id || len(p.Receipt.Outcomes) > len(p.Transaction.Operations) {
-		return nil, fmt.Errorf("%w: it is about another transaction", ErrLies)
+		return fmt.Errorf("%w: it is about another transaction", ErrLies)
 	}
-	var list []Charge
-	for i, operation := range p.Transaction.Operations {
-		c, ok := operation.(*tx.Charge)
-		if !ok || !wanted[c.Note.Lease] || i >= len(p.Receipt.Outcomes) {
+	for i := range p.Receipt.Outcomes {
+		if !s.wants(p.Transaction.Operations[i]) {
 			continue
 		}
 		out := &p.Receipt.Outcomes[i]
-		list = append(list, Charge{
-			Transaction: id, Height: p.Header.Height, Time: p.Header.Time,
-			Lease: c.Note.Lease, Note: c.Note, Final: c.Final,
-			Countersigned: !c.Countersignature.IsZero(),
-			Paid:          out.Amount, Unpaid: out.Unpaid, Bound: out.Bound,
-		})
+		switch o := p.Transaction.Operations[i].(type) {
+		case *tx.Charge:
+			found.Charges = append(found.Charges, Charge{
+				Transaction: id, Height: p.Header.Height, Time: p.Header.Time,
+				Lease: o.Note.Lease, Note: o.Note, Final: o.Final,
+				Countersigned: !o.Countersignature.IsZero(),
+				Paid:          out.Amount, Unpaid: out.Unpaid, Bound: out.Bound,
+			})
+		case *tx.PlaceLease:
+			found.Placed = append(found.Placed, Placed{id, tx.LeaseID(out.Created), out.Amount})
+		}
 	}
-	return list, nil
+	return nil
 }
 
-func holds(t *tx.Transaction, wanted map[tx.LeaseID]bool) bool {
-	for _, operation := range t.Operations {
-		if c, ok := operation.(*tx.Charge); ok && wanted[c.Note.Lease] {
-			return true
-		}
+// wants tells whether an operation cost the escrow something that is looked for.
+func (s *search) wants(operation tx.Operation) bool {
+	switch o := operation.(type) {
+	case *tx.Charge:
+		return s.wanted[o.Note.Lease]
+	case *tx.PlaceLease:
+		return o.Fee > 0 && o.Lease.Escrow == s.Escrow
 	}
 	return false
 }
@@ -239,6 +248,14 @@ func Verify(m *chainv1.TransactionProof, trust proof.Trust) (proof.Proven, error
 func Sum(charges []Charge) (total tx.Grains) {
 	for _, c := range charges {
 		total += c.Paid
+	}
+	return total
+}
+
+// Fees adds up what was taken for leases.
+func Fees(placed []Placed) (total tx.Grains) {
+	for _, p := range placed {
+		total += p.Fee
 	}
 	return total
 }

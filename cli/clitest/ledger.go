@@ -31,6 +31,8 @@ type Ledger struct {
 	NoIndex bool
 	// Lie changes the charges that are listed; set it while nobody asks.
 	Lie func(*ledgerv1.ChargeEntry)
+	// LieOfLease changes the leases that are listed.
+	LieOfLease func(*ledgerv1.LeaseEntry)
 	// LieOfAccount changes what is told of accounts; set it while nobody asks.
 	LieOfAccount func(*ledgerv1.GetAccountResponse)
 	// LieOfHistory is the same for proofs of history.

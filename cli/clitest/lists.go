@@ -28,9 +28,13 @@ func (l *Ledger) ListLeases(_ context.Context, r *ledgerv1.ListLeasesRequest) (
 			id := tx.LeaseID(s.receipt.Outcomes[i].Created)
 			entry := &ledgerv1.LeaseEntry{
 				Id: id[:], PlacedHeight: uint64(height), Lease: place.Lease.PB(),
+				Fee: uint64(place.Fee), Transaction: s.receipt.Transaction[:],
 			}
 			if state, found := l.state.Lease(id); found {
 				entry.State = state.PB()
+			}
+			if l.LieOfLease != nil {
+				l.LieOfLease(entry)
 			}
 			out.Leases = append(out.Leases, entry)
 		}
@@ -106,8 +110,8 @@ func (l *Ledger) ListCharges(_ context.Context, r *ledgerv1.ListChargesRequest) 
 	return out, nil
 }
 
-// ListEscrowEvents implements the service, in one page, for the escrow itself, charges,
-// settlements and verdicts.
+// ListEscrowEvents implements the service, in one page, for the escrow itself, leases that
+// are placed, charges, settlements and verdicts.
 func (l *Ledger) ListEscrowEvents(ctx context.Context, r *ledgerv1.ListEscrowEventsRequest) (
 	*ledgerv1.ListEscrowEventsResponse, error,
 ) {
@@ -141,7 +145,7 @@ func (l *Ledger) ListEscrowEvents(ctx context.Context, r *ledgerv1.ListEscrowEve
 					Outcome: s.receipt.PB().GetOutcomes()[i],
 				})
 			}
-			for _, lease := range leasesIn(o) {
+			for _, lease := range leasesIn(o, &s.receipt.Outcomes[i]) {
 				if !under[lease] {
 					continue
 				}
@@ -171,8 +175,10 @@ func about(o tx.Operation, escrow tx.EscrowID, outcome *tx.Outcome) bool {
 	return false
 }
 
-func leasesIn(o tx.Operation) []tx.LeaseID {
+func leasesIn(o tx.Operation, outcome *tx.Outcome) []tx.LeaseID {
 	switch o := o.(type) {
+	case *tx.PlaceLease:
+		return []tx.LeaseID{tx.LeaseID(outcome.Created)}
 	case *tx.Charge:
 		return []tx.LeaseID{o.Note.Lease}
 	case *tx.Accept:

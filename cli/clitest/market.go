@@ -43,6 +43,8 @@ type Market struct {
 	// Priced is called when the market is asked for, with how often that was; what it returns is the
 	// answer. Nil answers.
 	Priced func(n int) error
+	// LeaseFee is what it takes for a lease, grains.
+	LeaseFee tx.Grains
 
 	mu      sync.Mutex // guards what follows
 	jobs    map[job.ID]*schedulerv1.Job
@@ -88,6 +90,7 @@ func (m *Market) GetScheduler(context.Context, *schedulerv1.GetSchedulerRequest)
 	account := sig.AccountOfKey(m.n.scheduler.Key.Public())
 	return &schedulerv1.GetSchedulerResponse{
 		Assigner: account[:], Certificate: certificateOf(m.n.scheduler),
+		LeaseFee: uint64(m.LeaseFee),
 	}, nil
 }
 
@@ -107,6 +110,7 @@ func (m *Market) GetMarket(context.Context, *schedulerv1.GetMarketRequest) (
 	core := Prices().PB()
 	return &schedulerv1.GetMarketResponse{
 		Time: uint64(time.Now().UnixMilli()), Hosts: 1, Operators: 1, Pending: uint64(n),
+		LeaseFee: uint64(m.LeaseFee),
 		Platforms: []*schedulerv1.PlatformMarket{{
 			Platform: "linux/amd64", Hosts: 1, Best: core, Median: core,
 		}},
@@ -172,14 +176,17 @@ func (m *Market) place(id job.ID, j *schedulerv1.Job) (*schedulerv1.Attempt, err
 	placeBy := now + tx.Millis(cmp.Or(m.PlaceBy, 300*time.Millisecond).Milliseconds())
 	lease := tx.Lease{
 		Escrow: tx.EscrowID(j.GetEscrow()), Subject: id[:], Epoch: 1, Payee: m.n.Operator(),
-		AgentKey: m.n.executor.Key.Public(), Upfront: upfront, Rate: rate, Budget: escrow.Balance,
-		Trust: upfront + 1_000, Holdback: tx.Grains(spec.GetPayment().GetHoldback()),
+		AgentKey: m.n.executor.Key.Public(), Upfront: upfront, Rate: rate,
+		Budget: escrow.Balance - m.LeaseFee,
+		Trust:  upfront + 1_000, Holdback: tx.Grains(spec.GetPayment().GetHoldback()),
 		AckKeys: escrow.Terms.AckKeys, ClaimWindow: 86_400_000,
 		PriceHash: Prices().Hash(), OfferHash: sha256.Sum256([]byte("offer")),
 		PlaceBy: placeBy, Until: now + 3_600_000,
 	}
 	signature := m.n.executor.Key.Sign(lease.Preimage(m.n.Ledger.Genesis.Anchor()))
-	result := m.n.send(m.n.scheduler.Key, &tx.PlaceLease{Lease: lease, Signature: signature})
+	result := m.n.send(m.n.scheduler.Key, &tx.PlaceLease{
+		Lease: lease, Signature: signature, Fee: m.LeaseFee,
+	})
 	if r := result.GetReceipt(); r.GetStatus() != 1 {
 		return nil, fmt.Errorf("place the lease: %v", result)
 	}

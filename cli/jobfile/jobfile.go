@@ -123,8 +123,12 @@ const AnyPlatform = "any"
 
 // Payment bounds what the job may cost.
 type Payment struct {
-	// MaxTotal is the most the job may cost, and what its escrow holds. Default 1 UCN.
+	// MaxTotal is the most the job may cost, lease fees included, and what its escrow holds. Default
+	// 1 UCN.
 	MaxTotal amount.Amount `yaml:"max_total"`
+	// MaxLeaseFee is the most that the scheduler may take for each lease that it places; it tells
+	// what it takes, `ucn market` shows it, and no more is granted. 0 = the default, 0.001 UCN.
+	MaxLeaseFee amount.Amount `yaml:"max_lease_fee"`
 	// MaxRate is the most per hour; 0 = what hosts ask today, doubled.
 	MaxRate amount.Amount `yaml:"max_rate"`
 	// Trust is what the host may take beyond what you acknowledged; 0 = a minute's worth.
@@ -165,6 +169,8 @@ const (
 	DefaultMemory               = 256 * config.MiB
 	DefaultDisk                 = 256 * config.MiB
 	DefaultTotal  amount.Amount = 1_000_000_000
+	// DefaultLeaseFee is the most that a scheduler may take for a lease.
+	DefaultLeaseFee amount.Amount = 1_000_000
 )
 
 // Default returns a job with the defaults and nothing to run.

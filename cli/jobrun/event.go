@@ -113,6 +113,8 @@ type Bill struct {
 	Charges []ChargeLine `json:"charges"`
 	// Paid to hosts, as proven by the charges' receipts.
 	Paid amount.Amount `json:"paid"`
+	// LeaseFees went to the scheduler for placing leases, as proven by their receipts.
+	LeaseFees amount.Amount `json:"lease_fees"`
 	// Refunded came back from the escrow; Locked is its deposit while it is not closed.
 	Refunded amount.Amount `json:"refunded"`
 	Locked   amount.Amount `json:"locked"`

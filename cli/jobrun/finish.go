@@ -179,7 +179,7 @@ func (r *Runner) save(ctx context.Context, e *errand, out *Report) {
 // what the escrow paid in all, as the chain counts, and what is still in it.
 func (r *Runner) settleAll(
 	ctx context.Context, e *errand, leases []leased,
-) (paid, locked tx.Grains) {
+) (paid spent, locked tx.Grains) {
 	until, cancel := context.WithTimeout(ctx, r.settle())
 	defer cancel()
 	for _, l := range leases {
@@ -195,13 +195,14 @@ func (r *Runner) settleAll(
 	})
 	switch {
 	case errors.Is(err, fault.NotFound):
-		return 0, 0
+		return paid, 0
 	case err != nil:
 		e.unsure = true
 		r.warn(e, "cannot read the escrow: %v", err)
-		return 0, 0
+		return paid, 0
 	}
-	paid = tx.Grains(escrow.GetEscrow().GetPaid())
+	paid.hosts = tx.Grains(escrow.GetEscrow().GetPaid())
+	paid.fees = tx.Grains(escrow.GetEscrow().GetLeaseFees())
 	if err := r.takeBack(ctx, e, leases, escrow); err != nil {
 		r.warn(e, "cannot take the rest of the escrow back: %v; try `ucn escrow close %s`", err,
 			escrowText(e.escrow))
@@ -328,7 +329,7 @@ func closing(
 
 // bill finds the charges, proves them and the owner's own transactions, and adds up.
 func (r *Runner) bill(
-	ctx context.Context, f *following, leases []leased, paid tx.Grains,
+	ctx context.Context, f *following, leases []leased, paid spent,
 ) *Bill {
 	e := f.e
 	out := &Bill{
@@ -352,13 +353,14 @@ func (r *Runner) bill(
 	out.Paid = amount.Amount(proven)
 	switch {
 	case err != nil:
-		out.Paid = amount.Amount(max(paid, proven))
+		out.Paid = amount.Amount(max(paid.hosts, proven))
 		r.warn(e, "cannot find or prove all charges: %v; what was paid is as the ledger says", err)
-	case paid != 0 && proven != paid:
+	case paid.hosts != 0 && proven != paid.hosts:
 		r.warn(e, "the ledger shows charges of %s, the escrow says that it paid %s", out.Paid,
-			amount.Text(paid))
+			amount.Text(paid.hosts))
 	}
-	out.Proofs = proofs(found.Charges) + r.ownProofs(ctx, ledger, e, found.Own, out)
+	out.LeaseFees = r.leaseFees(e, &found, paid.fees, err)
+	out.Proofs = proofs(&found) + r.ownProofs(ctx, ledger, e, found.Own, out)
 	err = ledger.read(ctx, func(ctx context.Context) error {
 		after, err := r.Session.Balance(ctx, r.Session.Account)
 		out.After = amount.Amount(after)
@@ -370,11 +372,14 @@ func (r *Runner) bill(
 	return out
 }
 
-// proofs counts the transactions behind the charges, each of which was verified.
-func proofs(charges []bill.Charge) int {
+// proofs counts the transactions behind charges and fees, each of which was verified.
+func proofs(found *bill.Found) int {
 	seen := map[tx.ID]bool{}
-	for i := range charges {
-		seen[charges[i].Transaction] = true
+	for i := range found.Charges {
+		seen[found.Charges[i].Transaction] = true
+	}
+	for i := range found.Placed {
+		seen[found.Placed[i].Transaction] = true
 	}
 	return len(seen)
 }

@@ -37,6 +37,7 @@ const maxWatched = 1000
 
 // Errors of a run, beside those of the services.
 var (
+	ErrFee       = errors.New("the scheduler's lease fee")
 	ErrBalance   = errors.New("the wallet holds too little for this job's escrow")
 	ErrScheduler = errors.New("the scheduler does not prove that it is the operator's")
 	ErrNotYours  = errors.New("the job is another account's")

@@ -156,7 +156,11 @@ func checkSecrets(q *Request) error {
 
 // terms bounds what hosts may take, by what the owner said and what hosts ask today.
 func (r *Runner) terms(ctx context.Context, e *errand, detach bool) (tx.Terms, error) {
-	assigner, err := r.assigner(ctx)
+	assigner, fee, err := r.assigner(ctx)
+	if err != nil {
+		return tx.Terms{}, err
+	}
+	fees, err := grant(e, fee)
 	if err != nil {
 		return tx.Terms{}, err
 	}
@@ -203,7 +207,7 @@ func (r *Runner) terms(ctx context.Context, e *errand, detach bool) (tx.Terms, e
 	return tx.Terms{
 		MaxRate: maxRate, MaxTotal: total, Trust: tx.Grains(trust),
 		AckKeys: []sig.PublicKey{e.key.Public()}, Assigner: assigner,
-		Expires: expires,
+		Expires: expires, LeaseFee: fee, LeaseFeeTotal: fees,
 	}, nil
 }
 
@@ -255,27 +259,27 @@ func dearest(spec *jobv1.JobSpec, offers []*schedulerv1.PostedOffer) (rate, upfr
 	return rate, upfront
 }
 
-// assigner returns the scheduler's account, which may place leases: it must be that of an instance
-// certified as a scheduler by the operator the network file names.
-func (r *Runner) assigner(ctx context.Context) (sig.AccountID, error) {
+// assigner returns the scheduler's account, which may place leases, and what it takes for one: it
+// must be that of an instance certified as a scheduler by the operator the network file names.
+func (r *Runner) assigner(ctx context.Context) (_ sig.AccountID, fee tx.Grains, _ error) {
 	answer, err := r.Session.Scheduler.GetScheduler(ctx, &schedulerv1.GetSchedulerRequest{})
 	if err != nil {
-		return sig.AccountID{}, fmt.Errorf("ask the scheduler who it is: %w", err)
+		return sig.AccountID{}, 0, fmt.Errorf("ask the scheduler who it is: %w", err)
 	}
 	raw, err := canon.Marshal(answer.GetCertificate())
 	if err != nil {
-		return sig.AccountID{}, fmt.Errorf("%w: %w", ErrScheduler, err)
+		return sig.AccountID{}, 0, fmt.Errorf("%w: %w", ErrScheduler, err)
 	}
 	c, _, err := r.Session.Judge().Verify(ctx, raw)
 	if err != nil {
-		return sig.AccountID{}, fmt.Errorf("%w: %w", ErrScheduler, err)
+		return sig.AccountID{}, 0, fmt.Errorf("%w: %w", ErrScheduler, err)
 	}
 	assigner := sig.AccountOfKey(c.InstanceKey)
 	if c.Operator != r.Session.Operator || !c.Covers("scheduler") ||
 		string(assigner[:]) != string(answer.GetAssigner()) {
-		return sig.AccountID{}, ErrScheduler
+		return sig.AccountID{}, 0, ErrScheduler
 	}
-	return assigner, nil
+	return assigner, tx.Grains(answer.GetLeaseFee()), nil
 }
 
 // open opens the escrow that names the job.
@@ -293,7 +297,8 @@ func (r *Runner) open(ctx context.Context, e *errand, terms tx.Terms) error {
 	e.escrow = tx.EscrowIDOf(result.ID, 0)
 	r.event(e, Event{
 		Kind: KindState, State: "escrow open", Escrow: escrowText(e.escrow),
-		Reason: fmt.Sprintf("%s holds %s", escrowText(e.escrow), amount.Text(terms.MaxTotal)),
+		Reason: fmt.Sprintf("%s holds %s%s", escrowText(e.escrow), amount.Text(terms.MaxTotal),
+			feesText(&terms)),
 	})
 	return nil
 }

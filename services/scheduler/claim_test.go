@@ -81,7 +81,7 @@ func (m *market) placedBefore(n int) (ids []tx.LeaseID) {
 			Until: tx.Millis(time.Now().Add(-time.Hour).UnixMilli()),
 		}
 		s := scheduler.SignedLease{ID: l.ID(sig.Anchor{}), Lease: l}
-		if err := m.ledger.PlaceLease(context.Background(), s); err != nil {
+		if err := m.ledger.PlaceLease(context.Background(), s, 0); err != nil {
 			m.t.Fatal(err)
 		}
 		ids = append(ids, s.ID)

@@ -224,3 +224,6 @@ func oursOf(rep *Report, now time.Time) {
 		rep.EvictAt = rep.EvictAt.Add(-ahead)
 	}
 }
+
+// millis is a time on the chain, ms since 1970.
+func millis(t time.Time) uint64 { return uint64(max(0, t.UnixMilli())) }

@@ -17,7 +17,7 @@ import (
 )
 
 // Policy are the scheduler's own numbers. Zero fields take the defaults of DefaultPolicy, but for
-// DeliverGrace and HostRetries.
+// DeliverGrace, HostRetries and LeaseFee.
 type Policy struct {
 	// Asks is how many hosts are asked at the same time.
 	Asks int
@@ -43,7 +43,14 @@ type Policy struct {
 	// refused; what was taken and waits again is not.
 	MaxPending        int
 	MaxPendingOfOwner int
+	// LeaseFee is what is taken from an escrow for each lease that is placed under it, grains. It pays
+	// for what placing, ending and settling the lease cost on the chain.
+	LeaseFee uint64
 }
+
+// DefaultLeaseFee covers what a lease costs its scheduler at the lowest prices of a local network
+// with a margin: 14,060 grains to place it, and up to 24,000 to end it and to settle it alone.
+const DefaultLeaseFee = 50_000
 
 // DefaultPolicy returns the numbers a network starts with.
 func DefaultPolicy() Policy {
@@ -52,11 +59,11 @@ func DefaultPolicy() Policy {
 		ClaimWindow: 24 * time.Hour, DeliverGrace: 5 * time.Second,
 		StartWithin: 2 * time.Minute, LostAfter: 5 * time.Minute, HostRetries: 8,
 		Overhead: 15 * time.Minute, Tick: time.Second,
-		MaxPending: 2_000_000, MaxPendingOfOwner: 1_000_000,
+		MaxPending: 2_000_000, MaxPendingOfOwner: 1_000_000, LeaseFee: DefaultLeaseFee,
 	}
 }
 
-// orDefault fills zero fields, but for a grace of zero and for no retries, which mean what they
+// orDefault fills zero fields, but for a grace of zero, no retries and no fee, which mean what they
 // say.
 func (p Policy) orDefault() Policy {
 	d := DefaultPolicy()
@@ -69,6 +76,7 @@ func (p Policy) orDefault() Policy {
 		Overhead: cmp.Or(p.Overhead, d.Overhead),
 		Tick:     cmp.Or(p.Tick, d.Tick), MaxPending: cmp.Or(p.MaxPending, d.MaxPending),
 		MaxPendingOfOwner: cmp.Or(p.MaxPendingOfOwner, d.MaxPendingOfOwner),
+		LeaseFee:          p.LeaseFee,
 	}
 }
 
@@ -176,6 +184,7 @@ func New(policy Policy, deps Deps) *Engine {
 		inbox: make(chan queued, maxInbox), wake: make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 	}
+	e.purses.fee = e.policy.LeaseFee
 	e.dial.own, e.deps.Now = deps.Now, e.dial.now
 	return e
 }
@@ -274,13 +283,26 @@ func (e *Engine) checkEscrow(j *Job, s Escrow, now time.Time) error {
 		return fmt.Errorf("%w: its assigner is not this scheduler (%x)", ErrEscrow, e.deps.Assigner)
 	case len(s.AckKeys) == 0:
 		return fmt.Errorf("%w: it has no ack key", ErrEscrow)
-	case s.Unreserved == 0 || s.Unreserved < s.Floor:
+	case s.grants() < e.policy.LeaseFee:
+		return e.lacksFee(&s)
+	case s.Unreserved <= e.policy.LeaseFee || s.Unreserved < s.Floor:
 		return fmt.Errorf("%w: nothing in it is free to promise", ErrEscrow)
 	case s.Expires.Before(now.Add(need)):
 		return fmt.Errorf("%w: it expires at %s; run time and claim window need until %s", ErrEscrow,
 			s.Expires.UTC().Format(time.RFC3339), now.Add(need).UTC().Format(time.RFC3339))
 	}
 	return nil
+}
+
+// grants is what the escrow's owner still grants for the next lease.
+func (s *Escrow) grants() uint64 {
+	return min(s.LeaseFee, s.LeaseFeeTotal-min(s.LeaseFeeTotal, s.LeaseFees))
+}
+
+func (e *Engine) lacksFee(s *Escrow) error {
+	return fmt.Errorf("%w: %w: it grants %d grains for a lease, of %d in all of which %d are taken; "+
+		"this scheduler takes %d", ErrEscrow, ErrLeaseFee, s.LeaseFee, s.LeaseFeeTotal, s.LeaseFees,
+		e.policy.LeaseFee)
 }
 
 // Job returns the owner's job with the newest reason why it waits.

@@ -23,6 +23,8 @@ var (
 	ErrQueueFull = errors.New("the queue is full")
 	// ErrOwnerFull: the queue takes no more of this owner.
 	ErrOwnerFull = errors.New("too many runs of this account wait")
+	// ErrLeaseFee: an escrow grants less for a lease than this scheduler takes. Comes with ErrEscrow.
+	ErrLeaseFee = errors.New("its lease fee is too low")
 	// ErrDeclined: a host does not take the job; the text is its own.
 	ErrDeclined = errors.New("declined")
 	// ErrNotContinuable: a host has no program that the lease it was asked for could go on with.

@@ -26,13 +26,17 @@ type market struct {
 	stop   func()
 	now    func() time.Time // the scheduler's clock
 	random io.Reader        // what ids are made of; nil: something seeded
+	fee    uint64           // of a lease
 	lives  byte
 }
 
-func newMarket(t *testing.T) *market {
+func newMarket(t *testing.T) *market { return newMarketFor(t, 0) }
+
+// newMarketFor is one whose scheduler takes a fee for each lease.
+func newMarketFor(t *testing.T, fee uint64) *market {
 	m := &market{
 		t: t, store: &schedulertest.Memory{}, ledger: schedulertest.NewLedger(time.Now),
-		hosts: &schedulertest.Hosts{}, now: time.Now,
+		hosts: &schedulertest.Hosts{}, now: time.Now, fee: fee,
 	}
 	m.start()
 	return m
@@ -45,7 +49,9 @@ func (m *market) start() {
 	if random == nil {
 		random = rand.NewChaCha8([32]byte{m.lives})
 	}
-	m.engine = scheduler.New(scheduler.DefaultPolicy(), scheduler.Deps{
+	policy := scheduler.DefaultPolicy()
+	policy.LeaseFee = m.fee
+	m.engine = scheduler.New(policy, scheduler.Deps{
 		Store: m.store, Ledger: m.ledger, Hosts: m.hosts, Assigner: schedulertest.Assigner(),
 		VerifyLease: schedulertest.VerifyLease, Now: func() time.Time { return m.now() },
 		Random: random, Log: slog.New(slog.DiscardHandler),

@@ -207,7 +207,8 @@ func (e *Engine) setAside(
 		}
 	}
 	frees := money.frees(e.deps.Now().Add(e.policy.PlaceWithin))
-	budget := p.share(j, r.ID, frees.budget)
+	share := p.share(j, r.ID, frees.budget)
+	budget := share - min(share, p.fee)
 	rate, upfront := o.draws(j.Spec.Resources)
 	least := uint64(1)
 	if j.Spec.Always { // what is to run for good does not begin with what is gone at once
@@ -215,6 +216,8 @@ func (e *Engine) setAside(
 	}
 	trust := cmp.Or(j.Spec.Trust, usualTrust(budget, rate, upfront))
 	switch left := p.rateLeft(r.ID, frees.rate); {
+	case p.feeLeft(r.ID) < p.fee:
+		return 0, e.lacksFee(&p.escrow)
 	case budget < least && j.Spec.Always:
 		return 0, fmt.Errorf("%w: %d grains are free for it, and %v cost %d; top its escrow up",
 			ErrExhausted, budget, leastLife, least)
@@ -229,7 +232,7 @@ func (e *Engine) setAside(
 	case rate > left:
 		return 0, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour", ErrEscrow, rate)
 	}
-	p.promised[r.ID] = promise{draw{budget, rate, trust}, frees, p.version}
+	p.promised[r.ID] = promise{draw{addUpTo(budget, p.fee), rate, trust, p.fee}, frees, p.version}
 	return budget, nil
 }
 
@@ -292,8 +295,6 @@ func (e *Engine) checkSignature(signed *SignedLease, o *Offer, a Ask) error {
 	return nil
 }
 
-func millis(t time.Time) uint64 { return uint64(max(0, t.UnixMilli())) }
-
 // commit writes the intent, puts the lease on the chain and writes that it is there. A crash in
 // between is taken up by resume: the lease is known before it is sent.
 func (e *Engine) commit(
@@ -319,7 +320,7 @@ func (e *Engine) commit(
 	}
 	purse.take()
 	defer purse.land(run)
-	err = e.deps.Ledger.PlaceLease(ctx, attempt.Lease)
+	err = e.deps.Ledger.PlaceLease(ctx, attempt.Lease, e.policy.LeaseFee)
 	switch {
 	case err == nil:
 		err = e.leased(ctx, id, attempt.ID)

@@ -19,6 +19,8 @@ const purseLife = 100 * time.Millisecond
 type purses struct {
 	mu sync.Mutex
 	of map[tx.EscrowID]*purse
+	// fee of a lease, grains.
+	fee uint64
 }
 
 // purse shares an escrow's money among the lanes of its job that are placed at the same time. It
@@ -26,6 +28,7 @@ type purses struct {
 // is on its way: so each promise is counted once, as one or as reserved.
 type purse struct {
 	id    tx.EscrowID
+	fee   uint64
 	users int // guarded by the mutex of purses
 
 	mu      sync.Mutex
@@ -52,8 +55,9 @@ type promise struct {
 	version      uint64
 }
 
-// draw is what a lease takes of its escrow.
-type draw struct{ budget, rate, trust uint64 }
+// draw is what a lease takes of its escrow; fee is of what the owner grants in fees, and part of
+// the budget, since it is taken from the same money.
+type draw struct{ budget, rate, trust, fee uint64 }
 
 // in is what the promise takes of the escrow as it is in a reading: in a later one the lease to be
 // superseded may have ended, and what it frees be free already.
@@ -73,7 +77,7 @@ func (p *purses) open(id tx.EscrowID) *purse {
 	defer p.mu.Unlock()
 	held := p.of[id]
 	if held == nil {
-		held = &purse{id: id, promised: map[RunID]promise{}, landed: map[RunID]promise{}}
+		held = &purse{id: id, fee: p.fee, promised: map[RunID]promise{}, landed: map[RunID]promise{}}
 		held.changed = sync.NewCond(&held.mu)
 		if p.of == nil {
 			p.of = map[tx.EscrowID]*purse{}
@@ -194,8 +198,8 @@ func (j *Job) mayCost(s *Escrow) uint64 {
 	return addUpTo(j.Spec.MaxTotal, s.MaxTotal-min(s.MaxTotal, j.FirstTotal))
 }
 
-// holds is what the run has of the escrow's money, promised or by its lease, and what of that the
-// escrow does not know as it was read.
+// holds is what the run has of the escrow's money, promised or by its lease, the fee for that
+// included, and what of it the escrow does not know as it was read.
 func (p *purse) holds(r *Run) (takes, has uint64) {
 	held, ok := p.promised[r.ID]
 	if !ok {
@@ -208,9 +212,10 @@ func (p *purse) holds(r *Run) (takes, has uint64) {
 	case a == nil || a.State == Ended:
 		return 0, 0
 	case !a.Placed: // whose fate is not known, or of an earlier life
-		return uint64(a.Lease.Lease.Budget), uint64(a.Lease.Lease.Budget)
+		has = addUpTo(uint64(a.Lease.Lease.Budget), p.fee)
+		return has, has
 	}
-	return 0, uint64(a.Lease.Lease.Budget)
+	return 0, addUpTo(uint64(a.Lease.Lease.Budget), p.fee)
 }
 
 // rateLeft is what the escrow's max_rate leaves for a run.
@@ -237,6 +242,19 @@ func (p *purse) trustLeft(run RunID, freesTrust uint64) uint64 {
 		}
 	}
 	return p.escrow.Trust - min(p.escrow.Trust, used)
+}
+
+// feeLeft is what the escrow's owner still grants for a lease of a run.
+func (p *purse) feeLeft(run RunID) uint64 {
+	s := p.escrow
+	for _, held := range []map[RunID]promise{p.promised, p.landed} {
+		for other, promised := range held {
+			if other != run {
+				s.LeaseFees = addUpTo(s.LeaseFees, promised.takes.fee)
+			}
+		}
+	}
+	return s.grants()
 }
 
 // usualTrust is what a host asks for of whom names no trust: what is due at once, and the use of a

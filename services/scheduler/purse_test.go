@@ -39,14 +39,14 @@ func TestLanesShareEvenly(t *testing.T) {
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				lanesShare(t, rand.New(rand.NewPCG(seed, 2)))
+				lanesShare(t, rand.New(rand.NewPCG(seed, 2)), seed%2*scheduler.DefaultLeaseFee)
 			})
 		})
 	}
 }
 
-func lanesShare(t *testing.T, r *rand.Rand) {
-	m := newMarket(t)
+func lanesShare(t *testing.T, r *rand.Rand, fee uint64) {
+	m := newMarketFor(t, fee)
 	defer m.stop()
 	const total = 1_000_000
 	m.ledger.MaxTotal = total
@@ -85,7 +85,7 @@ func lanesShare(t *testing.T, r *rand.Rand) {
 		if a == nil || !a.Placed {
 			t.Fatalf("lane %d has no lease: %s", run.Slot, run.Reason)
 		}
-		if got := uint64(a.Lease.Lease.Budget); got < total/uint64(lanes) || run.Tries != 1 {
+		if got := uint64(a.Lease.Lease.Budget); got < total/uint64(lanes)-fee || run.Tries != 1 {
 			t.Errorf("lane %d of %d has %d after %d tries", run.Slot, lanes, got, run.Tries)
 		}
 	}

@@ -25,8 +25,9 @@ type Ledger interface {
 	Lease(ctx context.Context, id tx.LeaseID) (LeaseState, error)
 	// Leases tells the same of 1 to MaxClaims leases; those that are not on the chain are left out.
 	Leases(ctx context.Context, ids []tx.LeaseID) (map[tx.LeaseID]LeaseState, error)
-	// PlaceLease returns once the lease is committed. A lease that is there already is success.
-	PlaceLease(ctx context.Context, l SignedLease) error
+	// PlaceLease returns once the lease is committed, and takes the fee, in grains, from its escrow
+	// for it. A lease that is there already is success, and takes none again.
+	PlaceLease(ctx context.Context, l SignedLease, fee uint64) error
 	// EndLease returns once the end is committed. A lease that has ended is success. ErrEndRefused
 	// is final, and costs a fee.
 	EndLease(ctx context.Context, id tx.LeaseID) error
@@ -48,10 +49,13 @@ type Escrow struct {
 	MaxRate    uint64
 	Rate       uint64 // in use
 	MaxTotal   uint64
-	Used       uint64 // paid + reserved
+	Used       uint64 // paid + reserved + lease fees
 	Trust      uint64
 	Risk       uint64
 	Expires    time.Time
+	// LeaseFee is what its owner grants for a lease that is placed, LeaseFeeTotal for all, and
+	// LeaseFees what was taken of that.
+	LeaseFee, LeaseFeeTotal, LeaseFees uint64
 }
 
 // LeaseState is what the scheduler looks at in a lease.

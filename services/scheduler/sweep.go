@@ -125,7 +125,7 @@ func (e *Engine) placeAgain(ctx context.Context, a *Attempt, stops bool) error {
 	case now.After(placeBy), stops:
 		return errDoubt
 	}
-	return e.deps.Ledger.PlaceLease(ctx, a.Lease)
+	return e.deps.Ledger.PlaceLease(ctx, a.Lease, e.policy.LeaseFee)
 }
 
 // sweep looks over live attempts now and then: leases in doubt, hosts that never began or fell

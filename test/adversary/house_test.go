@@ -32,6 +32,7 @@ import (
 	"github.com/united-containers/ucn/services/ledger/ledgertest"
 	ledgerserver "github.com/united-containers/ucn/services/ledger/server"
 	"github.com/united-containers/ucn/services/ledger/solo"
+	"github.com/united-containers/ucn/services/scheduler"
 )
 
 // Accounts of a house's network.
@@ -205,7 +206,8 @@ func (h *house) openEscrow(c cheat) {
 	terms := tx.Terms{
 		MaxRate: tx.GrainsPerHour(10 * block.UCN), MaxTotal: escrowAmount, Trust: c.trust(),
 		AckKeys: []sig.PublicKey{h.n.Keys[owner].Public()}, Assigner: h.n.Accounts[assigner],
-		Expires: tx.Millis(time.Now().Add(60 * 24 * time.Hour).UnixMilli()),
+		Expires:  tx.Millis(time.Now().Add(60 * 24 * time.Hour).UnixMilli()),
+		LeaseFee: scheduler.DefaultLeaseFee, LeaseFeeTotal: block.UCN / 10,
 	}
 	if c.terms != nil {
 		c.terms(&terms)

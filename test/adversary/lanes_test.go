@@ -144,9 +144,10 @@ func (s *street) checkLanes(list []*rented) {
 		}
 	}
 	e, ok := s.h.chain.State().Escrow(s.h.escrow)
-	if !ok || e.Paid != paid || e.Paid+e.Balance != escrowAmount {
-		t.Errorf("the escrow paid %d and holds %d of %d, its leases got %d", e.Paid, e.Balance,
-			escrowAmount, paid)
+	fees := tx.Grains(len(list)) * scheduler.DefaultLeaseFee
+	if !ok || e.Paid != paid || e.LeaseFees != fees || e.Paid+fees+e.Balance != escrowAmount {
+		t.Errorf("the escrow paid %d, %d in fees, and holds %d of %d, its %d leases got %d", e.Paid,
+			e.LeaseFees, e.Balance, escrowAmount, len(list), paid)
 	}
 }
 

@@ -147,9 +147,10 @@ func TestRefunds(t *testing.T) {
 				if paid < row.least || paid > row.most {
 					t.Errorf("the host got %d, want %d to %d", paid, row.least, row.most)
 				}
-				if back := l.owner() + l.h.fees[owner] + paid; back != l.had {
-					t.Errorf("the owner had %d, holds %d after %d of fees and %d paid: %d are missing",
-						l.had, l.owner(), l.h.fees[owner], paid, l.had-back)
+				back := l.owner() + l.h.fees[owner] + scheduler.DefaultLeaseFee + paid
+				if back != l.had {
+					t.Errorf("the owner had %d, holds %d after %d of fees, those of a lease, and %d paid: "+
+						"%d are missing", l.had, l.owner(), l.h.fees[owner], paid, l.had-back)
 				}
 				if r := job().Current(); len(r.Attempts) != 1 {
 					t.Errorf("%d attempts, want 1", len(r.Attempts))

@@ -66,6 +66,16 @@ func TestAdversaries(t *testing.T) {
 			}
 		})
 	}
+	for _, a := range byTasks {
+		t.Run(a.name, func(t *testing.T) {
+			gained, leases := playDrain(t, a)
+			fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", a.name, gained, 0, nothing)
+			if gained > 0 || leases < drainTasks {
+				t.Errorf("the scheduler lost %d grains over %d leases, want none over %d", gained, leases,
+					drainTasks)
+			}
+		})
+	}
 	if err := table.Flush(); err != nil {
 		t.Fatal(err)
 	}

@@ -175,6 +175,7 @@ func (p *placing) escrow(owner int, id job.ID) *tx.OpenEscrow {
 			AckKeys:  []sig.PublicKey{p.network.Keys[owner].Public()},
 			Assigner: p.network.Accounts[0],
 			Expires:  tx.Millis(time.Now().Add(72 * time.Hour).UnixMilli()),
+			LeaseFee: scheduler.DefaultLeaseFee, LeaseFeeTotal: scheduler.DefaultLeaseFee,
 		},
 	}
 }

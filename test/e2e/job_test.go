@@ -31,8 +31,8 @@ func jobRuns(t *testing.T, s *scene) {
 	}
 	checkBill(t, report.Bill)
 	u.closeEscrow(report)
-	if report.Bill.Paid == 0 {
-		t.Error("nothing was paid for 300 ms of computing")
+	if report.Bill.Paid == 0 || report.Bill.LeaseFees == 0 {
+		t.Error("nothing was paid for 300 ms of computing, or for a lease")
 	}
 }
 
@@ -43,8 +43,9 @@ func checkBill(t *testing.T, b *jobrun.Bill) {
 	if b.Before == nil {
 		t.Fatal("the bill does not say what the balance was")
 	}
-	if spent := *b.Before - b.After; spent != b.Paid+b.Fees+b.Locked {
-		t.Errorf("the balance fell by %s; paid %s, fees %s, locked %s", spent, b.Paid, b.Fees, b.Locked)
+	if spent := *b.Before - b.After; spent != b.Paid+b.LeaseFees+b.Fees+b.Locked {
+		t.Errorf("the balance fell by %s; paid %s, lease fees %s, fees %s, locked %s", spent, b.Paid,
+			b.LeaseFees, b.Fees, b.Locked)
 	}
 }
 

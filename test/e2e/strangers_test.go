@@ -182,6 +182,7 @@ func (u *user) openEscrow(j job.ID) tx.EscrowID {
 			MaxRate: 1e10, MaxTotal: 1e9, Trust: 1e9, AckKeys: []sig.PublicKey{u.Key.Public()},
 			Assigner: sig.AccountID(r.GetAssigner()),
 			Expires:  tx.Millis(time.Now().Add(days).UnixMilli()),
+			LeaseFee: tx.Grains(r.GetLeaseFee()), LeaseFeeTotal: 1e8,
 		},
 	})
 	if err != nil {

@@ -276,9 +276,10 @@ func leaseEntry(c *ledger.Chain, e *ledger.Entry) (*ledgerv1.LeaseEntry, error) 
 		return nil, err
 	}
 	lease := tx.LeaseID(e.Outcome.Created)
+	placed := transaction.GetBody().GetOperations()[e.At.Operation].GetPlaceLease()
 	m := &ledgerv1.LeaseEntry{
 		Id: lease[:], PlacedHeight: e.At.Height, PlacedTime: uint64(e.Time),
-		Lease: transaction.GetBody().GetOperations()[e.At.Operation].GetPlaceLease().GetLease(),
+		Lease: placed.GetLease(), Fee: placed.GetFee(), Transaction: e.ID[:],
 	}
 	if m.GetLease() == nil {
 		return nil, wrongRow(e)

@@ -67,9 +67,12 @@ func (l *Ledger) Escrow(ctx context.Context, id tx.EscrowID) (scheduler.Escrow, 
 		AckKeys: s.Terms.AckKeys, Payees: s.Payees,
 		Unreserved: r.GetUnreserved(), Floor: uint64(s.Terms.Floor),
 		MaxRate: uint64(s.Terms.MaxRate), Rate: uint64(s.Rate),
-		MaxTotal: uint64(s.Terms.MaxTotal), Used: uint64(s.Paid) + uint64(s.Reserved),
-		Trust: uint64(s.Terms.Trust), Risk: uint64(s.Risk),
-		Expires: timeOf(dateOf(uint64(s.Terms.Expires), r.GetNow(), r.GetAccrual())),
+		MaxTotal: uint64(s.Terms.MaxTotal),
+		Used:     uint64(s.Paid) + uint64(s.Reserved) + uint64(s.LeaseFees),
+		Trust:    uint64(s.Terms.Trust), Risk: uint64(s.Risk),
+		LeaseFee: uint64(s.Terms.LeaseFee), LeaseFeeTotal: uint64(s.Terms.LeaseFeeTotal),
+		LeaseFees: uint64(s.LeaseFees),
+		Expires:   timeOf(dateOf(uint64(s.Terms.Expires), r.GetNow(), r.GetAccrual())),
 	}
 	if len(s.Subject) == len(out.Subject) {
 		out.Subject = [32]byte(s.Subject)
@@ -152,8 +155,12 @@ func dateOf(at, now, accrual uint64) uint64 {
 func timeOf(ms uint64) time.Time { return time.UnixMilli(int64(min(ms, maxTime))) }
 
 // PlaceLease implements scheduler.Ledger.
-func (l *Ledger) PlaceLease(ctx context.Context, s scheduler.SignedLease) error {
-	_, err := l.sender.Send(ctx, &tx.PlaceLease{Lease: s.Lease, Signature: s.Signature})
+func (l *Ledger) PlaceLease(
+	ctx context.Context, s scheduler.SignedLease, fee uint64,
+) error {
+	_, err := l.sender.Send(ctx, &tx.PlaceLease{
+		Lease: s.Lease, Signature: s.Signature, Fee: tx.Grains(fee),
+	})
 	var failed *submit.FailedError
 	switch {
 	case err == nil:
@@ -179,6 +186,7 @@ func refusal(reason chainv1.Reason) error {
 		chainv1.Reason_REASON_MAX_RATE, chainv1.Reason_REASON_MAX_TOTAL,
 		chainv1.Reason_REASON_TRUST_EXCEEDED, chainv1.Reason_REASON_TOO_MANY_LEASES,
 		chainv1.Reason_REASON_ESCROW_EXPIRES_FIRST, chainv1.Reason_REASON_ESCROW_EXPIRED,
+		chainv1.Reason_REASON_LEASE_FEE, chainv1.Reason_REASON_LEASE_FEE_TOTAL,
 		chainv1.Reason_REASON_ESCROW_UNKNOWN, chainv1.Reason_REASON_NOT_ASSIGNER,
 		chainv1.Reason_REASON_ACK_KEYS_DIFFER: // the owner's, whose terms may have changed
 		return fmt.Errorf("%w: %w: %s", scheduler.ErrNotPlaced, scheduler.ErrEscrow, reason)

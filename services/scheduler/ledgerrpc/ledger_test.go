@@ -157,7 +157,7 @@ func TestPlaceAndEnd(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l, sender := open(&tt.fake)
 				defer sender.Close()
-				check(t, "PlaceLease", l.PlaceLease(t.Context(), signed()),
+				check(t, "PlaceLease", l.PlaceLease(t.Context(), signed(), 7),
 					tt.place)
 				check(t, "EndLease", l.EndLease(t.Context(), tx.LeaseID{1}), tt.end)
 			})
@@ -191,7 +191,7 @@ func TestCallerThatLeaves(t *testing.T) {
 		defer sender.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		err := l.PlaceLease(ctx, signed())
+		err := l.PlaceLease(ctx, signed(), 7)
 		if err == nil || errors.Is(err, refused) || errors.Is(err, notPlaced) {
 			t.Errorf("PlaceLease = %v, want an error that says nothing", err)
 		}
@@ -204,7 +204,7 @@ func TestLeaseThatNobodyCanPlace(t *testing.T) {
 	defer sender.Close()
 	s := signed()
 	s.Signature = sig.Signature{}
-	if err := l.PlaceLease(t.Context(), s); !errors.Is(err, refused) {
+	if err := l.PlaceLease(t.Context(), s, 7); !errors.Is(err, refused) {
 		t.Errorf("PlaceLease = %v, want %v", err, refused)
 	}
 }

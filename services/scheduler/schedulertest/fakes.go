@@ -35,6 +35,8 @@ type Ledger struct {
 	terms   map[tx.LeaseID]Paid
 	now     func() time.Time
 
+	// Fees that escrows which are funded from now on grant in all; 0 is more than any job takes.
+	Fees uint64
 	// MaxTotal of escrows that are funded from now on; 0 is more than any job may cost.
 	MaxTotal uint64
 }
@@ -60,6 +62,7 @@ func (l *Ledger) Fund(j *scheduler.Job) {
 		Owner: j.Owner, ForJob: true, Subject: j.ID, Assigner: Assigner(),
 		AckKeys: []sig.PublicKey{{1}}, Unreserved: 1_000_000_000, MaxRate: 1 << 60,
 		MaxTotal: cmp.Or(l.MaxTotal, 1<<60), Trust: 1 << 60, Expires: l.now().Add(72 * time.Hour),
+		LeaseFee: scheduler.DefaultLeaseFee, LeaseFeeTotal: cmp.Or(l.Fees, 1<<60),
 	}
 }
 
@@ -178,24 +181,24 @@ func (l *Ledger) Leases(
 }
 
 // PlaceLease implements scheduler.Ledger.
-func (l *Ledger) PlaceLease(_ context.Context, s scheduler.SignedLease) error {
+func (l *Ledger) PlaceLease(_ context.Context, s scheduler.SignedLease, fee uint64) error {
 	if err := l.fail("PlaceLease"); err != nil {
 		return err
 	}
-	if err := l.place(s); err != nil {
+	if err := l.place(s, fee); err != nil {
 		return err
 	}
 	return l.failAfter("PlaceLease")
 }
 
-func (l *Ledger) place(s scheduler.SignedLease) error {
+func (l *Ledger) place(s scheduler.SignedLease, fee uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.leases[s.ID]; !ok {
 		if err := l.supersede(&s.Lease); err != nil {
 			return err
 		}
-		if err := l.reserve(&s.Lease); err != nil {
+		if err := l.reserve(&s.Lease, fee); err != nil {
 			return err
 		}
 		l.terms[s.ID] = Paid{
@@ -315,10 +318,11 @@ func (l *Ledger) over(id tx.LeaseID) {
 	l.leases[id] = s
 }
 
-// reserve takes what a lease may be paid from what its escrow has free. The caller holds mu.
-func (l *Ledger) reserve(lease *tx.Lease) error {
+// reserve takes what a lease may be paid, and the fee for it, from what its escrow has free. The
+// caller holds mu.
+func (l *Ledger) reserve(lease *tx.Lease, fee uint64) error {
 	e := l.escrows[lease.Escrow]
-	budget, rate, trust := uint64(lease.Budget), uint64(lease.Rate), uint64(lease.Trust)
+	budget, rate, trust := uint64(lease.Budget)+fee, uint64(lease.Rate), uint64(lease.Trust)
 	reason := ""
 	switch {
 	case budget > e.Unreserved:
@@ -329,6 +333,10 @@ func (l *Ledger) reserve(lease *tx.Lease) error {
 		reason = "MAX_RATE"
 	case e.Risk+trust > e.Trust:
 		reason = "TRUST_EXCEEDED"
+	case fee > e.LeaseFee:
+		reason = "LEASE_FEE"
+	case e.LeaseFees+fee > e.LeaseFeeTotal:
+		reason = "LEASE_FEE_TOTAL"
 	}
 	if reason != "" {
 		l.refused++
@@ -336,7 +344,7 @@ func (l *Ledger) reserve(lease *tx.Lease) error {
 	}
 	l.changeHeld(lease.Escrow, func(e *scheduler.Escrow) {
 		e.Unreserved, e.Used, e.Rate = e.Unreserved-budget, e.Used+budget, e.Rate+rate
-		e.Risk += trust
+		e.Risk, e.LeaseFees = e.Risk+trust, e.LeaseFees+fee
 	})
 	return nil
 }

@@ -26,6 +26,12 @@ type Config struct {
 	MaxPending int `yaml:"max_pending"`
 	// MaxPendingOfOwner bounds the runs of one owner that wait. Default 1,000,000.
 	MaxPendingOfOwner int `yaml:"max_pending_of_owner"`
+	// LeaseFee is what this scheduler takes from a job's escrow for each lease that it places, grains;
+	// clients are told before they sign. It pays for the chain's fees of placing, ending and settling
+	// the lease, at most 38,060 grains at the lowest prices of a local network: raise it where the
+	// chain's prices stay higher, or the scheduler's account runs dry. 0 = none: then whoever has many
+	// tasks lives on that account. Default 50,000 (0.00005 UCN), at most 1,000,000,000.
+	LeaseFee uint64 `yaml:"lease_fee"`
 }
 
 // Default returns the configuration of a local network.
@@ -34,7 +40,7 @@ func Default() Config {
 	return Config{
 		AskTimeout: p.AskTimeout, ParallelAsks: p.Asks, DeliverGrace: p.DeliverGrace,
 		StartWithin: p.StartWithin, LostAfter: p.LostAfter, HostRetries: p.HostRetries,
-		MaxPending: p.MaxPending, MaxPendingOfOwner: p.MaxPendingOfOwner,
+		MaxPending: p.MaxPending, MaxPendingOfOwner: p.MaxPendingOfOwner, LeaseFee: p.LeaseFee,
 	}
 }
 
@@ -57,6 +63,8 @@ func (c Config) Validate() error {
 		return config.Invalid("max_pending", "must be 1 to 100,000,000")
 	case c.MaxPendingOfOwner < 1 || c.MaxPendingOfOwner > c.MaxPending:
 		return config.Invalid("max_pending_of_owner", "must be 1 to max_pending")
+	case c.LeaseFee > maxLeaseFee:
+		return config.Invalid("lease_fee", "must be at most 1,000,000,000 grains")
 	}
 	return nil
 }
@@ -64,10 +72,14 @@ func (c Config) Validate() error {
 // maxPending bounds what an operator may allow to wait: some 200 GB on disk.
 const maxPending = 100_000_000
 
+// maxLeaseFee is a UCN: more is a slip of the pen.
+const maxLeaseFee = 1_000_000_000
+
 func (c Config) policy() scheduler.Policy {
 	p := scheduler.DefaultPolicy()
 	p.AskTimeout, p.Asks, p.DeliverGrace = c.AskTimeout, c.ParallelAsks, c.DeliverGrace
 	p.MaxPending, p.MaxPendingOfOwner = c.MaxPending, c.MaxPendingOfOwner
+	p.LeaseFee = c.LeaseFee
 	p.StartWithin, p.LostAfter, p.HostRetries = c.StartWithin, c.LostAfter, c.HostRetries
 	return p
 }

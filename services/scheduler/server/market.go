@@ -27,7 +27,7 @@ func (s *Server) GetMarket(
 		Time: millis(m.Time), Hosts: uint32(m.Hosts), Operators: uint32(m.Operators),
 		Free: capacityPB(m.Free), Total: capacityPB(m.Total),
 		Pending: uint64(m.Pending.Runs), PendingOwners: uint32(m.Pending.Owners),
-		Settled: settledPB(m.Settled),
+		Settled: settledPB(m.Settled), LeaseFee: s.leaseFee,
 	}
 	for i := range m.Platforms {
 		p := &m.Platforms[i]

@@ -39,6 +39,7 @@ const (
 	ReasonSignature  fault.Reason = "JOB_SIGNATURE"
 	ReasonNotOwner   fault.Reason = "JOB_OF_ANOTHER"
 	ReasonEscrow     fault.Reason = "ESCROW_UNFIT"
+	ReasonLeaseFee   fault.Reason = "LEASE_FEE_TOO_LOW"
 	ReasonConflict   fault.Reason = "JOB_CONFLICT"
 	ReasonNotFound   fault.Reason = "JOB_NOT_FOUND"
 	ReasonOver       fault.Reason = "JOB_OVER"
@@ -55,6 +56,7 @@ func (s *Server) GetScheduler(
 ) (*schedulerv1.GetSchedulerResponse, error) {
 	return &schedulerv1.GetSchedulerResponse{
 		Assigner: s.deps.Engine.Assigner[:], Certificate: s.deps.Certificate,
+		LeaseFee: s.leaseFee,
 	}, nil
 }
 
@@ -263,6 +265,8 @@ func translate(err error) error {
 		return fault.New(fault.InvalidArgument, ReasonSpec, "%s", field)
 	case errors.Is(err, job.ErrSignature), errors.Is(err, job.ErrRevision):
 		return fault.New(fault.InvalidArgument, ReasonSignature, "%v", err)
+	case errors.Is(err, scheduler.ErrLeaseFee):
+		return fault.New(fault.FailedPrecondition, ReasonLeaseFee, "%v", err)
 	case errors.Is(err, scheduler.ErrEscrow):
 		return fault.New(fault.FailedPrecondition, ReasonEscrow, "%v", err)
 	case errors.Is(err, scheduler.ErrOver):

@@ -50,6 +50,8 @@ type Server struct {
 	log    *slog.Logger
 	now    func() time.Time
 	follow run.Component
+	// leaseFee is what a lease costs its escrow, grains.
+	leaseFee uint64
 }
 
 var _ schedulerv1.SchedulerServiceServer = (*Server)(nil)
@@ -63,7 +65,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{
 		deps: deps, tracer: deps.Tracers.Tracer(instrument),
-		log: deps.Engine.Log, now: deps.Engine.Now,
+		log: deps.Engine.Log, now: deps.Engine.Now, leaseFee: cfg.LeaseFee,
 	}
 	deps.Engine.Trace = s.trace
 	s.engine = scheduler.New(cfg.policy(), deps.Engine)

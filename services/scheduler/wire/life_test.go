@@ -269,9 +269,9 @@ func (c chain) do(effect func() error) error {
 }
 
 // PlaceLease implements scheduler.Ledger.
-func (c chain) PlaceLease(ctx context.Context, s scheduler.SignedLease) error {
+func (c chain) PlaceLease(ctx context.Context, s scheduler.SignedLease, fee uint64) error {
 	return c.do(func() error {
-		err := c.Ledger.PlaceLease(ctx, s)
+		err := c.Ledger.PlaceLease(ctx, s, fee)
 		if err == nil {
 			c.l.w.hosts.leased(c.l, s.ID)
 		}

@@ -2827,7 +2827,11 @@ type LeaseEntry struct {
 	// As it was signed.
 	Lease *v1.Lease `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Absent = settled and deleted.
-	State         *v1.LeaseState `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	State *v1.LeaseState `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// Grains that the assigner took from the escrow for placing it.
+	Fee uint64 `protobuf:"varint,6,opt,name=fee,proto3" json:"fee,omitempty"`
+	// That placed it.
+	Transaction   []byte `protobuf:"bytes,7,opt,name=transaction,proto3" json:"transaction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2893,6 +2897,20 @@ func (x *LeaseEntry) GetLease() *v1.Lease {
 func (x *LeaseEntry) GetState() *v1.LeaseState {
 	if x != nil {
 		return x.State
+	}
+	return nil
+}
+
+func (x *LeaseEntry) GetFee() uint64 {
+	if x != nil {
+		return x.Fee
+	}
+	return 0
+}
+
+func (x *LeaseEntry) GetTransaction() []byte {
+	if x != nil {
+		return x.Transaction
 	}
 	return nil
 }
@@ -4269,7 +4287,7 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x06leases\x18\x01 \x03(\v2\x19.ucn.ledger.v1.LeaseEntryR\x06leases\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
 	"\aindexed\x18\x03 \x01(\x04R\aindexed\x12\x12\n" +
-	"\x04head\x18\x04 \x01(\x04R\x04head\"\xbd\x01\n" +
+	"\x04head\x18\x04 \x01(\x04R\x04head\"\xf1\x01\n" +
 	"\n" +
 	"LeaseEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12#\n" +
@@ -4277,7 +4295,9 @@ const file_ucn_ledger_v1_ledger_proto_rawDesc = "" +
 	"\vplaced_time\x18\x03 \x01(\x04R\n" +
 	"placedTime\x12)\n" +
 	"\x05lease\x18\x04 \x01(\v2\x13.ucn.chain.v1.LeaseR\x05lease\x12.\n" +
-	"\x05state\x18\x05 \x01(\v2\x18.ucn.chain.v1.LeaseStateR\x05state\"\xa8\x01\n" +
+	"\x05state\x18\x05 \x01(\v2\x18.ucn.chain.v1.LeaseStateR\x05state\x12\x10\n" +
+	"\x03fee\x18\x06 \x01(\x04R\x03fee\x12 \n" +
+	"\vtransaction\x18\a \x01(\fR\vtransaction\"\xa8\x01\n" +
 	"\x12ListChargesRequest\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\tR\x05chain\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\fR\x05lease\x12*\n" +

@@ -226,8 +226,11 @@ func (*GetSchedulerRequest) Descriptor() ([]byte, []int) {
 type GetSchedulerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Account that places leases (32 bytes).
-	Assigner      []byte          `protobuf:"bytes,1,opt,name=assigner,proto3" json:"assigner,omitempty"`
-	Certificate   *v1.Certificate `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Assigner    []byte          `protobuf:"bytes,1,opt,name=assigner,proto3" json:"assigner,omitempty"`
+	Certificate *v1.Certificate `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// Grains that this scheduler takes from a job's escrow for each lease that it places: the lease_fee
+	// to grant in the escrow's terms. A job whose escrow grants less is refused with LEASE_FEE_TOO_LOW.
+	LeaseFee      uint64 `protobuf:"varint,3,opt,name=lease_fee,json=leaseFee,proto3" json:"lease_fee,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +277,13 @@ func (x *GetSchedulerResponse) GetCertificate() *v1.Certificate {
 		return x.Certificate
 	}
 	return nil
+}
+
+func (x *GetSchedulerResponse) GetLeaseFee() uint64 {
+	if x != nil {
+		return x.LeaseFee
+	}
+	return 0
 }
 
 type SubmitJobRequest struct {
@@ -2046,7 +2056,9 @@ type GetMarketResponse struct {
 	Pending       uint64 `protobuf:"varint,7,opt,name=pending,proto3" json:"pending,omitempty"`
 	PendingOwners uint32 `protobuf:"varint,8,opt,name=pending_owners,json=pendingOwners,proto3" json:"pending_owners,omitempty"`
 	// What was paid lately.
-	Settled       *Settled `protobuf:"bytes,9,opt,name=settled,proto3" json:"settled,omitempty"`
+	Settled *Settled `protobuf:"bytes,9,opt,name=settled,proto3" json:"settled,omitempty"`
+	// Grains that this scheduler takes from a job's escrow for each lease that it places.
+	LeaseFee      uint64 `protobuf:"varint,10,opt,name=lease_fee,json=leaseFee,proto3" json:"lease_fee,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2142,6 +2154,13 @@ func (x *GetMarketResponse) GetSettled() *Settled {
 		return x.Settled
 	}
 	return nil
+}
+
+func (x *GetMarketResponse) GetLeaseFee() uint64 {
+	if x != nil {
+		return x.LeaseFee
+	}
+	return 0
 }
 
 // Capacity is what hosts have together.
@@ -2416,10 +2435,11 @@ var File_ucn_scheduler_v1_scheduler_proto protoreflect.FileDescriptor
 const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\n" +
 	" ucn/scheduler/v1/scheduler.proto\x12\x10ucn.scheduler.v1\x1a\x1eucn/identity/v1/identity.proto\x1a\x14ucn/job/v1/run.proto\x1a\x15ucn/job/v1/spec.proto\x1a\x1aucn/market/v1/market.proto\"\x15\n" +
-	"\x13GetSchedulerRequest\"r\n" +
+	"\x13GetSchedulerRequest\"\x8f\x01\n" +
 	"\x14GetSchedulerResponse\x12\x1a\n" +
 	"\bassigner\x18\x01 \x01(\fR\bassigner\x12>\n" +
-	"\vcertificate\x18\x02 \x01(\v2\x1c.ucn.identity.v1.CertificateR\vcertificate\"\xbf\x01\n" +
+	"\vcertificate\x18\x02 \x01(\v2\x1c.ucn.identity.v1.CertificateR\vcertificate\x12\x1b\n" +
+	"\tlease_fee\x18\x03 \x01(\x04R\bleaseFee\"\xbf\x01\n" +
 	"\x10SubmitJobRequest\x126\n" +
 	"\brevision\x18\x01 \x01(\v2\x1a.ucn.job.v1.SignedRevisionR\brevision\x12\x16\n" +
 	"\x06escrow\x18\x02 \x01(\fR\x06escrow\x12#\n" +
@@ -2554,7 +2574,7 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x05offer\x18\x01 \x01(\v2\x14.ucn.market.v1.OfferR\x05offer\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\".\n" +
 	"\x10GetMarketRequest\x12\x1a\n" +
-	"\bplatform\x18\x01 \x01(\tR\bplatform\"\xf3\x02\n" +
+	"\bplatform\x18\x01 \x01(\tR\bplatform\"\x90\x03\n" +
 	"\x11GetMarketResponse\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x04R\x04time\x12\x14\n" +
 	"\x05hosts\x18\x02 \x01(\rR\x05hosts\x12\x1c\n" +
@@ -2564,7 +2584,9 @@ const file_ucn_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\tplatforms\x18\x06 \x03(\v2 .ucn.scheduler.v1.PlatformMarketR\tplatforms\x12\x18\n" +
 	"\apending\x18\a \x01(\x04R\apending\x12%\n" +
 	"\x0epending_owners\x18\b \x01(\rR\rpendingOwners\x123\n" +
-	"\asettled\x18\t \x01(\v2\x19.ucn.scheduler.v1.SettledR\asettled\"m\n" +
+	"\asettled\x18\t \x01(\v2\x19.ucn.scheduler.v1.SettledR\asettled\x12\x1b\n" +
+	"\tlease_fee\x18\n" +
+	" \x01(\x04R\bleaseFee\"m\n" +
 	"\bCapacity\x12\x1b\n" +
 	"\tcpu_milli\x18\x01 \x01(\x04R\bcpuMilli\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x04R\x06memory\x12\x12\n" +

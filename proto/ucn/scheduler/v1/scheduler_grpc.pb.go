@@ -38,7 +38,7 @@ const (
 //
 // SchedulerService is the market: it matches jobs with offers and tells who runs what.
 type SchedulerServiceClient interface {
-	// GetScheduler tells the account to name as assigner.
+	// GetScheduler tells the account to name as assigner, and what it takes for a lease.
 	GetScheduler(ctx context.Context, in *GetSchedulerRequest, opts ...grpc.CallOption) (*GetSchedulerResponse, error)
 	// SubmitJob queues a job whose escrow is on the chain. Repeating it is harmless.
 	SubmitJob(ctx context.Context, in *SubmitJobRequest, opts ...grpc.CallOption) (*SubmitJobResponse, error)
@@ -199,7 +199,7 @@ func (c *schedulerServiceClient) GetMarket(ctx context.Context, in *GetMarketReq
 //
 // SchedulerService is the market: it matches jobs with offers and tells who runs what.
 type SchedulerServiceServer interface {
-	// GetScheduler tells the account to name as assigner.
+	// GetScheduler tells the account to name as assigner, and what it takes for a lease.
 	GetScheduler(context.Context, *GetSchedulerRequest) (*GetSchedulerResponse, error)
 	// SubmitJob queues a job whose escrow is on the chain. Repeating it is harmless.
 	SubmitJob(context.Context, *SubmitJobRequest) (*SubmitJobResponse, error)
