@@ -34,6 +34,9 @@ const (
 	// taskSlack is when the lease of an array's task is looked at: the chain holds 65,536 of one
 	// escrow, and tasks may be many more, so those that are done must go.
 	taskSlack = 10 * time.Second
+	// noticeSlack is the same of a host that has its notice paid if its lease is ended: one that is a
+	// little slow shall not have it for nothing, and one that charges on not much more.
+	noticeSlack = time.Minute
 	// endSlack is how long after the end that its host told a lease may stand without being charged
 	// for the last time. Then it is ended: a host that goes, lies, or has no account to be paid on
 	// would hold the money until the lease's time is over, or charge on.
@@ -69,9 +72,13 @@ func (e *Engine) claims(j *Job, before []AttemptID) (claims []Claim) {
 		if a.Told {
 			due = ended.Add(endSlack)
 		}
-		if j.Spec.Tasks > 0 && a.Lease.Lease.Notice == 0 { // an end costs the notice
+		if j.Spec.Tasks > 0 {
+			slack := taskSlack
+			if a.Lease.Lease.Notice > 0 {
+				slack = noticeSlack
+			}
 			placeBy := time.UnixMilli(int64(a.Lease.Lease.PlaceBy))
-			due = latest(ended, placeBy).Add(taskSlack)
+			due = latest(ended, placeBy).Add(slack)
 		}
 		claims = append(claims, Claim{Lease: a.Lease.ID, Due: due})
 	}

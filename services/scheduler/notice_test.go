@@ -12,7 +12,7 @@ import (
 
 // TestNoticeForNothing: a host that tells the end and lets the scheduler end its lease is paid its
 // notice. For a day it is asked only when no other fits; one that charges in time, or wants no
-// notice, is not. Also of an array's task it has ten minutes to charge.
+// notice, is not. Of an array's task it has a minute to charge.
 func TestNoticeForNothing(t *testing.T) {
 	for name, tt := range map[string]struct {
 		notice  time.Duration
@@ -22,10 +22,10 @@ func TestNoticeForNothing(t *testing.T) {
 		want    string
 	}{
 		"takes it":                 {30 * time.Second, false, 11 * time.Minute, 0, "host-2"},
-		"takes it of a task":       {30 * time.Second, false, 11 * time.Minute, 1, "host-2"},
+		"takes it of a task":       {30 * time.Second, false, 90 * time.Second, 1, "host-2"},
 		"charges in time":          {30 * time.Second, true, 11 * time.Minute, 0, "host-1"},
 		"still has time":           {30 * time.Second, false, 9 * time.Minute, 0, "host-1"},
-		"a task's still has time":  {30 * time.Second, false, 9 * time.Minute, 1, "host-1"},
+		"a task's still has time":  {30 * time.Second, false, 50 * time.Second, 1, "host-1"},
 		"wants none":               {0, false, 11 * time.Minute, 0, "host-1"},
 		"a day later, once more":   {30 * time.Second, false, 25 * time.Hour, 0, "host-1"},
 		"nobody else is there yet": {30 * time.Second, false, 11 * time.Minute, 0, ""},

@@ -42,6 +42,16 @@ var byFriends = []friendly{
 		named: "rate until ten seconds after its word", bound: (10 + afterSweep) * fromHost,
 		trust: detachedTrust, given: detachedTrust, leases: 1, end: scheduler.Completed, on: true,
 		change: func(s *scheduler.Spec) { s.Tasks = 1 }},
+	{name: "trusted host with a notice tells the end, charges on and is paid the notice",
+		named: "rate until ten minutes after its word, and the notice",
+		bound: (11*60 + afterSweep) * fromHost, trust: detachedTrust, given: detachedTrust,
+		leases: 1, end: scheduler.Completed, on: true, change: grantNotice,
+		offer: wantNotice, sign: signNotice},
+	{name: "trusted host with a notice does so with an array's task",
+		named: "rate until a minute after its word, and the notice",
+		bound: (2*60 + afterSweep) * fromHost, trust: detachedTrust, given: detachedTrust,
+		leases: 1, end: scheduler.Completed, on: true, offer: wantNotice, sign: signNotice,
+		change: func(s *scheduler.Spec) { grantNotice(s); s.Tasks = 1 }},
 	{name: "friend takes all trust where its owner names none", named: nothing,
 		trust: 10 * fromHost * 60, sign: func(l *tx.Lease) { l.Trust = 10 * fromHost * 60 }},
 	{name: "friend signs for twice the price of its offer", named: nothing, given: houseTrust,
@@ -56,6 +66,11 @@ var byFriends = []friendly{
 		offer: func(o *scheduler.Offer) { o.Notice = 24 * time.Hour },
 		sign:  func(l *tx.Lease) { l.Notice = tx.Millis((24 * time.Hour).Milliseconds()) }},
 }
+
+// The longest notice there is, granted and taken.
+func grantNotice(s *scheduler.Spec) { s.Notice = time.Minute }
+func wantNotice(o *scheduler.Offer) { o.Notice = time.Minute }
+func signNotice(l *tx.Lease)        { l.Notice = tx.Millis(time.Minute.Milliseconds()) }
 
 const (
 	// detachedTrust is half an hour's, of an owner who leaves and trusts the host with all of a job.
