@@ -89,8 +89,13 @@ func told(ctx context.Context, err error) error {
 	return err
 }
 
-// RecvMsg implements grpc.ServerStream. It waits for the first message only so long.
+// RecvMsg implements grpc.ServerStream. It waits for the first message only so long. Those of who
+// needs no token have a place like a request, which what an account sends in a stream has not: its
+// service counts that.
 func (s *streamWithContext) RecvMsg(m any) error {
+	if !s.heard || s.public {
+		defer s.server.await(s.ctx)()
+	}
 	if !s.heard {
 		s.heard = true
 		late := time.AfterFunc(firstMessage, func() { leave(s.ctx, context.DeadlineExceeded) })

@@ -29,6 +29,10 @@ type ServerConfig struct {
 	// address with most ends for one of an address that has fewer. Default 8192 and 1024.
 	MaxCalls      int `yaml:"max_calls"`
 	MaxCallsOfOne int `yaml:"max_calls_of_one"`
+	// MaxRequests bounds the bytes of requests that take longer than 2s to come, all clients
+	// together: of so many as would fit if all had max_message. When they are too many, the newest of
+	// the address with most end. Default 256MiB, at least max_message.
+	MaxRequests config.Size `yaml:"max_requests"`
 	// MaxAnswers bounds the bytes of answers that wait to be read, all clients together; one address
 	// gets half of what others leave. Default 256MiB, at least max_message.
 	MaxAnswers config.Size `yaml:"max_answers"`
@@ -56,7 +60,7 @@ var _ config.Validator = ServerConfig{}
 func DefaultServer() ServerConfig {
 	return ServerConfig{
 		Addr: "127.0.0.1:0", MaxMessage: DefaultMessage, MaxStreams: 1024,
-		MaxCalls: 8192, MaxCallsOfOne: 1024,
+		MaxCalls: 8192, MaxCallsOfOne: 1024, MaxRequests: 256 * config.MiB,
 		MaxAnswers: 256 * config.MiB, AnswerTime: 20 * time.Second,
 		MaxConnections: 4096, MaxPerAddress: 256,
 		MaxTime: time.Minute, Drain: 15 * time.Second, RateBurst: 100,
@@ -77,6 +81,9 @@ func (c ServerConfig) Validate() error {
 		return config.Invalid("max_calls", "must be at least 1")
 	case c.MaxCallsOfOne < 1:
 		return config.Invalid("max_calls_of_one", "must be at least 1")
+	case c.MaxRequests < c.MaxMessage:
+		return config.Invalid("max_requests", "%s is less than max_message, %s", c.MaxRequests,
+			c.MaxMessage)
 	case c.MaxAnswers < c.MaxMessage:
 		return config.Invalid("max_answers", "%s is less than max_message, %s", c.MaxAnswers,
 			c.MaxMessage)

@@ -40,13 +40,14 @@ func (s *Server) guard(method string, next grpc.MethodHandler) grpc.MethodHandle
 	return func(impl any, ctx context.Context, receive func(any) error,
 		_ grpc.UnaryServerInterceptor,
 	) (any, error) {
-		read := func(m any) error {
-			if err := receive(m); err != nil {
-				return &unread{err}
-			}
-			return nil
-		}
 		return s.unary(ctx, method, func(ctx context.Context) (any, error) {
+			read := func(m any) error {
+				defer s.await(ctx)()
+				if err := receive(m); err != nil {
+					return &unread{err}
+				}
+				return nil
+			}
 			return next(impl, ctx, read, direct)
 		})
 	}
@@ -116,7 +117,7 @@ func (s *Server) stream(impl any, stream grpc.ServerStream, info *grpc.StreamSer
 	ctx, giveBack := s.answers.withReserve(ctx, true)
 	defer giveBack()
 	return told(ctx, next(impl, &streamWithContext{
-		ServerStream: stream, ctx: ctx, answers: s.answers,
+		ServerStream: stream, ctx: ctx, server: s, public: s.public.has(info.FullMethod),
 	}))
 }
 
@@ -231,16 +232,17 @@ func recovered(err *error) {
 // streamWithContext is a stream whose context is ours.
 type streamWithContext struct {
 	grpc.ServerStream
-	ctx     context.Context
-	answers *answers
-	heard   bool // its first message came, or is awaited
+	ctx    context.Context
+	server *Server
+	public bool // it needs no token
+	heard  bool // its first message came, or is awaited
 }
 
 func (s *streamWithContext) Context() context.Context { return s.ctx }
 
 // SendMsg implements grpc.ServerStream.
 func (s *streamWithContext) SendMsg(m any) error {
-	counted, err := s.answers.count(s.ctx, m, true)
+	counted, err := s.server.answers.count(s.ctx, m, true)
 	if err != nil {
 		return err
 	}

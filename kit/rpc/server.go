@@ -63,6 +63,7 @@ type Server struct {
 	health  *health.Server
 	answers *answers
 	calls   *share.Places   // of other processes
+	slow    *share.Places   // of messages that take long
 	unaries map[string]bool // full names of methods; written before serving
 
 	draining context.Context // ends when streams must end
@@ -85,7 +86,7 @@ func NewServer(cfg ServerConfig, deps ServerDeps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, log: deps.Log, public: newPublicMethods(deps.Public),
 		limit: deps.Limiter, health: health.NewServer(), answers: newAnswers(cfg),
-		calls: newCalls(cfg), unaries: map[string]bool{},
+		calls: newCalls(cfg), slow: newSlow(cfg), unaries: map[string]bool{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
