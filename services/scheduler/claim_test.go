@@ -286,7 +286,7 @@ func TestManyEnds(t *testing.T) {
 			l := first.Lease
 			l.Slot, l.Budget, l.Trust = uint32(i+1), 1, 0
 			s := scheduler.SignedLease{ID: l.ID(sig.Anchor{}), Lease: l}
-			if err := m.ledger.PlaceLease(t.Context(), s); err != nil {
+			if err := m.ledger.PlaceLease(t.Context(), s, 0); err != nil {
 				t.Fatal(err)
 			}
 			claims = append(claims, scheduler.Claim{Lease: s.ID, Due: time.Now()})
