@@ -310,12 +310,16 @@ func (a *app) escrowWithdraw() *cobra.Command {
 }
 
 func (a *app) escrowClose() *cobra.Command {
-	return a.byDelegate(&cobra.Command{
+	force := false
+	cmd := a.byDelegate(&cobra.Command{
 		Use: "close ESCROW", Short: "Close an escrow and take back all that is left",
 		Long: `Close an escrow: its rest and its deposit come back to the owner. Leases that have got
 their last charge are settled first. One that has not keeps the escrow open until its claim window
 is over; where its job has ended it is ended first, so that the window begins. Its host may still
-claim what it ran, and the notice that the job granted.`,
+claim what it ran, and the notice that the job granted.
+
+--end-leases does not ask whether the job has ended, for when its scheduler is gone or does not end
+it: a program that still runs under one of the leases loses its pay and is stopped by its host.`,
 		Example: "  ucn escrow close ucne1...", Args: args(cobra.ExactArgs(1)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			escrow, answer, err := readEscrow(ctx, l, list[0])
@@ -328,7 +332,9 @@ claim what it ran, and the notice that the job granted.`,
 				if err != nil {
 					return err
 				}
-				if err := endOpen(ctx, l, answer.GetEscrow(), leases); err != nil {
+				ahead := escrowTime(answer, l).Sub(l.Now())
+				e := ending{app: a, link: l, leases: leases, force: force, ahead: ahead}
+				if err := e.open(ctx, answer.GetEscrow()); err != nil {
 					return err
 				}
 				if err := awaitSettled(ctx, l, escrowTime(answer, l), leases); err != nil {
@@ -356,6 +362,9 @@ claim what it ran, and the notice that the job granted.`,
 			return a.printSent(r, err, func(s *submitted) { s.Escrow = list[0] })
 		}),
 	})
+	cmd.Flags().BoolVar(&force, "end-leases", false, "end its leases, whatever the scheduler says "+
+		"of the job; stops what runs under them")
+	return cmd
 }
 
 // decided refuses while a holdback waits for the owner's word: closing would fail.

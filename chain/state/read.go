@@ -96,6 +96,9 @@ func Unreserved(e *tx.Escrow, accrual tx.Millis) tx.Grains {
 	return unreserved(e) - burnDue(e, accrual)
 }
 
+// Reserved is the most that can still be paid on a lease, holdback included, from its leaf.
+func Reserved(l *tx.LeaseState) tx.Grains { return reservedOf(l) }
+
 // Accruing tells whether blocks must go on coming: a lease is not settled yet, an escrow burns, or
 // a delay such as the notice of a bond is not over.
 func (s *State) Accruing() bool {

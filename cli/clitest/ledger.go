@@ -27,6 +27,8 @@ type Ledger struct {
 	Behind uint64
 	// Ahead is how far the chain's clock is ahead of ours; set it while nobody asks.
 	Ahead time.Duration
+	// Before is told of each transaction that is about to be executed; set it while nobody asks.
+	Before func(*tx.Transaction)
 	// NoIndex: what happened to escrows is not listed; set it while nobody asks.
 	NoIndex bool
 	// Lie changes the charges that are listed; set it while nobody asks.
@@ -83,6 +85,9 @@ func (l *Ledger) Apply(raw []byte) *ledgerv1.SubmitResult {
 	t, err := tx.Decode(raw)
 	if err != nil {
 		return &ledgerv1.SubmitResult{ErrorReason: "MALFORMED", ErrorMessage: err.Error()}
+	}
+	if l.Before != nil {
+		l.Before(t)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -36,6 +36,8 @@ type Market struct {
 	script Script
 	// PlaceBy is how long its leases stand at least; 0 is a moment.
 	PlaceBy time.Duration
+	// Idle is how many leases more a job gets, in lanes in which nothing runs.
+	Idle int
 	// Refuse makes SubmitJob fail with this error.
 	Refuse error
 	// Lie changes what GetJob answers.
@@ -177,18 +179,23 @@ func (m *Market) place(id job.ID, j *schedulerv1.Job) (*schedulerv1.Attempt, err
 	lease := tx.Lease{
 		Escrow: tx.EscrowID(j.GetEscrow()), Subject: id[:], Epoch: 1, Payee: m.n.Operator(),
 		AgentKey: m.n.executor.Key.Public(), Upfront: upfront, Rate: rate,
-		Budget: escrow.Balance - m.LeaseFee,
+		Budget: (escrow.Balance - tx.Grains(1+m.Idle)*m.LeaseFee) / tx.Grains(1+m.Idle),
 		Trust:  upfront + 1_000, Holdback: tx.Grains(spec.GetPayment().GetHoldback()),
 		AckKeys: escrow.Terms.AckKeys, ClaimWindow: 86_400_000,
 		PriceHash: Prices().Hash(), OfferHash: sha256.Sum256([]byte("offer")),
 		PlaceBy: placeBy, Until: now + 3_600_000,
 	}
-	signature := m.n.executor.Key.Sign(lease.Preimage(m.n.Ledger.Genesis.Anchor()))
-	result := m.n.send(m.n.scheduler.Key, &tx.PlaceLease{
-		Lease: lease, Signature: signature, Fee: m.LeaseFee,
-	})
-	if r := result.GetReceipt(); r.GetStatus() != 1 {
-		return nil, fmt.Errorf("place the lease: %v", result)
+	signature, err := m.lease(lease)
+	if err != nil {
+		return nil, err
+	}
+	idle := lease
+	idle.Rate, idle.Upfront, idle.Trust = 0, 0, 0 // beside what the terms allow for one
+	for int(idle.Slot) < m.Idle {
+		idle.Slot++
+		if _, err := m.lease(idle); err != nil {
+			return nil, err
+		}
 	}
 	leaseID := lease.ID(m.n.Ledger.Genesis.Anchor())
 	return &schedulerv1.Attempt{
@@ -196,6 +203,18 @@ func (m *Market) place(id job.ID, j *schedulerv1.Job) (*schedulerv1.Attempt, err
 		SignedLease: &marketv1.SignedLease{Lease: lease.PB(), Signature: signature[:]},
 		Prices:      Prices().PB(), Executor: certificateOf(m.n.executor),
 	}, nil
+}
+
+// lease puts a lease on the chain.
+func (m *Market) lease(l tx.Lease) (sig.Signature, error) {
+	signature := m.n.executor.Key.Sign(l.Preimage(m.n.Ledger.Genesis.Anchor()))
+	result := m.n.send(m.n.scheduler.Key, &tx.PlaceLease{
+		Lease: l, Signature: signature, Fee: m.LeaseFee,
+	})
+	if r := result.GetReceipt(); r.GetStatus() != 1 {
+		return signature, fmt.Errorf("place the lease: %v", result)
+	}
+	return signature, nil
 }
 
 // ListJobs implements the service, without filters, in one page.
