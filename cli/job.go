@@ -18,7 +18,7 @@ import (
 func (a *app) jobCommand() *cobra.Command {
 	all, active := a.complete(withKey, jobsAre(false)), a.complete(withKey, jobsAre(true))
 	return group("job", "Jobs: run, watch, cancel",
-		a.jobRun(), a.jobList(), completes(a.jobGet(), all), completes(a.jobRuns(), all),
+		a.jobRun(), a.jobSign(), a.jobList(), completes(a.jobGet(), all), completes(a.jobRuns(), all),
 		completes(a.jobTasks(), all), completes(a.jobLogs(), all), completes(a.jobWait(), active),
 		completes(a.jobTop(), active),
 		completes(a.jobBill(), all), completes(a.jobAccept(), all), completes(a.jobReject(), all),
@@ -87,12 +87,7 @@ Exit code 0 when the job completed, 3 when it ended in another way.`,
   ucn job run bafkrei... --trigger always --replicas 3 --detach`,
 	}
 	o.add(cmd)
-	cmd.Args = args(func(cmd *cobra.Command, list []string) error {
-		if positional(cmd, list) > 1 {
-			return errors.New("give one image; the program's arguments come after --")
-		}
-		return nil
-	})
+	cmd.Args = args(oneImage)
 	cmd.RunE = a.following(withKey, func(ctx context.Context, l *link, list []string) error {
 		request, err := o.request(cmd, list)
 		if err != nil {
@@ -104,6 +99,14 @@ Exit code 0 when the job completed, 3 when it ended in another way.`,
 		return a.finished(report, err, o.detach)
 	})
 	return cmd
+}
+
+// oneImage checks the arguments of job run.
+func oneImage(cmd *cobra.Command, list []string) error {
+	if positional(cmd, list) > 1 {
+		return errors.New("give one image; the program's arguments come after --")
+	}
+	return nil
 }
 
 // positional is how many arguments stand before "--".

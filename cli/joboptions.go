@@ -44,18 +44,27 @@ type jobOptions struct {
 	auth, insecure   []string
 }
 
+// add adds the flags of job run.
 func (o *jobOptions) add(cmd *cobra.Command) {
+	o.addSpec(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&o.file, "file", "f", "", "job file (YAML)")
 	f.BoolVar(&o.detach, "detach", false, "return once the job is queued; the host then is trusted "+
 		"with the whole budget")
 	f.StringVar(&o.dir, "output-dir", ".", "folder for outputs without a place of their own")
 	f.BoolVar(&o.noOutputs, "no-outputs", false, "leave outputs in the network's storage")
+	f.StringArrayVar(&o.secrets, "secret", nil, "NAME=value or NAME=@file: an environment variable "+
+		"that is sealed to the host and stands in no specification")
+	f.StringArrayVar(&o.auth, "registry-auth", nil, "HOST=USER:PASSWORD or HOST=USER:@file for a "+
+		"registry of the image; sealed to the host, never stored")
+}
+
+// addSpec adds those that say what the job is.
+func (o *jobOptions) addSpec(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&o.file, "file", "f", "", "job file (YAML)")
 	f.StringVar(&o.name, "name", "", "name of the job (default \"job\")")
 	f.StringArrayVar(&o.command, "command", nil, "replaces the image's entry point; repeat per word")
 	f.StringArrayVar(&o.env, "env", nil, "NAME=value; may be repeated")
-	f.StringArrayVar(&o.secrets, "secret", nil, "NAME=value or NAME=@file: an environment variable "+
-		"that is sealed to the host and stands in no specification")
 	f.Var(&o.cpu, "cpu", "cores, such as 1, 0.5 or 500m (default 1)")
 	f.StringVar(&o.memory, "memory", "", "memory, such as 64MiB (default 256MiB)")
 	f.StringVar(&o.disk, "disk", "", "writable disk and outputs together (default 256MiB)")
@@ -106,8 +115,6 @@ func (o *jobOptions) addLanes(cmd *cobra.Command) {
 		"(default 10)")
 	f.DurationVar(&o.lostAfter, "lost-after", 0, "silence after which a host counts as lost, 10s to "+
 		"24h (default: the scheduler's)")
-	f.StringArrayVar(&o.auth, "registry-auth", nil, "HOST=USER:PASSWORD or HOST=USER:@file for a "+
-		"registry of the image; sealed to the host, never stored")
 	f.StringArrayVar(&o.insecure, "insecure-registry", nil, "HOST[:PORT] that is asked without TLS")
 	f.StringVar(&o.policy, "disconnect", "", "what becomes of a run whose host is lost: "+
 		"keep-replacement (default), keep-original (the program goes on if its host returns within "+

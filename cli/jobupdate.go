@@ -17,14 +17,17 @@ import (
 )
 
 func (a *app) jobUpdate() *cobra.Command {
-	replicas, backoff := uint32(0), time.Duration(0)
+	replicas, backoff, keep := uint32(0), time.Duration(0), false
 	cmd := &cobra.Command{
 		Use: "update JOB", Short: "Change how many replicas of a job run",
 		Long: `Sign a further revision of a job that runs always (--trigger always). What runs goes on:
 more replicas are placed beside it, as far as the escrow has money that no lease holds; those that
 are too many are stopped, and what they used is billed.
 
-Only replicas and backoff can change. Another program is another job.`,
+Only replicas and backoff can change. Another program is another job.
+
+--print signs the revision, but prints the body of POST /v1/jobs/{job}:update instead of sending
+it.`,
 		Example: "  ucn job update ucnj1... --replicas 3",
 		Args:    args(cobra.ExactArgs(1)),
 	}
@@ -39,7 +42,7 @@ Only replicas and backoff can change. Another program is another job.`,
 		if backoff < 0 {
 			return usagef("--backoff must not be below 0")
 		}
-		return a.updateJob(ctx, l, list[0], func(s *jobv1.JobSpec) {
+		return a.updateJob(ctx, l, list[0], keep, func(s *jobv1.JobSpec) {
 			if more {
 				s.Replicas = replicas
 			}
@@ -53,12 +56,13 @@ Only replicas and backoff can change. Another program is another job.`,
 	})
 	cmd.Flags().Uint32Var(&replicas, "replicas", 0, "how many run side by side")
 	cmd.Flags().DurationVar(&backoff, "backoff", 0, "first wait before a restart; it doubles")
+	cmd.Flags().BoolVar(&keep, "print", false, "print the signed revision for REST, send nothing")
 	return cmd
 }
 
-// updateJob signs the revision that follows the one in force, changed, and sends it.
+// updateJob signs the revision that follows the one in force, changed, and sends or prints it.
 func (a *app) updateJob(
-	ctx context.Context, l *link, text string, change func(*jobv1.JobSpec),
+	ctx context.Context, l *link, text string, keep bool, change func(*jobv1.JobSpec),
 ) error {
 	id, err := parseJob(text)
 	if err != nil {
@@ -88,9 +92,16 @@ func (a *app) updateJob(
 	if err != nil {
 		return fmt.Errorf("sign the revision: %w", err)
 	}
-	answer, err := l.Scheduler.UpdateJob(ctx, &schedulerv1.UpdateJobRequest{
-		Job: id[:], Revision: revision,
-	})
+	request := &schedulerv1.UpdateJobRequest{Revision: revision}
+	if keep { // the path of the call names the job
+		body, err := rawJSON(request)
+		if err != nil {
+			return err
+		}
+		return a.emitJSON(body)
+	}
+	request.Job = id[:]
+	answer, err := l.Scheduler.UpdateJob(ctx, request)
 	if err != nil {
 		return fmt.Errorf("update %s: %w", text, err)
 	}

@@ -21,13 +21,18 @@ import (
 // emit prints a result: as JSON, or by text for people.
 func (a *app) emit(v any, text func(w io.Writer)) error {
 	if a.flags.json {
-		encoder := json.NewEncoder(a.Out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(v)
+		return a.emitJSON(v)
 	}
 	w := screen.NewTable(a.Out, a.Columns(a.Out))
 	text(w)
 	return w.Flush()
+}
+
+// emitJSON prints what programs read, with --json or without.
+func (a *app) emitJSON(v any) error {
+	encoder := json.NewEncoder(a.Out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
 }
 
 // rawJSON is a message in the JSON form of protobuf, for a field of a result.

@@ -87,6 +87,8 @@ type signedResult struct {
 	ValidUntil  uint64        `json:"valid_until_ms"`
 	// ChainTime is by what ValidUntil was chosen; 0: by the clock here.
 	ChainTime uint64 `json:"chain_time_ms,omitempty"`
+
+	id tx.ID
 }
 
 func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) error {
@@ -94,12 +96,23 @@ func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) erro
 	if err != nil {
 		return err
 	}
+	result, err := a.signOperations(ctx, l, s, operations)
+	if err != nil {
+		return err
+	}
+	return a.emit(result, func(w io.Writer) { printf(w, "%s\n", result.Transaction) })
+}
+
+// signOperations makes a transaction of operations, which nobody sends yet.
+func (a *app) signOperations(
+	ctx context.Context, l *link, s *signing, operations []tx.Operation,
+) (*signedResult, error) {
 	if s.validFor <= 0 || s.validFor > maxValid {
-		return usagef("--valid-for is %v, allowed up to 24h", s.validFor)
+		return nil, usagef("--valid-for is %v, allowed up to 24h", s.validFor)
 	}
 	key, err := l.Key()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	body := tx.Body{
 		Chain: l.Chain, Account: l.Sender.Account(), Signer: l.Signer(),
@@ -108,24 +121,25 @@ func (a *app) sign(ctx context.Context, l *link, s *signing, list []string) erro
 	}
 	chain, first, err := fill(ctx, l, s, &body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if body.ValidUntil, err = a.validUntil(l, s, chain); err != nil {
-		return err
+		return nil, err
 	}
 	signed, err := tx.Sign(body, l.Anchor, sig.SingleKey(key.Public()), first, key)
 	if err != nil {
-		return usagef("the operations make no transaction: %w", err)
+		return nil, usagef("the operations make no transaction: %w", err)
 	}
-	result := signedResult{
+	result := &signedResult{
 		Transaction: base64.StdEncoding.EncodeToString(signed.Append(nil)),
 		ID:          signed.ID(l.Anchor).String(), Account: accountText(body.Account),
 		Nonce: body.Nonce, Fee: amount.Amount(body.Fee), ValidUntil: uint64(body.ValidUntil),
+		id: signed.ID(l.Anchor),
 	}
 	if !chain.IsZero() {
 		result.ChainTime = uint64(chain.UnixMilli())
 	}
-	return a.emit(result, func(w io.Writer) { printf(w, "%s\n", result.Transaction) })
+	return result, nil
 }
 
 // Bounds of a transaction's time.

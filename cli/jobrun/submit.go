@@ -72,6 +72,33 @@ func (r *Runner) submit(ctx context.Context, q Request) (_ *errand, err error) {
 	return e, nil
 }
 
+// Sign signs a job that others submit, as one to which nobody attends: what opens its escrow, and
+// the request with which it is submitted then, in which the escrow is missing. Nothing is sent.
+func (r *Runner) Sign(ctx context.Context, q Request) (
+	_ job.ID, open *tx.OpenEscrow, submit *schedulerv1.SubmitJobRequest, err error,
+) {
+	q.Detach = true
+	e, err := r.prepare(ctx, q)
+	if err != nil {
+		return job.ID{}, nil, nil, err
+	}
+	terms, err := r.terms(ctx, e, q.Detach)
+	if err != nil {
+		return job.ID{}, nil, nil, err
+	}
+	return e.id, e.opening(terms), &schedulerv1.SubmitJobRequest{
+		Revision: e.revision, StorageToken: e.token,
+		Delivery: schedulerv1.Delivery_DELIVERY_SCHEDULER,
+	}, nil
+}
+
+// opening is what opens the escrow that names the job.
+func (e *errand) opening(terms tx.Terms) *tx.OpenEscrow {
+	return &tx.OpenEscrow{
+		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: e.id[:], Amount: terms.MaxTotal, Terms: terms,
+	}
+}
+
 // queue hands the job to the scheduler; repeating it does nothing.
 func (r *Runner) queue(ctx context.Context, e *errand, q Request) error {
 	delivery := schedulerv1.Delivery_DELIVERY_CLIENT
@@ -284,9 +311,7 @@ func (r *Runner) assigner(ctx context.Context) (_ sig.AccountID, fee tx.Grains, 
 
 // open opens the escrow that names the job.
 func (r *Runner) open(ctx context.Context, e *errand, terms tx.Terms) error {
-	result, err := r.Session.Sender.Send(ctx, &tx.OpenEscrow{
-		Purpose: chainv1.Purpose_PURPOSE_JOB, Subject: e.id[:], Amount: terms.MaxTotal, Terms: terms,
-	})
+	result, err := r.Session.Sender.Send(ctx, e.opening(terms))
 	if err != nil && result.ID != (tx.ID{}) {
 		return fmt.Errorf("open the escrow %s: %w", escrowText(tx.EscrowIDOf(result.ID, 0)), err)
 	} else if err != nil {
