@@ -68,6 +68,7 @@ type Agent struct {
 	byLease   map[LeaseID]*attempt
 	heirs     map[AttemptID]*attempt // promised to go on with the program of the attempt named
 	over      map[LeaseID]bool       // closed in this life, at most maxOver
+	unopened  int                    // that wait for their payee's account, at most maxUnopened
 	used      Resources
 	abilities Abilities
 	total     Resources
@@ -232,8 +233,8 @@ func (a *Agent) enter(t *attempt, by *backing) *Decline {
 	case rides && a.heirs[t.ask.Continues] != nil:
 		return declined(DeclineCapacity, "continues: promised to attempt %s already",
 			a.heirs[t.ask.Continues].id)
-	case len(a.attempts) >= a.cfg.MaxAttempts && !rides:
-		return declined(DeclineCapacity, "%d attempts are here already", len(a.attempts))
+	case len(a.attempts)-a.unopened >= a.cfg.MaxAttempts && !rides:
+		return declined(DeclineCapacity, "%d attempts are here already", len(a.attempts)-a.unopened)
 	case !fits(need, a.used, a.total):
 		return declined(DeclineCapacity, "free: %s", describe(free(a.used, a.total)))
 	}
@@ -279,6 +280,9 @@ func (a *Agent) leave(t *attempt) {
 	delete(a.attempts, t.id)
 	delete(a.byLease, t.lease.ID)
 	a.forgetHeir(t)
+	if t.unopened {
+		a.unopened--
+	}
 	if len(a.over) >= maxOver {
 		clear(a.over)
 	}

@@ -28,6 +28,8 @@ type attempt struct {
 	lease SignedLease // never changes
 	need  Resources   // never changes
 	held  Resources   // guarded by the agent's mutex: what of need counts as used
+	// unopened, guarded by the agent's mutex: it only waits for the payee's account.
+	unopened bool
 	// placed says that the chain was seen to hold the lease.
 	placed atomic.Bool
 

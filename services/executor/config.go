@@ -31,7 +31,7 @@ type Config struct {
 	Capacity Resources `yaml:"capacity"`
 	// Labels for placement, at most 64.
 	Labels map[string]string `yaml:"labels"`
-	// MaxAttempts run or wait here at once.
+	// MaxAttempts run or wait here at once, beside those that only wait for their payee's account.
 	MaxAttempts int `yaml:"max_attempts"`
 	// MaxUnplaced promises to one scheduler, and twice as many to all of one operator, may wait to
 	// be placed on the chain: they hold capacity that nobody pays yet.
@@ -61,8 +61,10 @@ type Config struct {
 	CollectWait time.Duration `yaml:"collect_wait"`
 	// HoldSuperseded is how long a program goes on unpaid when another host's lease has taken its lane
 	// and the owner wants the original kept: a lease that continues it may come meanwhile. It is never
-	// longer than the old lease. 0 = never, else 1 min to 1 h: whoever returned has 30 s of it to go
-	// on with the original before a scheduler turns back to this host, up to 90 s if it is longer.
+	// longer than the old lease, and in all a program's life no longer than this, twice charge_every
+	// and a tenth of the time that was paid for. 0 = never, else 1 min to 1 h: whoever returned has
+	// 30 s of it to go on with the original before a scheduler turns back to this host, up to 90 s if
+	// it is longer.
 	HoldSuperseded time.Duration `yaml:"hold_superseded"`
 	// StopGrace is the time between SIGTERM and SIGKILL when this host ends a program.
 	StopGrace time.Duration `yaml:"stop_grace"`

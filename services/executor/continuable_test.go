@@ -190,7 +190,12 @@ func TestPromiseToContinueLapses(t *testing.T) {
 		b := w.replace(lease)
 		pass(65 * time.Second)
 		pass(w.cfg.HoldSuperseded - 50*time.Second)
-		ask := w.continuing(old, b)
+		ask := w.continuing(old, b) // 15 s before the end of the hold
+		answer, err := agent.Ask(t.Context(), ask)
+		if err != nil || answer.Declined == nil || answer.Declined.Code != executor.DeclineTerms {
+			t.Errorf("a promise for 45 s after the hold: %+v, %v", answer, err)
+		}
+		ask.Terms.PlaceBy -= uint64((15 * time.Second).Milliseconds())
 		if answer, err := agent.Ask(t.Context(), ask); err != nil || answer.Lease == nil {
 			t.Fatalf("answer %+v, %v", answer.Declined, err)
 		}
@@ -200,7 +205,7 @@ func TestPromiseToContinueLapses(t *testing.T) {
 		}
 		late := ask
 		late.Attempt = "cc"
-		answer, err := agent.Ask(t.Context(), late)
+		answer, err = agent.Ask(t.Context(), late)
 		if err != nil || answer.Declined == nil ||
 			answer.Declined.Code != executor.DeclineNotContinuable {
 			t.Errorf("another promise after the hold: %+v, %v", answer, err)

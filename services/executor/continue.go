@@ -55,6 +55,9 @@ func (a *Agent) continuable(ctx context.Context, ask *Ask) (*Decline, error) {
 		return notContinuable("the program is on its way to its end"), nil
 	case !a.deps.Now().Before(r.Hold.Until):
 		return notContinuable("the program was held long enough"), nil
+	case ask.Terms.PlaceBy > unixMillis(r.Hold.Until.Add(heldPlace)):
+		return declined(DeclineTerms, "continues: place_by is more than %v after %s, when the hold "+
+			"of the program ends", heldPlace, r.Hold.Until.UTC().Format(time.RFC3339)), nil
 	}
 	return nil, nil
 }
@@ -209,6 +212,7 @@ func (t *attempt) bequeath(ctx context.Context, w *watch, to *attempt) (*Outcome
 	mine, its := t.rec, to.rec
 	mine.passOn(to.id)
 	its.goOn(&t.rec, &w.tally, t.agent.deps.Now())
+	its.owe(&t.rec, t.agent.deps.Now(), &t.agent.cfg)
 	its.noted(to.sign(&its, &its.Tally, false), 0)
 	statuses := []*Status{
 		t.transition(&mine, mine.Outcome.Message), to.transition(&its, its.words()),
@@ -253,6 +257,13 @@ func (r *Record) goOn(old *Record, tally *Tally, now time.Time) {
 	if r.Token == "" || old.Token != "" && old.TokenOwned && !r.TokenOwned && !ended {
 		r.Token, r.TokenUntil, r.TokenOwned = old.Token, old.TokenUntil, old.TokenOwned
 	}
+}
+
+// owe adds up what the program ran for pay and for nothing under the older leases.
+func (r *Record) owe(old *Record, now time.Time, c *Config) {
+	free := unpaid(now, old.Hold.Since, old.Hold.End, c)
+	r.PaidFor = add(old.PaidFor, old.Note.Usage.WallMS)
+	r.Unpaid = add(old.Unpaid, uint64(free.Milliseconds()))
 }
 
 // words says what a program is that another attempt's was.

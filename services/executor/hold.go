@@ -21,13 +21,54 @@ const (
 	MaxHold = time.Hour
 )
 
+const (
+	// heldShare: a program may run unpaid, hold after hold, for one part in so many of the time that
+	// its leases paid for, beyond its first hold. An owner can take a lane away himself, again and
+	// again.
+	heldShare = 10
+	// heldPlace is how far beyond the hold the lease may be placed that continues its program.
+	heldPlace = 30 * time.Second
+)
+
 // holds tells whether the program goes on for a while though its lease is over.
 func (t *attempt) holds(s *LeaseState) bool {
 	r := t.view().rec
 	return r.Ask.Spec.KeepOriginal && t.agent.cfg.HoldSuperseded > 0 && r.Evict == nil &&
 		s.SupersededBy != LeaseID{} && !s.End.IsZero() && !s.Settled &&
-		t.agent.deps.Now().Before(r.leaseUntil())
+		t.agent.deps.Now().Before(r.leaseUntil()) && t.mayHold(s.End)
 }
+
+// mayHold tells whether the program may go on unpaid for as long as is of use to a scheduler, or
+// does already.
+func (t *attempt) mayHold(end time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.learned.Since.IsZero() || t.holdLeft(t.agent.deps.Now(), end) >= MinHold
+}
+
+// holdLeft is how long the program may still go on unpaid when its host learns now that its lease
+// has ended. The caller holds mu.
+func (t *attempt) holdLeft(now, end time.Time) time.Duration {
+	r, c := &t.rec, &t.agent.cfg
+	paid := time.Duration(min(add(r.PaidFor, r.lastPaid(end).Used.WallMS), maxRunMS)) *
+		time.Millisecond
+	used := time.Duration(min(r.Unpaid, maxRunMS))*time.Millisecond + unpaid(now, now, end, c)
+	return c.HoldSuperseded + unheard(c) + paid/heldShare - used
+}
+
+// unpaid is how long a program has gone on for nothing since its lease's end, of which its host
+// learned at the time given. It learns of it within charge_every; what it was itself cut off for
+// beyond that is no doing of the owner's, and does not count.
+func unpaid(now, since, end time.Time, c *Config) time.Duration {
+	if from := since.Add(-unheard(c)); end.Before(from) {
+		end = from
+	}
+	return max(now.Sub(end), 0)
+}
+
+// unheard is how long a host that is not cut off goes on at most before it learns that its lease
+// is over.
+func unheard(c *Config) time.Duration { return 2 * c.ChargeEvery }
 
 func (r *Record) leaseUntil() time.Time {
 	return time.UnixMilli(int64(min(r.Lease.Lease.Until, 1<<53)))
@@ -50,7 +91,8 @@ func (t *attempt) learn(end time.Time) Hold {
 	defer t.mu.Unlock()
 	if t.learned.Since.IsZero() {
 		now := t.agent.deps.Now()
-		t.learned = Hold{Since: now, Until: now.Add(t.agent.cfg.HoldSuperseded), End: end}
+		most := min(t.agent.cfg.HoldSuperseded, t.holdLeft(now, end))
+		t.learned = Hold{Since: now, Until: now.Add(most), End: end}
 		if last := t.rec.leaseUntil(); last.Before(t.learned.Until) {
 			t.learned.Until = last
 		}

@@ -13,8 +13,24 @@ const (
 	payeeLater = time.Hour   // the longest wait
 )
 
+// maxUnopened attempts that wait for their payee's account leave their place to others. All that
+// they are is a record and a charge each hour.
+const maxUnopened = 1024
+
 // errPayeeLock says that a last charge is not final: see BoundPayeeLock.
 var errPayeeLock = errors.New("the payee has no account, and the sum is too small to open one")
+
+// leavesPlace has an attempt that waits for its payee's account not count among those that run or
+// wait here: a claim window is long, and many small jobs may each be too small to open the account.
+func (t *attempt) leavesPlace() {
+	a := t.agent
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !t.unopened && a.unopened < maxUnopened {
+		t.unopened = true
+		a.unopened++
+	}
+}
 
 // awaitPayee repeats the last charge until the payee has an account. One claim window after the
 // attempt's end the lease is given back unpaid: it would lock its owner's money until it runs out.
@@ -23,6 +39,7 @@ var errPayeeLock = errors.New("the payee has no account, and the sum is too smal
 func (t *attempt) awaitPayee(ctx context.Context) error {
 	window := time.Duration(t.lease.Lease.ClaimWindow) * time.Millisecond
 	over := t.view().rec.Changed.Add(window)
+	t.leavesPlace()
 	log := t.agent.deps.Log.With("attempt", t.id, "payee", t.lease.Lease.Payee)
 	log.WarnContext(ctx, "the last charge waits for the payee's account: open it by sending "+
 		"something to it", "until", over)

@@ -59,3 +59,41 @@ func awaitPayee(t *testing.T, w *world, opened, killed bool) {
 	}
 	w.closed(ask.Attempt)
 }
+
+// TestWaitingForThePayeeTakesNoPlace: jobs that were each too small to open the payee's account,
+// and wait for it, keep nobody out; those that run do.
+func TestWaitingForThePayeeTakesNoPlace(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.ledger.Lock(10 * ucn)
+		w.cfg.MaxAttempts = 2
+		agent := w.start()
+		for n := byte(1); n <= 3; n++ {
+			ask := w.ask(n, "use", "1000", "sleep", "1m")
+			ask.Terms.Budget, ask.Terms.Trust = ucn, ucn
+			lease := w.lease(agent, ask)
+			if o := (&client{w: w}).run(w.task(ask, lease.ID)); o.Amount == 0 {
+				t.Fatal("nothing is due")
+			}
+			pass(time.Minute)
+			if n == 2 {
+				w.kill() // another life counts the same
+				agent = w.start()
+				pass(time.Minute)
+			}
+		}
+		for n := byte(4); n <= 6; n++ {
+			answer, err := agent.Ask(t.Context(), w.ask(n, "sleep", "1m"))
+			if err != nil || (answer.Lease != nil) != (n < 6) {
+				t.Errorf("question %d: %+v, %v", n, answer, err)
+			}
+		}
+		w.ledger.Lock(0)
+		pass(2 * time.Hour) // all are over
+		for n := byte(7); n <= 9; n++ {
+			answer, err := agent.Ask(t.Context(), w.ask(n, "sleep", "1m"))
+			if err != nil || (answer.Lease != nil) != (n < 9) {
+				t.Errorf("question %d: %+v, %v", n, answer, err)
+			}
+		}
+	})
+}

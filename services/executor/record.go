@@ -81,6 +81,8 @@ type Record struct {
 	// Of one that continues another, since PhaseRunning.
 	Container AttemptID `json:",omitempty"` // whose container it runs; empty: its own
 	Ran       uint64    `json:",omitempty"` // ms that the program ran before
+	PaidFor   uint64    `json:",omitempty"` // ms of those that its leases before were paid for
+	Unpaid    uint64    `json:",omitempty"` // ms that it went on for nothing between its leases
 
 	// Since PhaseEnded.
 	Outcome  *Outcome
