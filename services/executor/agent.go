@@ -418,7 +418,7 @@ func (t *attempt) promise(ctx context.Context, money *backing) (Answer, error) {
 		return Answer{}, errNotRunning
 	}
 	t.agent.offerChanged()
-	return Answer{Lease: &t.rec.Lease}, nil
+	return Answer{Lease: &t.lease}, nil
 }
 
 // repeat answers a question that was asked before.
