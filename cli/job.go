@@ -298,20 +298,22 @@ type arrayResult struct {
 }
 
 type attemptResult struct {
-	Attempt  string          `json:"attempt"`
-	State    string          `json:"state"`
-	Reason   string          `json:"reason,omitempty"`
-	Host     string          `json:"host"`
-	Operator string          `json:"operator"`
-	Lease    string          `json:"lease,omitempty"`
-	Created  uint64          `json:"created_ms"`
-	Ended    uint64          `json:"ended_ms,omitempty"`
-	EvictAt  uint64          `json:"evict_at_ms,omitempty"`
-	ExitCode int32           `json:"exit_code"`
-	Amount   string          `json:"amount"`
-	Usage    *jobrun.Usage   `json:"usage,omitempty"`
-	Outputs  []jobrun.Output `json:"outputs,omitempty"`
-	LogCID   string          `json:"log_cid,omitempty"`
+	Attempt  string `json:"attempt"`
+	State    string `json:"state"`
+	Reason   string `json:"reason,omitempty"`
+	Host     string `json:"host"`
+	Operator string `json:"operator"`
+	Lease    string `json:"lease,omitempty"`
+	Created  uint64 `json:"created_ms"`
+	Ended    uint64 `json:"ended_ms,omitempty"`
+	EvictAt  uint64 `json:"evict_at_ms,omitempty"`
+	ExitCode int32  `json:"exit_code"`
+	// Amount and Usage are what the host said last, at AsOf by its clock.
+	Amount  string          `json:"amount"`
+	AsOf    uint64          `json:"as_of_ms,omitempty"`
+	Usage   *jobrun.Usage   `json:"usage,omitempty"`
+	Outputs []jobrun.Output `json:"outputs,omitempty"`
+	LogCID  string          `json:"log_cid,omitempty"`
 	// Kept: another runs in its place, but its program may still run at its host, until HeldUntil.
 	Kept      bool   `json:"kept,omitempty"`
 	HeldUntil uint64 `json:"held_until_ms,omitempty"`

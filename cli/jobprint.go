@@ -52,6 +52,7 @@ func attemptOf(a *schedulerv1.Attempt) attemptResult {
 		Lease:    bytesText(id.Lease, a.GetLease()), Created: a.GetCreated(), Ended: a.GetEnded(),
 		Amount:   amount.Format(tx.Grains(status.GetAmount())),
 		ExitCode: status.GetOutcome().GetExitCode(), LogCID: status.GetOutcome().GetLogCid(),
+		AsOf: status.GetTime(),
 	}
 	if a.GetState() != jobv1.State_STATE_ENDED {
 		r.EvictAt = status.GetEvictAt()
@@ -136,10 +137,9 @@ func (r *jobResult) look(ctx context.Context, l *link) {
 	r.Left = &left
 }
 
-// told says whether the host has told what the attempt costs: before, only the chain knows.
-func (a *attemptResult) told() bool {
-	return a.Ended != 0 || a.Usage != nil && a.Usage.WallMS > 0
-}
+// told says whether the host has told what the attempt cost: before its end only the chain knows,
+// for what the host last said can be long ago.
+func (a *attemptResult) told() bool { return a.Ended != 0 }
 
 // standing says how an attempt stands, on which host, and which other one it goes on with.
 func (r jobResult) standing(a *attemptResult) string {

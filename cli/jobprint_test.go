@@ -48,3 +48,30 @@ func TestKeptOriginalIsShown(t *testing.T) {
 		}
 	}
 }
+
+// TestCostOfWhatRuns: what a host said last of an attempt that runs can be long ago, so it is not
+// shown as the cost; the bill is. Once it has ended it is.
+func TestCostOfWhatRuns(t *testing.T) {
+	a := &schedulerv1.Attempt{
+		Id: []byte{1}, State: jobv1.State_STATE_RUNNING, Host: "host-1", Created: 1000,
+		Status: &jobv1.AttemptStatus{
+			State: jobv1.State_STATE_RUNNING, Amount: 7, Usage: &jobv1.Usage{WallMs: 5000}, Time: 6000,
+		},
+	}
+	for ended, want := range map[uint64][2]string{
+		0: {"ucn job bill", " - "}, 9000: {"UCN for", "UCN"},
+	} {
+		a.Ended = ended
+		run := &schedulerv1.Run{Attempts: []*schedulerv1.Attempt{a}}
+		var out, runs bytes.Buffer
+		jobOf(&schedulerv1.Job{Runs: []*schedulerv1.Run{run}}).print(&out)
+		printRuns(&runs, []runResult{runOf(run)})
+		if !strings.Contains(out.String(), want[0]) ||
+			!strings.Contains(strings.ReplaceAll(runs.String(), "\t", " "), want[1]) {
+			t.Errorf("ended %d: %s%s", ended, &out, &runs)
+		}
+	}
+	if got := attemptOf(a); got.AsOf != 6000 {
+		t.Errorf("as of %d", got.AsOf)
+	}
+}
