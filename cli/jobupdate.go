@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,8 +12,12 @@ import (
 
 	"github.com/united-containers/ucn/chain/job"
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/tx"
+	"github.com/united-containers/ucn/cli/amount"
 	"github.com/united-containers/ucn/cli/screen"
+	"github.com/united-containers/ucn/kit/id"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 )
 
@@ -21,8 +26,9 @@ func (a *app) jobUpdate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "update JOB", Short: "Change how many replicas of a job run",
 		Long: `Sign a further revision of a job that runs always (--trigger always). What runs goes on:
-more replicas are placed beside it, as far as the escrow has money that no lease holds; those that
-are too many are stopped, and what they used is billed.
+more replicas are placed beside it, as far as the escrow has money that no lease holds (what runs
+usually holds all of it: see ucn escrow topup --raise); those that are too many are stopped, and
+what they used is billed.
 
 Only replicas and backoff can change. Another program is another job.
 
@@ -64,7 +70,7 @@ it.`,
 func (a *app) updateJob(
 	ctx context.Context, l *link, text string, keep bool, change func(*jobv1.JobSpec),
 ) error {
-	id, err := parseJob(text)
+	jobID, err := parseJob(text)
 	if err != nil {
 		return err
 	}
@@ -72,7 +78,7 @@ func (a *app) updateJob(
 	if err != nil {
 		return err
 	}
-	held, err := l.Scheduler.GetJob(ctx, &schedulerv1.GetJobRequest{Job: id[:]})
+	held, err := l.Scheduler.GetJob(ctx, &schedulerv1.GetJobRequest{Job: jobID[:]})
 	if err != nil {
 		return fmt.Errorf("read the job: %w", err)
 	}
@@ -80,7 +86,7 @@ func (a *app) updateJob(
 	if newest == nil {
 		newest = held.GetJob().GetRevision()
 	}
-	err = job.VerifyNewest(job.ID(id), held.GetJob().GetRevision(), newest,
+	err = job.VerifyNewest(job.ID(jobID), held.GetJob().GetRevision(), newest,
 		sig.SingleKey(key.Public()))
 	if err != nil {
 		return fmt.Errorf("the scheduler shows what this wallet did not sign for %s: nothing is "+
@@ -88,7 +94,7 @@ func (a *app) updateJob(
 	}
 	spec := proto.CloneOf(newest.GetRevision().GetSpec())
 	change(spec)
-	revision, err := job.SignNext(key, job.ID(id), newest, spec)
+	revision, err := job.SignNext(key, job.ID(jobID), newest, spec)
 	if err != nil {
 		return fmt.Errorf("sign the revision: %w", err)
 	}
@@ -100,14 +106,44 @@ func (a *app) updateJob(
 		}
 		return a.emitJSON(body)
 	}
-	request.Job = id[:]
+	request.Job = jobID[:]
 	answer, err := l.Scheduler.UpdateJob(ctx, request)
 	if err != nil {
 		return fmt.Errorf("update %s: %w", text, err)
 	}
+	a.tellNeed(ctx, l, answer.GetJob().GetEscrow(), replicasOf(newest.GetRevision()),
+		replicasOf(revision.GetRevision()))
 	r := jobOf(answer.GetJob())
 	return a.emit(r, func(w io.Writer) {
 		printf(w, "%s\trevision %d\t%s\t%s\n", r.Job, revision.GetRevision().GetNumber(),
 			first(r.Result, r.State), screen.Clean(r.Reason))
 	})
+}
+
+func replicasOf(r *jobv1.Revision) uint64 { return uint64(max(r.GetSpec().GetReplicas(), 1)) }
+
+// tellNeed says what to type when more replicas are asked for than the escrow has money for: those
+// that run hold all of it. Whether it was seen does not matter to the update.
+func (a *app) tellNeed(ctx context.Context, l *link, escrow []byte, before, after uint64) {
+	answer, err := l.Ledger.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{
+		Chain: l.Chain, Escrow: escrow,
+	})
+	held := answer.GetEscrow()
+	if err != nil || after <= before || held.GetLive() == 0 {
+		return
+	}
+	more := after - before
+	hour := held.GetRate() / uint64(held.GetLive()) // of one replica
+	if answer.GetUnreserved()/more > hour {
+		return
+	}
+	// As much for each as those before had.
+	sum := held.GetTerms().GetMaxTotal() / before
+	if sum > math.MaxUint64/more {
+		return
+	}
+	a.aside("the leases of those that run hold the escrow's money, %s is free: %s more will wait "+
+		"until you add some, such as: ucn escrow topup %s %s --raise",
+		amount.Text(tx.Grains(answer.GetUnreserved())), many(int(more), "replica"),
+		bytesText(id.Escrow, escrow), amount.Format(tx.Grains(sum*more)))
 }

@@ -6,7 +6,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/united-containers/ucn/cli/clitest"
 	"github.com/united-containers/ucn/kit/id"
+	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 )
 
@@ -88,5 +90,27 @@ func TestUpdate(t *testing.T) {
 			t.Errorf("job update %v: exit code %d, %s, want %d with %q", bad.args, code, complaint,
 				bad.code, bad.text)
 		}
+	}
+}
+
+// TestUpdateTellsWhatItNeeds: what runs holds the escrow's money, so more replicas would wait for
+// ever. The command says what to type; fewer need nothing.
+func TestUpdateTellsWhatItNeeds(t *testing.T) {
+	u := started(t, func(*user) clitest.Script {
+		return func(v *clitest.Visit) *jobv1.Outcome {
+			v.Running()
+			<-v.Cancelled()
+			return &jobv1.Outcome{Reason: jobv1.EndReason_END_REASON_CANCELLED, Usage: once().PB()}
+		}
+	})
+	job := result(t, u.must("job", "run", imageCID, "--detach", "--json", "--max-total", "0.5",
+		"--trigger", "always", "--replicas", "2"))["job"].(string)
+	_, told, code := u.run("job", "update", job, "--replicas", "4")
+	if code != 0 || !strings.Contains(told, "2 replicas more will wait") ||
+		!strings.Contains(told, " 0.5 --raise") {
+		t.Errorf("exit code %d, %s", code, told)
+	}
+	if _, told, code := u.run("job", "update", job, "--replicas", "1"); code != 0 || told != "" {
+		t.Errorf("fewer: exit code %d, %s", code, told)
 	}
 }
