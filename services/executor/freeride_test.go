@@ -104,9 +104,9 @@ func TestOwnerTakesHisLaneAgainAndAgain(t *testing.T) {
 // TestHeldWhilePaidFor: who is replaced now and then, and paid for in between, is held each time.
 func TestHeldWhilePaidFor(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		l := lanes{pays: 20 * time.Minute, away: 70 * time.Second, late: 5 * time.Second}
-		rounds, ran, paid := l.ride(w, 20)
-		if rounds != 20 || paid < 20*l.pays || ran > 21*(l.pays+2*time.Minute) {
+		l := lanes{pays: 15 * time.Minute, away: 70 * time.Second, late: 5 * time.Second}
+		rounds, ran, paid := l.ride(w, 8)
+		if rounds != 8 || paid < 8*l.pays || ran > 9*(l.pays+2*time.Minute) {
 			t.Errorf("%d rounds, %v of %v paid", rounds, paid, ran)
 		}
 	})

@@ -183,6 +183,8 @@ var byResidents = []struct {
 		(*street).cryWolf},
 	{"host feigns silence and returns with its program", "rate of each lease until the next", 0,
 		(*street).feign},
+	{"owner takes his own lane away again and again", "one hold, and a tenth of what he paid",
+		8 * 60 * fromHost, (*street).rideFree},
 	{"scheduler names superseded leases falsely", "what the escrow can place", 0,
 		(*street).nameFalsely},
 }
