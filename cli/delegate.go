@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/united-containers/ucn/chain/sig"
+	"github.com/united-containers/ucn/chain/state"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
 )
@@ -94,6 +95,9 @@ func (o *delegateOptions) bounds(cmd *cobra.Command, b tx.Bounds, now time.Time)
 		if err != nil {
 			return b, err
 		}
+		if !state.Delegable.Has(tx.Kind(kind)) {
+			return b, usagef("--allow %s: no delegate may do that, only the account's own keys", text)
+		}
 		b.Operations |= tx.OperationsOf(tx.Kind(kind))
 	}
 	if cmd.Flags().Changed("limit") {
@@ -131,6 +135,16 @@ ucn transfer --wallet robot --as-delegate ACCOUNT:NUMBER ...`,
 		b, err := o.bounds(cmd, tx.Bounds{}, l.Now())
 		if err != nil {
 			return err
+		}
+		held, err := readSigners(ctx, l, l.Account)
+		if err != nil {
+			return err
+		}
+		for _, d := range held.Delegates {
+			if d.Key == key {
+				a.aside("that key is delegate %d already: it gets a second limit beside that one",
+					d.Number)
+			}
 		}
 		return a.sendDelegate(ctx, l, &tx.SetDelegate{Key: key, Bounds: b})
 	})
@@ -205,6 +219,13 @@ func (a *app) delegateRemove() *cobra.Command {
 			number, err := delegateNumber(list[0])
 			if err != nil {
 				return err
+			}
+			held, err := readSigners(ctx, l, l.Account)
+			if err != nil {
+				return err
+			}
+			if _, found := held.Find(number); !found {
+				return fmt.Errorf("the account has no delegate %d", number)
 			}
 			return a.sendDelegate(ctx, l, &tx.RemoveDelegate{Number: number})
 		}),

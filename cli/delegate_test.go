@@ -75,7 +75,7 @@ func TestDelegateRefused(t *testing.T) {
 		{cli.ExitUsage, "wallet delegate add robot --limit 5"},
 		{cli.ExitUsage, "wallet delegate add robot --allow transfer"},
 		{cli.ExitUsage, "wallet delegate add robot --allow fly --limit 5"},
-		{cli.ExitFailed, "wallet delegate add robot --allow set-keys --limit 5"},
+		{cli.ExitUsage, "wallet delegate add robot --allow set-keys --limit 5"},
 		{cli.ExitFailed, "wallet delegate add robot --allow transfer --limit 5 --per 1s"},
 		{cli.ExitFailed, "wallet delegate add robot --allow transfer --limit 5 --for -1h"},
 		{cli.ExitFailed, "wallet delegate add nobody --allow transfer --limit 5"},

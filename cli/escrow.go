@@ -17,6 +17,7 @@ import (
 	"github.com/united-containers/ucn/cli/jobrun"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 )
 
@@ -43,6 +44,11 @@ type escrowResult struct {
 	Assigner      string        `json:"assigner,omitempty"`
 	Payees        []string      `json:"payees,omitempty"`
 	Secured       amount.Amount `json:"secured,omitempty"`
+	// Of bonds: how long notice takes, what it was given for, and when that is due; ms of the chain's
+	// accrual clock.
+	Unbond    uint64        `json:"unbond_ms,omitempty"`
+	Noticed   amount.Amount `json:"noticed,omitempty"`
+	NoticeDue uint64        `json:"notice_due_accrual_ms,omitempty"`
 	// By the chain's accrual clock, and when that comes at the earliest; 0 of bonds.
 	ExpiresAccrual uint64 `json:"expires_accrual_ms,omitempty"`
 	Expires        uint64 `json:"expires_ms"`
@@ -158,7 +164,11 @@ func newEscrowResult(
 		return r
 	}
 	r.Owner, r.Purpose = accountText(e.Owner), reasonText(e.Purpose.String(), "PURPOSE_")
-	r.Job = bytesText(id.Job, e.Subject)
+	if e.Purpose == chainv1.Purpose_PURPOSE_JOB || e.Purpose == chainv1.Purpose_PURPOSE_BUDGET {
+		r.Job = bytesText(id.Job, e.Subject)
+	}
+	r.Unbond, r.Noticed, r.NoticeDue = uint64(e.Unbond), amount.Amount(e.Noticed),
+		uint64(e.NoticeDue)
 	r.Balance, r.Reserved, r.Paid = amount.Amount(e.Balance), amount.Amount(e.Reserved),
 		amount.Amount(e.Paid)
 	r.Lock, r.Leases = amount.Amount(e.Lock), e.Live
@@ -178,6 +188,9 @@ func newEscrowResult(
 // at adds what depends on where the chain's clocks stand.
 func (r *escrowResult) at(e *tx.Escrow, now, accrual tx.Millis) {
 	r.Secured = amount.Amount(state.Secured(e, accrual))
+	if e.Unbond != 0 {
+		r.Unreserved = amount.Amount(state.Withdrawable(e, accrual))
+	}
 	if expires := e.Terms.Expires; expires != 0 {
 		r.ExpiresAccrual, r.Expires = uint64(expires), uint64(expires)
 		if lag := now - accrual; accrual <= now && expires <= math.MaxUint64-lag {
@@ -199,6 +212,10 @@ func (r *escrowResult) print(w io.Writer) {
 }
 
 func (r *escrowResult) printHeld(w io.Writer) {
+	if r.Unbond != 0 {
+		r.printBond(w)
+		return
+	}
 	printf(w, "owner\t%s\npurpose\t%s %s\n", r.Owner, r.Purpose, r.Job)
 	printf(w, "balance\t%s, of which %s is reserved for %s\n", amount.Text(r.Balance),
 		amount.Text(r.Reserved), many(r.Leases, "lease"))
@@ -293,11 +310,18 @@ func (a *app) escrowWithdraw() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			sum := amount.Amount(answer.GetUnreserved())
+			free, err := withdrawable(answer)
+			if err != nil {
+				return err
+			}
+			sum := free
 			if len(list) > 1 {
 				if sum, err = amount.Parse(list[1]); err != nil {
 					return err
 				}
+			}
+			if bond(answer) && (sum > free || sum == 0) {
+				return bondHeld(answer, free)
 			}
 			if sum == 0 {
 				return fmt.Errorf("there is nothing to withdraw: %s is reserved for %d leases",
@@ -324,6 +348,9 @@ it: a program that still runs under one of the leases loses its pay and is stopp
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			escrow, answer, err := readEscrow(ctx, l, list[0])
 			if err != nil {
+				return err
+			}
+			if err := bondCloses(answer); err != nil {
 				return err
 			}
 			var operations []tx.Operation

@@ -16,6 +16,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 )
 
 func (a *app) recoveryCommand() *cobra.Command {
@@ -94,6 +95,13 @@ func (a *app) recoveryCancel() *cobra.Command {
 		Use: "cancel", Short: "Cancel a recovery of your account that is pending",
 		Example: "  ucn wallet recovery cancel", Args: args(cobra.NoArgs),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, _ []string) error {
+			held, err := readSigners(ctx, l, l.Sender.Account())
+			if err != nil {
+				return err
+			}
+			if held.Recovery.Pending.IsZero() {
+				return errNoRecovery
+			}
 			return a.sendDelegate(ctx, l, &tx.CancelRecovery{})
 		}),
 	})
@@ -248,7 +256,8 @@ func joinIntents(texts []string) (*tx.Recover, error) {
 			err = canon.Unmarshal(raw, m)
 		}
 		if err != nil {
-			return nil, usagef("text %d is not what `ucn wallet recovery sign` prints: %w", i+1, err)
+			return nil, usagef("text %d is not what `ucn wallet recovery sign` prints (what a file "+
+				"holds is given as \"$(cat FILE)\"): %w", i+1, err)
 		}
 		intent, err := tx.IntentFromPB(m.GetIntent())
 		if err != nil {
@@ -331,7 +340,37 @@ on its new key acts with --as-delegate ACCOUNT:0.`,
 			if err != nil {
 				return err
 			}
+			if err := finishable(ctx, l, account); err != nil {
+				return err
+			}
 			return a.sendDelegate(ctx, l, &tx.FinishRecovery{Account: account})
 		}),
 	}
+}
+
+// errNoRecovery is told before a transaction is sent that would fail and cost its fee.
+var errNoRecovery = errors.New("no recovery of the account is pending (recovery-none)")
+
+// nearlyDue is how far the accrual clock may come with the block that finishes a recovery.
+const nearlyDue tx.Millis = 60_000
+
+// finishable refuses what the chain would refuse for a fee.
+func finishable(ctx context.Context, l *link, account sig.AccountID) error {
+	held, err := readSigners(ctx, l, account)
+	if err != nil {
+		return err
+	}
+	if held.Recovery.Pending.IsZero() {
+		return errNoRecovery
+	}
+	chain, err := l.Ledger.GetChain(ctx, &ledgerv1.GetChainRequest{Chain: l.Chain})
+	if err != nil {
+		return fmt.Errorf("read the chain: %w", err)
+	}
+	now := tx.Millis(chain.GetAccrual())
+	if due := held.Recovery.Due; now != 0 && due > now+nearlyDue {
+		return fmt.Errorf("the recovery can be finished in %s, or later if the chain rests "+
+			"(recovery-not-due)", (time.Duration(due-now) * time.Millisecond).Round(time.Minute))
+	}
+	return nil
 }

@@ -53,16 +53,24 @@ func TestRecovery(t *testing.T) {
 			t.Errorf("%v: %d, want %s: %s%s", args, code, reason, out, complaint)
 		}
 	}
+	free := func(reason string, args ...string) {
+		t.Helper()
+		before := u.net.Ledger.Height()
+		failed(reason, args...)
+		if u.net.Ledger.Height() != before {
+			t.Errorf("%v was sent, and cost a fee", args)
+		}
+	}
 	failed("needs 2", "wallet", "recovery", "submit", one)
 	failed("needs 2", "wallet", "recovery", "submit", one, one)
 	failed("needs 2", "wallet", "recovery", "submit", one, spoiled(t, two))
-	failed("recovery-none", "wallet", "recovery", "cancel")
+	free("recovery-none", "wallet", "recovery", "cancel")
 	// one signature more than needed, one twice, and one spoiled in a friend's name
 	u.must("wallet", "recovery", "submit", spoiled(t, one), two, one, sign("bob", "next"), one)
 	if out := u.must("wallet", "recovery", "show", account); !strings.Contains(out, "pending") {
 		t.Errorf("what is pending is not shown: %s", out)
 	}
-	failed("recovery-not-due", "wallet", "recovery", "finish", account)
+	free("recovery-not-due", "wallet", "recovery", "finish", account)
 	u.must("wallet", "recovery", "cancel")
 	failed("recovery-counter", "wallet", "recovery", "submit", one, two)
 	failed("recovery-invalid", "wallet", "recovery", "set", "--key", "ann", "--delay", "1h")

@@ -96,6 +96,21 @@ func Unreserved(e *tx.Escrow, accrual tx.Millis) tx.Grains {
 	return unreserved(e) - burnDue(e, accrual)
 }
 
+// Withdrawable is what an owner can withdraw at an accrual time, from the escrow's leaf: of a bond
+// what notice was given for, once it is due and until it lapses; of another what is unreserved.
+func Withdrawable(e *tx.Escrow, accrual tx.Millis) tx.Grains {
+	switch {
+	case !isBond(e.Purpose):
+		return Unreserved(e, accrual)
+	case accrual < e.NoticeDue || lapsed(e, accrual):
+		return 0
+	}
+	return min(e.Noticed, Unreserved(e, accrual))
+}
+
+// Delegable are the operations that a delegate may be allowed.
+const Delegable tx.Operations = delegable
+
 // Reserved is the most that can still be paid on a lease, holdback included, from its leaf.
 func Reserved(l *tx.LeaseState) tx.Grains { return reservedOf(l) }
 
