@@ -2,9 +2,11 @@ package rpc
 
 import (
 	"cmp"
+	"container/list"
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,13 +27,14 @@ import (
 type answers struct {
 	stall time.Duration
 
-	mu       sync.Mutex // guards the rest, and the fields of held, tracked and reserve
-	under    *share.Budget
-	waiting  *share.Budget // of streams that wait for room with a message
-	sleepers int           // that wait for room
-	freed    chan struct{}
-	open     map[*net.TCPAddr]*tracked // by the very address that gRPC shows
-	swept    time.Time
+	mu      sync.Mutex // guards the rest, and the fields of held, tracked and reserve
+	under   *share.Budget
+	waiting *share.Budget             // of streams that wait for room with a message
+	open    map[*net.TCPAddr]*tracked // by the very address that gRPC shows
+	swept   time.Time
+	looked  time.Time
+	most    int        // that an address of largest had when it was looked for
+	largest []*tracked // of connections that may end for others
 }
 
 // Bounds of who holds answers while others need the room.
@@ -43,6 +46,10 @@ const (
 	keptAnswers = 16
 	// maxEnded is how often connections end for one answer.
 	maxEnded = 4
+	// lookAgain is how often it is looked for who has most, and for room for who waits.
+	lookAgain = 100 * time.Millisecond
+	// maxLargest bounds the connections that may end until it is looked for others.
+	maxLargest = 64
 )
 
 // held is one answer that is counted. It is the pool of its buffer, which it returns once nobody
@@ -52,9 +59,10 @@ type held struct {
 	who   string
 	n     int
 	began time.Time
-	conn  *tracked // nil when unknown
-	of    *reserve // nil when it was not reserved
-	own   bool     // the connection is the client's own, not that of a gateway
+	conn  *tracked      // nil when unknown
+	of    *reserve      // nil when it was not reserved
+	own   bool          // the connection is the client's own, not that of a gateway
+	at    *list.Element // of conn.own
 	gone  bool
 }
 
@@ -67,7 +75,7 @@ type answer struct {
 
 func newAnswers(cfg ServerConfig) *answers {
 	return &answers{
-		stall: cfg.AnswerTime, freed: make(chan struct{}), open: map[*net.TCPAddr]*tracked{},
+		stall: cfg.AnswerTime, open: map[*net.TCPAddr]*tracked{},
 		under:   share.NewBudget(int(cfg.MaxAnswers)),
 		waiting: share.NewBudget(int(cfg.MaxAnswers)),
 	}
@@ -149,8 +157,7 @@ func (a *answers) tryTake(h *held) (ok bool, end []*tracked) {
 	if a.hasRoom(h) && a.under.Take(h.who, h.n) {
 		h.began = now
 		if h.conn != nil {
-			h.conn.holds[h] = struct{}{}
-			h.changed(h.n)
+			h.conn.hold(h)
 		}
 		return true, nil
 	}
@@ -160,8 +167,8 @@ func (a *answers) tryTake(h *held) (ok bool, end []*tracked) {
 			return false, end
 		}
 	}
-	if most := a.most(h, now); most != nil {
-		end = append(end, most)
+	if conn := a.largestFor(h, now); conn != nil {
+		end = append(end, conn)
 	}
 	return false, end
 }
@@ -175,34 +182,73 @@ func (a *answers) hasRoom(h *held) bool {
 	return h.n <= a.under.Free()-kept
 }
 
-// most is the largest connection of the address with most, if that has at least twice what h's
-// would have, and for some time. mu is held.
-func (a *answers) most(h *held, now time.Time) (most *tracked) {
+// largestFor is the largest connection of the address with most, if that has at least twice what
+// h's would have, and for some time. mu is held.
+func (a *answers) largestFor(h *held, now time.Time) (found *tracked) {
+	if now.Sub(a.looked) >= lookAgain {
+		a.looked = now
+		a.look(now)
+	}
 	enough := 2 * (a.under.Has(h.who) + h.n)
-	for _, conn := range a.open {
-		has := a.under.Has(conn.who)
-		if conn.bytes == 0 || has < enough {
-			continue
-		}
-		if most != nil && cmp.Or(cmp.Compare(has, a.under.Has(most.who)),
-			cmp.Compare(conn.bytes, most.bytes)) <= 0 {
-			continue
-		}
-		if conn.since(now) > min(a.stall, giveWayTime) {
-			most = conn
+	if a.most < enough {
+		return nil
+	}
+	has := 0
+	for _, conn := range a.largest {
+		its := a.under.Has(conn.who)
+		if its >= enough && a.mayEnd(conn, now) && (found == nil ||
+			cmp.Or(cmp.Compare(its, has), cmp.Compare(conn.bytes, found.bytes)) > 0) {
+			found, has = conn, its
 		}
 	}
-	return most
+	return found
 }
 
-// since is for how long a client has left its oldest answer. mu is held.
-func (t *tracked) since(now time.Time) (longest time.Duration) {
-	for h := range t.holds {
-		if h.own {
-			longest = max(longest, now.Sub(h.began))
+// look notes the largest connections that may end for others. It goes through all. mu is held.
+func (a *answers) look(now time.Time) {
+	type entry struct {
+		*tracked
+		has int
+	}
+	var all []entry
+	for _, conn := range a.open {
+		if a.mayEnd(conn, now) {
+			all = append(all, entry{conn, a.under.Has(conn.who)})
 		}
 	}
-	return longest
+	slices.SortFunc(all, func(x, y entry) int {
+		return cmp.Or(cmp.Compare(y.has, x.has), cmp.Compare(y.bytes, x.bytes))
+	})
+	a.most, a.largest = 0, nil
+	for _, e := range all[:min(len(all), maxLargest)] {
+		a.most = max(a.most, e.has)
+		a.largest = append(a.largest, e.tracked)
+	}
+}
+
+// mayEnd reports whether a client has left its oldest answer for so long that others come first. mu
+// is held.
+func (a *answers) mayEnd(t *tracked, now time.Time) bool {
+	oldest := t.own.Front()
+	return oldest != nil && now.Sub(oldest.Value.(*held).began) > min(a.stall, giveWayTime)
+}
+
+// hold notes an answer that is held from now on. mu is held.
+func (t *tracked) hold(h *held) {
+	t.holds[h] = struct{}{}
+	if h.own {
+		h.at = t.own.PushBack(h)
+	}
+	h.changed(h.n)
+}
+
+// drop undoes hold. mu is held.
+func (t *tracked) drop(h *held) {
+	delete(t.holds, h)
+	if h.at != nil {
+		t.own.Remove(h.at)
+	}
+	h.changed(-h.n)
 }
 
 // changed notes that h, which its connection holds, has so many bytes more. mu is held.
@@ -215,8 +261,9 @@ func (h *held) changed(n int) {
 // stalled are the connections with an answer that should have been taken by now. mu is held.
 func (a *answers) stalled(now time.Time) (all []*tracked) {
 	for _, conn := range a.open {
-		for h := range conn.holds {
-			if h.own && now.Sub(h.began) > a.stall*time.Duration(1+h.n>>20) {
+		for e := conn.own.Front(); e != nil; e = e.Next() {
+			h := e.Value.(*held)
+			if now.Sub(h.began) > a.stall*time.Duration(1+h.n>>20) {
 				all = append(all, conn)
 				break
 			}
@@ -242,27 +289,15 @@ func (a *answers) await(ctx context.Context, h *held) error {
 }
 
 func (a *answers) awaitRoom(ctx context.Context, h *held) error {
-	a.mu.Lock()
-	a.sleepers++
-	a.mu.Unlock()
-	defer func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.sleepers--
-	}()
 	late := time.NewTimer(a.stall * time.Duration(1+h.n>>20))
 	defer late.Stop()
-	again := time.NewTicker(min(a.stall, time.Second)) // for connections that stall meanwhile
+	again := time.NewTicker(lookAgain) // answers that leave wake nobody: many might wait
 	defer again.Stop()
 	for {
-		a.mu.Lock()
-		freed := a.freed
-		a.mu.Unlock()
 		if a.take(h) {
 			return nil
 		}
 		select {
-		case <-freed:
 		case <-again.C:
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -289,15 +324,10 @@ func (h *held) giveHeld() {
 	h.gone = true
 	h.all.under.Give(h.who, h.n)
 	if h.conn != nil {
-		delete(h.conn.holds, h)
-		h.changed(-h.n)
+		h.conn.drop(h)
 	}
 	if h.of != nil {
 		h.of.left(h.n)
-	}
-	if h.all.sleepers > 0 {
-		close(h.all.freed)
-		h.all.freed = make(chan struct{})
 	}
 }
 
@@ -348,7 +378,8 @@ type tracked struct {
 	addr    *net.TCPAddr
 	who     string // the Origin of addr
 	holds   map[*held]struct{}
-	bytes   int // of holds that are its own
+	own     list.List // of those that are its own, oldest first
+	bytes   int       // of own
 	closed  bool
 }
 

@@ -110,6 +110,7 @@ func (a *answers) reserved(ctx context.Context, n int) *held {
 	n = max(n, leastPooled)
 	a.under.Add(h.who, n-h.n)
 	r.ahead += n - h.n
+	h.changed(n - h.n)
 	h.n = n
 	return h
 }
