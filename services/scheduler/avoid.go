@@ -84,45 +84,84 @@ const (
 	maxTakers = 4096
 )
 
-// takers are payees whose hosts told the end of an attempt, did not charge for the last time, and
-// so had the lease ended for them: that pays the notice, which is for what its owner ends. They are
-// forgotten at a restart.
+// takers are hosts that told the end of an attempt, did not charge for the last time, and so had
+// the lease ended for them: that pays the notice, which is for what its owner ends. Once may be
+// that the host was cut off from its ledger, and with it all leases that it had. It sees no new one
+// then, so who does so again with a lease of a minute after that, whose program ran, is a taker. It
+// is known by its own key, never by its payee, which a host names as it likes. All are forgotten at
+// a restart.
 type takers struct {
 	mu sync.Mutex
-	of map[sig.AccountID]time.Time
+	of map[sig.PublicKey]*taker
+	// operators are when one of two takers of theirs was noted last; last is the newest of any.
+	operators map[sig.AccountID]time.Time
+	last      time.Time
 }
 
-func (t *takers) note(payee sig.AccountID, now time.Time) {
+// taker is a host that was ended for: told is when it told the end first, at when it was noted.
+type taker struct {
+	operator sig.AccountID
+	told, at time.Time
+	again    bool
+}
+
+func recent(at, now time.Time) bool { return now.Sub(at).Abs() < noticeFor }
+
+func (t *takers) note(by Teller, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.of == nil {
-		t.of = map[sig.AccountID]time.Time{}
+	held := t.of[by.Executor]
+	if held == nil || !recent(held.at, now) {
+		t.sweep(now)
+		t.of[by.Executor] = &taker{operator: by.Operator, told: by.Told, at: now}
+		return
 	}
-	for other, at := range t.of {
-		if now.Sub(at).Abs() >= noticeFor || len(t.of) >= maxTakers {
-			delete(t.of, other)
+	if !held.again && !by.Leased.After(held.told.Add(noticeSlack)) {
+		return
+	}
+	held.again, held.at, held.operator, t.last = true, now, by.Operator, now
+	for _, other := range t.of {
+		if other != held && other.again && other.operator == by.Operator && recent(other.at, now) {
+			t.operators[by.Operator] = now
 		}
 	}
-	t.of[payee] = now
+}
+
+// sweep makes room for one more; mu is held.
+func (t *takers) sweep(now time.Time) {
+	if t.of == nil {
+		t.of, t.operators = map[sig.PublicKey]*taker{}, map[sig.AccountID]time.Time{}
+	}
+	for key, held := range t.of {
+		if !recent(held.at, now) || len(t.of) >= maxTakers {
+			delete(t.of, key)
+		}
+	}
+	for operator, at := range t.operators { // fewer than takers
+		if !recent(at, now) {
+			delete(t.operators, operator)
+		}
+	}
 }
 
 func (t *takers) take(o *Offer, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	at, is := t.of[o.Payee]
-	return is && o.Notice > 0 && now.Sub(at).Abs() < noticeFor
+	held := t.of[o.Host.Executor]
+	return o.Notice > 0 && (held != nil && held.again && recent(held.at, now) ||
+		recent(t.operators[o.Host.Operator], now))
 }
 
-func (t *takers) any() bool {
+func (t *takers) any(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.of) > 0
+	return recent(t.last, now)
 }
 
 // doubts names hosts that are asked only when no other fits, nil if there are none: those that take
-// a notice for nothing, those that failed the run, and all of an operator of whom two did. Hosts
-// are cheap to certify, so what several of one operator do is what the operator does. Without this
-// a few that ask little and begin nothing would keep a run for themselves.
+// a notice for nothing, those that failed the run, and all of an operator of whom two did either.
+// Hosts are cheap to certify, so what several of one operator do is what the operator does. Without
+// this a few that ask little and begin nothing would keep a run for themselves.
 func (e *Engine) doubts(r *Run, now time.Time) func(*Offer) bool {
 	hosts, operators := map[sig.PublicKey]bool{}, map[sig.AccountID]int{}
 	for i := range r.Attempts {
@@ -134,7 +173,7 @@ func (e *Engine) doubts(r *Run, now time.Time) func(*Offer) bool {
 			operators[a.Host.Operator]++
 		}
 	}
-	if !slices.Contains(slices.Collect(maps.Values(hosts)), true) && !e.takers.any() {
+	if !slices.Contains(slices.Collect(maps.Values(hosts)), true) && !e.takers.any(now) {
 		return nil
 	}
 	return func(o *Offer) bool {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 )
 
@@ -18,6 +19,16 @@ type Claim struct {
 	Lease tx.LeaseID
 	// Due is when somebody must look whether the lease is settled.
 	Due time.Time
+	// By is the host that told the end itself of a program that ran, and wants a notice; else zero.
+	By Teller
+}
+
+// Teller is a host that told the end of an attempt.
+type Teller struct {
+	Executor sig.PublicKey
+	Operator sig.AccountID // by its certificate
+	// Leased and Told are when the attempt began to be a lease and when its end was told.
+	Leased, Told time.Time
 }
 
 // MaxClaims bounds one page of claims, and the leases that are settled together.
@@ -80,9 +91,17 @@ func (e *Engine) claims(j *Job, before []AttemptID) (claims []Claim) {
 			placeBy := time.UnixMilli(int64(a.Lease.Lease.PlaceBy))
 			due = latest(ended, placeBy).Add(slack)
 		}
-		claims = append(claims, Claim{Lease: a.Lease.ID, Due: due})
+		claims = append(claims, Claim{Lease: a.Lease.ID, Due: due, By: a.teller()})
 	}
 	return claims
+}
+
+// teller is the attempt's host if it may come to take its notice for what it has ended itself.
+func (a *Attempt) teller() Teller {
+	if !a.Told || !a.Began || a.Lease.Lease.Notice == 0 {
+		return Teller{}
+	}
+	return Teller{a.Host.Executor, a.Host.Operator, a.Created, a.Ended}
 }
 
 // errUnsettled: leases are open that could not be settled.
@@ -220,8 +239,8 @@ func (e *Engine) endOver(ctx context.Context, ends []overdue) (done, again []Cla
 			e.deps.Log.ErrorContext(ctx, "cannot end a lease whose attempt is over",
 				"lease", c.Lease, "error", err)
 			continue
-		case c.state.Leaf.Lease.Notice > 0:
-			e.takers.note(c.state.Leaf.Lease.Payee, e.deps.Now())
+		case c.By != Teller{}:
+			e.takers.note(c.By, e.deps.Now())
 		}
 		done, again = append(done, c.Claim), append(again, Claim{Lease: c.Lease, Due: due})
 	}

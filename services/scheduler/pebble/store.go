@@ -194,7 +194,7 @@ func put(b *pebble.Batch, c scheduler.Change, value []byte, of [2]held) error {
 		}
 	}
 	for _, claim := range c.Claims {
-		if err := b.Set(claimKey(claim), nil, nil); err != nil {
+		if err := b.Set(claimKey(claim), encodeTeller(claim.By), nil); err != nil {
 			return err
 		}
 	}

@@ -26,7 +26,7 @@ type Memory struct {
 	jobs   map[job.ID]*scheduler.Job
 	looks  map[job.ID]time.Time
 	tasks  map[chunk][]byte
-	claims map[tx.LeaseID]time.Time
+	claims map[tx.LeaseID]scheduler.Claim
 	events []string
 }
 
@@ -95,9 +95,9 @@ func (m *Memory) Save(_ context.Context, c scheduler.Change) error {
 func (m *Memory) claim(claims []scheduler.Claim) {
 	for _, c := range claims {
 		if m.claims == nil {
-			m.claims = map[tx.LeaseID]time.Time{}
+			m.claims = map[tx.LeaseID]scheduler.Claim{}
 		}
-		m.claims[c.Lease] = c.Due
+		m.claims[c.Lease] = c
 	}
 }
 
@@ -110,9 +110,8 @@ func (m *Memory) Claims(
 	order := func(a, b scheduler.Claim) int {
 		return cmp.Or(a.Due.Compare(b.Due), bytes.Compare(a.Lease[:], b.Lease[:]))
 	}
-	for lease, at := range m.claims {
-		c := scheduler.Claim{Lease: lease, Due: at}
-		if !at.After(by) && (after.Due.IsZero() || order(c, after) > 0) {
+	for _, c := range m.claims {
+		if !c.Due.After(by) && (after.Due.IsZero() || order(c, after) > 0) {
 			due = append(due, c)
 		}
 	}

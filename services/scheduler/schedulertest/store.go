@@ -305,9 +305,14 @@ func testLive(t *testing.T, s scheduler.Store) {
 func testClaims(t *testing.T, s scheduler.Store) {
 	ctx := context.Background()
 	at := func(n int) scheduler.Claim {
-		return scheduler.Claim{
-			Lease: tx.LeaseID{byte(9 - n)}, Due: Start().Add(time.Duration(n) * time.Hour),
+		due := Start().Add(time.Duration(n) * time.Hour)
+		c := scheduler.Claim{Lease: tx.LeaseID{byte(9 - n)}, Due: due}
+		if n == 2 {
+			c.By = scheduler.Teller{
+				Executor: sig.PublicKey{1}, Operator: sig.AccountID{2}, Leased: Start(), Told: due,
+			}
 		}
+		return c
 	}
 	claims := []scheduler.Claim{at(3), at(1), at(2)}
 	err := s.Save(ctx, scheduler.Change{Job: NewJob(1, 1), Claims: claims})
@@ -318,7 +323,9 @@ func testClaims(t *testing.T, s scheduler.Store) {
 		t.Helper()
 		got, err := s.Claims(ctx, after, Start().Add(time.Duration(by)*time.Hour), limit)
 		if err != nil || !slices.EqualFunc(got, want, func(a, b scheduler.Claim) bool {
-			return a.Lease == b.Lease && a.Due.Equal(b.Due)
+			return a.Lease == b.Lease && a.Due.Equal(b.Due) &&
+				a.By.Executor == b.By.Executor && a.By.Operator == b.By.Operator &&
+				a.By.Leased.Equal(b.By.Leased) && a.By.Told.Equal(b.By.Told)
 		}) {
 			t.Errorf("claims by %d h: %v, %v, want %v", by, got, err, want)
 		}
