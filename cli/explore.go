@@ -12,6 +12,7 @@ import (
 
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/screen"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
@@ -303,6 +304,10 @@ ucnj1..., 64 hexadecimal digits), or the first 6 or more digits of a transaction
 		Example: "  ucn chain search 1f00ab\n  ucn chain search ucnl1...",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: a.session(withoutKey, func(ctx context.Context, l *link, list []string) error {
+			if cutID(list[0]) {
+				return usagef("%s is only the beginning of an id: give it whole (--json prints ids whole)",
+					screen.Clean(list[0]))
+			}
 			answer, err := l.Ledger.Search(ctx, &ledgerv1.SearchRequest{
 				Chain: l.Chain, Query: list[0],
 			})
@@ -326,6 +331,18 @@ ucnj1..., 64 hexadecimal digits), or the first 6 or more digits of a transaction
 			})
 		}),
 	}
+}
+
+// cutID tells whether a text is an id as tables shorten it, by which nothing can be found.
+func cutID(text string) bool {
+	text = strings.ToLower(strings.TrimSpace(text))
+	for _, kind := range []string{id.Account, id.Escrow, id.Lease, id.Job} {
+		whole := len(id.Bech32(kind, [32]byte{}))
+		if strings.HasPrefix(text, kind+"1") && len(text) < whole {
+			return true
+		}
+	}
+	return false
 }
 
 func hitOf(hit *ledgerv1.Hit) hitResult {
