@@ -130,10 +130,7 @@ func (e *Engine) try(ctx context.Context, ref Ref, slots chan struct{}) verdict 
 		e.setWaiting(j.ID, ref.Run, e.explain(r, reason, now))
 		return notNow
 	}
-	if !e.begin(ctx, j, r, fit, slots) {
-		return gone
-	}
-	return taken
+	return e.begin(ctx, j, r, fit, slots)
 }
 
 // waiting reads a job that waits, and which hosts are asked for its replicas at the moment. What is
@@ -154,17 +151,23 @@ func (e *Engine) waiting(ctx context.Context, id job.ID) (*Job, map[RunID]Host, 
 // spread tells whether the job's runs are to stand on hosts of their own.
 func (j *Job) spread() bool { return j.Spec.Tasks == 0 && len(j.Runs) > 1 }
 
-// begin places a run beside the dispatcher, unless that is being done, and then puts it back in its
-// line. Only the dispatcher fills slots, so one is free.
+// begin places a run beside the dispatcher, unless that is being done or it is not its owner's
+// turn, and then puts it back in its line. Only the dispatcher fills slots, so one is free.
 func (e *Engine) begin(
 	ctx context.Context, j *Job, r *Run, fit []Candidate, slots chan struct{},
-) bool {
+) verdict {
 	run, first := r.ID, Host{}
 	if len(fit) > 0 {
 		first = fit[0].Offer.Host
 	}
+	done, ok := e.refusals.turn(j.Owner, e.deps.Now())
+	if !ok {
+		e.setWaiting(j.ID, run, "waiting: "+errTurn.Error())
+		return notNow
+	}
 	if !e.claim(run, first) {
-		return false
+		done()
+		return gone
 	}
 	slots <- struct{}{}
 	if len(fit) > 0 { // held here, so that the next run is matched with what this one leaves
@@ -174,10 +177,11 @@ func (e *Engine) begin(
 	e.tasks.Go(func() {
 		defer func() { <-slots; e.poke() }()
 		e.place(ctx, j, r, fit)
+		done()
 		e.landed(run)
 		e.requeue(ctx, j.ID, run, stood)
 	})
-	return true
+	return taken
 }
 
 // explain adds a host's own words to the reason when hosts that would fit declined lately.

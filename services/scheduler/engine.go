@@ -118,6 +118,9 @@ type Engine struct {
 	// purses hold what is being promised of escrows.
 	purses purses
 
+	// refusals are the owners whose escrows' terms made the chain refuse leases.
+	refusals refusals
+
 	// awaited are the hosts of kept programs.
 	awaited awaited
 

@@ -362,6 +362,11 @@ func (e *Engine) tryToGoOn(ctx context.Context, id job.ID, attempt AttemptID) (e
 	if why := j.Spec.misfits(o, a); why != "" {
 		return fmt.Errorf("%w: its offer is %s", ErrDeclined, why)
 	}
+	turn, ok := e.refusals.turn(j.Owner, e.deps.Now())
+	if !ok {
+		return errTurn
+	}
+	defer turn()
 	purse := e.purses.open(j.Escrow)
 	defer e.purses.close(purse)
 	money, err := e.fund(ctx, purse, r)

@@ -28,6 +28,7 @@ type market struct {
 	random io.Reader        // what ids are made of; nil: something seeded
 	fee    uint64           // of a lease
 	lives  byte
+	jobs   int // submitted by askedAtOnce
 }
 
 func newMarket(t *testing.T) *market { return newMarketFor(t, 0) }

@@ -73,6 +73,8 @@ func (e *Engine) placeOnOne(
 		switch {
 		case ctx.Err() != nil || errors.Is(err, errSettled):
 			return errSettled
+		case errors.Is(err, errTurn): // whoever else is asked
+			return err
 		case lacksMoney(err): // the owner's affair, no host's; told with how long the run waits
 			if !lacksMoney(last) { // the cheapest that lacks it says what is needed at least
 				last = err
@@ -121,6 +123,9 @@ func (e *Engine) placeOn(
 		attempt.Hold.Returns = old.Hold.Returns + 1
 	}
 	attempt.Lease, err = e.ask(ctx, j, r, &attempt.ID, of)
+	if err == nil {
+		err = e.stillGranted(ctx, j, r, money)
+	}
 	if err != nil {
 		money.purse.forget(r.ID)
 		return err
@@ -232,7 +237,10 @@ func (e *Engine) setAside(
 	case rate > left:
 		return 0, fmt.Errorf("%w: its max_rate leaves no room for %d grains per hour", ErrEscrow, rate)
 	}
-	p.promised[r.ID] = promise{draw{addUpTo(budget, p.fee), rate, trust, p.fee}, frees, p.version}
+	p.promised[r.ID] = promise{
+		takes: draw{addUpTo(budget, p.fee), rate, trust, p.fee}, frees: frees,
+		version: p.version, seen: p.escrow, at: p.at,
+	}
 	return budget, nil
 }
 
@@ -301,7 +309,7 @@ func (e *Engine) commit(
 	ctx context.Context, id job.ID, run RunID, attempt Attempt, purse *purse,
 ) error {
 	waits := false
-	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
+	j, err := e.change(ctx, id, func(j *Job) (string, *Run) {
 		r := j.Run(run)
 		if waits = j.takes(r, &attempt); !waits {
 			return "", nil
@@ -325,6 +333,9 @@ func (e *Engine) commit(
 	case err == nil:
 		err = e.leased(ctx, id, attempt.ID)
 	case errors.Is(err, ErrLeaseRefused), errors.Is(err, ErrNotPlaced):
+		if errors.Is(err, ErrEscrow) {
+			e.refusals.note(j.Owner, purse.of(run).at, e.deps.Now())
+		}
 		e.unplaced(ctx, id, &attempt, err)
 		purse.forget(run)
 	} // otherwise unknown: resume or the sweep finds out
@@ -349,48 +360,6 @@ func (j *Job) takes(r *Run, a *Attempt) bool {
 	}
 	old := r.Attempt(a.Continues)
 	return old != nil && r.continuable(old)
-}
-
-// unplaced decides what becomes of an attempt whose lease is not on the chain and will not be.
-func (e *Engine) unplaced(ctx context.Context, id job.ID, a *Attempt, cause error) {
-	switch {
-	case a.Continues != (AttemptID{}):
-		e.takeBack(ctx, id, a.ID, cause)
-	case errors.Is(cause, ErrLeaseRefused):
-		e.endAttempt(ctx, id, a.ID, Refused, cause.Error())
-	default:
-		e.withdraw(ctx, id, a.ID, cause)
-	}
-}
-
-// withdrawn is how long a run waits at least after its lease could not be placed; each try may cost
-// a fee.
-const withdrawn = 5 * time.Second
-
-// withdraw takes an attempt back whose lease is in no block through no fault of its host.
-func (e *Engine) withdraw(ctx context.Context, id job.ID, attempt AttemptID, cause error) {
-	_, err := e.change(ctx, id, func(j *Job) (string, *Run) {
-		r, a := j.Attempt(attempt)
-		if a == nil || a != r.Current() || a.Placed || a.State == Ended {
-			return "", nil
-		}
-		r.Attempts = r.Attempts[:len(r.Attempts)-1]
-		r.Tries--
-		if why, _ := j.stops(r); why != "" {
-			if r.State == Ended || r.Open() { // the one that was to be replaced, which is being stopped
-				return "job.waiting", r
-			}
-			r.finish(Cancelled, why, e.deps.Now())
-			return "job.ended", r
-		}
-		now := e.deps.Now()
-		r.NotBefore = now.Add(max(withdrawn, r.patience(cause, now)))
-		r.say("waiting: " + cause.Error())
-		return "job.waiting", r
-	})
-	if err != nil {
-		e.deps.Log.ErrorContext(ctx, "cannot take an attempt back", "job", id, "error", err)
-	}
 }
 
 // leased records that the lease is on the chain and sees to the delivery.

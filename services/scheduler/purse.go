@@ -49,10 +49,12 @@ type purse struct {
 }
 
 // promise is what a lease will take of an escrow, and what superseding another gives back, as the
-// escrow was in a reading.
+// escrow was in a reading: seen, at that time.
 type promise struct {
 	takes, frees draw
 	version      uint64
+	seen         Escrow
+	at           time.Time
 }
 
 // draw is what a lease takes of its escrow; fee is of what the owner grants in fees, and part of

@@ -53,6 +53,9 @@ type Escrow struct {
 	Trust      uint64
 	Risk       uint64
 	Expires    time.Time
+	// Deadline is the same as its terms say it, ms of the time that counts for escrows. Only its owner
+	// changes it; Expires also comes later while the chain stands still.
+	Deadline uint64
 	// LeaseFee is what its owner grants for a lease that is placed, LeaseFeeTotal for all, and
 	// LeaseFees what was taken of that.
 	LeaseFee, LeaseFeeTotal, LeaseFees uint64

@@ -72,6 +72,7 @@ func (l *Ledger) Escrow(ctx context.Context, id tx.EscrowID) (scheduler.Escrow, 
 		Trust:    uint64(s.Terms.Trust), Risk: uint64(s.Risk),
 		LeaseFee: uint64(s.Terms.LeaseFee), LeaseFeeTotal: uint64(s.Terms.LeaseFeeTotal),
 		LeaseFees: uint64(s.LeaseFees),
+		Deadline:  uint64(s.Terms.Expires),
 		Expires:   timeOf(dateOf(uint64(s.Terms.Expires), r.GetNow(), r.GetAccrual())),
 	}
 	if len(s.Subject) == len(out.Subject) {

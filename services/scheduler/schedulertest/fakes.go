@@ -62,6 +62,7 @@ func (l *Ledger) Fund(j *scheduler.Job) {
 		Owner: j.Owner, ForJob: true, Subject: j.ID, Assigner: Assigner(),
 		AckKeys: []sig.PublicKey{{1}}, Unreserved: 1_000_000_000, MaxRate: 1 << 60,
 		MaxTotal: cmp.Or(l.MaxTotal, 1<<60), Trust: 1 << 60, Expires: l.now().Add(72 * time.Hour),
+		Deadline: uint64(l.now().Add(72 * time.Hour).UnixMilli()),
 		LeaseFee: scheduler.DefaultLeaseFee, LeaseFeeTotal: cmp.Or(l.Fees, 1<<60),
 	}
 }
