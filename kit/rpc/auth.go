@@ -39,6 +39,14 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, bearer string) (Caller, error)
 }
 
+// Rememberer is an Authenticator that has proven tokens before. Nobody who waits for a proof keeps
+// out who needs none.
+type Rememberer interface {
+	// Remembered returns who the bearer text speaks for, if that is known without waiting. Safe for
+	// concurrent use.
+	Remembered(bearer string) (Caller, bool)
+}
+
 // TokenSource gives the token that a client sends.
 type TokenSource interface {
 	// Token returns a token for the named service, not yet expired. It is called once per RPC, so

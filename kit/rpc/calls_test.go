@@ -18,9 +18,15 @@ import (
 	"github.com/united-containers/ucn/kit/rpc"
 )
 
-// crowded is a server with four places for calls, three of one address, behind a gateway that
+// places are for four calls of a kind: half of all, or an eighth.
+const (
+	provenPlaces = 2 * 4
+	probePlaces  = 8 * 4
+)
+
+// crowded is a server with so many places for calls, three of one address, behind a gateway that
 // tells where its callers come from.
-func crowded(t *testing.T, service *echo, auth rpc.Authenticator) *grpc.ClientConn {
+func crowded(t *testing.T, calls int, service *echo, auth rpc.Authenticator) *grpc.ClientConn {
 	t.Helper()
 	pipe := &rpc.Pipe{}
 	listener, err := pipe.Listen("echo")
@@ -28,8 +34,9 @@ func crowded(t *testing.T, service *echo, auth rpc.Authenticator) *grpc.ClientCo
 		t.Fatal(err)
 	}
 	cfg := rpc.DefaultServer()
-	cfg.MaxCalls, cfg.MaxCallsOfOne = 4, 3
-	serve(t, service, cfg, rpc.ServerDeps{Auth: auth, Listener: listener, Origins: words{}})
+	cfg.MaxCalls, cfg.MaxCallsOfOne = calls, 3
+	serve(t, service, cfg, rpc.ServerDeps{Auth: auth, Listener: listener,
+		Origins: words{}, Public: []string{echoPublic}})
 	return dial(t, rpc.NewPipeDialer(pipe, rpc.ClientDeps{
 		Tokens: fixed("t"), Origins: words{},
 	}))
@@ -73,7 +80,12 @@ func TestOpenCallsAreShared(t *testing.T) {
 			}, new(reflectionpb.ServerReflectionResponse)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			share(t, crowded(t, &echo{stream: untilDone}, anyone{}), open, name != "reflection")
+			calls := probePlaces
+			if name == "a stream" {
+				calls = provenPlaces
+			}
+			conn := crowded(t, calls, &echo{stream: untilDone}, anyone{})
+			share(t, conn, open, name != "reflection")
 		})
 	}
 }
@@ -140,7 +152,7 @@ func enterSoon(t *testing.T, try func() error) {
 
 // TestPlacesOfCallsAreGivenBack, whatever became of the call.
 func TestPlacesOfCallsAreGivenBack(t *testing.T) {
-	conn := crowded(t, &echo{call: func(_ context.Context, text string) (string, error) {
+	conn := crowded(t, provenPlaces, &echo{call: func(_ context.Context, text string) (string, error) {
 		switch text {
 		case "fail":
 			return "", errors.New("no")
@@ -183,7 +195,7 @@ func (h heralds) Authenticate(ctx context.Context, token string) (rpc.Caller, er
 // TestRequestsGiveWay: a unary call whose request never comes has a place like any other.
 func TestRequestsGiveWay(t *testing.T) {
 	came := make(heralds, 100)
-	conn := crowded(t, &echo{call: shout, stream: untilDone}, came)
+	conn := crowded(t, provenPlaces, &echo{call: shout, stream: untilDone}, came)
 	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 	ended := make(chan error, 3)
 	for range 3 {

@@ -25,8 +25,10 @@ type ServerConfig struct {
 	// MaxStreams bounds concurrent calls per connection. Default 1024.
 	MaxStreams uint32 `yaml:"max_streams"`
 	// MaxCalls bounds open calls of all connections, and MaxCallsOfOne those of one address (that of
-	// a gateway's caller, where the gateway is believed). When all are taken, the newest of the
-	// address with most ends for one of an address that has fewer. Default 8192 and 1024.
+	// a gateway's caller, where the gateway is believed). Half of all are for calls whose token is
+	// proven, an eighth while tokens are judged, an eighth for health watches and reflection, the rest
+	// for what needs no token. When all of a kind are taken, the newest of the network (an address,
+	// or IPv6 /48) with most ends for one that has fewer. Default 8192 and 1024.
 	MaxCalls      int `yaml:"max_calls"`
 	MaxCallsOfOne int `yaml:"max_calls_of_one"`
 	// MaxRequests bounds the bytes of requests that take longer than 2s to come, all clients

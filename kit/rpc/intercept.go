@@ -146,42 +146,57 @@ func (s *Server) streamContext(ctx context.Context) (context.Context, context.Ca
 	}
 }
 
-// admit takes a place for a call, until it leaves, and proves its caller.
+// admit proves a call's caller, takes a place for it until it leaves, and asks the limiter.
 func (s *Server) admit(ctx context.Context, method string) (_ context.Context, leave func(),
 	err error,
 ) {
 	ctx = s.from(ctx, method)
-	if leave, err = s.enter(ctx); err != nil {
+	switch {
+	case isProbe(method):
+		leave, err = s.enterProbe(ctx)
+	case s.public.has(method):
+		leave, err = s.enterPublic(ctx)
+	default:
+		var caller Caller
+		if caller, err = s.prove(ctx); err == nil {
+			ctx = WithCaller(ctx, caller)
+			leave, err = enter(ctx, s.calls.proven)
+		}
+	}
+	if err != nil {
 		return ctx, nil, err
 	}
-	if ctx, err = s.prove(ctx, method); err != nil {
-		leave()
-		return ctx, nil, err
+	if s.limit != nil {
+		if err = s.limit.Allow(ctx, method); err != nil {
+			leave()
+			return ctx, nil, err
+		}
 	}
 	return ctx, leave, nil
 }
 
-// prove proves the caller of a method that is not public and asks the limiter.
-func (s *Server) prove(ctx context.Context, method string) (context.Context, error) {
-	if !s.public.has(method) {
-		token, err := bearerToken(ctx)
-		if err != nil {
-			return ctx, err
-		}
-		if s.deps.Auth == nil {
-			return ctx, fault.New(fault.Unauthenticated, ReasonTokenMalformed,
-				"this server is not set up to accept tokens")
-		}
-		caller, err := s.authenticate(ctx, token)
-		if err != nil {
-			return ctx, err
-		}
-		ctx = WithCaller(ctx, caller)
+// prove proves the caller by the call's token, in a place for that if it takes long.
+func (s *Server) prove(ctx context.Context) (Caller, error) {
+	token, err := bearerToken(ctx)
+	if err != nil {
+		return Caller{}, err
 	}
-	if s.limit == nil {
-		return ctx, nil
+	if s.deps.Auth == nil {
+		return Caller{}, fault.New(fault.Unauthenticated, ReasonTokenMalformed,
+			"this server is not set up to accept tokens")
 	}
-	return ctx, s.limit.Allow(ctx, method)
+	if known, ok := s.deps.Auth.(Rememberer); ok {
+		if caller, proven := known.Remembered(token); proven {
+			return caller, nil
+		}
+	}
+	give, err := enter(ctx, s.calls.proving)
+	if err != nil {
+		return Caller{}, err
+	}
+	defer give()
+	caller, err := s.authenticate(ctx, token)
+	return caller, told(ctx, err)
 }
 
 // authenticate is bounded in time, since a stream is not.

@@ -115,3 +115,20 @@ func Origin(addr string) string {
 	}
 	return prefix.String()
 }
+
+// networkPrefix is how much of an IPv6 address is a site's at most (RFC 6177), whose /64 are its to
+// choose.
+const networkPrefix = 48
+
+// Network is what counts as one where origins compete: the /48 of an IPv6 Origin. What is none of
+// these stands for itself.
+func Network(origin string) string {
+	prefix, err := netip.ParsePrefix(origin)
+	if err != nil || prefix.Bits() < networkPrefix {
+		return origin
+	}
+	if prefix, err = prefix.Addr().Prefix(networkPrefix); err != nil {
+		return origin // an IPv4 prefix is no Origin
+	}
+	return prefix.String()
+}

@@ -18,3 +18,14 @@ func TestOrigin(t *testing.T) {
 		}
 	}
 }
+
+func TestNetwork(t *testing.T) {
+	for origin, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "2001:db8:1:2::/64": "2001:db8:1::/48", "fe80::/64": "fe80::/48",
+		"2001:db8::/32": "2001:db8::/32", "192.0.2.0/24": "192.0.2.0/24", "": "", "pipe": "pipe",
+	} {
+		if got := rpc.Network(origin); got != want {
+			t.Errorf("Network(%q) is %q, want %q", origin, got, want)
+		}
+	}
+}

@@ -62,7 +62,7 @@ type Server struct {
 	grpc    *grpc.Server
 	health  *health.Server
 	answers *answers
-	calls   *share.Places   // of other processes
+	calls   calls           // of other processes
 	slow    *share.Places   // of messages that take long
 	unaries map[string]bool // full names of methods; written before serving
 

@@ -37,7 +37,7 @@ func (s *Server) await(ctx context.Context) (over func()) {
 	w := &slow{}
 	timer := time.AfterFunc(slowRequest, func() {
 		end := func() { leave(ctx, context.Canceled) }
-		place, err := s.slow.Take(who, end)
+		place, err := s.slow.TakeIn(Network(who), who, end)
 		if err != nil {
 			end()
 			return

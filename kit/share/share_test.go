@@ -145,3 +145,50 @@ func TestPlaces(t *testing.T) {
 		}
 	})
 }
+
+// TestNetworksCountAsOne: a network of many clients with a place each gives way, where it has most,
+// and its clients find room in it only as among themselves.
+func TestNetworksCountAsOne(t *testing.T) {
+	p := share.New(share.Bounds{Most: 16, Each: 4, Keep: 1})
+	in := func(net, who string) (*seat, error) {
+		s := &seat{}
+		var err error
+		s.Place, err = p.TakeIn(net, who, func() { s.told++ })
+		return s, err
+	}
+	var many []*seat
+	enter := func(net, who string) *seat {
+		t.Helper()
+		one, err := in(net, who)
+		if err != nil {
+			t.Fatalf("%s of %s: %v", who, net, err)
+		}
+		for _, m := range many {
+			if m.told > 0 {
+				m.Give()
+			}
+		}
+		return one
+	}
+	for i := range 12 {
+		many = append(many, enter("many", fmt.Sprint("m", i)))
+	}
+	many = append(many, enter("many", "m0"), enter("many", "m0")) // it has three, the others one
+	few := []*seat{enter("few", "f0"), enter("few", "f0")}
+	few = append(few, enter("other", "o"), enter("few", "f1"))
+	if told(many) != 2 || many[12].told+many[13].told != 2 {
+		t.Errorf("%d were told to leave, want the two newest of who had most", told(many))
+	}
+	if _, err := in("many", "m12"); !errors.Is(err, share.ErrFull) {
+		t.Errorf("one more of a network whose clients have one each: %v", err)
+	}
+	for i := range 4 {
+		few = append(few, enter("few", fmt.Sprint("f", 2+i)))
+	}
+	if _, err := in("few", "f9"); !errors.Is(err, share.ErrFull) || told(few) != 0 {
+		t.Errorf("beyond what the largest network has: %v, %d were told", err, told(few))
+	}
+	for i := range 3 { // every network finds room where others have two more
+		enter(fmt.Sprint("new", i), fmt.Sprint("n", i))
+	}
+}
