@@ -95,6 +95,18 @@ func GaveWay() error {
 		"the account has the most: this one gave way, put the blob again").WithRetry(time.Second)
 }
 
+// TooSlow ends a directory whose place another account gets.
+func TooSlow() error {
+	return fault.New(fault.ResourceExhausted, ReasonBusy, "too many directories are being put, and "+
+		"this one came slowly: it gave way, put it again").WithRetry(time.Second)
+}
+
+// Unfinished says that a directory was not all there within the time.
+func Unfinished(within time.Duration) error {
+	return fault.New(fault.DeadlineExceeded, ReasonStalled,
+		"the directory was not all there within %s and was given up: put it again", within)
+}
+
 // Stalled says that the writer sent too little within the time.
 func Stalled(within time.Duration) error {
 	return fault.New(fault.DeadlineExceeded, ReasonStalled,

@@ -19,6 +19,8 @@ const (
 	// DefaultStall is how long an upload may go without progress. A gateway sends what a slow client
 	// gives it in pieces of 256 KiB, so this is longer than its own patience with four of 64 KiB.
 	DefaultStall = 5 * time.Minute
+	// DefaultDirectoryTime is how long a directory may take to come.
+	DefaultDirectoryTime = 2 * time.Minute
 	// DefaultUploads is how many uploads one account may have under way at once.
 	DefaultUploads = 16
 	// DefaultAllUploads is how many uploads all accounts may have under way at once.
@@ -40,6 +42,9 @@ type Config struct {
 	// Stall is how long a writer may take to send 64 KiB before its upload is given up; the time
 	// this side takes does not count. 0 is DefaultStall.
 	Stall time.Duration
+	// DirectoryTime is how long all of a directory may take to come from when 64 KiB of it are there.
+	// 0 is DefaultDirectoryTime.
+	DirectoryTime time.Duration
 	// CollectEvery is how often garbage is collected. 0 is DefaultCollectEvery.
 	CollectEvery time.Duration
 }
@@ -49,8 +54,8 @@ func (c Config) Validate() error {
 	if c.Uploads < 0 || c.AllUploads < 0 {
 		return errors.New("uploads per account and of all must not be negative")
 	}
-	if c.Stall < 0 {
-		return errors.New("stall must not be negative")
+	if c.Stall < 0 || c.DirectoryTime < 0 {
+		return errors.New("stall and directory time must not be negative")
 	}
 	if c.CollectEvery < 0 {
 		return errors.New("collect_every must not be negative")

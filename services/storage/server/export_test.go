@@ -1,4 +1,4 @@
 package server
 
-// Directories is how many directories are being put.
-func (s *Server) Directories() int { return s.directories.Taken() }
+// Directories is how many directories that are being put have places.
+func (s *Server) Directories() int { return s.directories.places.Taken() }

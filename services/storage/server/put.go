@@ -47,13 +47,15 @@ func (s *Server) put(stream putStream, body *putBody) (storage.Stored, error) {
 	defer turn.end()
 	body.from = newPatient(stream.Recv, turn.ctx, s.cfg.Stall)
 	p, err := s.receiveHeader(body.from)
-	if err == nil && p.Kind == cid.Directory {
-		err = turn.directory()
-	}
 	if err != nil {
 		return storage.Stored{}, causeOf(turn.ctx, err)
 	}
-	stored, err := session.Put(turn.ctx, p, body)
+	var stored storage.Stored
+	if p.Kind == cid.Directory {
+		stored, err = turn.putDirectory(turn.ctx, session, p, body)
+	} else {
+		stored, err = session.Put(turn.ctx, p, body)
+	}
 	return stored, causeOf(turn.ctx, err)
 }
 

@@ -26,16 +26,9 @@ type Server struct {
 
 	admission admission
 
-	// places are of uploads under way, directories of those among them that are directories; a client
-	// is an account.
-	places, directories *share.Places
+	places      *share.Places // of uploads under way; a client is an account
+	directories *directories
 }
-
-// Directories that are put at once, each up to 4 MiB in memory and as much again decoded.
-const (
-	MaxDirectories  = 128
-	directoriesEach = 8
-)
 
 var _ storagev1.StorageServiceServer = (*Server)(nil)
 
@@ -56,6 +49,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if cfg.Stall == 0 {
 		cfg.Stall = DefaultStall
 	}
+	if cfg.DirectoryTime == 0 {
+		cfg.DirectoryTime = DefaultDirectoryTime
+	}
 	deps, err := deps.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("storage server: %w", err)
@@ -68,7 +64,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		admission: admission{accounts: deps.Accounts},
 		places: share.New(share.Bounds{Most: cfg.AllUploads, Each: cfg.Uploads,
 			Keep: 1}),
-		directories: share.New(share.Bounds{Most: MaxDirectories, Each: directoriesEach, Keep: 1}),
+		directories: newDirectories(cfg.DirectoryTime, deps.Now),
 	}, nil
 }
 
@@ -123,7 +119,7 @@ func (s *Server) beginUpload(ctx context.Context, a storage.Account) (*turn, err
 	}
 	t := &turn{s: s, account: a}
 	t.ctx, t.leave = context.WithCancelCause(ctx)
-	err := t.take(s.places)
+	_, err := t.take(s.places)
 	switch {
 	case errors.Is(err, share.ErrEach):
 		err = fault.New(fault.ResourceExhausted, storage.ReasonBusy,
@@ -140,22 +136,12 @@ func (s *Server) beginUpload(ctx context.Context, a storage.Account) (*turn, err
 	return t, nil
 }
 
-// directory takes a second place, for a directory, which is in memory while it is received.
-func (t *turn) directory() error {
-	if err := t.take(t.s.directories); err != nil {
-		return fault.New(fault.ResourceExhausted, storage.ReasonBusy,
-			"too many directories are being put: at most %d at once, %d of one account",
-			MaxDirectories, directoriesEach).WithRetry(time.Second)
-	}
-	return nil
-}
-
-func (t *turn) take(from *share.Places) error {
+func (t *turn) take(from *share.Places) (*share.Place, error) {
 	place, err := from.Take(string(t.account[:]), func() { t.leave(storage.GaveWay()) })
 	if err == nil {
 		t.places = append(t.places, place)
 	}
-	return err
+	return place, err
 }
 
 func (t *turn) end() {
@@ -165,9 +151,13 @@ func (t *turn) end() {
 	t.leave(nil)
 }
 
-// causeOf says why an upload ended that had to give way.
+// causeOf says why an upload ended that had to give way, or took too long.
 func causeOf(ctx context.Context, err error) error {
-	if why := context.Cause(ctx); err != nil && fault.ReasonOf(why) == storage.ReasonBusy {
+	if err == nil {
+		return nil
+	}
+	switch why := context.Cause(ctx); fault.ReasonOf(why) {
+	case storage.ReasonBusy, storage.ReasonStalled:
 		return why
 	}
 	return err

@@ -25,8 +25,7 @@ type tokens struct{}
 
 func (tokens) Authenticate(_ context.Context, bearer string) (rpc.Caller, error) {
 	parts := strings.Split(bearer, "+")
-	who, known := map[string]storage.Account{"alice": storagetest.Alice(),
-		"bob": storagetest.Bob()}[parts[0]]
+	who, known := accountOf(parts[0])
 	if !known {
 		return rpc.Caller{}, fault.New(fault.Unauthenticated, rpc.ReasonBadSignature, "who?")
 	}
