@@ -343,7 +343,8 @@ is over; where its job has ended it is ended first, so that the window begins. I
 claim what it ran, and the notice that the job granted.
 
 --end-leases does not ask whether the job has ended, for when its scheduler is gone or does not end
-it: a program that still runs under one of the leases loses its pay and is stopped by its host.`,
+it: a program that still runs under one of the leases loses its pay and is stopped by its host. The
+scheduler loses the right to place leases under the escrow, or to take fees of it.`,
 		Example: "  ucn escrow close ucne1...", Args: args(cobra.ExactArgs(1)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			escrow, answer, err := readEscrow(ctx, l, list[0])
@@ -360,10 +361,13 @@ it: a program that still runs under one of the leases loses its pay and is stopp
 					return err
 				}
 				ahead := escrowTime(answer, l).Sub(l.Now())
-				e := ending{app: a, link: l, leases: leases, force: force, ahead: ahead}
-				if err := e.open(ctx, answer.GetEscrow()); err != nil {
+				e := ending{
+					app: a, link: l, escrow: escrow, leases: leases, force: force, ahead: ahead,
+				}
+				if err := e.open(ctx, answer); err != nil {
 					return err
 				}
+				leases = e.leases
 				if err := awaitSettled(ctx, l, escrowTime(answer, l), leases); err != nil {
 					return err
 				}

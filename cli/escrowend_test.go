@@ -5,9 +5,14 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/clitest"
+	"github.com/united-containers/ucn/kit/id"
+	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
+	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
 	schedulerv1 "github.com/united-containers/ucn/proto/ucn/scheduler/v1"
 )
 
@@ -121,5 +126,87 @@ func TestCloseWhileHostsCharge(t *testing.T) {
 	}
 	if said != 3 { // the one that failed, the host's before it, and one more
 		t.Errorf("%d transactions, want 3", said)
+	}
+}
+
+// TestCloseStopsWhoPlaces: a scheduler answers every end with another lease, as one does for an
+// always job. Nothing can be placed once the owner ended its leases himself, and what was placed
+// just before that is ended, too.
+func TestCloseStopsWhoPlaces(t *testing.T) {
+	for name, host := range map[string]bool{"alone": false, "and a host ends its lease": true} {
+		t.Run(name, func(t *testing.T) {
+			u, job, escrow := abandoned(t, 0)
+			u.must("escrow", "topup", escrow, "0.5", "--raise")
+			jobID, err := id.ParseBech32(id.Job, job)
+			if err != nil {
+				t.Fatal(err)
+			}
+			placed, said, first := 0, 0, true
+			u.net.Ledger.Before = func(sent *tx.Transaction) {
+				end, ok := sent.Body.Operations[len(sent.Body.Operations)-1].(*tx.End)
+				if said++; !ok || sent.Body.Account == u.net.Operator() {
+					return
+				}
+				if first && host {
+					u.net.SendAsOperator(u.t, &tx.End{Lease: end.Lease})
+				}
+				if err := u.net.Market.PlaceMore(jobID); err == nil {
+					placed++
+				}
+				first = false
+			}
+			_, complaint, code := u.run("escrow", "close", escrow, "--end-leases")
+			if code == 0 || !strings.Contains(complaint, "its scheduler may place no more") ||
+				!strings.Contains(complaint, "2 leases got no last charge yet") || placed != 1 {
+				t.Errorf("%d placed, exit code %d, %s", placed, code, complaint)
+			}
+			if err := u.net.Market.PlaceMore(jobID); err == nil {
+				t.Error("the scheduler placed a lease after all were ended")
+			}
+			before := said // nothing is left to do
+			if _, complaint, code := u.run("escrow", "close", escrow, "--end-leases"); code == 0 ||
+				!strings.Contains(complaint, "2 leases got no last charge yet") || said != before {
+				t.Errorf("once more: %d transactions, exit code %d, %s", said-before, code, complaint)
+			}
+			var shown struct {
+				Assigner string
+				LeaseFee string `json:"lease_fee"`
+			}
+			text := u.must("escrow", "get", escrow, "--json")
+			if err := json.Unmarshal([]byte(text), &shown); err != nil || shown.Assigner != "" ||
+				shown.LeaseFee != "0" {
+				t.Errorf("%v: %s", err, text)
+			}
+		})
+	}
+}
+
+// TestCloseOfExpiring: what expires gets no terms any more, with which the ends would fail.
+func TestCloseOfExpiring(t *testing.T) {
+	u, _, escrow := abandoned(t, 0)
+	raw, err := id.ParseBech32(id.Escrow, escrow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := u.net.Ledger.GetEscrow(t.Context(), &ledgerv1.GetEscrowRequest{Escrow: raw[:]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	terms := answer.GetEscrow().GetTerms()
+	terms.Expires = answer.GetAccrual() + 50_000
+	text, err := protojson.Marshal(&chainv1.SetTerms{Escrow: raw[:], Terms: terms})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, complaint, _ := u.feed(`[{"set_terms": `+string(text)+`}]`, "tx", "sign", "-")
+	u.must("tx", "submit", strings.TrimSpace(signed))
+	var sent []tx.Operation
+	u.net.Ledger.Before = func(t *tx.Transaction) { sent = append(sent, t.Body.Operations...) }
+	_, more, code := u.run("escrow", "close", escrow, "--end-leases")
+	if code == 0 || !strings.Contains(more, "1 lease got no last charge yet") {
+		t.Errorf("exit code %d, %s%s", code, complaint, more)
+	}
+	if _, ok := sent[0].(*tx.End); !ok || len(sent) != 1 {
+		t.Errorf("sent %v, want the end of the lease", sent)
 	}
 }
