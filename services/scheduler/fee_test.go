@@ -141,3 +141,48 @@ func TestLeaseFeesAreCounted(t *testing.T) {
 		}
 	})
 }
+
+// TestLastMoneyIsNotForFees: the last of an array's money begins no task with less than a minute's
+// worth, or than the fee if that is less: else most of it would be fees.
+func TestLastMoneyIsNotForFees(t *testing.T) {
+	for name, tt := range map[string]struct {
+		coreHour, left uint64
+		runs           bool
+	}{
+		"too little of a dear host":    {60_000_000, 2*fee - 1, false},
+		"as much as the fee":           {60_000_000, 2 * fee, true},
+		"less than a minute":           {6000, fee + 99, false},
+		"a minute of a cheap host":     {6000, fee + 100, true},
+		"nothing beside the fee":       {6000, fee, false},
+		"far more than a minute needs": {6000, 10 * fee, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMarketFor(t, fee)
+				defer m.stop()
+				m.ledger.MaxTotal = 1_000_000_000
+				m.hosts.Hook(func() {
+					m.hosts.OnAsk = func(_ scheduler.Host, _ scheduler.Ask, l *tx.Lease) error {
+						l.Rate = tx.GrainsPerHour(tt.coreHour)
+						return nil
+					}
+				})
+				m.offer(1, tt.coreHour)
+				j := m.submitSpec(func(s *scheduler.Spec) {
+					s.Tasks, s.Lanes, s.MaxTotal, s.Cap = 3, 1, 1_000_000_000, nil
+					s.Resources.CPUMilli, s.Resources.Memory, s.Resources.Disk = 1000, 0, 0
+				})
+				m.wantLane(j.ID, 0, scheduler.Leased, "host-1")
+				m.spend(j, 0, tt.left)
+				m.ledger.Change(j.Escrow, func(s *scheduler.Escrow) { s.MaxRate = 1 << 60 })
+				for range 5 {
+					m.offer(1, tt.coreHour)
+					time.Sleep(time.Minute)
+				}
+				if runs := m.ledger.Placed() == 2; runs != tt.runs {
+					t.Errorf("%d leases were placed; it %s", m.ledger.Placed(), m.read(j.ID).Runs[0].Reason)
+				}
+			})
+		})
+	}
+}

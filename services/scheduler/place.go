@@ -215,9 +215,12 @@ func (e *Engine) setAside(
 	share := p.share(j, r.ID, frees.budget)
 	budget := share - min(share, p.fee)
 	rate, upfront := o.draws(j.Spec.Resources)
-	least := uint64(1)
-	if j.Spec.Always { // what is to run for good does not begin with what is gone at once
-		least = max(least, addUpTo(upfront, rate/uint64(time.Hour/leastLife)))
+	least, life := uint64(1), addUpTo(upfront, rate/uint64(time.Hour/leastLife))
+	switch {
+	case j.Spec.Always: // what is to run for good does not begin with what is gone at once
+		least = max(least, life)
+	case j.Spec.Tasks > 0: // nor is most of an array's last money spent on fees of what is
+		least = max(least, min(life, p.fee))
 	}
 	trust := cmp.Or(j.Spec.Trust, usualTrust(budget, rate, upfront))
 	switch left := p.rateLeft(r.ID, frees.rate); {
@@ -226,6 +229,9 @@ func (e *Engine) setAside(
 	case budget < least && j.Spec.Always:
 		return 0, fmt.Errorf("%w: %d grains are free for it, and %v cost %d; top its escrow up",
 			ErrExhausted, budget, leastLife, least)
+	case budget < least && least > 1:
+		return 0, fmt.Errorf("%w: %d grains are free for it beside the fee of %d, and a task begins "+
+			"with %d; top it up", ErrEscrow, budget, p.fee, least)
 	case budget < least || addUpTo(p.escrow.Unreserved, frees.budget) < p.escrow.Floor:
 		return 0, fmt.Errorf("%w: nothing in it is free to promise; top it up", ErrEscrow)
 	case budget < j.Spec.Holdback:
