@@ -159,10 +159,11 @@ func (t *takers) any(now time.Time) bool {
 }
 
 // doubts names hosts that are asked only when no other fits, nil if there are none: those that take
-// a notice for nothing, those that failed the run, and all of an operator of whom two did either.
+// a notice for nothing, those that failed the run, or other tasks of its array, and all of an
+// operator of whom two did either.
 // Hosts are cheap to certify, so what several of one operator do is what the operator does. Without
 // this a few that ask little and begin nothing would keep a run for themselves.
-func (e *Engine) doubts(r *Run, now time.Time) func(*Offer) bool {
+func (e *Engine) doubts(j *Job, r *Run, now time.Time) func(*Offer) bool {
 	hosts, operators := map[sig.PublicKey]bool{}, map[sig.AccountID]int{}
 	for i := range r.Attempts {
 		a := &r.Attempts[i]
@@ -173,6 +174,12 @@ func (e *Engine) doubts(r *Run, now time.Time) func(*Offer) bool {
 			operators[a.Host.Operator]++
 		}
 	}
+	e.faults.each(j.ID, now, func(host sig.PublicKey, operator sig.AccountID) {
+		if !hosts[host] {
+			hosts[host] = true
+			operators[operator]++
+		}
+	})
 	if !slices.Contains(slices.Collect(maps.Values(hosts)), true) && !e.takers.any(now) {
 		return nil
 	}

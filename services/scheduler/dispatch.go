@@ -248,11 +248,11 @@ func (e *Engine) landed(r RunID) {
 func (e *Engine) candidates(
 	j *Job, r *Run, asked map[RunID]Host, now time.Time,
 ) (fit []Candidate, reason string) {
-	skip, doubt := e.skips(r, now), e.doubts(r, now)
+	skip, doubt := e.skips(r, now), e.doubts(j, r, now)
 	if doubt != nil {
-		fit, _ = e.fitting(j, r, asked, func(o *Offer) bool { return skip(o) || doubt(o) })
-		if len(fit) > 0 {
-			return fit, ""
+		fit, reason = e.fitting(j, r, asked, func(o *Offer) bool { return skip(o) || doubt(o) })
+		if len(fit) > 0 || e.spared(j, r) {
+			return fit, reason
 		}
 	}
 	return e.fitting(j, r, asked, skip)

@@ -130,6 +130,9 @@ type Engine struct {
 	// takers are who took a notice for what it had ended itself.
 	takers takers
 
+	// faults are hosts that failed tasks of arrays.
+	faults faults
+
 	// notes are what is known of runs that wait; lost at a restart, found again soon.
 	notes notes
 

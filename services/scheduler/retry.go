@@ -13,7 +13,8 @@ import (
 //     ended: it waits for more.
 //   - failed: tried again up to limits.retries times, then failed.
 //   - refused, evicted, host-lost, and expired before the program ran: the host's or the
-//     network's affair; tried again elsewhere up to HostRetries times, then ended so.
+//     network's affair; tried again elsewhere up to HostRetries times, and then as long as hosts
+//     of an operator serve it of whom none failed the job; then ended so.
 //   - refused by all whom it could be given to, in the same words: the job's own fault, such as an
 //     image that is nowhere; ended so.
 //   - of an always job: completed and failed by its restart policy, without end; a lease that is
@@ -23,6 +24,7 @@ import (
 // Nothing is tried again once the owner cancelled. A further attempt waits backoff x 2^n, at most
 // maxBackoff.
 func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
+	e.faults.note(j, a, e.deps.Now())
 	if r.State == Ended {
 		return
 	}
@@ -51,7 +53,11 @@ func (e *Engine) settleRun(j *Job, r *Run, a *Attempt) {
 		return
 	}
 	r.State = Pending
-	r.NotBefore = now.Add(r.pause(a))
+	wait := r.pause(a)
+	if a.hostsFault() && !j.Spec.Always && r.HostFailures > e.policy.HostRetries {
+		wait = min(wait, max(r.Backoff, othersPause))
+	}
+	r.NotBefore = now.Add(wait)
 	r.Reason = shorten(fmt.Sprintf("waiting: attempt %d %s: %s", r.Tries, a.End, a.Reason))
 }
 
@@ -79,10 +85,18 @@ func (e *Engine) again(j *Job, r *Run, a *Attempt) bool {
 		if j.Spec.Always {
 			return r.Ran || !e.refusedByAll(j, r)
 		}
-		return r.HostFailures <= e.policy.HostRetries && !e.refusedByAll(j, r)
+		if r.HostFailures > e.policy.HostRetries && (e.policy.HostRetries == 0 || !e.othersServe(j, r)) {
+			return false
+		}
+		return !e.refusedByAll(j, r)
 	}
 	return false
 }
+
+// othersPause bounds the wait of a run that hosts failed so often that it is given to others
+// alone: what is wrong with the job itself, such as an image that is nowhere, is known once all
+// refused it.
+const othersPause = 10 * time.Second
 
 // steady is how long a program must have been leased for the next backoff to be the first again.
 const steady = 10 * time.Minute

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/united-containers/ucn/chain/price"
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/services/scheduler"
@@ -186,6 +187,70 @@ func refusers(t *testing.T, change func(*scheduler.Spec), operators byte) {
 		}
 	}
 	t.Error("no honest host was asked within ten minutes")
+}
+
+// TestRefusersOfManyOperators: nine hosts of five operators that are a grain cheaper and refuse end
+// no run, and what they cost an array is what they cost a run, not as much for each task.
+func TestRefusersOfManyOperators(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*scheduler.Spec)
+		full   time.Duration // the honest hosts, at first
+	}{
+		"once":              {change: func(*scheduler.Spec) {}},
+		"once, others full": {func(*scheduler.Spec) {}, 10 * time.Minute},
+		"array":             {change: array(20, 4)},
+		"array of one lane": {change: array(3, 1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { manyRefusers(t, tt.change, tt.full) })
+		})
+	}
+}
+
+func manyRefusers(t *testing.T, change func(*scheduler.Spec), full time.Duration) {
+	m := newMarket(t)
+	defer m.stop()
+	began := time.Now()
+	offers := func() {
+		for n := byte(1); n <= 12; n++ {
+			o := schedulertest.NewOffer(n, 1000, time.Now())
+			if n <= 9 {
+				o = schedulertest.NewOffer(n, 999, time.Now())
+				o.Host.Operator = sig.AccountID{77, (n + 1) / 2}
+			} else if time.Since(began) < full {
+				o.Free = price.Resources{}
+			}
+			m.hosts.Know(o)
+			m.engine.Offer(o)
+		}
+	}
+	offers()
+	j := m.submitSpec(change)
+	refused := 0
+	for ; time.Since(began) < 20*time.Minute; time.Sleep(time.Second) {
+		offers()
+		j = m.read(j.ID)
+		if state, end, why := j.State(); state == scheduler.Ended {
+			if end != scheduler.Completed || j.Array.Failed > 0 || refused > 9+3 {
+				t.Errorf("ended %s, %d tasks failed, %d refusals: %s", end, j.Array.Failed, refused, why)
+			}
+			return
+		}
+		for slot, r := range j.Runs {
+			a := r.Current()
+			if a == nil || a.State != scheduler.Leased {
+				continue
+			}
+			if a.Host.Operator[0] == 77 {
+				m.tell(j.ID, slot, scheduler.Ended, scheduler.Refused)
+				refused++
+				continue
+			}
+			m.tell(j.ID, slot, scheduler.Running, 0)
+			m.tell(j.ID, slot, scheduler.Ended, scheduler.Completed)
+		}
+	}
+	t.Error("it has not ended within twenty minutes")
 }
 
 // TestImageThatIsNowhere: what everybody refuses in the same words ends soon, with those words;

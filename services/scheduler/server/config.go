@@ -20,7 +20,8 @@ type Config struct {
 	StartWithin time.Duration `yaml:"start_within"`
 	// LostAfter is how long a host may be silent before its attempts count as lost. Default 5m.
 	LostAfter time.Duration `yaml:"lost_after"`
-	// HostRetries bounds attempts per run that fail for reasons of hosts. Default 8.
+	// HostRetries bounds attempts per run that fail for reasons of hosts, once none is there of an
+	// operator that did not; 0 bounds them in any case. Default 8.
 	HostRetries uint32 `yaml:"host_retries"`
 	// MaxPending bounds the runs that wait; further submissions are refused. Default 2,000,000.
 	MaxPending int `yaml:"max_pending"`
