@@ -38,8 +38,7 @@ type Mark struct {
 // noted makes the note the newest. safe is a time, ms since 1970, before which the lease has surely
 // not ended.
 func (r *Record) noted(note SignedNote, safe uint64) {
-	r.Note = note
-	marks := append(slices.Clone(r.Marks), Mark{note.Note.Upto, note.Note.Cumulative, note.Usage})
+	marks := append(slices.Clone(r.marks()), markOf(note))
 	for len(marks) > 1 && marks[1].Upto <= safe {
 		marks = marks[1:]
 	}
@@ -47,8 +46,18 @@ func (r *Record) noted(note SignedNote, safe uint64) {
 		i := leastMissed(marks)
 		marks = slices.Delete(marks, i, i+1)
 	}
-	r.Marks = marks
+	r.Note, r.Marks = note, marks
 }
+
+// marks are those of the record. One that was written when there were none yet has its last note.
+func (r *Record) marks() []Mark {
+	if len(r.Marks) > 0 || r.Cut != nil || r.Note.Note.Upto == 0 {
+		return r.Marks
+	}
+	return []Mark{markOf(r.Note)}
+}
+
+func markOf(n SignedNote) Mark { return Mark{n.Note.Upto, n.Note.Cumulative, n.Usage} }
 
 // leastMissed returns the index of the mark, neither the first nor the last, without which the
 // others are spread most evenly.
@@ -68,7 +77,7 @@ func leastMissed(marks []Mark) int {
 func (r *Record) lastPaid(end time.Time) Mark {
 	at := unixMillis(end)
 	last := Mark{Upto: at}
-	for _, m := range r.Marks { // ascending
+	for _, m := range r.marks() { // ascending
 		if m.Cumulative > r.Note.Note.Cumulative {
 			break
 		}

@@ -164,6 +164,37 @@ func TestBilledOverAHostThatWasDown(t *testing.T) {
 	})
 }
 
+// TestBilledOverAnUpgrade: the program before this one remembered its last note alone, and the
+// lease ends before this one has noted anything.
+func TestBilledOverAnUpgrade(t *testing.T) {
+	for name, down := range map[string]bool{"while the host is down": true, "at once": false} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.cfg.ChargeEvery = time.Hour
+				agent := w.start()
+				ask, lease, _, over := w.idle(agent, 65*time.Second, nil, "forever")
+				w.kill()
+				r := w.journal.Record(ask.Attempt)
+				r.Marks = nil
+				if err := w.journal.Save(t.Context(), r); err != nil {
+					t.Fatal(err)
+				}
+				if down {
+					w.ledger.End(lease.ID)
+					pass(time.Minute)
+				}
+				w.start()
+				if !down {
+					w.ledger.End(lease.ID)
+				}
+				o := <-over
+				w.closed(ask.Attempt)
+				w.checkPaidUntil(o, lease.ID, w.cfg.NoteEvery+w.cfg.Tick)
+			})
+		})
+	}
+}
+
 // TestBilledUpToItsTime: a program that is stopped since its lease ends is paid for what it used
 // until then, to the tick, though it takes its time to go.
 func TestBilledUpToItsTime(t *testing.T) {
