@@ -14,6 +14,7 @@ import (
 	"github.com/united-containers/ucn/chain/state"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/jobfile"
 	"github.com/united-containers/ucn/cli/jobrun"
 	"github.com/united-containers/ucn/kit/fault"
 	"github.com/united-containers/ucn/kit/id"
@@ -240,13 +241,14 @@ func (r *escrowResult) printHeld(w io.Writer) {
 }
 
 func (a *app) escrowTopUp() *cobra.Command {
-	raise := false
+	raise, most := false, jobfile.DefaultLeaseFee
 	cmd := a.byDelegate(&cobra.Command{
 		Use: "topup ESCROW AMOUNT", Short: "Add money to an escrow; anyone may, to a bond its owner",
 		Long: `Add money to an escrow. Anyone may. An escrow pays no more in all than its terms say, so
 its owner gives --raise to let it pay the amount, too: an always job that waits because its money is
 used up then goes on within a minute or so. So does one whose scheduler has taken all that was
-granted in lease fees: --raise grants those of a thousand leases more.`,
+granted in lease fees, or takes more for a lease by now: --raise grants what it takes today, at most
+--max-lease-fee, for a thousand leases more.`,
 		Example: "  ucn escrow topup ucne1... 5 --raise", Args: args(cobra.ExactArgs(2)),
 		RunE: a.session(withKey, func(ctx context.Context, l *link, list []string) error {
 			escrow, err := parseEscrow(list[0])
@@ -257,9 +259,12 @@ granted in lease fees: --raise grants those of a thousand leases more.`,
 			if err != nil {
 				return err
 			}
+			if !raise && most != jobfile.DefaultLeaseFee {
+				return usagef("--max-lease-fee is for --raise")
+			}
 			do := []tx.Operation{&tx.TopUp{Escrow: escrow, Amount: tx.Grains(sum)}}
 			if raise {
-				raised, err := l.raised(ctx, escrow, tx.Grains(sum))
+				raised, err := a.raised(ctx, l, &raising{escrow, tx.Grains(sum), most})
 				if err != nil {
 					return err
 				}
@@ -271,33 +276,9 @@ granted in lease fees: --raise grants those of a thousand leases more.`,
 	})
 	cmd.Flags().BoolVar(&raise, "raise", false,
 		"let it pay as much more in all, and lease fees; its owner only")
+	cmd.Flags().Var(&most, "max-lease-fee", "with --raise, most that the scheduler may take for each "+
+		"lease that it places")
 	return cmd
-}
-
-// raised are the escrow's terms with so much more that it may pay in all, and with lease fees for
-// as many leases as are granted at once, within that.
-func (l *link) raised(ctx context.Context, id tx.EscrowID, by tx.Grains) (*tx.SetTerms, error) {
-	answer, err := l.Ledger.GetEscrow(ctx, &ledgerv1.GetEscrowRequest{
-		Chain: l.Chain, Escrow: id[:],
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look the escrow up: %w", err)
-	}
-	held, err := tx.EscrowFromPB(answer.GetEscrow())
-	if err != nil {
-		return nil, fmt.Errorf("look the escrow up: %w", err)
-	}
-	out := &tx.SetTerms{Escrow: id, Terms: held.Terms}
-	if out.Terms.MaxTotal += by; out.Terms.MaxTotal < by {
-		return nil, usagef("the escrow may pay nearly all that can be counted already")
-	}
-	more := held.Terms.LeaseFee * jobrun.LeasesOfService
-	if more/jobrun.LeasesOfService != held.Terms.LeaseFee || more > out.Terms.MaxTotal {
-		more = out.Terms.MaxTotal
-	}
-	fees := &out.Terms.LeaseFeeTotal
-	*fees = max(*fees, *fees+min(more, out.Terms.MaxTotal-min(out.Terms.MaxTotal, *fees)))
-	return out, nil
 }
 
 func (a *app) escrowWithdraw() *cobra.Command {

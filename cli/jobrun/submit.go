@@ -17,6 +17,7 @@ import (
 	"github.com/united-containers/ucn/chain/sig"
 	"github.com/united-containers/ucn/chain/tx"
 	"github.com/united-containers/ucn/cli/amount"
+	"github.com/united-containers/ucn/cli/session"
 	chainv1 "github.com/united-containers/ucn/proto/ucn/chain/v1"
 	jobv1 "github.com/united-containers/ucn/proto/ucn/job/v1"
 	ledgerv1 "github.com/united-containers/ucn/proto/ucn/ledger/v1"
@@ -183,7 +184,7 @@ func checkSecrets(q *Request) error {
 
 // terms bounds what hosts may take, by what the owner said and what hosts ask today.
 func (r *Runner) terms(ctx context.Context, e *errand, detach bool) (tx.Terms, error) {
-	assigner, fee, err := r.assigner(ctx)
+	assigner, fee, err := Assigner(ctx, r.Session)
 	if err != nil {
 		return tx.Terms{}, err
 	}
@@ -286,10 +287,10 @@ func dearest(spec *jobv1.JobSpec, offers []*schedulerv1.PostedOffer) (rate, upfr
 	return rate, upfront
 }
 
-// assigner returns the scheduler's account, which may place leases, and what it takes for one: it
+// Assigner returns the scheduler's account, which may place leases, and what it takes for one: it
 // must be that of an instance certified as a scheduler by the operator the network file names.
-func (r *Runner) assigner(ctx context.Context) (_ sig.AccountID, fee tx.Grains, _ error) {
-	answer, err := r.Session.Scheduler.GetScheduler(ctx, &schedulerv1.GetSchedulerRequest{})
+func Assigner(ctx context.Context, s *session.Session) (_ sig.AccountID, fee tx.Grains, _ error) {
+	answer, err := s.Scheduler.GetScheduler(ctx, &schedulerv1.GetSchedulerRequest{})
 	if err != nil {
 		return sig.AccountID{}, 0, fmt.Errorf("ask the scheduler who it is: %w", err)
 	}
@@ -297,12 +298,12 @@ func (r *Runner) assigner(ctx context.Context) (_ sig.AccountID, fee tx.Grains, 
 	if err != nil {
 		return sig.AccountID{}, 0, fmt.Errorf("%w: %w", ErrScheduler, err)
 	}
-	c, _, err := r.Session.Judge().Verify(ctx, raw)
+	c, _, err := s.Judge().Verify(ctx, raw)
 	if err != nil {
 		return sig.AccountID{}, 0, fmt.Errorf("%w: %w", ErrScheduler, err)
 	}
 	assigner := sig.AccountOfKey(c.InstanceKey)
-	if c.Operator != r.Session.Operator || !c.Covers("scheduler") ||
+	if c.Operator != s.Operator || !c.Covers("scheduler") ||
 		string(assigner[:]) != string(answer.GetAssigner()) {
 		return sig.AccountID{}, 0, ErrScheduler
 	}
