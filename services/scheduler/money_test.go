@@ -39,6 +39,7 @@ func outOfMoney(
 	m := newMarket(t)
 	defer m.stop()
 	j := m.submitSpec(change)
+	synctest.Wait() // else a look that is under way is told of, and not counted
 	m.ledger.Change(j.Escrow, spoil)
 	var looks, told atomic.Int32
 	m.ledger.Hook(func() {
