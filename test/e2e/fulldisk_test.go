@@ -108,8 +108,8 @@ func TestUpOnAFullDisk(t *testing.T) {
 	kittest.Occupy(t, fill)
 	l.refused(job("out", "second")...)
 	l.refused("file", "put", archive)
-	self := strings.Fields(l.must("wallet", "ls"))
-	sent := l.sends(self[len(self)-2])
+	self := parsed[struct{ Account string }](t, l.must("wallet", "show", "--json"))
+	sent := l.sends(self.Account)
 	timer := time.NewTimer(10 * time.Second) // the program ends meanwhile
 	<-timer.C
 	l.free(fill)
