@@ -28,6 +28,11 @@ const (
 // tells where its callers come from.
 func crowded(t *testing.T, calls int, service *echo, auth rpc.Authenticator) *grpc.ClientConn {
 	t.Helper()
+	return crowdedBy(t, calls, service, rpc.ServerDeps{Auth: auth})
+}
+
+func crowdedBy(t *testing.T, calls int, service *echo, deps rpc.ServerDeps) *grpc.ClientConn {
+	t.Helper()
 	pipe := &rpc.Pipe{}
 	listener, err := pipe.Listen("echo")
 	if err != nil {
@@ -35,8 +40,8 @@ func crowded(t *testing.T, calls int, service *echo, auth rpc.Authenticator) *gr
 	}
 	cfg := rpc.DefaultServer()
 	cfg.MaxCalls, cfg.MaxCallsOfOne = calls, 3
-	serve(t, service, cfg, rpc.ServerDeps{Auth: auth, Listener: listener,
-		Origins: words{}, Public: []string{echoPublic}})
+	deps.Listener, deps.Origins, deps.Public = listener, words{}, []string{echoPublic}
+	serve(t, service, cfg, deps)
 	return dial(t, rpc.NewPipeDialer(pipe, rpc.ClientDeps{
 		Tokens: fixed("t"), Origins: words{},
 	}))
@@ -184,18 +189,19 @@ func TestPlacesOfCallsAreGivenBack(t *testing.T) {
 	}
 }
 
-// heralds accept anyone, and tell of it.
+// heralds let every call in that has a place, and tell of it.
 type heralds chan struct{}
 
-func (h heralds) Authenticate(ctx context.Context, token string) (rpc.Caller, error) {
+func (h heralds) Allow(context.Context, string) error {
 	h <- struct{}{}
-	return anyone{}.Authenticate(ctx, token)
+	return nil
 }
 
 // TestRequestsGiveWay: a unary call whose request never comes has a place like any other.
 func TestRequestsGiveWay(t *testing.T) {
 	came := make(heralds, 100)
-	conn := crowded(t, provenPlaces, &echo{call: shout, stream: untilDone}, came)
+	conn := crowdedBy(t, provenPlaces, &echo{call: shout, stream: untilDone},
+		rpc.ServerDeps{Auth: anyone{}, Limiter: came})
 	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 	ended := make(chan error, 3)
 	for range 3 {
